@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake import Lake
+from lake.access import ColumnRule, PolicyRule
 from lake.result_cache import CachedResult, ResultCache, result_key
 from lake.routes.query import may_use_cache
 from lake.sql.guard import check_statement
 from lake.sql.volatility import volatile_names
-from lake.statements import StatementRequest
 from sennit_core.errors import NotFound, SennitError
 
 from .served_lake import Client, make_app
@@ -91,6 +90,40 @@ def test_a_request_that_differs_has_its_own_result(lake: Lake, other: dict[str, 
     assert different[0] == "miss"
     assert (direct[0], direct[1]) == ("bypass", different[1])
     assert use(lake, sql, **request)[0] == "hit"
+
+
+def test_users_with_different_policies_share_no_result(lake: Lake) -> None:
+    lake.append("mail", pa.table({"to": ["ada", "bob"], "text": ["canary4711", "for bob"]}))
+    lake.set_policy("mail", [
+        PolicyRule("eve", columns=(ColumnRule("text"),)),
+        PolicyRule("mallory", read=False),
+        PolicyRule("*", rows="\"to\" = current_user"),
+    ])  # fmt: skip
+    sql = "select * from mail"
+
+    def ask(user: str) -> tuple[str, bytes]:
+        return use(lake, sql, user=user, role="reader", format="csv")
+
+    for user in ("ada", "bob", "eve", "ada", "bob", "eve"):
+        cache, payload = ask(user)
+        assert (b"canary4711" in payload) == (user == "ada")
+    assert cache == "hit"
+    with pytest.raises(NotFound):
+        ask("mallory")
+
+    lake.set_policy(
+        "mail", [PolicyRule("ada", read=False), PolicyRule("bob")]
+    )  # for all from now on
+    with pytest.raises(NotFound):
+        ask("ada")
+    assert ask("bob") == ("miss", b"to,text\nada,canary4711\nbob,for bob\n")
+    lake.delete("mail")
+
+
+@pytest.mark.parametrize("clock", ["current_localtimestamp()", "ago(interval 1 day)", "now()"])
+def test_a_policy_of_the_clock_is_refused(lake: Lake, clock: str) -> None:
+    with pytest.raises(SennitError, match="another time"):
+        lake.set_policy("trips", [PolicyRule("*", rows=f"{clock} > timestamptz '2020-01-01'")])
 
 
 def test_whatever_an_executor_is_sent_is_part_of_the_key() -> None:
@@ -342,4 +375,3 @@ def test_the_header_that_bypasses_the_cache(header: str, may: bool) -> None:
 def test_a_lake_without_a_cache_bypasses_it(tmp_path: Path) -> None:
     with Lake(tmp_path) as plain:
         assert [use(plain, "select 1")[0] for _ in range(2)] == ["bypass"] * 2
-        assert replace(StatementRequest("select 1"), policy_key="x").use_cache

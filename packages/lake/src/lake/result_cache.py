@@ -1,9 +1,9 @@
 """Results of queries in memory, so that a repeated query runs no executor.
 
 A result is found by everything that its executor was sent: the text, its parameters, the format, the
-row limit, and of each dataset the columns and the snapshot. An executor knows nothing else, so what
-a later version adds to its requests, such as a policy, is part of the key without being named here.
-The engine, the versions of both engines, and the user's policy complete it.
+row limit, and of each dataset the columns, the snapshot and the user's policy. An executor knows
+nothing else, so what a later version adds to its requests is part of the key without being named
+here. The requested engine and the versions of both engines complete it.
 
 The executor says whether a result may be kept (`lake.sql.volatility`). Only whole, small results of
 DuckDB are. They go when they have not been used for longest, and with their datasets.

@@ -10,16 +10,14 @@ from lake.sql.failures import query_error
 from lake.sql.guard import expression_nodes
 from lake.sql.policies import TablePolicy, bound_expression, restricted_rows
 from lake.sql.session import rows_of_schema
+from lake.sql.volatility import volatile_names
 from sennit_core.errors import Denied, SqlError, Unsupported
 from sennit_core.schema import Schema
 
 __all__ = ["check_policy"]
 
-# Functions of time or session, in addition to those that DuckDB marks so.
-_INCONSTANT = frozenset(
-    ("age", "current_time", "current_timestamp", "localtime", "localtimestamp", "user",
-     "session_user", "current_catalog")
-)  # fmt: skip
+# Functions of the session, in addition to those of `volatile_names`.
+_SESSION = frozenset(("user", "session_user", "current_catalog"))
 
 
 def check_policy(request: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def _check_rule(schema: Schema, policy: TablePolicy) -> None:
     """
     with duckdb.connect(":memory:", config={"threads": "1", "async_threads": "1"}) as connection:
         source = f"({rows_of_schema(schema)})"
-        inconstant = _inconstant(connection) - {name.casefold() for name in schema.names}
+        inconstant = (volatile_names() | _SESSION) - {name.casefold() for name in schema.names}
         masks = [(f"the mask of column {name!r}", mask) for name, mask in policy.columns.items()]
         for where, text in [("rows", policy.rows), *masks]:
             if text is None:
@@ -86,12 +84,3 @@ def _type_of(
         problem = query_error(error, query, shards=(), columns=schema.names, cap_bytes=0)
         raise SqlError(f"{where}: {problem}", hint=problem.hint) from None
     return str(found)
-
-
-def _inconstant(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
-    """Return the functions whose value does not depend on their arguments alone."""
-    rows = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() "
-        "WHERE function_type = 'scalar' AND stability <> 'CONSISTENT'"
-    ).fetchall()
-    return _INCONSTANT | {str(name).casefold() for (name,) in rows}
