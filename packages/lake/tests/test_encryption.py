@@ -189,7 +189,7 @@ def test_a_locked_lake_lists_encrypted_datasets_and_refuses_to_read_them(
         with pytest.raises(Denied):
             lake.append("t", pa.table({"id": [1], "secret": ["x"]}))
         assert lake.verify().findings == ()  # the ciphertext is verified without a key
-        assert lake.storage()["encryption"] == "locked"
+        assert lake.storage.status()["encryption"] == "locked"
         lake.delete("t")
 
 

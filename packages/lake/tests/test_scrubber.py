@@ -40,7 +40,7 @@ def test_a_damaged_object_is_moved_aside_and_a_put_of_the_same_repairs_it(flight
     assert (report.quarantined, len(report.findings)) == (1, 1)
     assert not shard.exists()
     assert flights.objects.quarantined() == [shard.name]
-    assert flights.storage()["quarantined"] == 1
+    assert flights.storage.status()["quarantined"] == 1
     for lake in (flights, reopened(flights)):
         with pytest.raises(Corrupt, match="shard 0"):
             lake.sql("SELECT * FROM flights")

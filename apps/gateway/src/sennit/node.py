@@ -157,7 +157,7 @@ class Node:
             "busy": pool.busy,
             "waiting": pool.waiting,
             "datasets": self.lake.catalog.count(),
-            "storage": self.lake.storage(),
+            "storage": self.lake.storage.status(),
         }
 
 

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.catalog import Catalog
-from lake.disk_space import DiskSpace
-from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
+from lake.durable import NewFile
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
-from lake.keys import KeyRing, read_secret
 from lake.limits import QueryLimits, Requester
-from lake.objects import ObjectStore
-from lake.plain_cache import PlainCache
 from lake.policies import Policies
 from lake.queries import Result
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
-from lake.retention import Retention
 from lake.running import RunningStatement, RunningStatements
-from lake.scrub import Scrub, ScrubReport
-from lake.scrubber import Scrubber
+from lake.scrub import ScrubReport
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
+from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
-from lake.vault import Vault
-from lake.verification import ShardFile, Verifier, check_mode
+from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
     NotFound,
     SennitError,
-    StorageFull,
     Unsupported,
     UsageError,
 )
 from sennit_core.ids import new_id
-from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
@@ -101,15 +91,19 @@ class Lake:
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
-        self.verify_always = check_mode(options.verify)
         self._clock = clock
-        self._staging = self.folder / "lake" / "staging"
-        self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
-            self._open_storage(options)
-            owned.callback(self.vault.cache.close)
+            self.storage = Storage(self.folder, self.tree, options, clock)
+            self.verify_always = self.storage.verify_always
+            self._staging = self.storage.staging
+            self.space = self.storage.space
+            self.objects = self.storage.objects
+            self.catalog = self.storage.catalog
+            self.retention = self.storage.retention
+            self.vault = self.storage.vault
+            self.scrubber = self.storage.scrubber
             self.running = RunningStatements(self.tree, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
@@ -120,13 +114,9 @@ class Lake:
                 vault=self.vault, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
-                self.objects,
-                self.catalog,
-                self.retention,
-                self._staging,
-                delete=self.delete,
-                clock=clock,
-            )
+                self.objects, self.catalog, self.retention, self._staging,
+                delete=self.delete, clock=clock,
+            )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
             tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
@@ -141,15 +131,14 @@ class Lake:
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
             # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
-            self._recover()
+            self.storage.recover()
+            self.parts.sweep(_ABANDONED_SECONDS)
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
             # Called before the others, while the catalog can still be read.
-            owned.callback(self._end)
-            owned.callback(self.scrubber.close)
-            if options.scrub_days:
-                self.scrubber.start(options.scrub_days)
+            owned.callback(self.storage.close)
+            self.storage.start(options.scrub_days)
             self._owned = owned.pop_all()
 
     def ingest(
@@ -454,18 +443,7 @@ class Lake:
             if cancelled is not None and cancelled():
                 raise Cancelled("verifying")
 
-        return self._new_scrub(check).run(dataset)
-
-    def storage(self) -> dict[str, Any]:
-        """Return the use of the disk and the quota, and the state of the scrub, for /api/stats."""
-        state = self.scrubber.state
-        return {
-            **self.space.to_json(),
-            "quarantined": len(self.objects.quarantined()),
-            "retired": self.retention.retired,
-            "encryption": "locked" if self.vault.keys.is_locked else "unlocked",
-            "scrub": None if state is None else state.to_json(),
-        }
+        return self.storage.new_scrub(check).run(dataset)
 
     def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
         """Verify one shard before this process reads it; with `verify="open"` once for a file.
@@ -482,11 +460,7 @@ class Lake:
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
         self.result_cache.drop_dataset(info.id)
-        # Without its key, copies of its objects elsewhere are unreadable too. If there is no room
-        # to write that, the next start does it.
-        if not self._is_pinned(info.id):
-            with suppress(StorageFull):
-                self.reserve.spend(lambda: self.vault.keys.forget((info.id,)))
+        self.reserve.spend(lambda: self.storage.forget_keys(info.id))
         return info
 
     def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:
@@ -525,47 +499,6 @@ class Lake:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open_storage(self, options: StorageOptions) -> None:
-        """Open what stores: objects, catalog, retention, keys, and the scrub of them."""
-        # First, as a wrong passphrase must change nothing.
-        secret = read_secret(
-            passphrase=options.passphrase,
-            key_file=options.key_file,
-            passphrase_file=options.passphrase_file,
-        )
-        keys = KeyRing(self.folder / "lake" / "keys.json", secret)
-        self.space = DiskSpace(
-            self.folder,
-            lambda: self.objects.usage(),
-            quota_bytes=options.quota_bytes,
-            quota_objects=options.quota_objects,
-            reserve_bytes=options.reserve_bytes,
-        )
-        self.objects = ObjectStore(
-            self.folder / "lake" / "objects",
-            space=self.space,
-            on_restored=lambda name: self.catalog.note_object(name, None),
-        )
-        self.catalog = Catalog(self.tree, self.objects, clock=self._clock)
-        self.retention = Retention(
-            self.objects, self.catalog, self.tree,
-            grace_seconds=options.grace_seconds, clock=self._clock,
-        )  # fmt: skip
-        cache = PlainCache(
-            self.folder,
-            self.objects,
-            budget_bytes=options.plain_bytes,
-            keep=not self.verify_always,
-        )
-        self.vault = Vault(keys, cache)
-        self.scrubber = Scrubber(
-            self.tree,
-            self._new_scrub,
-            self.retention,
-            clock=self._clock,
-            rate_bytes=options.scrub_rate_bytes,
-        )
-
     def _open_parts(self, part_bytes: int, upload_bytes_max: int | None) -> PartStore:
         return PartStore(
             self.folder / "uploads",
@@ -578,9 +511,6 @@ class Lake:
             ),
             clock=self._clock,
         )
-
-    def _new_scrub(self, check: Callable[[], object]) -> Scrub:
-        return Scrub(self.catalog, self.objects, self.retention, check)
 
     def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
         request = IngestRequest(
@@ -616,39 +546,6 @@ class Lake:
             if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
                 return info
         return None
-
-    def _recover(self) -> None:
-        """Delete the remains of a crash: staging files, unreferenced objects, abandoned uploads."""
-        with storage_errors(self._staging, 0):
-            shutil.rmtree(self._staging, ignore_errors=True)
-            make_private_folder(self._staging)
-        # Knowing the references takes a read of every manifest, which a clean end makes needless.
-        if not self._ended_cleanly.exists():
-            self.retention.sweep()
-        with storage_errors(self._ended_cleanly, 0):
-            self._ended_cleanly.unlink(missing_ok=True)
-            fsync_folder(self._ended_cleanly.parent)
-        self.retention.sweep_retired()
-        self.parts.sweep(_ABANDONED_SECONDS)
-        self._forget_unused_keys()
-
-    def _forget_unused_keys(self) -> None:
-        """Remove the data keys of datasets that are gone, or whose first ingest failed."""
-        keys = self.vault.keys.datasets()
-        if keys and self.catalog.problem is None:
-            gone = [each for each in keys if self.catalog.find_id(each) is None]
-            with suppress(StorageFull):
-                self.vault.keys.forget(each for each in gone if not self._is_pinned(each))
-
-    def _is_pinned(self, dataset: str) -> bool:
-        return any(pin.dataset == dataset for pin in self.retention.pins())
-
-    def _end(self) -> None:
-        """Record that no object is without a reference, if that is so."""
-        if self.retention.is_settled:
-            # Without it, for example on a full disk, the next start has more to do.
-            with suppress(StorageFull, OSError):
-                write_whole(self._ended_cleanly, b"")
 
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
