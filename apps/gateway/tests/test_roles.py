@@ -122,7 +122,7 @@ def test_a_route_answers_its_role_and_those_above(
     clients: dict[str, httpx.Client], method: str, path: str, least: str
 ) -> None:
     filled = path.format(
-        dataset="none", snapshot="none", shard="none", token_id="none", upload_id="none",
+        dataset="none", snapshot="none", shard="none", tag="none", token_id="none", upload_id="none",
         job_id="none", result_id="none", query_id="none", index=0,
     )  # fmt: skip
     for role, client in clients.items():

@@ -146,7 +146,7 @@ def test_sources_are_not_kept_unless_an_upload_says_so(plain: OpenNode) -> None:
 
 
 def source_of(node: OpenNode, dataset: str) -> Any:
-    (snapshot,) = node.client.get(f"/api/datasets/{dataset}/snapshots").json()
+    snapshot = node.client.get(f"/api/datasets/{dataset}/snapshots/head").json()
     return snapshot["shards"][0].get("sourceObject")
 
 
@@ -435,7 +435,7 @@ def test_flags_environment_and_file_all_reach_a_node(
             stats = client.get("/api/stats").json()
             started = client.post("/api/start-upload", json={"name": "b.csv"}).json()
             platform("put", str(tmp_path / "a.csv"), data=tmp_path)
-            (snapshot,) = client.get("/api/datasets/a/snapshots").json()
+            snapshot = client.get("/api/datasets/a/snapshots/head").json()
     assert stats["memory"]["capBytes"] == 700 << 20
     assert started["partBytes"] == 2 << 20
     assert snapshot["shards"][0].get("sourceObject") is not None
