@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -180,6 +182,99 @@ def test_sources_are_not_kept_unless_an_upload_says_so(plain: OpenNode) -> None:
 def source_of(node: OpenNode, dataset: str) -> Any:
     snapshot = node.client.get(f"/api/datasets/{dataset}/snapshots/head").json()
     return snapshot["shards"][0].get("sourceObject")
+
+
+@effect_of("storage.verify")
+def every_statement_reads_its_shards_whole(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{os.urandom(16).hex()}\n" for _ in range(100_000))
+    for mode, is_whole in (("always", True), ("open", False)):
+        node = opened({"storage.verify": mode, "emsqrt.executors": 1})
+        node.upload("t.csv", f"a\n{rows}".encode())
+        stored_bytes = node.client.get("/api/datasets/t").json()["bytes"]
+        read_bytes = []
+        for _ in range(3):
+            answered = node.client.post("/api/query", json={"sql": "SELECT count(*) FROM t"})
+            assert answered.status_code == 200, answered.text
+            (executor,) = node.client.get("/api/stats").json()["executors"]
+            counters = Path(f"/proc/{executor['pid']}/io").read_text()
+            read_bytes.append(int(counters.split()[1]))
+        assert (read_bytes[2] - read_bytes[1] >= stored_bytes) is is_whole
+
+
+@effect_of("storage.quota_bytes", "storage.quota_objects", "storage.reserve_bytes")
+def writes_that_leave_too_little_room_are_refused(
+    opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    disk_bytes = shutil.disk_usage(folder).total
+    refusals = {
+        "storage.quota_bytes": (100, "of its quota of 100 B"),
+        "storage.quota_objects": (2, "of its quota of 2"),
+        "storage.reserve_bytes": (disk_bytes, "are reserved"),
+    }
+    for name, (value, reason) in refusals.items():
+        node = opened({name: value})
+        for _ in range(3):
+            sql = {"sql": "CREATE OR REPLACE TABLE t AS SELECT random() AS a"}
+            answer = node.client.post("/api/query", json=sql)
+        if name == "storage.reserve_bytes":
+            # At most a sixteenth of the disk is reserved, of which this machine may have more.
+            storage = node.client.get("/api/stats").json()["storage"]
+            assert storage["reservedBytes"] == pytest.approx(disk_bytes / 16, rel=0.1)
+            continue
+        assert answer.status_code == 507, answer.text
+        assert reason in answer.text
+
+
+@effect_of("storage.retention_grace_seconds")
+def retired_objects_wait(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    for seconds, left in ((0.0, 0), (1000.0, 2)):
+        node = opened({"storage.retention_grace_seconds": seconds})
+        node.upload("t.csv", b"a\n1\n")
+        lake = node.node.lake
+        info = lake.catalog.get("t")
+        assert info.head is not None
+        lake.retention.retire(lake.catalog.objects_of(info.id, info.head))
+        node.client.delete("/api/datasets/t")
+        lake.retention.sweep_retired()
+        assert node.client.get("/api/stats").json()["storage"]["objects"] == left
+
+
+@effect_of("storage.scrub_days", "storage.scrub_rate_bytes")
+def a_scrub_is_planned_and_runs_at_its_rate(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"storage.scrub_days": 1e-9, "storage.scrub_rate_bytes": 64 << 10})
+    scrub = node.client.get("/api/stats").json()["storage"]["scrub"]
+    assert scrub["nextAt"] > 0
+    assert node.node.lake.scrubber.rate_bytes == 64 << 10
+    assert (
+        opened({"storage.scrub_days": 0}).client.get("/api/stats").json()["storage"]["scrub"]
+        is None
+    )
+
+
+@effect_of("security.key_file", "security.passphrase_file", "security.plain_bytes")
+def a_key_unlocks_encrypted_datasets(
+    opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    secret = folder / "secret"
+    secret.write_text("a passphrase of many words, or a key")
+    secret.chmod(0o600)
+    rows = "a\n" + "".join(f"{os.urandom(300).hex()}\n" for _ in range(5000))
+    for name in ("security.key_file", "security.passphrase_file"):
+        node = opened({name: str(secret), "security.plain_bytes": 1 << 20})
+        assert node.client.get("/api/stats").json()["storage"]["encryption"] == "unlocked"
+        node.upload("small.csv", b"a\n1\n", options='{"encrypt": true}')
+        answer = node.client.post("/api/query", json={"sql": "SELECT a FROM small"})
+        assert answer.json()["rows"] == [[1]]
+        node.upload("large.csv", rows.encode(), options='{"encrypt": true}')
+        refused = node.client.post("/api/query", json={"sql": "SELECT count(*) FROM large"})
+        assert refused.status_code == 507, refused.text
+        assert node.client.get("/files/small/head/0.parquet").status_code == 403
+    node = opened({})
+    assert node.client.get("/api/stats").json()["storage"]["encryption"] == "locked"
 
 
 @effect_of("storage.upload_bytes_max")

@@ -50,6 +50,7 @@ export interface DatasetInfo {
   visibility: string
   replication: number
   damaged?: string | null
+  encrypted: boolean
 }
 
 export interface SnapshotInfo {

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 FIELDS = {
     "DatasetInfo": (
-        "id name owner schema head rows bytes shards createdAt visibility replication damaged"
+        "id name owner schema head rows bytes shards createdAt visibility replication damaged "
+        "encrypted"
     ),
     "SnapshotInfo": (
         "id parent dataset schema shards stats author query inputs signature version columns "
@@ -66,6 +67,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "visibility": "private",
         "replication": 1,
         "damaged": "its manifest is missing",
+        "encrypted": True,
     },
     "SnapshotInfo": {
         "id": "01j",

@@ -103,8 +103,9 @@ ROWS = {
     "datasets": {
         "d1": {
             "bytes": 0,
-            "checksum": "0f53157b5e1695a4129c6dcb694f236a",
+            "checksum": "e6ea1c4c52d7fe6e8b847ac45b192632",
             "createdAt": 0.0,
+            "encrypted": False,
             "head": "s1",
             "id": "d1",
             "name": "flights",

@@ -23,10 +23,18 @@ TEXT = "a,b\n" + "".join(f"{i},x{i}\n" for i in range(ROWS))
 CHILD = """
 import sys
 from lake import Lake
+
+def retire(lake, dataset):
+    info = lake.catalog.get(dataset)
+    lake.retention.retire(lake.catalog.objects_of(info.id, info.head), 0.0)
+    lake.delete(dataset)
+    lake.retention.sweep_retired()
+
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
-        getattr(lake, verb)(what)
+        verbs = {"retire": lambda what: retire(lake, what)}
+        (verbs.get(verb) or getattr(lake, verb))(what)
 """
 
 
@@ -89,8 +97,24 @@ def test_a_delete_killed_anywhere_is_finished_at_the_next_start(
         assert lake.sql("SELECT count(*) FROM b").value == ROWS
 
 
+def test_a_sweep_of_retired_objects_killed_before_its_rows_are_removed_is_repeated(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        put(lake, "a.csv", TEXT)
+
+    die(folder, "retired-deleted", "retire", "a")
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert list(lake.objects) == []
+        assert lake.retention.retired == 0
+
+
 def test_every_point_is_tried() -> None:
-    tried = [point for point in POINTS if point.startswith(("ingest", "write", "delete", "expire"))]
+    # Those of a rotation of keys are in test_encryption.
+    kinds = ("ingest", "write", "delete", "expire", "retired", "rotate")
+    tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)
 

@@ -142,7 +142,7 @@ def test_any_history_is_read_as_it_was_written(
             assert [each.rows for each in read.snapshots("t")] == [
                 sum(each.rows for each in expected) for expected in reversed(history.values())
             ]
-            Retention(store, catalog).delete_dataset("t")
+            Retention(store, catalog, tree).delete_dataset("t")
         assert list(store) == []
 
 

@@ -92,22 +92,7 @@ class Node:
                 )
             )
             tree = stores[SYSTEM_NAMESPACE]
-            lake = owned.enter_context(
-                Lake(
-                    data,
-                    tree=tree,
-                    pool=pool,
-                    part_bytes=settings.storage.part_bytes,
-                    upload_bytes_max=settings.storage.upload_bytes_max,
-                    keep_source=settings.storage.keep_source,
-                    reserve=reserve,
-                    query_limits=QueryLimits(
-                        seconds=settings.analytics.query_seconds,
-                        json_rows=settings.analytics.json_rows_max,
-                    ),
-                    cache_bytes=settings.analytics.cache_bytes,
-                )
-            )
+            lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
@@ -175,7 +160,38 @@ class Node:
             "waiting": pool.waiting,
             "datasets": self.lake.catalog.count(),
             "flight": self.flight_url,
+            "storage": self.lake.storage.status(),
         }
+
+
+def _open_lake(
+    data: Path, settings: Settings, tree: ElkynStore, pool: ExecutorPool, reserve: Reserve
+) -> Lake:
+    storage, security = settings.storage, settings.security
+    return Lake(
+        data,
+        tree=tree,
+        pool=pool,
+        part_bytes=storage.part_bytes,
+        upload_bytes_max=storage.upload_bytes_max,
+        keep_source=storage.keep_source,
+        reserve=reserve,
+        query_limits=QueryLimits(
+            seconds=settings.analytics.query_seconds,
+            json_rows=settings.analytics.json_rows_max,
+        ),
+        cache_bytes=settings.analytics.cache_bytes,
+        verify=storage.verify,
+        quota_bytes=storage.quota_bytes or None,
+        quota_objects=storage.quota_objects or None,
+        reserve_bytes=storage.reserve_bytes,
+        grace_seconds=storage.retention_grace_seconds,
+        scrub_days=storage.scrub_days,
+        scrub_rate_bytes=storage.scrub_rate_bytes,
+        key_file=security.key_file,
+        passphrase_file=security.passphrase_file,
+        plain_bytes=security.plain_bytes,
+    )
 
 
 def charged_bytes(pid: int | str = "self") -> int:

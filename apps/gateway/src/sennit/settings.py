@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from sennit.data_folder import default_data
@@ -55,11 +56,24 @@ class StorageSettings:
     """How uploads are received and stored. Sizes in bytes.
 
     `keep_source` keeps a copy of each uploaded file; an upload's option `keepSource` overrides it.
+    `verify` says when stored bytes are compared with their hashes: at the first read in each process
+    and when a file has changed, or always, at every read (docs/damage.md). `quota_bytes` and
+    `quota_objects` limit all stored objects together (0: no limit); `reserve_bytes` of the disk stay
+    free for metadata and deletions (docs/limits.md). `retention_grace_seconds` is how long objects
+    stay that maintenance has taken out of use; DROP and deletions do not wait. All stored bytes are
+    verified about every `scrub_days` (0: never), at most `scrub_rate_bytes` in a second.
     """
 
     part_bytes: int = 16 * MIB
     keep_source: bool = False
     upload_bytes_max: int = 1024 * GIB
+    verify: Literal["open", "always"] = "open"
+    quota_bytes: int = 0
+    quota_objects: int = 0
+    reserve_bytes: int = 64 * MIB
+    retention_grace_seconds: float = 24 * 3600.0
+    scrub_days: float = 30.0
+    scrub_rate_bytes: int = 32 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +97,16 @@ class AnalyticsSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """Size limits of request bodies and of socket messages; uploads have their own limit."""
+    """Size limits of request bodies and of socket messages, and the key of encrypted datasets.
+
+    `key_file` or `passphrase_file` unlocks encrypted datasets; `plain_bytes` of memory hold what is
+    decrypted of them (docs/encryption.md).
+    """
 
     body_bytes_max: int = 16 * MIB
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    plain_bytes: int = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True)

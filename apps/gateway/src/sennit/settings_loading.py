@@ -24,11 +24,18 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "flight_port"): (0, 65_535),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
+    ("storage", "quota_bytes"): (0, 1024 * TIB),
+    ("storage", "quota_objects"): (0, 2**40),
+    ("storage", "reserve_bytes"): (0, 1024 * TIB),
+    ("storage", "scrub_days"): (0, 3650),
+    ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
+    ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
     # The gateway holds a whole body in memory while it is parsed.
     ("security", "body_bytes_max"): (KIB, GIB),
+    ("security", "plain_bytes"): (MIB, TIB),
     ("logging", "rotate_bytes"): (KIB, TIB),
     ("logging", "rotate_count"): (1, 1000),
     ("emsqrt", "memory_bytes"): (0, 1024 * TIB),

@@ -84,6 +84,7 @@ class DatasetInfo(Record):
         shards: how many shards the newest snapshot has.
         visibility: `private` to its node, or shared with the network.
         replication: replication factor: how many nodes should store each shard.
+        encrypted: whether its shards are encrypted; never changes.
         damaged: why it cannot be read, in one sentence; None while no damage is known. Never
             stored: each node determines it.
     """
@@ -100,6 +101,7 @@ class DatasetInfo(Record):
     visibility: str = "private"
     replication: int = 1
     damaged: str | None = None
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

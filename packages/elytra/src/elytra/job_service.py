@@ -332,7 +332,7 @@ class JobService:
             shards[ref] = tuple(
                 Shard(
                     info,
-                    ShardFile(name, index, str(path)),
+                    ShardFile(name, index, str(path), self._lake.verify_always),
                     files[info.file_schema] if files else None,
                 )
                 for index, (info, path) in pairs

@@ -20,6 +20,9 @@ POINTS = (
     "write-committed",
     "delete-uncataloged",
     "expire-uncataloged",
+    "retired-deleted",
+    "rotate-wrapped",
+    "rotate-written",
 )
 _VARIABLE = "SENNIT_LAKE_CRASH_AT"
 

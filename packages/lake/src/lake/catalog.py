@@ -189,6 +189,7 @@ class Catalog:
                 created_at=dataset.created_at if known is not None else self._clock.now(),
                 visibility=dataset.visibility,
                 replication=dataset.replication,
+                encrypted=dataset.encrypted,
             )
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.
@@ -424,7 +425,11 @@ class Catalog:
     def note_object(self, name: str, damage: Corrupt | None) -> None:
         """Record a scrub's finding for an object, so that damaged objects are not read."""
         if damage is None:
-            self._damaged_objects.pop(name, None)
+            if self._damaged_objects.pop(name, None) is not None:
+                # What was noted because of this object; other damage is noted again when it is met.
+                for key, each in list(self._snapshots.damage.items()):
+                    if name in str(each):
+                        self._snapshots.damage.pop(key, None)
         else:
             self._damaged_objects[name] = damage
 
@@ -486,6 +491,12 @@ class Catalog:
         """Return whether any snapshot references the object, as shard, source or manifest."""
         with self._lock:
             return name in self._counted()
+
+    def objects_of(self, dataset: str, snapshot: str) -> set[str]:
+        """Return the ids of all objects of a snapshot whose manifest can be read."""
+        with self._lock:
+            needs = self._needs(self.get(dataset).id).get(snapshot)
+            return set() if needs is None else needs.all
 
     @property
     def references_known(self) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sennit_core.units import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.running import RunningStatement
+    from lake.scrub import ScrubReport
 
 __all__ = ["main"]
 
@@ -71,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--data", required=True, type=Path, metavar="DIR", help="the lake's folder")
     common.add_argument("--json", action="store_true", help="print JSON")
 
+    keys = common.add_mutually_exclusive_group()
+    keys.add_argument("--key-file", type=Path, metavar="FILE", help="unlocks encrypted datasets")
+    keys.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE", help="the same, by its first line"
+    )
+
     init = verbs.add_parser("init", parents=[common], help="create an empty lake")
     init.set_defaults(run=_init)
 
@@ -85,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--delimiter", help="the delimiter of a CSV file; detected by default")
     put.add_argument("--encoding", help="the encoding of a text file; detected by default")
     put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
+    put.add_argument("--encrypt", action="store_true", help="encrypt the datasets that it creates")
     put.set_defaults(run=_put)
 
     sql = verbs.add_parser("sql", parents=[common], help="run a SQL statement")
@@ -103,10 +112,28 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
     check.set_defaults(run=_verify)
 
+    _add_storage_verbs(verbs, common)
+
     remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
     remove.add_argument("names", nargs="+", metavar="NAME")
     remove.set_defaults(run=_rm)
     return parser
+
+
+def _add_storage_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
+    scrub = verbs.add_parser(
+        "scrub", parents=[common], help="verify everything, or the rest of an interrupted scrub"
+    )
+    scrub.add_argument("--rate", metavar="SIZE", help="bytes per second at most, such as 32MiB")
+    scrub.set_defaults(run=_scrub)
+
+    rekey = verbs.add_parser(
+        "rekey", parents=[common], help="change the key or passphrase of encrypted datasets"
+    )
+    new = rekey.add_mutually_exclusive_group(required=True)
+    new.add_argument("--new-key-file", type=Path, metavar="FILE")
+    new.add_argument("--new-passphrase-file", type=Path, metavar="FILE")
+    rekey.set_defaults(run=_rekey)
 
 
 def _add_version_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
@@ -176,7 +203,12 @@ def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
             str(options.data),
             hint="`lake put FILE --data DIR` or `lake init --data DIR` creates one",
         )
-    return Lake(options.data, memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")))
+    return Lake(
+        options.data,
+        memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")),
+        key_file=options.key_file,
+        passphrase_file=options.passphrase_file,
+    )
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -194,6 +226,7 @@ def _ls(options: argparse.Namespace) -> None:
             _print(options, info.to_json(), ("column", "type"), rows)
             return
         found = lake.catalog.list()
+        locked = "locked" if lake.vault.keys.is_locked else "encrypted"
     head = ("name", "rows", "stored", "id", "")
     rows = [
         (
@@ -201,7 +234,7 @@ def _ls(options: argparse.Namespace) -> None:
             f"{each.rows:,}",
             format_bytes(each.bytes),
             each.id,
-            "damaged" if each.damaged else "",
+            "damaged" if each.damaged else locked if each.encrypted else "",
         )
         for each in found
     ]
@@ -211,6 +244,7 @@ def _ls(options: argparse.Namespace) -> None:
 def _put(options: argparse.Namespace) -> None:
     wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
     wanted |= {"encoding": options.encoding, "date_order": options.date_order}
+    wanted |= {"encrypt": options.encrypt or None}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     missing = next((file for file in options.files if not file.is_file()), None)
     if missing is not None:
@@ -351,7 +385,32 @@ def _compact(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     with _open(options) as lake:
-        report = lake.verify(options.name)
+        return _print_report(options, lake.verify(options.name))
+
+
+def _scrub(options: argparse.Namespace) -> int:
+    rate = None if options.rate is None else parse_bytes(options.rate)
+    if rate is not None and rate < 1:
+        raise UsageError("--rate is 0 bytes per second", hint="leave it out for no limit")
+    with _open(options) as lake:
+        (report,) = deque(lake.scrubber.run_pass(rate_bytes=rate), maxlen=1)
+        return _print_report(options, report)
+
+
+def _rekey(options: argparse.Namespace) -> None:
+    from lake.keys import read_secret
+
+    secret = read_secret(key_file=options.new_key_file, passphrase_file=options.new_passphrase_file)
+    assert secret is not None, "one of the options is required"
+    with _open(options) as lake:
+        count = lake.vault.keys.rotate(secret)
+    if options.json:
+        print(json.dumps({"keys": count}))
+    else:
+        print(f"{count:,} data keys are wrapped by the new key; the old one opens nothing any more")
+
+
+def _print_report(options: argparse.Namespace, report: ScrubReport) -> int:
     if options.json:
         print(json.dumps(report.to_json()))
         return 1 if report.findings else 0
@@ -360,7 +419,8 @@ def _verify(options: argparse.Namespace) -> int:
     damaged = len({finding.dataset_id for finding in report.findings})
     counts = f"{report.datasets:,} datasets, {report.objects:,} objects"
     result = f"{damaged:,} datasets damaged" if damaged else "no damage"
-    print(f"{counts}, {format_bytes(report.bytes_done)} read: {result}")
+    aside = f", {report.quarantined:,} objects in quarantine" if report.quarantined else ""
+    print(f"{counts}, {format_bytes(report.bytes_done)} read: {result}{aside}")
     return 1 if report.findings else 0
 
 

@@ -27,6 +27,7 @@ from typing import Self
 from sennit_core.errors import StorageFull
 from sennit_core.private_files import FILE_MODE, make_private_folder
 
+PLACE = "the lake's disk"
 TEMP_SUFFIX = ".incoming"
 # `O_EXCL`: a temporary name is never shared, and an existing file or link is not followed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -35,14 +36,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextlib.contextmanager
 def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Convert "no space left" and "quota exceeded" errors to `StorageFull` that names `path`."""
+    """Convert "no space left" and "quota exceeded" errors to `StorageFull`.
+
+    The error says what is free at `path`, and not where that is: it may be shown to any client.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        # One of ours says more than this one would.
+        if error.errno not in _FULL or isinstance(error, StorageFull):
             raise
         raise StorageFull(
-            path=str(path), needed_bytes=needed_bytes, free_bytes=free_bytes(path)
+            path=PLACE, needed_bytes=needed_bytes, free_bytes=free_bytes(path)
         ) from error
 
 

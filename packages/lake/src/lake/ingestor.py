@@ -27,14 +27,18 @@ from typing import TYPE_CHECKING, Any
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
+from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
+from lake.keys import KeyRing
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
+from lake.sealed import Seal
 from lake.snapshots import Manifest
+from lake.vault import Vault
 from sennit_core.clock import Clock
-from sennit_core.errors import BadInput, Cancelled, Conflict
+from sennit_core.errors import BadInput, Cancelled, Conflict, UsageError
 from sennit_core.file_kinds import unpacked_name
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
@@ -106,6 +110,8 @@ class Ingestor:
         clock: Source of commit times.
         keep_source: Default of the option `keepSource`: whether to keep the original file.
         upload_bytes_max: Largest unpacked size of a compressed file; None for no limit.
+        space: Limits what an ingest may write.
+        vault: Has the keys of encrypted datasets.
     """
 
     def __init__(  # noqa: PLR0913 - the components of a lake
@@ -119,7 +125,11 @@ class Ingestor:
         clock: Clock,
         keep_source: bool = False,
         upload_bytes_max: int | None = None,
+        space: DiskSpace,
+        vault: Vault,
     ) -> None:
+        self._vault = vault
+        self._space = space
         self._objects = objects
         self._catalog = catalog
         self._retention = retention
@@ -145,11 +155,28 @@ class Ingestor:
         """
         # Checked here only to refuse early; `_commit` decides, after minutes of encoding.
         target = self._target(request)
+        self._space.check(f"the ingest of {request.name!r}")
         # Named by the upload, so that a repetition removes what a killed attempt has left.
         folder = self._staging / request.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
             make_private_folder(folder)
+        try:
+            with ExitStack() as stack:
+                seal = self._seal(request, target, stack)
+                return self._encode(request, target, folder, seal, on_progress, cancelled)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _encode(
+        self,
+        request: IngestRequest,
+        target: DatasetInfo | None,
+        folder: Path,
+        seal: Seal | None,
+        on_progress: Callable[[Progress], object] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> DatasetInfo:
         try:
             worker_request = {
                 "paths": [str(path) for path in request.paths],
@@ -158,6 +185,8 @@ class Ingestor:
                 "options": request.options,
                 **self._columns_of(target if request.mode == "append" else None),
                 "bytesMax": self._upload_bytes_max,
+                "space": self._space.limit().to_json(),
+                "seal": None if seal is None else seal.to_json(),
             }
             # Not restartable: an attempt may run for minutes and writes files from the start.
             with self._pool.submit(
@@ -166,9 +195,33 @@ class Ingestor:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
             reached("ingest-encoded")
-            return self._adopt_and_commit(request, answer, cancelled)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            return self._adopt_and_commit(request, answer, seal, cancelled)
+        except BadInput as error:
+            if seal is None:
+                raise
+            raise _without_values(error) from None
+
+    def _seal(
+        self, request: IngestRequest, target: DatasetInfo | None, stack: ExitStack
+    ) -> Seal | None:
+        """Return what encrypts the shards; None if the dataset is not encrypted."""
+        wanted = bool(request.options.get("encrypt"))
+        if target is not None and wanted and not target.encrypted:
+            raise Conflict(
+                f"dataset {target.name!r} exists and is not encrypted",
+                hint="upload it under another name",
+            )
+        if not (wanted if target is None else target.encrypted):
+            return None
+        if request.options.get("keepSource"):
+            raise UsageError("the source of an encrypted dataset cannot be kept")
+        if target is None:
+            # Durable before the dataset. If the ingest fails, the next start removes it: only then
+            # it is certain that the commit did not reach the disk.
+            key, dataset = self._vault.keys.create(request.dataset), request.dataset
+        else:
+            key, dataset = self._vault.keys.key(target.id, target.name), target.id
+        return Seal(key, dataset, stack.enter_context(self._vault.folder()))
 
     def _columns_of(self, target: DatasetInfo | None) -> dict[str, Any]:
         """Return the columns of the dataset to append to, for the executor."""
@@ -181,6 +234,7 @@ class Ingestor:
         self,
         request: IngestRequest,
         answer: dict[str, Any],
+        seal: Seal | None,
         cancelled: Callable[[], bool] | None,
     ) -> DatasetInfo:
         objects = [shard["object"] for shard in answer["shards"]]
@@ -190,7 +244,8 @@ class Ingestor:
                 # same content: without the lease, deleting that dataset would delete these.
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if request.options.get("keepSource", self._keep_source_default):
+                kept = request.options.get("keepSource", self._keep_source_default)
+                if kept and seal is None:
                     source = self._keep_source(request)
                     objects.append(source)
                     leases.enter_context(self._retention.lease((source,)))
@@ -202,7 +257,7 @@ class Ingestor:
                 )
                 reached("ingest-adopted")
                 _check(cancelled)  # the last time: a committed dataset is not taken back
-                return self._commit(request, answer, shards)
+                return self._commit(request, answer, shards, seal)
         except BaseException:
             self._retention.discard(objects)
             raise
@@ -217,7 +272,7 @@ class Ingestor:
 
     def _keep_source(self, request: IngestRequest) -> str:
         """Store the original file as one object; return its id."""
-        with self._objects.open_writer() as writer:
+        with self._objects.open_writer(bounded=True) as writer:
             for path in request.paths:
                 with path.open("rb", buffering=0) as part:
                     while piece := part.read(MIB):
@@ -225,15 +280,25 @@ class Ingestor:
             return writer.commit().object
 
     def _commit(
-        self, request: IngestRequest, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
+        self,
+        request: IngestRequest,
+        answer: dict[str, Any],
+        shards: tuple[ShardInfo, ...],
+        seal: Seal | None,
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
         # An append derives its shards from the head, so no other commit may come in between.
         with self._catalog.writing():
             target = self._target(request)  # the name may have been used since the first check
             dataset = target or DatasetInfo(
-                id=request.dataset, name=request.dataset_name, owner=request.owner, schema=schema
+                id=request.dataset,
+                name=request.dataset_name,
+                owner=request.owner,
+                schema=schema,
+                encrypted=seal is not None,
             )
+            if (dataset.id if dataset.encrypted else None) != (seal and seal.dataset):
+                raise Conflict(f"dataset {dataset.name!r} was changed in the meantime")
             # The upload's id, so that `Lake._committed` recognizes a commit after a crash.
             snapshot = SnapshotInfo(
                 request.snapshot, dataset.head, dataset.id, schema, (), {}, request.owner, None, ()
@@ -256,10 +321,27 @@ class Ingestor:
             manifest = Manifest(
                 replace(snapshot, stats=overall_stats(snapshot)),
                 self._clock.now(),
-                {"name": request.name, "source": answer["source"], "report": answer["report"]},
+                _described(request, answer, dataset),
             )
             reached("ingest-manifest")
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+
+def _without_values(error: BadInput) -> BadInput:
+    """Return the error without its reason, which may quote the file: a job's row has its error."""
+    reason = "it does not fit; no value is shown, because the dataset is encrypted"
+    return BadInput(error.what, error.line, error.byte_offset, reason)
+
+
+def _described(
+    request: IngestRequest, answer: dict[str, Any], dataset: DatasetInfo
+) -> dict[str, Any]:
+    """Return how the data was read; a manifest is not encrypted, and findings quote values."""
+    source, report = answer["source"], answer["report"]
+    if dataset.encrypted:
+        source = {"format": source["format"], "bytes": source["bytes"]}
+        report = {"widened": [], "renamed": [], "notes": []}
+    return {"name": request.name, "source": source, "report": report}
 
 
 def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
@@ -277,14 +359,20 @@ def _check(cancelled: Callable[[], bool] | None) -> None:
         raise Cancelled("the ingest")
 
 
-def check_upload(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
+def check_upload(
+    catalog: Catalog, keys: KeyRing, name: str, mode: str, options: dict[str, Any]
+) -> None:
     """Validate an upload before it starts: its options, and that its dataset's name is free.
 
     Raises:
         Conflict: The mode is `create` and the dataset exists.
+        Denied: The dataset is to be encrypted, and the lake has no key.
     """
     wanted = dataset_name(name, options)
     if mode == "create":
         catalog.check_free(wanted)
     elif mode not in ("append", "replace"):
         raise Conflict(f"unknown mode {mode!r}")
+    existing = catalog.find_known(wanted)
+    if options.get("encrypt") or (existing is not None and existing.encrypted):
+        keys.check_unlocked("encrypt a dataset")

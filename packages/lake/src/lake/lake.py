@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.catalog import Catalog
-from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
+from lake.durable import NewFile
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits, Requester
-from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.queries import Result
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
-from lake.retention import Retention
 from lake.running import RunningStatement, RunningStatements
-from lake.scrub import Scrub, ScrubReport
+from lake.scrub import ScrubReport
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
+from lake.storage import Storage
+from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
@@ -34,11 +32,10 @@ from sennit_core.errors import (
     Cancelled,
     NotFound,
     SennitError,
-    StorageFull,
+    Unsupported,
     UsageError,
 )
 from sennit_core.ids import new_id
-from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
@@ -72,6 +69,7 @@ class Lake:
         query_limits: Limits of queries that arrive over HTTP.
         cache_bytes: Memory for results of repeated queries; 0 keeps none.
         clock: Source of time.
+        storage: The members of `StorageOptions`.
     """
 
     def __init__(  # noqa: PLR0913 - independent settings, all by keyword
@@ -88,61 +86,59 @@ class Lake:
         query_limits: QueryLimits | None = None,
         cache_bytes: int = 0,
         clock: Clock = SYSTEM,
+        **storage: Any,
     ) -> None:
+        options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
         self._clock = clock
-        self.staging = self.folder / "lake" / "staging"  # emptied when the lake is opened
-        self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
-            self.objects = ObjectStore(self.folder / "lake" / "objects")
-            self.catalog = Catalog(self.tree, self.objects, clock=clock)
-            self.retention = Retention(self.objects, self.catalog)
+            self.storage = Storage(self.folder, self.tree, options, clock)
+            self.verify_always = self.storage.verify_always
+            self.staging = self.storage.staging
+            self.space = self.storage.space
+            self.objects = self.storage.objects
+            self.catalog = self.storage.catalog
+            self.retention = self.storage.retention
+            self.vault = self.storage.vault
+            self.scrubber = self.storage.scrubber
             self.running = RunningStatements(self.tree, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
-            self.parts = PartStore(
-                self.folder / "uploads",
-                self.tree,
-                part_bytes=part_bytes,
-                size_max=upload_bytes_max,
-                admit=lambda name, mode, options: check_upload(self.catalog, name, mode, options),
-                clock=clock,
-            )
+            self.parts = self._open_parts(part_bytes, upload_bytes_max)
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self.staging,
-                keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
+                keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
+                vault=self.vault, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
-                self.objects,
-                self.catalog,
-                self.retention,
-                self.staging,
-                delete=self.delete,
-                clock=clock,
-            )
+                self.objects, self.catalog, self.retention, self.staging,
+                delete=self.delete, clock=clock,
+            )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
+            tables = StatementTables(
+                self.catalog, self.objects, self.retention, self.policies, self.vault,
+                verify_always=self.verify_always,
+            )  # fmt: skip
             self._statements = Statements(
-                self.pool,
-                self.catalog,
-                StatementTables(self.catalog, self.objects, self.retention, self.policies),
-                self._writer,
-                self.running,
-                self.result_cache,
-            )
+                self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
+                self.space,
+            )  # fmt: skip
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
             # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
-            self._recover()
+            self.storage.recover()
+            self.parts.sweep(_ABANDONED_SECONDS)
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
-            # Called first of all, while the catalog can still be read.
-            owned.callback(self._end)
+            # Called before the others, while the catalog can still be read.
+            owned.callback(self.storage.close)
+            self.storage.start(options.scrub_days)
             self._owned = owned.pop_all()
 
     def ingest(
@@ -221,7 +217,8 @@ class Lake:
         Args:
             table: The dataset's name.
             data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
-            options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`).
+            options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`);
+                `encrypt=True` encrypts a new dataset.
         """
         wire = {camel_case(key): value for key, value in options.items()} | {"name": table}
         mode = "append" if self.catalog.find(table) is not None else "create"
@@ -230,7 +227,7 @@ class Lake:
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
             return self.ingest_file(path, path.name, mode, wire)
-        with NewFile(self.staging) as file:
+        with self.storage.new_file(table, encrypt=bool(wire.get("encrypt"))) as file:
             _write_arrow(data, file)
             return self.ingest_file(file.path, f"{table}.arrow", mode, wire)
 
@@ -429,6 +426,11 @@ class Lake:
             Corrupt: Its manifest is damaged, or one of its shards is known to be damaged.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
+        if self.catalog.get(found.dataset).encrypted:
+            raise Unsupported(
+                f"reading the files of {self.catalog.name(found.dataset)!r}, which is encrypted",
+                hint="query it by SQL: only statements read encrypted datasets",
+            )
         self.catalog.check_shards(found)
         return found, [self.objects.place(shard.object) for shard in found.shards]
 
@@ -465,15 +467,16 @@ class Lake:
             if cancelled is not None and cancelled():
                 raise Cancelled("verifying")
 
-        return Scrub(self.catalog, self.objects, self.retention, check).run(dataset)
+        return self.storage.new_scrub(check).run(dataset)
 
     def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
-        """Verify one shard before this process reads it; later calls cost one `stat`.
+        """Verify one shard before this process reads it; with `verify="open"` once for a file.
 
         Raises:
             Corrupt: The shard is damaged.
         """
-        self._verifier.check(ShardFile(dataset, index, str(self.objects.place(object_id))))
+        path = str(self.objects.place(object_id))
+        self._verifier.check(ShardFile(dataset, index, path, self.verify_always))
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""
@@ -481,6 +484,7 @@ class Lake:
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
         self.result_cache.drop_dataset(info.id)
+        self.reserve.spend(lambda: self.storage.forget_keys(info.id))
         return info
 
     def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:
@@ -510,7 +514,7 @@ class Lake:
         return self.policies.set(info.id, rules, author)
 
     def close(self) -> None:
-        """Close the tree and the pool if the lake opened them; may be called twice."""
+        """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
         self._owned.close()
 
     def __enter__(self) -> Self:
@@ -518,6 +522,19 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open_parts(self, part_bytes: int, upload_bytes_max: int | None) -> PartStore:
+        return PartStore(
+            self.folder / "uploads",
+            self.tree,
+            part_bytes=part_bytes,
+            size_max=upload_bytes_max,
+            space=self.space,
+            admit=lambda name, mode, options: check_upload(
+                self.catalog, self.vault.keys, name, mode, options
+            ),
+            clock=self._clock,
+        )
 
     @contextmanager
     def _exclusive(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
@@ -542,26 +559,6 @@ class Lake:
             if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
                 return info
         return None
-
-    def _recover(self) -> None:
-        """Delete the remains of a crash: staging files, unreferenced objects, abandoned uploads."""
-        with storage_errors(self.staging, 0):
-            shutil.rmtree(self.staging, ignore_errors=True)
-            make_private_folder(self.staging)
-        # Knowing the references takes a read of every manifest, which a clean end makes needless.
-        if not self._ended_cleanly.exists():
-            self.retention.sweep()
-        with storage_errors(self._ended_cleanly, 0):
-            self._ended_cleanly.unlink(missing_ok=True)
-            fsync_folder(self._ended_cleanly.parent)
-        self.parts.sweep(_ABANDONED_SECONDS)
-
-    def _end(self) -> None:
-        """Record that no object is without a reference, if that is so."""
-        if self.retention.is_settled:
-            # Without it, for example on a full disk, the next start has more to do.
-            with suppress(StorageFull, OSError):
-                write_whole(self._ended_cleanly, b"")
 
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`

@@ -4,6 +4,9 @@ An object's id is the root hash over the SHA-256 of its chunks (1 MiB each), so 
 be verified without reading the rest: the chunk hashes are stored next to the object as
 `<id>.chunks`. The list of chunks is durable before the object gets its name, so every visible
 object is complete and verifiable. Objects are read-only files; only `lake.retention` deletes them.
+
+An object that is found to be damaged is moved to `quarantine/`, where nothing reads it. Storing the
+same object again puts an intact file in its place: what is stored already is never trusted.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lake.disk_space import DiskSpace, Usage, WriteLimit
 from lake.durable import NewFile, fsync_folder, storage_errors, sweep_incoming, write_whole
 from sennit_core.errors import Corrupt, NotFound, SennitError, UsageError
 from sennit_core.hashing import (
@@ -34,6 +39,7 @@ from sennit_core.private_files import READ_ONLY_MODE, make_private_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _CHUNKS_SUFFIX = ".chunks"
+_QUARANTINE = "quarantine"
 LOST = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
 )
@@ -46,13 +52,17 @@ Other errors, such as EMFILE, are not about the file.
 class ObjectWriter:
     """Writes one object, which does not exist before `commit`."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, limit: WriteLimit | None) -> None:
         self._store = store
+        self._limit = limit
         self._new = NewFile(store.root / "incoming")
         self._hasher = ObjectHasher(CHUNK_BYTES)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes; a full disk raises `StorageFull` and leaves other objects intact."""
+        if self._limit is not None:
+            size = memoryview(data).nbytes
+            self._limit.check(self._store.root, self._new.size, size, "a new object")
         self._hasher.update(data)
         self._new.write(data)
 
@@ -61,7 +71,10 @@ class ObjectWriter:
         digest = self._hasher.finish()
         # The rename is the commit: whatever has an object's name can be verified.
         self._store.keep_chunks(digest)
-        self._new.commit(self._store.place(digest.object), mode=READ_ONLY_MODE)
+        final = self._store.place(digest.object)
+        is_new = not final.exists()
+        self._new.commit(final, mode=READ_ONLY_MODE)
+        self._store.stored(digest, is_new=is_new)
         return digest
 
     def __enter__(self) -> Self:
@@ -82,17 +95,34 @@ class ObjectStore:
     Args:
         root: Folder of the objects; created if missing. Unfinished files that a crash left in it
             are removed.
+        space: Knows the quota; None for no limit but the disk.
+        on_restored: Called with the id of an object in quarantine that was stored again.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        space: DiskSpace | None = None,
+        on_restored: Callable[[str], object] = lambda name: None,
+    ) -> None:
         self.root = Path(root)
+        self._on_restored = on_restored
+        self._space = space
+        self._usage_lock = threading.Lock()
+        self._usage: Usage | None = None  # counted at its first use, then kept up to date
         with storage_errors(self.root, 0):
             make_private_folder(self.root / "incoming")
         sweep_incoming(self.root / "incoming")
 
-    def open_writer(self) -> ObjectWriter:
-        """Return a context manager that writes one object."""
-        return ObjectWriter(self)
+    def open_writer(self, *, bounded: bool = False) -> ObjectWriter:
+        """Return a context manager that writes one object.
+
+        Args:
+            bounded: Whether the quota and the disk's reserve apply; not to metadata.
+        """
+        limit = self._space.limit() if bounded and self._space is not None else None
+        return ObjectWriter(self, limit)
 
     def put_bytes(self, data: bytes) -> ObjectDigest:
         """Store a small object in one call."""
@@ -106,15 +136,18 @@ class ObjectStore:
         Args:
             path: The file; it is moved.
             digest: The digest computed by its writer; None computes it here.
+
+        Raises:
+            StorageFull: The disk is full, or the object exceeds the quota.
         """
         found = hash_file(path) if digest is None else digest
         # Cheap, and catches a file that was cut off after its writer hashed it; readers verify the
         # bytes.
         if path.stat().st_size != found.size:
             raise Corrupt(what=path.name, expected=f"{found.size} bytes", found=_size_text(path))
-        self.keep_chunks(found)
         final = self.place(found.object)
-        with storage_errors(final, found.size):
+        with self._admitted(found, final), storage_errors(final, found.size):
+            self.keep_chunks(found)
             path.chmod(READ_ONLY_MODE)
             # Its writer need not have synced it, and the rename must not be durable before the data.
             descriptor = os.open(path, os.O_RDONLY)
@@ -122,8 +155,10 @@ class ObjectStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            is_new = not final.exists()
             path.replace(final)
             fsync_folder(final.parent)
+            self.stored(found, is_new=is_new)
         return found
 
     def path(self, name: str) -> Path:
@@ -166,12 +201,54 @@ class ObjectStore:
         """Delete the object; return False if there is none. Open readers can continue to read."""
         path = self.place(name)
         existed = path.exists()
+        size = path.stat().st_size if existed else 0
         # The object first: a crash in between leaves an unused list, not an unverifiable object.
         path.unlink(missing_ok=True)
         _chunks_path(path).unlink(missing_ok=True)
+        self.drop_quarantined(name)
         if existed:
             fsync_folder(path.parent)
+            self._count(-size, -1)
         return existed
+
+    def quarantine(self, name: str) -> bool:
+        """Move a damaged object aside, so that nothing reads it; return whether that was done.
+
+        It is hashed once more in its new place, and moved back if it is intact: it may have been
+        stored again since the damage was found.
+        """
+        path, aside = self.place(name), quarantined_path(self.place(name))
+        try:
+            size = path.stat().st_size
+            make_private_folder(aside.parent)
+            path.replace(aside)
+        except FileNotFoundError:
+            return False
+        if hash_file(aside).object == name:
+            aside.replace(path)
+            return False
+        self._count(-size, -1)
+        with suppress(FileNotFoundError):
+            _chunks_path(path).replace(_chunks_path(aside))
+        fsync_folder(path.parent)
+        fsync_folder(aside.parent)
+        return True
+
+    def quarantined(self) -> list[str]:
+        """Return the ids of the objects in quarantine."""
+        folder = self.root / _QUARANTINE
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in names if _ID.fullmatch(name))
+
+    def mend_chunks(self, name: str) -> bool:
+        """Write a damaged list of chunk hashes anew if the object itself is intact."""
+        try:
+            found = hash_file(self.place(name))
+        except OSError:
+            return False
+        if found.object == name:
+            self.keep_chunks(found)
+        return found.object == name
 
     def __contains__(self, name: str) -> bool:
         return self.place(name).exists()
@@ -183,7 +260,45 @@ class ObjectStore:
 
     def stored_bytes(self) -> int:
         """Return the total bytes of all objects."""
-        return sum(self.place(name).stat().st_size for name in self)
+        return self.usage().bytes
+
+    def usage(self) -> Usage:
+        """Return the bytes and the number of all objects; reads the folder at the first call."""
+        with self._usage_lock:
+            if self._usage is None:
+                size = count = 0
+                for name in self:
+                    with suppress(FileNotFoundError):
+                        size += self.place(name).stat().st_size
+                        count += 1
+                self._usage = Usage(size, count)
+            return self._usage
+
+    def stored(self, digest: ObjectDigest, *, is_new: bool) -> None:
+        """Note that an object has its name now; for its writers."""
+        if is_new:
+            self._count(digest.size, 1)
+        if self.drop_quarantined(digest.object):
+            self._on_restored(digest.object)
+
+    def drop_quarantined(self, name: str) -> bool:
+        """Delete an object's damaged copy; return whether there was one."""
+        aside = quarantined_path(self.place(name))
+        existed = aside.exists()
+        if existed:
+            aside.unlink(missing_ok=True)
+            _chunks_path(aside).unlink(missing_ok=True)
+        return existed
+
+    def _count(self, size: int, objects: int) -> None:
+        with self._usage_lock:
+            if self._usage is not None:
+                self._usage = Usage(self._usage.bytes + size, self._usage.objects + objects)
+
+    def _admitted(self, digest: ObjectDigest, final: Path) -> AbstractContextManager[None]:
+        if self._space is None or final.exists():
+            return nullcontext()
+        return self._space.admit("the new shard", digest.size, 1)
 
     def place(self, name: str) -> Path:
         """Return the path of an object, which need not exist; refuse an invalid object id."""
@@ -203,6 +318,11 @@ class ObjectStore:
         with storage_errors(path, 0):
             make_private_folder(path.parent)
         write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
+
+
+def quarantined_path(path: Path) -> Path:
+    """Return where an object's file is while it is in quarantine."""
+    return path.parent.parent / _QUARANTINE / path.name
 
 
 def load_digest(path: Path) -> ObjectDigest:

@@ -4,6 +4,12 @@ Readers lease the objects they read. An object that loses its last reference whi
 doomed: it is deleted when its last lease ends. Unreferenced objects that a crash left are deleted
 at startup.
 
+    an unreferenced object stays while      until                    after a restart
+    a reader leases it                      its last lease ends      deleted
+    it is pinned                            its last pin is removed  pinned
+    it is retired, for readers of files     its time has come, and   retired
+    outside of this process                 `sweep_retired` runs
+
 While a manifest is unreadable its references are unknown, so nothing is deleted: unreferenced
 objects are withheld until the damaged dataset has been deleted or can be read again.
 """
@@ -14,13 +20,22 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.objects import ObjectStore
+from lake.retained import PinInfo, Retained
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import UsageError
 from sennit_core.records import DatasetInfo
 
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
 __all__ = ["Retention"]
+
+_REASON_MAX = 1000
 
 
 class Retention:
@@ -29,9 +44,23 @@ class Retention:
     Args:
         objects: The store.
         catalog: Knows the references to its objects.
+        tree: The `sys` namespace, for pins and retired objects.
+        grace_seconds: How long `retire` keeps objects if its caller names no time.
+        clock: Source of time.
     """
 
-    def __init__(self, objects: ObjectStore, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        catalog: Catalog,
+        tree: ElkynStore,
+        *,
+        grace_seconds: float = 0.0,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._retained = Retained(tree, clock)
+        self._grace_seconds = grace_seconds
+        self._clock = clock
         self._objects = objects
         self._catalog = catalog
         # Taken before the catalog's lock, never after it.
@@ -68,6 +97,73 @@ class Retention:
                 del self._leases[name]
             self._forget(free & self._doomed)
 
+    def pin(self, objects: Iterable[str], reason: str) -> PinInfo:
+        """Keep objects, whatever happens to their datasets, until `unpin`.
+
+        Raises:
+            NotFound: One of the objects does not exist.
+        """
+        return self._pin(set(objects), reason)
+
+    def pin_snapshot(self, dataset: str, snapshot: str | None, reason: str) -> PinInfo:
+        """Keep all objects of a snapshot, its manifest too; None pins the head.
+
+        Raises:
+            NotFound: There is no such dataset or snapshot.
+        """
+        found = self._catalog.manifest(dataset, snapshot).snapshot
+        objects = self._catalog.objects_of(found.dataset, found.id)
+        return self._pin(objects, reason, found.dataset, found.id)
+
+    def unpin(self, pin_id: str) -> None:
+        """Remove a pin; delete its objects that nothing else keeps.
+
+        Raises:
+            NotFound: There is no such pin.
+        """
+        with self._lock:
+            self._forget(self._retained.unpin(pin_id))
+
+    def pins(self) -> Sequence[PinInfo]:
+        """Return all pins, oldest first."""
+        with self._lock:
+            return self._retained.pins()
+
+    def retire(self, objects: Iterable[str], not_before: float | None = None) -> None:
+        """Let unreferenced objects go after a time, when `sweep_retired` runs.
+
+        For an owner of many objects, such as the expiry of snapshots or compaction, whose files may
+        still be read by others than this process. Call it before the references are removed: a
+        crash in between then leaves objects that are retired and still referenced, which stay.
+
+        Args:
+            objects: Their ids; those that are referenced when their time comes stay.
+            not_before: Unix seconds; None takes the grace time of the settings.
+        """
+        moment = self._clock.now() + self._grace_seconds if not_before is None else not_before
+        with self._lock:
+            self._retained.retire(objects, moment)
+
+    def sweep_retired(self) -> list[str]:
+        """Delete the retired objects whose time has come and that nothing uses; return their ids."""
+        with self._lock:
+            due = self._retained.due()
+            if not due:
+                return []
+            candidates = {name for names in due.values() for name in names}
+            deleted = self._forget({name for name in candidates if name in self._objects})
+            reached("retired-deleted")
+            # After the deletion: a crash in between leaves rows of objects that are gone already.
+            # Leased and withheld ones are remembered by `_forget`.
+            self._retained.forget(due)
+            return deleted
+
+    @property
+    def retired(self) -> int:
+        """The number of objects that wait for their time."""
+        with self._lock:
+            return self._retained.retired_objects
+
     def discard(self, objects: Iterable[str]) -> None:
         """Delete new objects that were not committed, if no snapshot or reader uses them."""
         with self._lock:
@@ -96,6 +192,10 @@ class Retention:
         with self._lock:
             versions, used = self._catalog.expire(dataset, keep=keep, before=before)
             reached("expire-uncataloged")
+            if self._grace_seconds and used:
+                # After the references, as only now they are known; a crash in between costs the
+                # grace time, which protects readers that would fail and no data that is needed.
+                self.retire(used)
             self._forget(used)
             return versions
 
@@ -107,7 +207,7 @@ class Retention:
         """
         with self._lock:
             self._catalog.count_references()
-            return self._forget(set(self._objects))
+            return self._forget({*self._objects, *self._objects.quarantined()})
 
     def retry_withheld(self) -> list[str]:
         """Delete withheld objects if all manifests can be read now; return the ids."""
@@ -126,11 +226,29 @@ class Retention:
         with self._lock:
             return not self._leases and not self._withheld
 
+    def _pin(
+        self,
+        objects: set[str],
+        reason: str,
+        dataset: str | None = None,
+        snapshot: str | None = None,
+    ) -> PinInfo:
+        if not reason.strip() or len(reason) > _REASON_MAX:
+            raise UsageError(f"a pin needs a reason, of at most {_REASON_MAX} characters")
+        with self._lock:
+            for name in objects:
+                self._objects.path(name)  # under the lock: from here on it cannot be deleted
+            return self._retained.pin(objects, reason, dataset, snapshot)
+
     def _forget(self, candidates: set[str]) -> list[str]:
         """Delete the candidates that nothing uses; examine each anew, whatever it was before."""
         if not candidates:
             return []
-        gone = {name for name in candidates if not self._catalog.references(name)}
+        gone = {
+            name
+            for name in candidates
+            if not self._catalog.references(name) and not self._retained.keeps(name)
+        }
         leased = {name for name in gone if self._leases[name] > 0}
         # What is referenced again by now (equal bytes were committed) is doomed no more.
         self._doomed = (self._doomed | leased) - (candidates - leased)
@@ -138,7 +256,7 @@ class Retention:
         self._withheld -= candidates
         # One unreadable manifest may name any of them: deleting what the readable ones do not name
         # would delete a dataset's shards because of one flipped byte.
-        if not self._catalog.references_known:
+        if not self._catalog.references_known or self._retained.problem is not None:
             self._withheld |= unused
             return []
         deleted = sorted(unused)

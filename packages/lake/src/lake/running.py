@@ -95,6 +95,10 @@ class RunningStatement:
         self._outcome = "cancelled"
         self._closed = False
 
+    def hide_text(self) -> None:
+        """Keep only the verb: the text has values of an encrypted dataset, and a log is in the clear."""
+        self._sql = f"{self._sql.split(maxsplit=1)[0].upper()} …" if self._sql.strip() else ""
+
     def attach(self, execution: QueryExecution | CachedQuery | WriteExecution) -> None:
         """Set the execution, which is cancelled if the statement was stopped meanwhile."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""Read all stored data from disk and report damage.
+"""Read all stored data from disk, report damage, and move damaged objects aside.
 
 Order: a dataset's catalog row, its manifests, then the shards and sources of all its snapshots, each
 object once, even if several snapshots share it. Damage is recorded in the catalog, so lists show it
@@ -48,6 +48,7 @@ class ScrubReport(Record):
         bytes_total: Bytes to read in total.
         findings: All damage found so far.
         done: Whether the scrub has ended.
+        quarantined: Damaged objects that were moved aside, now or earlier, of all datasets.
     """
 
     datasets: int
@@ -56,6 +57,7 @@ class ScrubReport(Record):
     bytes_total: int
     findings: tuple[Finding, ...]
     done: bool = False
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,15 @@ class Scrub:
         self._seen: dict[str, Damage | None] = {}
         self._read_objects = 0
         self._bytes_done = 0
+        self.cursor = ""  # the last object that was read
+        self.damaged_objects = 0
 
-    def run(self, dataset: str | None = None) -> Iterator[ScrubReport]:
+    def run(self, dataset: str | None = None, *, after: str = "") -> Iterator[ScrubReport]:
         """Read all data, or one dataset's; yield a report after each object and at the end.
 
         Args:
             dataset: Id or name; None for every dataset.
+            after: Skip objects up to this id, which an interrupted scrub has read (its `cursor`).
 
         Raises:
             NotFound: There is no such dataset.
@@ -113,13 +118,20 @@ class Scrub:
             self._findings.append(Finding("", "", str(self._catalog.problem)))
         ids = self._chosen(dataset)
         items = [item for dataset_id in ids for item in self._examine(dataset_id)]
+        # In the order of their ids, which is the same after a restart.
+        items = sorted((item for item in items if item.object > after), key=lambda i: i.object)
+        self.cursor = after
         sizes = {item.object: item.bytes for item in items}
         total = sum(sizes.values())
         for item in items:
-            if self._read(item):
+            is_fresh = self._read(item)
+            self.cursor = item.object
+            if is_fresh:
                 yield self._report(len(ids), total)
         for dataset_id in ids:
-            self._catalog.note_dataset(dataset_id, self._damaged.get(dataset_id))
+            # Half a scrub cannot tell that a dataset is intact.
+            if not after or dataset_id in self._damaged:
+                self._catalog.note_dataset(dataset_id, self._damaged.get(dataset_id))
         # Manifests that were unreadable may be read again, or their dataset was deleted.
         self._retention.retry_withheld()
         yield self._report(len(ids), total, done=True)
@@ -181,9 +193,7 @@ class Scrub:
         if fresh:
             # A deletion during the read would look like damage.
             with self._retention.lease((item.object,)):
-                self._seen[item.object] = find_damage(
-                    self._objects.place(item.object), self._check, from_disk=True
-                )
+                self._seen[item.object] = self._verify(item.object)
             self._read_objects += 1
             self._bytes_done += item.bytes
         damage = self._seen[item.object]
@@ -196,6 +206,22 @@ class Scrub:
             self._found(item.dataset_id, item.dataset, problem)
         return fresh
 
+    def _verify(self, name: str) -> Damage | None:
+        """Verify an object's file; mend its list of hashes, or move the file aside."""
+        path = self._objects.place(name)
+        damage = find_damage(path, self._check, from_disk=True)
+        if damage is None:
+            self._objects.drop_quarantined(name)  # somebody has put the file back
+            return None
+        if not damage.is_content and path.exists() and self._objects.mend_chunks(name):
+            # The list was damaged and not the object; it proves itself by the id.
+            damage = find_damage(path, self._check, from_disk=True)
+        if damage is not None and damage.is_content and not self._objects.quarantine(name):
+            damage = find_damage(path, self._check, from_disk=True)
+        if damage is not None:
+            self.damaged_objects += 1
+        return damage
+
     def _found(self, dataset_id: str, name: str, problem: Corrupt) -> None:
         finding = Finding(name, dataset_id, str(problem))
         if finding not in self._findings:
@@ -204,7 +230,10 @@ class Scrub:
 
     def _report(self, datasets: int, total: int, *, done: bool = False) -> ScrubReport:
         findings = tuple(self._findings)
-        return ScrubReport(datasets, self._read_objects, self._bytes_done, total, findings, done)
+        aside = len(self._objects.quarantined())
+        return ScrubReport(
+            datasets, self._read_objects, self._bytes_done, total, findings, done, aside
+        )
 
     def _size(self, name: str) -> int:
         try:

@@ -1,4 +1,8 @@
-"""The datasets that a statement may read, in the form of executor requests, with their shards leased."""
+"""The datasets that a statement may read, in the form of executor requests, with their shards leased.
+
+Shards of encrypted datasets are decrypted here, into `lake.plain_cache`; executors get the keys of the
+datasets that a statement may change, and no others.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.retention import Retention
 from lake.snapshots import Manifest
+from lake.vault import Hold, Vault
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -31,6 +36,8 @@ class StatementTables:
         objects: Stores their shards.
         retention: Leases the shards.
         policies: Say what a user may read.
+        vault: Decrypts the shards of encrypted datasets.
+        verify_always: Whether executors verify the shards at every read.
     """
 
     def __init__(
@@ -39,7 +46,12 @@ class StatementTables:
         objects: ObjectStore,
         retention: Retention,
         policies: Policies,
+        vault: Vault,
+        *,
+        verify_always: bool = False,
     ) -> None:
+        self._vault = vault
+        self._verify_always = verify_always
         self._catalog = catalog
         self.policies = policies
         self._objects = objects
@@ -52,8 +64,10 @@ class StatementTables:
         requester: Requester,
         *,
         with_rows: bool = False,
-    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
+
+        A dataset that cannot be read, because it is damaged or locked, has the error as `damage`.
 
         Args:
             sql: The statement.
@@ -73,8 +87,27 @@ class StatementTables:
             held = self._retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
             if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
-                return tables, held
+                try:
+                    return tables, self._vault.unseal(tables, held)
+                except BaseException:
+                    self._retention.release(held)
+                    raise
             self._retention.release(held)
+
+    def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
+        """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
+        return {
+            table["id"]: self._vault.seal(dataset_of(table), table["name"], hold.folder).to_json()
+            for table in tables
+            if hold.folder is not None and table.get("encrypted") and "damage" not in table
+        }
+
+    def release(self, hold: Hold) -> None:
+        """End the lease, and the use of decrypted copies."""
+        try:
+            self._vault.release(hold)
+        finally:
+            self._retention.release(hold.objects)
 
     def _find(
         self, sql: str, requester: Requester, with_rows: bool
@@ -128,14 +161,11 @@ class StatementTables:
             "id": info.id,
             "schema": info.schema.to_json(),
             **self._shards(snapshot),
+            "encrypted": info.encrypted,
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
-    def release(self, held: frozenset[str]) -> None:
-        """End a lease."""
-        self._retention.release(held)
-
-    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], frozenset[str]]:
+    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], Hold]:
         """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
 
         Raises:
@@ -145,8 +175,9 @@ class StatementTables:
         held = self._retention.acquire(shard.object for shard in snapshot.shards)
         try:
             self._catalog.check_shards(snapshot)
-            table = {**self._snapshot_table("", snapshot), "id": snapshot.dataset}
-            return {**table, "name": self._catalog.get(snapshot.dataset).name}, held
+            name = self._catalog.get(snapshot.dataset).name
+            table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}
+            return table, self._vault.unseal([table], held)
         except BaseException:
             self._retention.release(held)
             raise
@@ -155,6 +186,7 @@ class StatementTables:
         """Return an earlier snapshot in the form of executor requests."""
         return {
             "name": name,
+            "encrypted": self._catalog.get(snapshot.dataset).encrypted,
             # Two snapshots of one dataset are different tables.
             "id": snapshot.id,
             "dataset": snapshot.dataset,
@@ -171,6 +203,7 @@ class StatementTables:
             "columns": column_ids(snapshot),
             "fileColumns": files,
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
+            "verifyAlways": self._verify_always,
         }
 
 

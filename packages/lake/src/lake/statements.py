@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import small_runs
+from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.mentions import changes_data
@@ -24,6 +25,7 @@ from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
 from lake.statement_tables import StatementTables, dataset_of, snapshots_of
+from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
 
@@ -93,9 +95,10 @@ class Statements:
         writer: Commits changes.
         running: Lists the statements.
         cache: Keeps results of queries.
+        space: Limits what a change may write.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a lake
         self,
         pool: ExecutorPool,
         catalog: Catalog,
@@ -103,8 +106,10 @@ class Statements:
         writer: Writer,
         running: RunningStatements,
         cache: ResultCache,
+        space: DiskSpace,
     ) -> None:
         self._cache = cache
+        self._space = space
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
@@ -205,6 +210,17 @@ class Statements:
         tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         statement.datasets = snapshots_of(tables)
+        if held.folder is not None:
+            statement.hide_text()
+        engine = request.engine
+        if held.folder is not None and engine != "duckdb":
+            # EM-√ would spill to the disk, in the clear.
+            if engine == "emsqrt":
+                self._tables.release(held)
+                raise Unsupported(
+                    "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
+                )
+            engine = "duckdb"
         # Only compared, within this process; a list of tables may name thousands of datasets.
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {
@@ -215,8 +231,11 @@ class Statements:
             "maxRows": request.max_rows,
             "describe": request.describe,
             "tables": tables,
+            **held.members,
         }
-        key = self._key(request, whole)
+        # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
+        may_keep = not any(table.get("encrypted") or table.get("verifyAlways") for table in tables)
+        key = self._key(request, whole) if may_keep else None
         found = None if key is None else self._cache.find(key)
         if found is not None:
             self._tables.release(held)
@@ -239,7 +258,7 @@ class Statements:
         try:
             return QueryExecution(
                 start,
-                request.engine,
+                engine,
                 lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
                     without_place(error) if history else error, names, request.requester
@@ -276,6 +295,8 @@ class Statements:
             tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
             names.update({table["name"]: dataset_of(table) for table in tables})
             statement.datasets |= snapshots_of(tables)
+            if held.folder is not None:
+                statement.hide_text()
             members = {
                 "sql": sql,
                 "params": request.params,
@@ -320,12 +341,18 @@ class Statements:
         self,
         entry: str,
         members: dict[str, Any],
-        held: frozenset[str],
+        held: Hold,
         user: str,
         deadline_seconds: float | None,
     ) -> tuple[Execution, Callable[[], object]]:
         """Start a change; return it, and what ends its lease."""
         try:
+            members = {
+                **members,
+                **held.members,
+                "space": self._space.limit().to_json(),
+                "seals": self._tables.seals(members["tables"], held),
+            }
             execution = self._pool.submit(
                 entry, members, deadline_seconds=deadline_seconds, user=user
             )

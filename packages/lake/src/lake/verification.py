@@ -1,11 +1,13 @@
-"""Verify shards before their first read in each process.
+"""Verify shards before they are read: at their first read in each process, or at every read.
 
 An object's file is read whole and compared with its chunk hashes, which are compared with its id.
 A process does that once for each file, and again if the file's inode, size or times have changed.
 Hashing needs 256 KiB of memory and runs at SHA-256's speed; a verified file costs one `stat`.
 
 Not detected is damage below the file system (a failing disk) that does not change the file's times,
-after the file was verified. `lake.scrub` reads from the disk and finds such damage.
+after the file was verified. `lake.scrub` reads from the disk and finds such damage. With the mode
+`always` every statement hashes its files anew; what is left is damage between that and the engine's
+own read. `docs/damage.md` describes both windows.
 """
 
 from __future__ import annotations
@@ -19,14 +21,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.errors import damaged_shard
-from lake.objects import LOST, load_digest
-from sennit_core.errors import Corrupt
+from lake.objects import LOST, load_digest, quarantined_path
+from sennit_core.errors import Corrupt, UsageError
 from sennit_core.hashing import ObjectDigest
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["Damage", "ShardFile", "Verifier", "find_damage", "verify_shards"]
+__all__ = [
+    "VERIFY_MODES",
+    "Damage",
+    "ShardFile",
+    "Verifier",
+    "check_mode",
+    "find_damage",
+    "verify_shards",
+]
+
+VERIFY_MODES = ("open", "always")
+"""`open`: at the first read in each process, and when the file has changed. `always`: each time."""
 
 _PIECE_BYTES = 256 << 10  # larger pieces are not faster, and this fits into small memory caps
 _FILES_MAX = 16_384  # verified files per process: at most 8 MiB of memory for 1 TiB of shards
@@ -45,15 +58,17 @@ class ShardFile:
         dataset: The dataset's name.
         index: The shard's index in the snapshot.
         path: The object's file; its name is the object's id.
+        always: Whether to verify it at every read (`VERIFY_MODES`).
     """
 
     dataset: str
     index: int
     path: str
+    always: bool = False
 
     def to_json(self) -> list[Any]:
         """Return the shard in the form of executor requests."""
-        return [self.dataset, self.index, self.path]
+        return [self.dataset, self.index, self.path, self.always]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> ShardFile:
@@ -69,11 +84,13 @@ class Damage:
         part: `chunk N`, `the file`, or `the list of chunk hashes`.
         expected: The expected value.
         found: The value found.
+        is_content: Whether the file's bytes are wrong, and not only unreadable at the moment.
     """
 
     part: str
     expected: str
     found: str
+    is_content: bool = False
 
 
 class Verifier:
@@ -97,6 +114,10 @@ class Verifier:
         Raises:
             Corrupt: They differ, or the file cannot be read; names dataset, shard and chunk.
         """
+        if shard.always:
+            # Not shared with concurrent callers: another one's hashing began before this read.
+            self._hash(shard, checkpoint)
+            return
         while not self._is_verified(shard.path):
             with self._lock:
                 # Another thread may have finished between the check above and this lock.
@@ -125,7 +146,8 @@ class Verifier:
 
     def _hash(self, shard: ShardFile, checkpoint: Checkpoint) -> None:
         # Until the bytes are verified anew, the old entry must not count for the changed file.
-        self._verified.pop(shard.path, None)
+        with self._lock:
+            self._verified.pop(shard.path, None)
         path = Path(shard.path)
         # Before the first byte is read, and compared after the last one. ctime cannot be set by a
         # program, so every write is seen.
@@ -158,6 +180,8 @@ def find_damage(
     try:
         digest = load_digest(path)
     except Corrupt as problem:
+        if quarantined_path(path).exists():
+            return Damage("the file", "intact bytes", "damaged ones, which were moved aside")
         return Damage("the list of chunk hashes", problem.expected or "", problem.found or "")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -179,6 +203,13 @@ def find_damage(
         return Damage("the file", "a readable file", str(error.strerror))
 
 
+def check_mode(mode: str) -> bool:
+    """Return whether the mode is `always`; raise UsageError if there is no such mode."""
+    if mode not in VERIFY_MODES:
+        raise UsageError(f"verify is {mode!r}", hint=f"set it to {' or '.join(VERIFY_MODES)}")
+    return mode == "always"
+
+
 def verify_shards(shards: Iterable[ShardFile], context: EntryContext) -> None:
     """Verify the shards that an executor is about to read; call it before opening them.
 
@@ -198,7 +229,7 @@ _EXECUTOR = Verifier()
 def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) -> Damage | None:
     size = os.fstat(descriptor).st_size
     if size != digest.size:
-        return Damage("the file", f"{digest.size} bytes", f"{size} bytes")
+        return Damage("the file", f"{digest.size} bytes", f"{size} bytes", is_content=True)
     buffer = bytearray(min(_PIECE_BYTES, max(size, 1)))
     with memoryview(buffer) as view:
         for index, expected in enumerate(digest.chunks):
@@ -212,7 +243,9 @@ def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) ->
                 left -= count
                 checkpoint()
             if hasher.hexdigest() != expected:
-                return Damage(f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest())
+                return Damage(
+                    f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest(), is_content=True
+                )
     return None
 
 

@@ -288,7 +288,8 @@ class Writer:
             parent=dataset.head,
             stats=overall_stats(state),
             author=author,
-            query=sql[:_QUERY_MAX],
+            # A manifest is not encrypted, and the text of a statement has values.
+            query=sql.split(maxsplit=1)[0].upper() if dataset.encrypted else sql[:_QUERY_MAX],
             inputs=tuple(inputs),
         )
         manifest = Manifest(snapshot, self._clock.now())

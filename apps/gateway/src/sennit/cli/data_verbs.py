@@ -44,6 +44,9 @@ def put(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail instead of changing an inferred column type.")
     ] = False,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt the datasets that it creates.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -57,6 +60,7 @@ def put(
     if name is not None and len(files) > 1:
         raise UsageError("--name works with one file only", hint="put the files one by one")
     options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
+    options |= {"encrypt": encrypt or None}
     chosen = {key: value for key, value in options.items() if value is not None}
     for file in files:
         check_file(file)  # refuse unreadable files before anything is sent

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from lake.durable import NewFile
 from lake.flight.calls import Call
 from lake.flight.messages import (
     ActionClosePreparedStatementRequest,
@@ -170,7 +169,7 @@ class Statements:
             raise Denied("ingesting a dataset", needed="writer")
         name, mode = self._ingest_target(call, command)
         self._lake.policies.check_upload(name, mode, call.requester)
-        with NewFile(self._lake.staging) as file:
+        with self._lake.storage.new_file(name) as file:
             writer = IpcWriter(file.write)
             for data in stream:
                 writer.put(data)

@@ -22,9 +22,10 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from lake.durable import free_bytes, storage_errors
+from lake.disk_space import WriteLimit
+from lake.durable import storage_errors
 from lake.ingest.source import PartsFile
-from sennit_core.errors import BadInput, StorageFull, TooLarge
+from sennit_core.errors import BadInput, TooLarge
 from sennit_core.units import MIB, format_bytes
 
 __all__ = ["Compression", "find_compression", "unpack"]
@@ -33,7 +34,6 @@ RATIO_MAX = 250
 """Tables compress by 3 to 30 times, logs of one repeated line by 100; gzip can reach 1,000."""
 # This much does no harm at any ratio: the ratio is for files that would fill the disk.
 _ALWAYS_ALLOWED_BYTES = 256 * MIB
-_RESERVE_BYTES = 64 * MIB  # must stay free, as for uploads, so that deleting works
 _XZ_MEMORY_BYTES = 128 * MIB  # a file may ask for up to 4 GiB; `xz -9` needs 65 MiB
 _LISTED = 3
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowInvalid)
@@ -66,13 +66,14 @@ def find_compression(head: bytes) -> Compression | None:
     return next((each for each in COMPRESSIONS if head.startswith(each.mark)), None)
 
 
-def unpack(
+def unpack(  # noqa: PLR0913 - all but three by keyword
     paths: Sequence[Path],
     compression: Compression,
     target: Path,
     *,
     what: str,
     bytes_max: int | None,
+    space: WriteLimit,
     tick: Callable[[int], None],
 ) -> None:
     """Unpack an upload to `target`.
@@ -83,6 +84,7 @@ def unpack(
         target: A new file.
         what: The upload's name, for errors.
         bytes_max: Largest accepted upload; None for no such limit.
+        space: What of the disk stays free.
         tick: Called after each piece with the compressed bytes read so far.
 
     Raises:
@@ -101,7 +103,7 @@ def unpack(
                 # the disk.
                 if written > limit:
                     raise _too_large(what, compression, file.size, limit)
-                _check_space(target, written, len(piece))
+                space.check(target.parent, 0, len(piece), f"unpacking {what!r}")
                 sink.write(piece)
                 tick(file.tell())
 
@@ -120,19 +122,6 @@ def _pieces(file: PartsFile, compression: Compression, what: str) -> Iterator[by
             reason=f"not a readable {compression.name} file: {error}",
             hint="the file is damaged or incomplete: test it locally, then upload it again",
         ) from error
-
-
-def _check_space(target: Path, written: int, piece_bytes: int) -> None:
-    if written // (16 * MIB) == (written - piece_bytes) // (16 * MIB):
-        return  # a check every 16 MiB is enough for a reserve of 64 MiB
-    free = free_bytes(target)
-    if free < _RESERVE_BYTES:
-        raise StorageFull(
-            path=str(target.parent),
-            needed_bytes=_RESERVE_BYTES,
-            free_bytes=free,
-            hint="the unpacked file does not fit; free disk space",
-        )
 
 
 def _too_large(what: str, compression: Compression, size: int, limit: int) -> TooLarge:

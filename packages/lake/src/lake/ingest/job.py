@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest.encode import Report
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
+from lake.sealed import Seal
 from sennit_core.errors import BadInput
 from sennit_core.file_kinds import unpacked_name
 from sennit_core.schema import Schema
@@ -34,6 +36,9 @@ class Job:
         self.name: str = request["name"]
         self.inner_name = unpacked_name(self.name)
         self.bytes_max: int | None = request.get("bytesMax")
+        seal = request.get("seal")
+        self.seal = None if seal is None else Seal.from_json(seal)
+        self.space = WriteLimit.from_json(request.get("space"))
         self.folder = Path(request["folder"])
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
@@ -58,7 +63,11 @@ class Job:
     def new_writer(self, limits: Limits) -> ShardWriter:
         """Return the writer of another pass over the file, into the request's folder."""
         self._passes += 1
-        return ShardWriter(self.folder, limits, f"pass{self._passes}", self.columns)
+        # Each pass anew: a later one replaces the shards of an earlier one.
+        budget = WriteBudget(self.space, self.folder, f"the ingest of {self.name!r}")
+        return ShardWriter(
+            self.folder, limits, f"pass{self._passes}", self.columns, budget=budget, seal=self.seal
+        )
 
     def tick(self, bytes_read: int, rows: int) -> None:
         """Report progress; raise if the job was cancelled."""

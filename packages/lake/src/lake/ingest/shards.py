@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.durable import storage_errors
 from lake.ingest.encodings import EncodingChooser
 from lake.ingest.statistics import column_stats
+from lake.sealed import Seal, seal_file
 from sennit_core.hashing import ObjectDigest, hash_file
 from sennit_core.units import MIB
 
@@ -50,6 +52,7 @@ class Shard:
         stop: Source offset after its last record.
         line: Line of its first record.
         first_row: Number of rows in earlier shards; set when all shards are known.
+        plain: The file in memory that `path` is the encryption of; None if it is not encrypted.
     """
 
     path: Path
@@ -59,13 +62,20 @@ class Shard:
     stop: int | None
     line: int
     first_row: int = 0
+    plain: Path | None = None
     digest: ObjectDigest = field(init=False)
     stats: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         # In the executor, on bytes that are still in the page cache; the node only moves the file.
         self.digest = hash_file(self.path)
-        self.stats = column_stats(self.path)
+        self.stats = column_stats(self.plain or self.path)
+        if self.plain is not None:
+            # A manifest is not encrypted: it must not have values.
+            self.stats = {
+                name: {"nulls": each["nulls"]} for name, each in self.stats.items() if each
+            }
+            self.plain.unlink()
 
     def to_json(self) -> dict[str, Any]:
         """Return the worker's report: the file, its digest, and the fields of `ShardInfo`."""
@@ -92,11 +102,22 @@ class ShardWriter:
         limits: Size limits.
         prefix: Prefix of the files' names.
         columns: The id of each column; None numbers them from 1.
+        budget: The room for all files of the ingest or statement; None for no limit but the disk.
+        seal: Encrypts the shards; they are on the disk only when they are encrypted.
     """
 
     def __init__(
-        self, folder: Path, limits: Limits, prefix: str, columns: Sequence[int] | None = None
+        self,
+        folder: Path,
+        limits: Limits,
+        prefix: str,
+        columns: Sequence[int] | None = None,
+        *,
+        budget: WriteBudget | None = None,
+        seal: Seal | None = None,
     ) -> None:
+        self._seal = seal
+        self._budget = budget or WriteBudget(WriteLimit(0, 0), folder, "the shard")
         self.shards: list[Shard] = []
         self._folder = folder
         self._limits = limits
@@ -114,15 +135,19 @@ class ShardWriter:
             # (`lake.ingest.encode`).
             self.cut()
         if self._open is None:
-            path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
+            folder = self._folder if self._seal is None else self._seal.folder
+            path = folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
             schema = _with_ids(batch.schema, self._columns)
-            self._open = _OpenShard(path, schema, self._limits, start, line, self._encodings)
+            self._open = _OpenShard(
+                path, schema, self._limits, start, line, self._encodings, self._budget
+            )
         self._open.append(batch, stop)
 
     def cut(self) -> None:
         """Finish the current shard, if any."""
         if self._open is not None:
-            self.shards.append(self._open.finish())
+            shard = self._open.finish
+            self.shards.append(shard() if self._seal is None else shard(self._seal, self._folder))
             self._open = None
 
     def discard(self) -> None:
@@ -133,7 +158,7 @@ class ShardWriter:
 
 
 class _OpenShard:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - of one caller
         self,
         path: Path,
         schema: pa.Schema,
@@ -141,8 +166,11 @@ class _OpenShard:
         start: int | None,
         line: int,
         encodings: EncodingChooser,
+        budget: WriteBudget,
     ) -> None:
         self._path = path
+        self._budget = budget
+        self._counted = 0  # bytes of the file that the budget has counted
         self._encodings = encodings
         self._schema = schema
         self._limits = limits
@@ -154,6 +182,7 @@ class _OpenShard:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
+        budget.check(0)  # a file costs an inode too
         with storage_errors(path, 0):
             self._file = path.open("wb")
         # Opened with the first row group, whose values determine the columns' encodings.
@@ -178,13 +207,20 @@ class _OpenShard:
             if full or self._held_bytes >= self._limits.group_bytes:
                 self._flush()
 
-    def finish(self) -> Shard:
+    def finish(self, seal: Seal | None = None, folder: Path | None = None) -> Shard:
         self._flush()
         with storage_errors(self._path, 0):
             # A shard without rows still is a Parquet file with a schema.
             self._writer_for(self._schema.empty_table()).close()
             self._file.close()
-        return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
+        path, plain = self._path, None
+        if seal is not None and folder is not None:
+            path, plain = folder / f"{self._path.name}.sealed", self._path
+            with storage_errors(path, 0):
+                seal_file(plain, path, seal.key, seal.dataset)
+        return Shard(
+            path, self._schema, self._rows, self._start, self._stop, self._line, plain=plain
+        )
 
     def close(self) -> None:
         """Close the file after a failure; ignore further errors, as the first one is raised."""
@@ -197,10 +233,15 @@ class _OpenShard:
 
     def _flush(self) -> None:
         if self._held:
+            self._budget.check(self._held_bytes)
             table = pa.Table.from_batches(self._held, self._schema)
             with storage_errors(self._path, self._held_bytes):
                 # One row group, which the writer would otherwise divide by its own default.
                 self._writer_for(table).write_table(table, row_group_size=max(1, len(table)))
+                self._file.flush()
+            written = self._file.tell()
+            self._budget.add(written - self._counted)
+            self._counted = written
             self._encodings.add(self._held_bytes)
             self._held, self._held_rows, self._held_bytes = [], 0, 0
 

@@ -3,7 +3,8 @@
 The worker only reads the parts and writes files; the lake adopts them after the worker has
 finished, so a crash here leaves no visible state.
 
-Request: `paths` `name` `folder` `options` `schema` and `columns` (append: the dataset's) `limits` `bytesMax`.
+Request: `paths` `name` `folder` `options` `schema` and `columns` (append: the dataset's) `limits` `bytesMax`
+`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`).
 Response: `schema` `columns` `rows` `shards` `source` `report`.
 """
 
@@ -43,6 +44,7 @@ OPTIONS = (
     "strict",
     "dateOrder",
     "keepSource",
+    "encrypt",
 )
 # Read and encoded at once: memory is a block with its copies and one row group, regardless of the
 # file's size.
@@ -106,6 +108,7 @@ def _unpack(job: Job, compression: Compression) -> int:
         target,
         what=job.name,
         bytes_max=job.bytes_max,
+        space=job.space.without_quota(),
         tick=tick,
     )
     # From here on the unpacked file is the upload: its size and its head replace those of the

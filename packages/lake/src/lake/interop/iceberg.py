@@ -29,7 +29,7 @@ from lake.file_schemas import column_ids, file_schemas_of, with_own_names
 from lake.interop.avro import container
 from lake.objects import ObjectStore
 from lake.snapshots import Manifest
-from sennit_core.errors import Unsupported
+from sennit_core.errors import Denied, Unsupported
 from sennit_core.hashing import canonical_json
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import ShardInfo, SnapshotInfo
@@ -68,12 +68,15 @@ def publish_iceberg(
     Raises:
         NotFound: There is no such dataset or version.
         Corrupt: The snapshot is damaged.
+        Denied: The dataset is encrypted.
         Unsupported: Iceberg has no such type, or could not distinguish two columns of older files.
     """
     if version is None:
         manifest = lake.catalog.manifest(dataset)
     else:
         manifest = lake.catalog.manifest_at(dataset, version=version)
+    if lake.catalog.get(dataset).encrypted:
+        raise Denied("publish the files of an encrypted dataset", hint="query it instead")
     lake.catalog.check_shards(manifest.snapshot)
     own = lake.folder / "lake" / "iceberg" / manifest.snapshot.dataset
     return _publish(manifest, lake.objects, folder or own)

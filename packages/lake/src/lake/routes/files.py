@@ -25,7 +25,7 @@ from fastapi.responses import StreamingResponse
 
 from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
-from sennit_core.errors import NotFound
+from sennit_core.errors import Denied, NotFound
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -160,6 +160,11 @@ def _folder(manifest: Manifest | StoredManifest) -> str:
 
 def _object_of(lake: Lake, manifest: Manifest, shard: str) -> tuple[str, int]:
     """Return the id of the requested object, and the shard's index in the snapshot."""
+    if lake.catalog.get(manifest.snapshot.dataset).encrypted:
+        raise Denied(
+            "publish the files of an encrypted dataset",
+            hint="query it: POST /api/query returns Arrow, JSON or CSV",
+        )
     lake.catalog.check_shards(manifest.snapshot)
     objects = [each.object for each in manifest.snapshot.shards]
     stem = shard.removesuffix(".parquet")

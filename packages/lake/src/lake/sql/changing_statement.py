@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest.names import settle_names
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
+from lake.sealed import Seal
 from lake.sql.batches import read_batches
 from lake.sql.duckdb_worker import (
     bind,
@@ -63,6 +65,9 @@ class ChangingStatement:
         self._params = params_of(request)
         self.tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
+        self.changes: Table | None = None  # the dataset that the statement changes or replaces
+        limit = WriteLimit.from_json(request.get("space"))
+        self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
     def find(self, name: str) -> Table | None:
         """Return the dataset with this name or id."""
@@ -72,7 +77,24 @@ class ChangingStatement:
     def target(self, name: str) -> Table:
         """Return the dataset to change."""
         (table,) = used_tables(self.tables, frozenset((name,)))
+        self.changes = table
         return table
+
+    def _seal(self) -> Seal | None:
+        """Return what encrypts new shards; None if the changed dataset is not encrypted."""
+        if self.changes is None or not self.changes.encrypted:
+            return None
+        return Seal.from_json(self._request["seals"][self.changes.id])
+
+    def _check_secrecy(self, read: Sequence[Table]) -> None:
+        """Refuse to write rows of an encrypted dataset to one that is not."""
+        secret = next((table for table in read if table.encrypted), None)
+        if secret is not None and (self.changes is None or not self.changes.encrypted):
+            raise Unsupported(
+                f"a statement that writes rows of {secret.name!r}, which is encrypted, to a dataset "
+                "that is not",
+                hint="upload the dataset to write to with --encrypt",
+            )
 
     @contextmanager
     def session(
@@ -96,6 +118,7 @@ class ChangingStatement:
             read += used_tables(self.tables, statement.tables)
             if target is not None and target not in read:
                 read.append(target)
+            self._check_secrecy(read)
             # Before DuckDB opens a shard: a damaged one is reported as such.
             verify_shards((shard for table in read for shard in table.shards), self.context)
             limits = limits_of(self._request, self.context)
@@ -144,7 +167,9 @@ class ChangingStatement:
         schema = None if table is None else table.schema.to_arrow()
         columns = None if table is None else table.columns
         folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
-        writer = ShardWriter(folder, Limits(), prefix, columns)
+        writer = ShardWriter(
+            folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
+        )
         rows = 0
         try:
             with read_batches(relation) as (found, batches):

@@ -1,7 +1,7 @@
 """Executor entry `lake.compact`: write runs of small shards anew as larger ones.
 
 Request: `folder` `tables` (the dataset, with the shards to compact alone) `groups` (the numbers of its
-shards in the dataset, for each run) `threads`.
+shards in the dataset, for each run) `threads`, and as `lake.sql.write_worker` `space` `plain` `seals`.
 Response: as that of a statement that changes these shards (`lake.sql.write_worker`).
 """
 
@@ -25,6 +25,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Compact the shards; rows keep their order."""
     statement = ChangingStatement({"sql": "", "params": None, **request}, context)
     (target,) = statement.tables
+    statement.changes = target
     changed = []
     with statement.session(QueryText(f"FROM {quoted(target.name)}")) as (connection, read):
         first = 0

@@ -2,7 +2,8 @@
 
 Request: `sql` `params` `arrowParams` (see `lake.sql.parameters`) `format` `maxRows` `tables` (see
 `Table.from_json`) `threads` `describe` (return the columns without rows, before there are values
-for the placeholders).
+for the placeholders), `plain` (the `folder` and the `bytes` for temporary files, if encrypted
+datasets are read).
 Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`
 `repeatable` (whether the result may be kept for a repetition of the request).
 """
@@ -16,6 +17,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -23,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.formats import open_format, type_name
+from lake.sealed import forbid_core_dumps
 from lake.sql.batches import read_batches
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
@@ -139,6 +142,10 @@ def _connect(
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         whole = [table for table in tables if table.damage is None]
         return open_session(whole, names, limits)
+    if any(table.verify_always or table.encrypted for table in used):
+        # A kept instance would answer from blocks that it read before this verification, or from
+        # decrypted copies that may be removed.
+        return open_session(used, names, limits)
 
     def may_keep() -> bool:
         grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
@@ -263,10 +270,16 @@ def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
             needed_bytes=context.cap_bytes + missing,
             because="DuckDB needs memory in addition to what the process already uses",
         )
-    # A folder of the process, not of the run: the instance may serve later queries.
-    spill = context.process_folder
-    # Some of the disk stays free for uploads and other writers.
-    disk = max(0, shutil.disk_usage(spill.parent).free - _TEMP_RESERVE_BYTES)
+    plain = request.get("plain")
+    if plain is None:
+        # A folder of the process, not of the run: the instance may serve later queries.
+        spill = context.process_folder
+        # Some of the disk stays free for uploads and other writers.
+        disk = max(0, shutil.disk_usage(spill.parent).free - _TEMP_RESERVE_BYTES)
+    else:
+        # A statement that reads encrypted datasets spills to memory, within their budget.
+        forbid_core_dumps()
+        spill, disk = Path(plain["folder"]) / "spill", int(plain["bytes"])
     return SqlLimits(
         memory_bytes=free,
         temp_folder=spill,

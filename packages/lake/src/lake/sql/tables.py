@@ -33,6 +33,8 @@ class Table:
         columns: The id of each column.
         file_columns: Those of the shards' files; empty if all have the dataset's.
         shard_files: For each shard the index in `file_columns`; empty if that is.
+        verify_always: Whether to verify its shards at every read.
+        encrypted: Whether its paths are of decrypted copies in memory, which were authenticated.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
     """
@@ -47,6 +49,8 @@ class Table:
     columns: tuple[int, ...] = ()
     file_columns: tuple[FileColumns, ...] = ()
     shard_files: tuple[int, ...] = ()
+    verify_always: bool = False
+    encrypted: bool = False
     policy: TablePolicy | None = None
     writable: bool = True
 
@@ -65,6 +69,8 @@ class Table:
             columns=tuple(data.get("columns") or ()),
             file_columns=tuple(map(FileColumns.from_json, data.get("fileColumns") or ())),
             shard_files=tuple(data.get("shardFiles") or ()),
+            verify_always=bool(data.get("verifyAlways")),
+            encrypted=bool(data.get("encrypted")),
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
         )
@@ -95,7 +101,12 @@ class Table:
     @property
     def shards(self) -> list[ShardFile]:
         """Return its files, to be verified before they are opened."""
-        return [ShardFile(self.name, i, path) for i, path in enumerate(self.paths or ())]
+        if self.encrypted:
+            return []
+        return [
+            ShardFile(self.name, index, path, self.verify_always)
+            for index, path in enumerate(self.paths or ())
+        ]
 
 
 def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:

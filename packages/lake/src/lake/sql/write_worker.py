@@ -9,7 +9,9 @@ shards anew that have any (copy on write), with their rows in the same order. ME
 temporary table of these shards. So each snapshot consists of plain Parquet files without deletion
 markers, which any reader understands.
 
-Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads`.
+Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
+`lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `seals` (see `lake.sealed.Seal`,
+by the ids of the encrypted datasets).
 Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
@@ -154,7 +156,7 @@ def _check_names(names: Sequence[str], schema: Schema) -> None:
 
 
 def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
-    existing = statement.find(write.table)
+    existing = statement.changes = statement.find(write.table)
     if existing is not None and not write.replaces:
         if write.if_missing:
             return {**_of(existing), "count": 0}

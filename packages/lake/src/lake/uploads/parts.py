@@ -19,17 +19,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lake.durable import NewFile, free_bytes, fsync_folder, storage_errors, write_whole
+from lake.disk_space import DiskSpace, Usage
+from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.errors import UploadIncomplete
 from lake.uploads.table import UploadRow, UploadTable
 from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
+from sennit_core.errors import BadInput, Conflict, NotFound, TooLarge, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
 from sennit_core.private_files import FOLDER_MODE, make_private_folder
-from sennit_core.units import MIB, format_bytes
+from sennit_core.units import MIB
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -40,7 +41,6 @@ __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
-_RESERVE_BYTES = 64 * MIB  # reserved for metadata, so that deleting works on a full disk
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
 
@@ -77,6 +77,8 @@ class PartWriter:
                 actual_bytes=size,
             )
         self._store.check_end(self._upload.part_bytes * self._index + size)
+        # Again for each piece: other writers may have used the room since the upload's start.
+        self._store.space.check_disk(f"the upload {self._upload.name!r}", size - self._new.size)
         self._look_at(data)
         self._hash.update(data)
         self._new.write(data)
@@ -133,10 +135,11 @@ class PartStore:
         admit: Called with (name, mode, options) before an upload starts; raises to refuse it.
         part_bytes: Default size of parts.
         size_max: Largest accepted upload, in bytes; None for no limit except the disk.
+        space: Knows the disk's reserve and the lake's quota; None for the default reserve.
         clock: Source of time for ids and expiry.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - independent settings, all but two by keyword
         self,
         root: Path | str,
         tree: ElkynStore | None = None,
@@ -144,9 +147,11 @@ class PartStore:
         admit: Callable[[str, str, dict[str, Any]], None] | None = None,
         part_bytes: int = PART_BYTES,
         size_max: int | None = None,
+        space: DiskSpace | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
+        self.space = space or DiskSpace(self.root, lambda: Usage(0, 0))
         self._rows = None if tree is None else UploadTable(tree)
         self._admit = admit
         self._part_bytes = part_bytes
@@ -379,6 +384,7 @@ class PartStore:
 
     def _check_size(self, name: str, size: int | None, part_bytes: int) -> None:
         if size is None:
+            self.space.check(f"the upload {name!r}")
             return
         if size < 0:
             raise UsageError(f"size is {size}; it cannot be negative")
@@ -390,15 +396,7 @@ class PartStore:
                 f"{size} bytes in parts of {part_bytes} would be more than {PARTS_MAX} parts",
                 hint="use larger partBytes",
             )
-        free = free_bytes(self.root)
-        if size + _RESERVE_BYTES > free:
-            raise StorageFull(
-                path=str(self.root),
-                needed_bytes=size + _RESERVE_BYTES,
-                free_bytes=free,
-                hint=f"{format_bytes(_RESERVE_BYTES)} are reserved, so that deleting works; "
-                "delete datasets, or free disk space",
-            )
+        self.space.check(f"the upload {name!r}", size)
 
     def _save(self, upload: UploadInfo) -> None:
         kept = upload.to_json() | {"resumeKey": upload.resume_key}

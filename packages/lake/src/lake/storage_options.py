@@ -1,0 +1,48 @@
+"""How a lake stores: what it verifies, how much it may write, how long objects stay, and its keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lake.disk_space import RESERVE_BYTES
+from lake.plain_cache import PLAIN_BYTES
+from lake.scrubber import RATE_BYTES
+
+__all__ = ["StorageOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageOptions:
+    """Options of `Lake`, each by its name.
+
+    Args:
+        verify: `open` verifies a shard at its first read in each process, and when its file has
+            changed; `always` verifies it at every read.
+        quota_bytes: Most bytes of all objects together; None for no limit.
+        quota_objects: Largest number of objects; None for no limit.
+        reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
+        grace_seconds: How long the objects of expired snapshots, and others that maintenance has
+            retired, stay for readers outside of this process.
+        scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
+        scrub_rate_bytes: Bytes per second that it reads at most.
+        passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
+        passphrase_file: A private file whose first line is the passphrase.
+        key_file: A private file of 32 or more random bytes, instead of a passphrase.
+        plain_bytes: Most memory (tmpfs) for decrypted shards and statements that read them.
+    """
+
+    verify: str = "open"
+    quota_bytes: int | None = None
+    quota_objects: int | None = None
+    reserve_bytes: int = RESERVE_BYTES
+    grace_seconds: float = 0.0
+    scrub_days: float = 0.0
+    scrub_rate_bytes: int = RATE_BYTES
+    passphrase: str | None = None
+    passphrase_file: Path | None = None
+    key_file: Path | None = None
+    plain_bytes: int = PLAIN_BYTES
+
+    def __repr__(self) -> str:
+        return "StorageOptions(…)"  # the passphrase is in no log and no traceback
