@@ -206,33 +206,21 @@ class Statements:
         statement: RunningStatement,
     ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
-        sql = request.sql
-        tables, held = self._tables.hold(sql, history, request.requester)
+        tables, held = self._tables.hold(request.sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        engine = request.engine
-        if held.folder is not None and engine != "duckdb":
-            # EM-√ would spill to the disk, in the clear.
-            if engine == "emsqrt":
-                self._tables.release(held)
-                raise Unsupported(
-                    "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
-                )
-            engine = "duckdb"
+        if held.folder is not None and request.engine == "emsqrt":
+            self._tables.release(held)
+            raise Unsupported(
+                "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
+            )
+        # EM-√ would spill encrypted datasets to the disk, in the clear.
+        engine = request.engine if held.folder is None else "duckdb"
         # Only compared, within this process; a list of tables may name thousands of datasets.
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
-        whole = {
-            "sql": sql,
-            "params": request.params,
-            "arrowParams": request.arrow_params,
-            "format": request.format,
-            "maxRows": request.max_rows,
-            "describe": request.describe,
-            "tables": tables,
-            **held.members,
-        }
+        whole = {**_members(request), "tables": tables, **held.members}
         # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
         may_keep = not any(table.get("encrypted") or table.get("verifyAlways") for table in tables)
         key = self._key(request, whole) if may_keep else None
@@ -391,6 +379,18 @@ class Statements:
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error
+
+
+def _members(request: StatementRequest) -> dict[str, Any]:
+    """Return what an executor gets of a query's request."""
+    return {
+        "sql": request.sql,
+        "params": request.params,
+        "arrowParams": request.arrow_params,
+        "format": request.format,
+        "maxRows": request.max_rows,
+        "describe": request.describe,
+    }
 
 
 class _Deadline:
