@@ -92,7 +92,7 @@ class Statements:
         space: Limits what a change may write.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the components of a lake
         self,
         pool: ExecutorPool,
         catalog: Catalog,
