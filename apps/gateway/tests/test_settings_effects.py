@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_flightsql.dbapi as adbc
 import httpx
 import pytest
 from opened_node import OpenNode, OpenNodes
 
 from nodes import platform, running_node
+from sennit import run_file
 from sennit.settings import Settings
 from sennit.settings_loading import load
 from sennit_core.errors import UsageError
@@ -99,6 +102,37 @@ def the_node_speaks_tls(_opened: OpenNodes, folder: Path, monkeypatch: pytest.Mo
         trusted = ssl.create_default_context(cafile=str(certificate))
         assert node.url.startswith("https://")
         assert httpx.get(f"{node.url}/healthz", verify=trusted).status_code == 200
+        running = run_file.read(folder / "node")
+        assert running is not None
+        assert running.flight is not None
+        flight = running.flight
+        assert flight.startswith("grpc+tls://")
+        options = {
+            "adbc.flight.sql.authorization_header": f"Bearer {node.token}",
+            "adbc.flight.sql.client_option.tls_root_certs": certificate.read_text(),
+        }
+        with adbc.connect(flight, options, autocommit=True) as client, client.cursor() as cursor:
+            cursor.execute("select 1")
+            assert cursor.fetchone() == (1,)
+
+
+@effect_of("network.flight", "network.flight_port")
+def flight_sql_is_served_on_a_port(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("SENNIT_NETWORK__FLIGHT_PORT", str(port))
+        refused = platform("up", "--port", "0", "--api-only", data=folder, check=False)
+        assert refused.returncode
+        assert "--no-flight" in refused.stderr
+        monkeypatch.setenv("SENNIT_NETWORK__FLIGHT", "false")
+        with running_node(folder, "--api-only") as node:
+            assert httpx.get(f"{node.url}/api/stats", headers=node.headers).json()["flight"] is None
+    monkeypatch.setenv("SENNIT_NETWORK__FLIGHT", "true")
+    with running_node(folder, "--api-only") as node:
+        stats = httpx.get(f"{node.url}/api/stats", headers=node.headers).json()
+        assert stats["flight"] == f"grpc://127.0.0.1:{port}"
 
 
 @effect_of("network.allowed_hosts")

@@ -34,7 +34,7 @@ _log = get_logger(__name__)
 SECRETS_FOLDER = ".secrets"  # not a valid namespace name, so no API path reaches it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
     """The services that the routes use; built by `Node.open`, which also closes them."""
 
@@ -51,6 +51,8 @@ class Node:
     jobs: JobService
     tokens: Tokens
     started_at: float = field(default_factory=time.time)
+    # Set while Flight SQL is served, which starts and ends within the node.
+    flight_url: str | None = None
 
     @classmethod
     @contextmanager
@@ -157,6 +159,7 @@ class Node:
             "busy": pool.busy,
             "waiting": pool.waiting,
             "datasets": self.lake.catalog.count(),
+            "flight": self.flight_url,
             "storage": self.lake.storage.status(),
         }
 

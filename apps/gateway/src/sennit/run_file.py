@@ -19,12 +19,16 @@ LOGIN_PAGE = "login.html"
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """A running node: its process (pid and start time, since pids are reused), address, version."""
+    """A running node: its process (pid and start time, since pids are reused), addresses, version.
+
+    `flight` is the URL of Flight SQL, None if it is off.
+    """
 
     pid: int
     start_ticks: int
     url: str
     version: str
+    flight: str | None = None
 
     def alive(self) -> bool:
         """Whether the same process is still running."""
@@ -37,6 +41,7 @@ class RunFile:
             "startTicks": self.start_ticks,
             "url": self.url,
             "version": self.version,
+            "flight": self.flight,
         }
         staged = data / f".run.json.{os.getpid()}"
         staged.touch(mode=FILE_MODE)
@@ -53,6 +58,7 @@ def read(data: Path) -> RunFile | None:
             int(document["startTicks"]),
             str(document["url"]),
             str(document["version"]),
+            document.get("flight"),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return None

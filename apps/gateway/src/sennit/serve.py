@@ -24,10 +24,11 @@ import uvicorn
 
 from sennit import playground, run_file
 from sennit.app import Application, create_app
+from sennit.flight import serve_flight
 from sennit.limits import protocols_for
 from sennit.logs import configure
 from sennit.node import Node
-from sennit.settings import NetworkSettings, Settings, with_port
+from sennit.settings import NetworkSettings, Settings, flight_port, with_port
 from sennit_core.errors import Conflict, SennitError
 from sennit_core.private_files import make_private_folder
 
@@ -38,10 +39,11 @@ _CHECKOUT_UMASK = 0o022  # a build writes to the source tree, which is not priva
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The node's URL, without and with its token."""
+    """The node's URL, without and with its token, and that of Flight SQL, None if it is off."""
 
     url: str
     login_url: str
+    flight: str | None
 
 
 def serve(
@@ -56,14 +58,17 @@ def serve(
     Raises:
         Conflict: the port is in use, or another node serves the folder.
     """
+    flight = flight_port(settings.network)  # before a port of 0 is replaced
     with _private_umask(), _bound_socket(settings.network) as listener:
         settings = with_port(settings, listener.getsockname()[1])
         make_private_folder(data / "logs")
         configure(settings.logging, data / "logs")
-        with Node.open(data, settings) as node:
+        with Node.open(data, settings) as node, serve_flight(node, flight) as flight_url:
             application = create_app(node)
-            address = _address(settings.network, run_token(data))
-            up = run_file.RunFile(*_self(), url=address.url, version=node.version)
+            address = _address(settings.network, run_token(data), flight_url)
+            up = run_file.RunFile(
+                *_self(), url=address.url, version=node.version, flight=flight_url
+            )
             protocols = protocols_for(listener)
 
             def publish() -> None:
@@ -214,11 +219,11 @@ def _bind_error(network: NetworkSettings, error: OSError) -> SennitError:
     return Conflict(f"cannot listen on {where}: {error.strerror}", hint="see --host and --port")
 
 
-def _address(network: NetworkSettings, token: str) -> Address:
+def _address(network: NetworkSettings, token: str, flight: str | None) -> Address:
     scheme = "https" if network.tls_certificate else "http"
     host = f"[{network.host}]" if ":" in network.host else network.host
     url = f"{scheme}://{host}:{network.port}"
-    return Address(url, f"{url}/?token={token}")
+    return Address(url, f"{url}/?token={token}", flight)
 
 
 def _self() -> tuple[int, int]:

@@ -18,11 +18,13 @@ __all__ = [
     "NetworkSettings",
     "Settings",
     "default_data",
+    "flight_port",
     "is_loopback",
     "with_port",
 ]
 
 GATEWAY_PORT = 8600
+FLIGHT_STEP = 2  # the port of Flight SQL after the gateway's: 8602 by default
 PORT_STEP = 10  # `--nodes N`: node i listens on the base port + 10·i
 EXECUTORS = 2
 _GATEWAY_SHARE_BYTES = 192 * MIB
@@ -34,7 +36,8 @@ _MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
 class NetworkSettings:
     """The gateway's address, and the hosts and web origins that it accepts.
 
-    `allowed_origins` are web pages of other origins that may use the API (CORS).
+    `allowed_origins` are web pages of other origins that may use the API (CORS). `flight` serves
+    Flight SQL on the same host; its port is two above the gateway's if it is None.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +47,8 @@ class NetworkSettings:
     tls_key: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    flight: bool = True
+    flight_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,13 @@ class MemoryShares:
 def with_port(settings: Settings, port: int) -> Settings:
     """Return the settings with another port."""
     return replace(settings, network=replace(settings.network, port=port))
+
+
+def flight_port(network: NetworkSettings) -> int:
+    """Return the port for Flight SQL; 0, for any free one, if the gateway's is 0."""
+    if network.flight_port is not None:
+        return network.flight_port
+    return network.port and network.port + FLIGHT_STEP
 
 
 def is_loopback(host: str) -> bool:

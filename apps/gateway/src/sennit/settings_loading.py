@@ -21,6 +21,7 @@ __all__ = ["load"]
 
 _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
+    ("network", "flight_port"): (0, 65_535),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("storage", "quota_bytes"): (0, 1024 * TIB),
@@ -61,6 +62,8 @@ def _checked(settings: Settings) -> Settings:
     """Validate the values; return them with origins as browsers send them."""
     for (section, name), (least, most) in _BOUNDS.items():
         value = getattr(getattr(settings, section), name)
+        if value is None:
+            continue
         if not least <= value <= most or math.isnan(value):
             raise UsageError(
                 f"{section}.{name} is {value}", hint=f"set it to a value from {least} to {most}"

@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     sql.set_defaults(run=_sql)
 
     _add_version_verbs(verbs, common)
+    _add_iceberg(verbs, common)
 
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
@@ -181,6 +182,16 @@ def _add_version_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
     compact = verbs.add_parser("compact", parents=[common], help="make small shards larger ones")
     compact.add_argument("names", nargs="*", metavar="NAME", help="datasets; all by default")
     compact.set_defaults(run=_compact)
+
+
+def _add_iceberg(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
+    iceberg = verbs.add_parser(
+        "iceberg", parents=[common], help="write Iceberg metadata of a dataset; print its path"
+    )
+    iceberg.add_argument("name", help="a dataset")
+    iceberg.add_argument("--version", type=int, help="a snapshot's number; the newest by default")
+    iceberg.add_argument("--out", type=Path, metavar="DIR", help="the Iceberg table's folder")
+    iceberg.set_defaults(run=_iceberg)
 
 
 def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
@@ -294,6 +305,14 @@ def _snapshots(options: argparse.Namespace) -> None:
         for each in found
     ]
     _print(options, [replace(each.snapshot, shards=()).to_json() for each in found], head, rows)
+
+
+def _iceberg(options: argparse.Namespace) -> None:
+    from lake.interop.iceberg import publish_iceberg
+
+    with _open(options) as lake:
+        path = publish_iceberg(lake, options.name, version=options.version, folder=options.out)
+    print(json.dumps({"metadata": str(path)}) if options.json else path)
 
 
 def _rollback(options: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ class Lake:
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
             self.storage = Storage(self.folder, self.tree, options, clock)
             self.verify_always = self.storage.verify_always
-            self._staging = self.storage.staging
+            self.staging = self.storage.staging
             self.space = self.storage.space
             self.objects = self.storage.objects
             self.catalog = self.storage.catalog
@@ -109,12 +109,12 @@ class Lake:
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
             self._ingestor = Ingestor(
-                self.objects, self.catalog, self.retention, self.pool, self._staging,
+                self.objects, self.catalog, self.retention, self.pool, self.staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
                 vault=self.vault, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
-                self.objects, self.catalog, self.retention, self._staging,
+                self.objects, self.catalog, self.retention, self.staging,
                 delete=self.delete, clock=clock,
             )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
@@ -226,14 +226,38 @@ class Lake:
             path = Path(data)
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
-            return self._append(path, path.name, mode, wire)
-        found = self.catalog.find(table)
-        sealed = bool(wire.get("encrypt")) if found is None else found.encrypted
-        with ExitStack() as stack:
-            folder = stack.enter_context(self.vault.folder()) if sealed else self._staging
-            file = stack.enter_context(NewFile(folder))
+            return self.ingest_file(path, path.name, mode, wire)
+        with self.storage.new_file(table, encrypt=bool(wire.get("encrypt"))) as file:
             _write_arrow(data, file)
-            return self._append(file.path, f"{table}.arrow", mode, wire)
+            return self.ingest_file(file.path, f"{table}.arrow", mode, wire)
+
+    def ingest_file(
+        self,
+        file: Path,
+        name: str,
+        mode: str,
+        options: dict[str, Any],
+        *,
+        owner: str = "",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> DatasetInfo:
+        """Ingest a file of this machine into a dataset; blocks until it is committed.
+
+        Args:
+            file: The file, which stays.
+            name: Its name, whose ending may tell the format.
+            mode: `create`, `append` or `replace`.
+            options: Ingest options as in the HTTP API; `name` is the dataset's.
+            owner: Owner of a new dataset.
+            cancelled: Called several times per second; True stops the work.
+
+        Raises:
+            BadInput: The file cannot be read.
+            Conflict: The mode is `create` and the dataset exists.
+        """
+        new, dataset = new_id(self._clock), new_id(self._clock)
+        request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
+        return self._ingestor.ingest(request, cancelled=cancelled)
 
     def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
@@ -511,17 +535,6 @@ class Lake:
             ),
             clock=self._clock,
         )
-
-    def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
-        request = IngestRequest(
-            snapshot=new_id(self._clock),
-            dataset=new_id(self._clock),
-            name=name,
-            paths=(path,),
-            mode=mode,
-            options=options,
-        )
-        return self._ingestor.ingest(request)
 
     @contextmanager
     def _exclusive(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:

@@ -49,6 +49,8 @@ class StatementRequest:
     Args:
         sql: One statement over datasets, by name or id.
         params: A list for `?` and `$1`, a dict for `$name`.
+        arrow_params: Instead of `params`, an Arrow IPC stream whose columns are the values, and the
+            number of the row to use. It may come from a client: only executors read it.
         format: Of the result: `arrow` (IPC stream), `json` or `csv`.
         max_rows: Row limit of a query; a longer result is cut and marked `truncated`.
         deadline_seconds: Time limit of the executors, after which the statement is stopped and a
@@ -60,10 +62,13 @@ class StatementRequest:
         role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
         use_cache: Whether the result of a query may come from the cache, and be kept there.
+        describe: Whether to return the columns of a query without running it; parameters are not
+            needed for that.
     """
 
     sql: str
     params: list[Any] | dict[str, Any] | None = None
+    arrow_params: tuple[bytes, int] | None = None
     format: str = "arrow"
     max_rows: int | None = None
     deadline_seconds: float | None = None
@@ -72,6 +77,7 @@ class StatementRequest:
     role: str = ""
     read_only: bool = False
     use_cache: bool = True
+    describe: bool = False
 
     @property
     def requester(self) -> Requester:
@@ -92,7 +98,7 @@ class Statements:
         space: Limits what a change may write.
     """
 
-    def __init__(  # noqa: PLR0913 - the components of a lake
+    def __init__(  # noqa: PLR0913 - the parts of a lake
         self,
         pool: ExecutorPool,
         catalog: Catalog,
@@ -220,8 +226,10 @@ class Statements:
         whole = {
             "sql": sql,
             "params": request.params,
+            "arrowParams": request.arrow_params,
             "format": request.format,
             "maxRows": request.max_rows,
+            "describe": request.describe,
             "tables": tables,
             **held.members,
         }
@@ -292,6 +300,7 @@ class Statements:
             members = {
                 "sql": sql,
                 "params": request.params,
+                "arrowParams": request.arrow_params,
                 "format": request.format,
                 "tables": tables,
                 "folder": str(folder),

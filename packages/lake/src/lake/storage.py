@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.disk_space import DiskSpace
-from lake.durable import fsync_folder, storage_errors, write_whole
+from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.keys import KeyRing, read_secret
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
@@ -83,6 +83,20 @@ class Storage:
     def new_scrub(self, check: Callable[[], object]) -> Scrub:
         """Return a scrub that calls `check` between pieces of a file."""
         return Scrub(self.catalog, self.objects, self.retention, check)
+
+    @contextmanager
+    def new_file(self, dataset: str, *, encrypt: bool = False) -> Iterator[NewFile]:
+        """Open a temporary file for rows to ingest; in memory alone if the dataset is encrypted.
+
+        Args:
+            dataset: Its name.
+            encrypt: Whether it is to be encrypted, if it does not exist.
+        """
+        found = self.catalog.find(dataset)
+        sealed = encrypt if found is None else found.encrypted
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.vault.folder()) if sealed else self.staging
+            yield stack.enter_context(NewFile(folder))
 
     def recover(self) -> None:
         """Delete the remains of a crash: staging files, unreferenced objects, unused keys."""

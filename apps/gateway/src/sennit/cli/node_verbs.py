@@ -46,6 +46,9 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")
     ] = False,
+    no_flight: Annotated[
+        bool, typer.Option("--no-flight", help="Do not serve Flight SQL.")
+    ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +64,7 @@ def up(
         Start(
             data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,
             open_browser=open_browser, api_only=api_only, insecure=insecure,
-            allowed_hosts=tuple(allow_host or ()), as_json=as_json,
+            no_flight=no_flight, allowed_hosts=tuple(allow_host or ()), as_json=as_json,
         )
     )  # fmt: skip
 
@@ -95,6 +98,8 @@ def status(data: Data = None, as_json: Json = False) -> None:
     memory = stats["memory"]
     shares = memory["shares"]
     typer.echo(f"{url}   sennit {stats['version']}   up {format_duration(stats['uptimeSeconds'])}")
+    if stats["flight"] is not None:
+        typer.echo(f"Flight SQL: {stats['flight']}")
     typer.echo(f"executors busy: {stats['busy']}   requests queued: {stats['waiting']}\n")
     rows = [("gateway", shares["gatewayBytes"], memory["gatewayBytes"])]
     used = [row["memoryBytes"] for row in stats["executors"]]

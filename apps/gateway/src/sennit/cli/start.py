@@ -43,6 +43,7 @@ class Start:
     open_browser: bool
     api_only: bool
     insecure: bool
+    no_flight: bool
     allowed_hosts: tuple[str, ...]
     as_json: bool
 
@@ -55,7 +56,8 @@ class Start:
     def only_at_start(self) -> bool:
         """Whether any option is set that has an effect only when a node starts."""
         options = (self.port, self.host, self.memory, self.allowed_hosts or None)
-        return any(value is not None for value in options) or self.insecure or self.api_only
+        switches = (self.insecure, self.api_only, self.no_flight)
+        return any(value is not None for value in options) or any(switches)
 
     def arguments(self) -> dict[str, dict[str, object]]:
         """Return the command-line options as settings."""
@@ -64,6 +66,7 @@ class Start:
             "port": self.port,
             "insecure": self.insecure or None,
             "allowed_hosts": self.allowed_hosts or None,
+            "flight": False if self.no_flight else None,
         }
         emsqrt = {"memory_bytes": parse_bytes(self.memory) if self.memory else None}
         return {
@@ -105,7 +108,7 @@ def _show_running(wanted: Start, running: run_file.RunFile, *, word: str = "up")
     from sennit.serve import run_token
 
     login_url = f"{running.url}/?token={run_token(wanted.folder)}"
-    _print_address(wanted, running.url, login_url, running.pid, word=word)
+    _print_address(wanted, running.url, login_url, running.pid, running.flight, word=word)
     if wanted.open_browser:
         _open_browser(wanted.folder, login_url)
 
@@ -118,7 +121,7 @@ def _serve_here(wanted: Start) -> None:
     helpers: list[subprocess.Popen[bytes]] = []
 
     def on_up(address: Address) -> None:
-        _print_address(wanted, address.url, address.login_url, os.getpid())
+        _print_address(wanted, address.url, address.login_url, os.getpid(), address.flight)
         if wanted.open_browser:
             _open_browser(wanted.folder, address.login_url)
         if wanted.demo:
@@ -183,7 +186,11 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
         command += ["--allow-host", host]
     command += [
         flag
-        for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure))
+        for flag, on in (
+            ("--api-only", wanted.api_only),
+            ("--insecure", wanted.insecure),
+            ("--no-flight", wanted.no_flight),
+        )
         if on
     ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -220,11 +227,16 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
     )
 
 
-def _print_address(wanted: Start, url: str, login_url: str, pid: int, *, word: str = "up") -> None:
+def _print_address(
+    wanted: Start, url: str, login_url: str, pid: int, flight: str | None, *, word: str = "up"
+) -> None:
     if wanted.as_json:
-        emit_json({"url": url, "loginUrl": login_url, "pid": pid, "data": str(wanted.folder)})
+        where = {"url": url, "loginUrl": login_url, "flight": flight}
+        emit_json({**where, "pid": pid, "data": str(wanted.folder)})
     else:
         typer.echo(f"Sennit is {word}: {url if _is_kept(sys.stdout) else login_url}")
+        if flight is not None:
+            typer.echo(f"Flight SQL: {flight}")
         if not wanted.detach:
             typer.echo("Press Ctrl-C to stop it.")
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.interop.iceberg import publish_iceberg
 from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
 from sennit_core.records import SnapshotInfo
@@ -36,6 +37,14 @@ class ColumnOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     columns: Annotated[list[str], Field(max_length=100_000)]
+
+
+class IcebergRequest(BaseModel):
+    """Body of POST /api/datasets/{dataset}/iceberg; without a version it is the newest snapshot."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Annotated[int | None, Field(ge=1, le=(1 << 53))] = None
 
 
 def router(lake: Lake) -> APIRouter:
@@ -122,6 +131,14 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         requester = requester_of(request)
         lake.policies.check_change(dataset, requester)
         return lake.reorder_columns(dataset, order.columns, user=requester.name).to_json()
+
+    @routes.post("/{dataset}/iceberg", openapi_extra=needs("writer"))
+    def publish(
+        dataset: str, wanted: Annotated[IcebergRequest, Body()], request: Request
+    ) -> dict[str, str]:
+        """Write Iceberg metadata of a snapshot; return its path on the node's machine."""
+        lake.policies.check_whole(dataset, requester_of(request), "publishing")
+        return {"metadata": str(publish_iceberg(lake, dataset, version=wanted.version))}
 
 
 def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[str, Any]:

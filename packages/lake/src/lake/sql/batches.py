@@ -20,32 +20,37 @@ _BATCH_ROWS_MAX = 8192
 _ROWS_OF_UNKNOWN_WIDTH = 256
 """DuckDB itself holds 2,048 rows at once, so an eighth of that adds little memory. Fewer rows cost
 more CPU: 0.04 µs per row at 256 rows per batch, 0.14 µs at 64."""
+_ROOM_BYTES = 768 << 20
+_ROWS_WITH_ROOM = 2048
+"""With more memory than `_ROOM_BYTES`: as many as DuckDB holds itself. Reading four million rows of six
+columns takes 0.28 s of CPU, at 256 rows 0.98 s."""
 
 
 @contextmanager
 def read_batches(
-    relation: duckdb.DuckDBPyRelation,
+    relation: duckdb.DuckDBPyRelation, memory_bytes: int = 0
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """Open a result; yield its schema and its batches, about 1 MiB each unless a row is larger.
 
     Args:
         relation: the query; it runs while its batches are read.
+        memory_bytes: memory that the process may use for the query.
 
     Raises:
         duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
-    rows = _rows_at_once(relation)
+    unknown = _ROWS_WITH_ROOM if memory_bytes >= _ROOM_BYTES else _ROWS_OF_UNKNOWN_WIDTH
+    rows = _rows_at_once(relation, unknown)
     with relation.to_arrow_reader(rows) as reader:
-        is_small = rows == _ROWS_OF_UNKNOWN_WIDTH
-        yield reader.schema, _joined(reader) if is_small else iter(reader)
+        yield reader.schema, _joined(reader) if rows <= unknown else iter(reader)
 
 
-def _rows_at_once(relation: duckdb.DuckDBPyRelation) -> int:
+def _rows_at_once(relation: duckdb.DuckDBPyRelation, unknown: int) -> int:
     row_bytes = 0
     for kind in relation.types:
         width = _WIDTHS.get(kind.id)
         if width is None:
-            return _ROWS_OF_UNKNOWN_WIDTH
+            return unknown
         row_bytes += width
     return min(max(_BATCH_BYTES // max(row_bytes, 1), _ROWS_OF_UNKNOWN_WIDTH), _BATCH_ROWS_MAX)
 

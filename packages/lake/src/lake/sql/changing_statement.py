@@ -22,10 +22,10 @@ from lake.sql.duckdb_worker import (
     bind,
     interrupted_on_cancel,
     limits_of,
-    params_of,
     translated_errors,
 )
 from lake.sql.guard import check_statement
+from lake.sql.parameters import params_of
 from lake.sql.query_text import QueryText
 from lake.sql.session import open_write_session
 from lake.sql.statement_reader import Clause

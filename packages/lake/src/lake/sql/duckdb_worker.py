@@ -1,7 +1,9 @@
 """Run a query over datasets with DuckDB and stream its result.
 
-Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads` `plain` (the
-`folder` and the `bytes` for temporary files, if encrypted datasets are read).
+Request: `sql` `params` `arrowParams` (see `lake.sql.parameters`) `format` `maxRows` `tables` (see
+`Table.from_json`) `threads` `describe` (return the columns without rows, before there are values
+for the placeholders), `plain` (the `folder` and the `bytes` for temporary files, if encrypted
+datasets are read).
 Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`
 `repeatable` (whether the result may be kept for a repetition of the request).
 """
@@ -28,6 +30,7 @@ from lake.sql.batches import read_batches
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
+from lake.sql.parameters import params_of, unknown_params
 from lake.sql.session import SqlLimits, open_session
 from lake.sql.tables import Table, check_explained, rights_key, used_tables
 from lake.verification import verify_shards
@@ -40,7 +43,6 @@ __all__ = [
     "bind",
     "interrupted_on_cancel",
     "limits_of",
-    "params_of",
     "release",
     "run",
     "translated_errors",
@@ -80,7 +82,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         ):
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
-            answer = _stream(connection, request, context, labels)
+            answer = _stream(connection, request, context, labels, limits)
             inputs = [table.snapshot for table in used]
             return answer | {
                 "inputs": inputs,
@@ -186,11 +188,15 @@ def _stream(
     request: dict[str, Any],
     context: EntryContext,
     labels: dict[str, str],
+    limits: SqlLimits,
 ) -> dict[str, Any]:
-    relation = bind(connection, request["sql"], params_of(request))
+    sql, describes = request["sql"], request.get("describe", False)
+    relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
     if relation is None:
         raise SqlError("the statement returns no result")
-    with read_batches(relation) as (schema, batches):
+    if describes:
+        relation = relation.limit(0)  # planned, and not run
+    with read_batches(relation, limits.memory_bytes) as (schema, batches):
         writer = open_format(
             request.get("format") or "arrow",
             schema,
@@ -252,14 +258,6 @@ def bind(
 
 def _column(field: pa.Field) -> dict[str, str]:
     return {"name": field.name, "type": type_name(field)}
-
-
-def params_of(request: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
-    """Return the values of a statement's placeholders."""
-    params = request.get("params")
-    if params is None or isinstance(params, list | dict):
-        return params or None
-    raise SqlError("params is a list for ? and $1, or an object for $name")
 
 
 def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:

@@ -236,6 +236,19 @@ def statement_kinds(sql: str) -> list[str]:
     return [_kind(statement) for statement in _parser().extract_statements(sql)]
 
 
+def placeholders(sql: str) -> frozenset[str]:
+    """Return the names of a statement's placeholders; those of `?` and `$1` are numbers.
+
+    Raises:
+        duckdb.Error: It does not parse.
+    """
+    return frozenset(
+        name
+        for statement in _parser().extract_statements(sql)
+        for name in statement.named_parameters
+    )
+
+
 def table_nodes(sql: str) -> list[dict[str, Any]]:
     """Return the nodes of a query's tree that name a table, in no order.
 

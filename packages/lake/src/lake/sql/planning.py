@@ -9,6 +9,7 @@ from emsqrt.plan.tree import scans_of
 from emsqrt.sql_plan import sql
 from lake.file_schemas import rows_of_files
 from lake.sql.guard import check_statement
+from lake.sql.parameters import params_of
 from lake.sql.tables import Table, used_tables
 from sennit_core.errors import InternalError, Unsupported
 
@@ -48,7 +49,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
     # Names resolve to exactly these sources; `sql` is not called with `files=True`, so no name can
     # be read as a path.
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}
-    plan = sql(text, sources, request.get("params")).plan
+    plan = sql(text, sources, params_of(request)).plan
     # Such a plan reads an empty placeholder file, which `_check_sources` would report as an
     # internal error.
     _refuse_no_from(plan)

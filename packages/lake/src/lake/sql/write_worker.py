@@ -9,7 +9,7 @@ shards anew that have any (copy on write), with their rows in the same order. ME
 temporary table of these shards. So each snapshot consists of plain Parquet files without deletion
 markers, which any reader understands.
 
-Request: `sql` `params` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
+Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets).
 Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
@@ -36,9 +36,7 @@ from lake.sql.changing_statement import (
     check_storable,
     query_for_columns,
 )
-from lake.sql.duckdb_worker import (
-    translated_errors,
-)
+from lake.sql.duckdb_worker import translated_errors
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
 from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
