@@ -211,13 +211,7 @@ class Statements:
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        if held.folder is not None and request.engine == "emsqrt":
-            self._tables.release(held)
-            raise Unsupported(
-                "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
-            )
-        # EM-√ would spill encrypted datasets to the disk, in the clear.
-        engine = request.engine if held.folder is None else "duckdb"
+        engine = self._engine(request, held)
         # Only compared, within this process; a list of tables may name thousands of datasets.
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {**_members(request), "tables": tables, **held.members}
@@ -257,6 +251,17 @@ class Statements:
         except BaseException:
             self._tables.release(held)
             raise
+
+    def _engine(self, request: StatementRequest, held: Hold) -> str:
+        """Return the engine that may run a query: EM-√ would spill encrypted data in the clear."""
+        if held.folder is None:
+            return request.engine
+        if request.engine == "emsqrt":
+            self._tables.release(held)
+            raise Unsupported(
+                "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
+            )
+        return "duckdb"
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
         """Return the key of the result in the cache; None if the cache is not to be used."""
