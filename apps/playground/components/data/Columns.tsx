@@ -30,9 +30,8 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
     const types = new Map(fields.map(({ name, type }) => [name, type]))
     if (head.state !== 'ready') return null
     // What is true of the first shards of a larger dataset need not be true of the others.
-    return head.data.shards.length === head.data.shardCount
-      ? mergeStats(head.data.shards, types)
-      : null
+    const shards = head.data.shards ?? []
+    return shards.length === head.data.shardCount ? mergeStats(shards, types) : null
   }, [head, fields])
   const loading = head.state === 'loading'
   const profiled = profile.state === 'idle' ? null : profile.columns
