@@ -11,9 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from lake.catalog import Catalog
 from lake.durable import fsync_folder, storage_errors
+from lake.links import may_exist
+from sennit_core.errors import NotFound
 from sennit_core.ids import is_id
 from sennit_core.private_files import make_private_folder
+from sennit_core.records import DatasetInfo
 
 __all__ = ["RejectFiles"]
 
@@ -23,10 +27,12 @@ class RejectFiles:
 
     Args:
         folder: Where they are stored, one folder for each dataset; created if missing.
+        catalog: Knows which snapshots are committed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, catalog: Catalog) -> None:
         self._folder = folder
+        self._catalog = catalog
         with storage_errors(folder, 0):
             make_private_folder(folder)
 
@@ -41,20 +47,33 @@ class RejectFiles:
             fsync_folder(target.parent)
             fsync_folder(self._folder)
 
-    def find(self, dataset: str, snapshot: str | None = None) -> Path | None:
-        """Return a snapshot's file, or the newest of a dataset; None if no row was rejected."""
+    def find(self, dataset: DatasetInfo, snapshot: str | None = None) -> Path:
+        """Return the file of a snapshot, by default of the newest that has one.
+
+        Raises:
+            NotFound: No row was rejected.
+        """
         # Snapshots of an ingest are named by their upload, and ids are ordered by time.
-        found = {path.stem: path for path in sorted((self._folder / dataset).glob("*.jsonl"))}
-        return next(reversed(found.values()), None) if snapshot is None else found.get(snapshot)
+        files = sorted((self._folder / dataset.id).glob("*.jsonl"))
+        found = [file for file in files if snapshot in (None, file.stem)]
+        if not found:
+            raise NotFound(
+                "rejected rows of dataset", dataset.name, hint="all rows of its files fit"
+            )
+        return found[-1]
 
     def remove(self, dataset: str) -> None:
         """Remove all files of a dataset."""
         self._remove(self._folder / dataset, lambda _: False)
 
-    def sweep(self, is_committed: Callable[[str, str], bool]) -> None:
+    def sweep(self) -> None:
         """Remove the files of snapshots that are not committed."""
         for folder in list(self._folder.iterdir()):
-            self._remove(folder, partial(is_committed, folder.name))
+            self._remove(folder, partial(self._is_committed, folder.name))
+
+    def _is_committed(self, dataset: str, snapshot: str) -> bool:
+        known = may_exist(self._catalog, dataset)
+        return known and self._catalog.has_snapshot(dataset, snapshot)
 
     def _remove(self, folder: Path, is_kept: Callable[[str], bool]) -> None:
         if not is_id(folder.name) or not folder.is_dir():

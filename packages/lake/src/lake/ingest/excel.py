@@ -179,13 +179,13 @@ def _write(
     header = _header(first, width - start, start)
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     # Empty rows are written as empty lines once a row follows: Excel saves many below the last one.
-    empty = told = 0
+    empty = reported = 0
     for number, row in enumerate(_chain(first, rows), 1):
         if number > _ROWS_MAX:
             raise BadInput(what=what, line=number, reason=f"a sheet has {_ROWS_MAX:,} rows at most")
         if number % _TICK_ROWS == 0:
-            tick(out.tell() - told)
-            told = out.tell()
+            tick(out.tell() - reported)
+            reported = out.tell()
         if not row:
             empty += 1
             continue

@@ -24,7 +24,8 @@ def router(lake: Lake) -> APIRouter:
     def get_rejects(dataset: str, request: Request, snapshot: str | None = None) -> FileResponse:
         """The rows that an ingest with `onBadRow: skip` left out, as JSON Lines."""
         # They may hold what a policy hides.
-        lake.policies.check_whole(dataset, requester_of(request), "reading rejected rows of")
-        return FileResponse(lake.rejects(dataset, snapshot), media_type="application/x-ndjson")
+        info = lake.policies.check_whole(dataset, requester_of(request), "reading rejected rows of")
+        file = lake.storage.rejects.find(info, snapshot)
+        return FileResponse(file, media_type="application/x-ndjson")
 
     return routes
