@@ -175,11 +175,11 @@ def test_a_file_without_a_table_is_refused_before_it_is_sent(
     good.write_text("a\n1\n")
     photo.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     with zipfile.ZipFile(book, "w") as archive:
-        archive.writestr("xl/workbook.xml", "<workbook/>")
+        archive.writestr("word/document.xml", "<document/>")
 
     for path, reason in (
         (photo, "this is a PNG image"),
-        (book, "this is an Excel workbook"),
+        (book, "this is a Word document"),
         (tmp_path, "is a directory"),
     ):
         done = platform("put", str(good), str(path), data=node.data, check=False)

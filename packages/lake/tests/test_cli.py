@@ -143,8 +143,8 @@ def test_every_verb_is_documented() -> None:
     assert verbs is not None
     names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
     assert sorted(names) == [
-        *("compact", "diff", "expire", "iceberg", "init", "ls", "put", "rekey", "rename", "rm"),
-        *("rollback", "scrub", "snapshots", "sql", "tag", "verify"),
+        *("compact", "diff", "expire", "export", "iceberg", "init", "ls", "put", "rejects"),
+        *("rekey", "rename", "rm", "rollback", "scrub", "snapshots", "sql", "tag", "verify"),
     ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:

@@ -13,6 +13,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake._failpoints import POINTS
+from lake.linking import LinkRequest
 
 from .conftest import put, upload_file
 
@@ -23,6 +24,7 @@ TEXT = "a,b\n" + "".join(f"{i},x{i}\n" for i in range(ROWS))
 CHILD = """
 import sys
 from lake import Lake
+from lake.linking import LinkRequest
 
 def retire(lake, dataset):
     info = lake.catalog.get(dataset)
@@ -33,7 +35,10 @@ def retire(lake, dataset):
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
-        verbs = {"retire": lambda what: retire(lake, what)}
+        verbs = {
+            "retire": lambda what: retire(lake, what),
+            "link": lambda what: lake.linker.link(LinkRequest(what)),
+        }
         (verbs.get(verb) or getattr(lake, verb))(what)
 """
 
@@ -80,6 +85,49 @@ def test_an_ingest_killed_anywhere_can_be_finished(
         check_nothing_is_left_over(lake)
 
 
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("link")])
+def test_a_link_killed_anywhere_is_whole_or_can_be_repeated(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder, file = tmp_path / "data", tmp_path / "a.csv"
+    file.write_text(TEXT)
+
+    die(folder, point, "link", str(file))
+
+    with opened(folder, pool) as lake, lake.tree:
+        if point == "link-written":
+            assert lake.catalog.list() == []
+            assert list((folder / "lake" / "links").iterdir()) == []
+            assert lake.parts.list() == []
+            lake.linker.link(LinkRequest(str(file)))
+        assert lake.sql("SELECT count(*) FROM a").value == ROWS
+        (upload,) = lake.linker.uploads()
+        assert lake.ingest(upload).rows == ROWS
+        assert list((folder / "lake" / "links").iterdir()) == []
+        check_nothing_is_left_over(lake)
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("point", ["ingest-sealed", "ingest-adopted", "ingest-committed"])
+def test_an_ingest_of_a_linked_file_killed_anywhere_can_be_finished(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder, file = tmp_path / "data", tmp_path / "a.csv"
+    file.write_text(TEXT)
+    with opened(folder, pool) as lake, lake.tree:
+        upload = lake.linker.link(LinkRequest(str(file))).upload
+        assert upload is not None
+
+    die(folder, point, "ingest", upload)
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert lake.sql("SELECT count(*) FROM a").value == ROWS
+        assert lake.ingest(upload).rows == ROWS
+        assert lake.parts.list() == []
+        assert lake.linker.link_of("a") is None
+        check_nothing_is_left_over(lake)
+
+
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("delete")])
 def test_a_delete_killed_anywhere_is_finished_at_the_next_start(
     point: str, tmp_path: Path, pool: ExecutorPool
@@ -113,7 +161,7 @@ def test_a_sweep_of_retired_objects_killed_before_its_rows_are_removed_is_repeat
 
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
-    kinds = ("ingest", "write", "delete", "expire", "retired", "rotate")
+    kinds = ("link", "ingest", "write", "delete", "expire", "retired", "rotate")
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)

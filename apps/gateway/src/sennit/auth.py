@@ -32,10 +32,17 @@ _TREE_ADMIN = ("/.settings", "/.replica")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated owner of a token."""
+    """The authenticated owner of a token.
+
+    Args:
+        name: The token's name.
+        role: One of `ROLES`.
+        is_owner: Whether it is the data folder's own admin token, not an issued one.
+    """
 
     name: str
     role: str
+    is_owner: bool = False
 
     def may(self, needed: str) -> bool:
         """Whether this role includes `needed`."""
@@ -78,7 +85,7 @@ class Tokens:
         # In constant time. The lookup below needs no such comparison: it is by hash, so its
         # duration shows nothing that helps to find a token.
         if hmac.compare_digest(token.encode(), self._admin.encode()):
-            return Principal(_ADMIN, _ADMIN)
+            return Principal(_ADMIN, _ADMIN, is_owner=True)
         row = self._tree.get(f"/tokens/{_digest(token)}")
         return Principal(str(row["name"]), str(row["role"])) if row else None
 

@@ -14,6 +14,7 @@ from sennit.find import find_node
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from elytra.client import LinkedFile
     from elytra.ingest_report import IngestedDataset
     from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
@@ -68,7 +69,6 @@ class Session:
                 the error names line and byte offset.
             Conflict: the dataset exists and `mode` is `create`.
         """
-        from elytra.ingest_report import IngestedDataset
         from elytra.uploads.sender import SendOptions
         from sennit_core.text import camel_case
 
@@ -77,11 +77,55 @@ class Session:
         wire |= {} if name is None else {"name": name}
         sending = SendOptions(mode=mode, ingest=wire or None)
         uploaded = self._client.upload(path, options=sending, on_progress=on_progress)
-        done = uploaded.job.wait()
-        document = self._client.dataset(uploaded.dataset_id).to_json()
+        return self.ingested(uploaded.dataset_id, uploaded.job)
+
+    def link(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        mode: str = "create",
+        only: bool = False,
+        **options: Any,
+    ) -> LinkedFile:
+        """Let a node on this machine read a file where it is; it can be queried at once.
+
+        Needs the admin token of the node's data folder. The file is ingested in the background, and
+        must not change until then.
+
+        Args:
+            path: the file.
+            name: the dataset's name; the file's stem by default.
+            mode: as for `put`; only a new dataset is linked, others are ingested from the file.
+            only: whether the file is never ingested.
+            options: reading options, as for `put`.
+
+        Returns:
+            The dataset's id, the job of the ingest (`.job.wait()`), and the `.reason` for which the
+            file cannot be queried before that job is done, if there is one.
+
+        Raises:
+            Denied: the node is another machine, or cannot or may not read the file.
+        """
+        from sennit_core.text import camel_case
+
+        wire = {camel_case(key): value for key, value in options.items()}
+        wire |= {} if name is None else {"name": name}
+        return self._client.link(path, mode=mode, ingest=wire, only=only)
+
+    def ingested(self, dataset_id: str, job: Job) -> IngestedDataset:
+        """Wait until a file is ingested, and return its dataset with the report of the ingest."""
+        from elytra.ingest_report import IngestedDataset
+
+        done = job.wait()
+        document = self._client.dataset(dataset_id).to_json()
         # The job's report, not the dataset's: another upload may have replaced the dataset since.
         ingest = (done.result or {}).get("ingest")
         return IngestedDataset.from_known(document | {"ingest": ingest})
+
+    def paths(self, dataset: str) -> list[str]:
+        """Return the paths of a dataset's files on the node's machine; for its owner only."""
+        return self._client.paths(dataset)
 
     def sql(
         self,

@@ -20,7 +20,7 @@ __all__ = ["HEAD_BYTES", "FileKind", "check_readable", "find_unreadable", "unpac
 HEAD_BYTES = 4096
 """Enough for every magic number: tar's is at byte 257; an Office document's entries come first."""
 
-READABLE = "CSV, TSV, JSON, JSON Lines, Parquet or Arrow"
+READABLE = "CSV, TSV, Excel (.xlsx), JSON, JSON Lines, Parquet or Arrow"
 _AS_TABLE = f"export its table as {READABLE}"
 _TAR_MARK_OFFSET = 257
 _PACKED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
@@ -81,7 +81,6 @@ _MARKS: tuple[tuple[int, bytes, FileKind], ...] = (
 
 # Entries near the start of a ZIP archive that identify a document format.
 _ZIP_ENTRIES: tuple[tuple[bytes, FileKind], ...] = (
-    (b"xl/", _EXCEL),
     (b"word/", FileKind("a Word document", _AS_TABLE)),
     (b"ppt/", FileKind("a PowerPoint document", _AS_TABLE)),
     (b"opendocument.spreadsheet",
@@ -89,8 +88,6 @@ _ZIP_ENTRIES: tuple[tuple[bytes, FileKind], ...] = (
     (b"opendocument.", FileKind("an OpenDocument document", _AS_TABLE)),
     (b"application/epub+zip", FileKind("an EPUB book")),
     (b"META-INF/", FileKind("a Java archive")),
-    (b"[Content_Types].xml", FileKind("an Office document (Excel, Word or PowerPoint)",
-                                      _EXCEL.hint)),
 )  # fmt: skip
 
 

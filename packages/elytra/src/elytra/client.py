@@ -44,6 +44,21 @@ class Uploaded:
     job: Job
 
 
+@dataclass(frozen=True, slots=True)
+class LinkedFile:
+    """A file that the node reads where it is.
+
+    Args:
+        dataset_id: Its dataset.
+        job: The job that ingests it; None if it is only linked.
+        reason: Why it is ingested before it can be queried; None if it can be queried now.
+    """
+
+    dataset_id: str
+    job: Job | None
+    reason: str | None
+
+
 class Client:
     """A client of one node.
 
@@ -140,6 +155,50 @@ class Client:
             "POST", f"/api/uploads/{quote(upload_id)}/complete", repeatable=True
         )
         return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
+
+    def link(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: str = "create",
+        ingest: Mapping[str, Any] | None = None,
+        only: bool = False,
+    ) -> LinkedFile:
+        """Let the node read a file where it is, instead of sending it.
+
+        Args:
+            path: The file, on the node's machine.
+            mode: `create`, `append` or `replace`.
+            ingest: Options for reading the file.
+            only: Whether the file is never ingested.
+
+        Raises:
+            Denied: The node is another machine, the token is not the data folder's own, or the node
+                cannot read the file; uploading it may work.
+            Unsupported: `only` was asked for, and the file must be ingested.
+        """
+        file = Path(path).resolve()
+        status = file.stat()
+        document = {
+            "path": str(file),
+            "file": {
+                "inode": str(status.st_ino),
+                "size": str(status.st_size),
+                "mtimeNs": str(status.st_mtime_ns),
+            },
+            "mode": mode,
+            "options": dict(ingest or {}),
+            "only": only,
+        }
+        answer = self._transport.json("POST", "/api/link", document)
+        job_id = answer["jobId"]
+        job = None if job_id is None else self.job(job_id)
+        return LinkedFile(answer["datasetId"], job, answer["reason"])
+
+    def paths(self, id_or_name: str) -> list[str]:
+        """Return the paths of a dataset's files on the node's machine; for its owner only."""
+        path = f"/api/datasets/{quote(id_or_name, safe='')}/paths"
+        return list(self._transport.json("GET", path)["paths"])
 
     # Running queries
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,6 +298,11 @@ class JobService:
                 )
                 self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
                 remove_outputs(self._folder / job.id)
+
+        # Linked by a node that ended before it recorded their jobs.
+        for upload_id in self._lake.linker.uploads().keys() - self._ingests.keys():
+            with suppress(NotFound):
+                self.submit_ingest(upload_id)
 
     def close(self) -> None:
         """Stop all work and wait for it; running jobs count as interrupted, not as cancelled."""

@@ -8,6 +8,8 @@ import signal
 __all__ = ["POINTS", "reached"]
 
 POINTS = (
+    "link-written",
+    "link-committed",
     "ingest-sealed",
     "ingest-encoded",
     "ingest-half-adopted",

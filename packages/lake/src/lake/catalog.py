@@ -21,7 +21,7 @@ from lake.catalog_history import check_tag, expired, kept_versions, moment
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
-from lake.errors import damaged_dataset, is_damage_of
+from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
 from lake.objects import ObjectStore
 from lake.references import Needs, References
@@ -147,6 +147,20 @@ class Catalog:
         with self._lock:
             yield
 
+    def add_linked(self, dataset: DatasetInfo) -> None:
+        """Create a dataset without a snapshot, whose rows are those of a linked file.
+
+        Raises:
+            Conflict: The name is in use.
+        """
+        with self._lock:
+            self.check_free(dataset.name)
+            linked = replace(dataset, created_at=self._clock.now())
+            self._rows.write(
+                self._rows.datasets.change(dataset.id, linked),
+                *self._index.change_of_ids(dataset.id, added=True),
+            )
+
     def commit(
         self, dataset: DatasetInfo, manifest: Manifest, *, expected_head: str | None
     ) -> DatasetInfo:
@@ -264,6 +278,8 @@ class Catalog:
         """
         info = self.get(dataset)
         rows = self._snapshots.rows(info.id, info.name)
+        if not rows and info.head is None:
+            raise not_ingested(info.name)
         if isinstance(version, str):
             tags = self.tags(info.id)
             if version not in tags:
@@ -302,12 +318,13 @@ class Catalog:
         """
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
+        if wanted is None:
+            raise not_ingested(info.name)
         row = self._snapshots.row(info.id, info.name, wanted) if wanted else None
         if row is None:
-            if wanted == info.head and wanted is not None:
+            if wanted == info.head:
                 raise self._snapshots.noted(info.id, lost_snapshot(info.name, wanted))
-            raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted or "", suggestion=None)
-        assert wanted is not None
+            raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted, suggestion=None)
         return self._snapshots.whole(info, wanted, row)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import deque
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lake.export import FORMATS, export_format, export_query, write_file
+from lake.type_options import parse_types
 from sennit_core.errors import NotFound, SennitError, UsageError
 from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes, parse_bytes
@@ -86,15 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("name", nargs="?", help="a dataset: list its columns")
     listing.set_defaults(run=_ls)
 
-    put = verbs.add_parser("put", parents=[common], help="add files to a dataset, or create it")
-    put.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    put.add_argument("--name", help="the dataset; the file's name without its ending by default")
-    put.add_argument("--strict", action="store_true", help="fail instead of widening a column type")
-    put.add_argument("--delimiter", help="the delimiter of a CSV file; detected by default")
-    put.add_argument("--encoding", help="the encoding of a text file; detected by default")
-    put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
-    put.add_argument("--encrypt", action="store_true", help="encrypt the datasets that it creates")
-    put.set_defaults(run=_put)
+    _add_put(verbs, common)
 
     sql = verbs.add_parser("sql", parents=[common], help="run a SQL statement")
     sql.add_argument("query", help="one statement; - reads it from standard input")
@@ -105,8 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     sql.set_defaults(run=_sql)
 
+    export = verbs.add_parser(
+        "export", parents=[common], help="write a dataset or a query's result to a file"
+    )
+    export.add_argument("source", help="a dataset, or a query")
+    export.add_argument("file", type=Path, help="its ending names the format: .csv .parquet …")
+    export.add_argument("--format", choices=sorted(set(FORMATS.values())), help="another format")
+    export.set_defaults(run=_export)
+
     _add_version_verbs(verbs, common)
     _add_iceberg(verbs, common)
+
+    rejects = verbs.add_parser(
+        "rejects", parents=[common], help="print the rows that `put --skip-bad-rows` left out"
+    )
+    rejects.add_argument("name", help="a dataset")
+    rejects.set_defaults(run=_rejects)
 
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
@@ -118,6 +127,29 @@ def _parser() -> argparse.ArgumentParser:
     remove.add_argument("names", nargs="+", metavar="NAME")
     remove.set_defaults(run=_rm)
     return parser
+
+
+def _add_put(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
+    put = verbs.add_parser("put", parents=[common], help="add files to a dataset, or create it")
+    put.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    put.add_argument("--name", help="the dataset; the file's name without its ending by default")
+    put.add_argument("--strict", action="store_true", help="fail instead of widening a column type")
+    put.add_argument("--delimiter", help="the delimiter of a CSV file; detected by default")
+    put.add_argument("--encoding", help="the encoding of a text file; detected by default")
+    put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
+    put.add_argument("--encrypt", action="store_true", help="encrypt the datasets that it creates")
+    put.add_argument("--sheet", help="the sheet of an Excel workbook; the first by default")
+    put.add_argument(
+        "--type",
+        action="append",
+        default=[],
+        metavar="COLUMN=TYPE",
+        help="a column's type, such as zip=Utf8; inferred by default",
+    )
+    put.add_argument(
+        "--skip-bad-rows", action="store_true", help="leave out rows that do not fit, and keep them"
+    )
+    put.set_defaults(run=_put)
 
 
 def _add_storage_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
@@ -245,6 +277,8 @@ def _put(options: argparse.Namespace) -> None:
     wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
     wanted |= {"encoding": options.encoding, "date_order": options.date_order}
     wanted |= {"encrypt": options.encrypt or None}
+    wanted |= {"sheet": options.sheet, "columns": parse_types(options.type) or None}
+    wanted |= {"on_bad_row": "skip" if options.skip_bad_rows else None}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     missing = next((file for file in options.files if not file.is_file()), None)
     if missing is not None:
@@ -289,6 +323,20 @@ def _print_result(options: argparse.Namespace, execution: RunningStatement) -> N
         print(f"The first {_SHOWN_ROWS:,} rows; --csv or --json prints all.", file=sys.stderr)
 
 
+def _export(options: argparse.Namespace) -> None:
+    form = export_format(options.file, options.format)
+    with _open(options) as lake:
+        is_dataset = lake.catalog.find(options.source) is not None
+        query = export_query(options.source, is_dataset=is_dataset)
+        with lake.run(query, format=form, read_only=True) as execution:
+            size = write_file(options.file, execution.payloads())
+            rows = execution.result()["rows"]
+    if options.json:
+        print(json.dumps({"file": str(options.file), "rows": rows, "bytes": size}))
+    else:
+        print(f"{options.file}: {rows:,} rows, {format_bytes(size)}")
+
+
 def _snapshots(options: argparse.Namespace) -> None:
     with _open(options) as lake:
         found = lake.catalog.snapshots(options.name)
@@ -323,6 +371,14 @@ def _rollback(options: argparse.Namespace) -> None:
         print(json.dumps(info.to_json()))
     else:
         print(f"{info.name}: version {head} has the {info.rows:,} rows of {options.version}")
+
+
+def _rejects(options: argparse.Namespace) -> None:
+    with (
+        _open(options) as lake,
+        lake.storage.rejects.find(lake.catalog.get(options.name)).open("rb") as file,
+    ):
+        shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def _rename(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sennit_core.errors import Conflict, Corrupt
 
-__all__ = ["UploadIncomplete", "damaged_dataset", "damaged_shard", "is_damage_of"]
+__all__ = ["UploadIncomplete", "damaged_dataset", "damaged_shard", "is_damage_of", "not_ingested"]
 
 
 @dataclass(eq=False)
@@ -68,3 +68,12 @@ def _advice(dataset: str) -> str:
 def is_damage_of(error: Corrupt, dataset: str) -> bool:
     """Return whether the error, possibly from another process, is about this dataset."""
     return error.what.startswith(f'dataset "{dataset}": ')
+
+
+def not_ingested(dataset: str) -> Conflict:
+    """Return the error for a use of a linked dataset that needs its shards."""
+    return Conflict(
+        f'dataset "{dataset}" is linked to a file that is not ingested yet, so it has no snapshot',
+        hint="queries can read it; for all else wait until its ingest job is done (`platform jobs`), "
+        "or replace it: `platform put FILE --copy --mode replace`",
+    )

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
@@ -31,11 +31,14 @@ from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.keys import KeyRing
+from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
+from lake.reject_files import RejectFiles
 from lake.retention import Retention
 from lake.sealed import Seal
 from lake.snapshots import Manifest
+from lake.uploads.upload import SealedUpload
 from lake.vault import Vault
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict, UsageError
@@ -53,7 +56,7 @@ __all__ = ["IngestRequest", "Ingestor", "dataset_name"]
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
 _ENDINGS = (
-    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather"),
+    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather", ".xlsx", ".xlsm"),
     *(".jsonl", ".ndjson", ".json", ".geojson"),
 )
 
@@ -70,6 +73,8 @@ class IngestRequest:
         mode: `create`, `append` or `replace`.
         options: Ingest options; `name` names the dataset.
         owner: Owner of the dataset.
+        file: The file, if it is read in place; it must not change meanwhile.
+        linked: Whether the dataset exists already, linked to the file.
     """
 
     snapshot: str
@@ -79,6 +84,24 @@ class IngestRequest:
     mode: str
     options: dict[str, Any]
     owner: str = ""
+    file: LocalFile | None = None
+    linked: bool = False
+
+    @classmethod
+    def of(cls, sealed: SealedUpload, owner: str) -> Self:
+        """Return the request for a complete upload."""
+        upload = sealed.upload
+        return cls(
+            snapshot=upload.id,
+            dataset=upload.dataset,
+            name=upload.name,
+            paths=sealed.paths,
+            mode=upload.mode,
+            options=upload.options,
+            owner=owner,
+            file=upload.file,
+            linked=upload.linked,
+        )
 
     @property
     def dataset_name(self) -> str:
@@ -112,6 +135,7 @@ class Ingestor:
         upload_bytes_max: Largest unpacked size of a compressed file; None for no limit.
         space: Limits what an ingest may write.
         vault: Has the keys of encrypted datasets.
+        rejects: Stores the rows that were left out.
     """
 
     def __init__(  # noqa: PLR0913 - the components of a lake
@@ -127,6 +151,7 @@ class Ingestor:
         upload_bytes_max: int | None = None,
         space: DiskSpace,
         vault: Vault,
+        rejects: RejectFiles,
     ) -> None:
         self._vault = vault
         self._space = space
@@ -136,6 +161,7 @@ class Ingestor:
         self._pool = pool
         self._staging = staging
         self._clock = clock
+        self._rejects = rejects
         self._keep_source_default = keep_source
         self._upload_bytes_max = upload_bytes_max
 
@@ -187,13 +213,16 @@ class Ingestor:
                 "bytesMax": self._upload_bytes_max,
                 "space": self._space.limit().to_json(),
                 "seal": None if seal is None else seal.to_json(),
+                "hashSource": request.file is not None and seal is None,
             }
+            _check_file(request)
             # Not restartable: an attempt may run for minutes and writes files from the start.
             with self._pool.submit(
                 ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
             ) as execution:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
+            _check_file(request)  # it was read in between, and had one state
             reached("ingest-encoded")
             return self._adopt_and_commit(request, answer, seal, cancelled)
         except BadInput as error:
@@ -215,6 +244,8 @@ class Ingestor:
             return None
         if request.options.get("keepSource"):
             raise UsageError("the source of an encrypted dataset cannot be kept")
+        if request.options.get("onBadRow") == "skip":
+            raise UsageError("rejected rows of an encrypted dataset cannot be kept")
         if target is None:
             # Durable before the dataset. If the ingest fails, the next start removes it: only then
             # it is certain that the commit did not reach the disk.
@@ -264,11 +295,22 @@ class Ingestor:
 
     def _target(self, request: IngestRequest) -> DatasetInfo | None:
         """Return the dataset to append to or replace; refuse an existing name before encoding."""
+        if request.linked:
+            return self._linked(request)
         name = request.dataset_name
         if request.mode == "create":
             self._catalog.check_free(name)
             return None
         return self._catalog.find(name)
+
+    def _linked(self, request: IngestRequest) -> DatasetInfo:
+        """Return the dataset that is linked to the file."""
+        found = self._catalog.find(request.dataset)
+        if found is None:
+            raise Conflict(f"the dataset of {request.name} was deleted in the meantime")
+        if found.head is not None:
+            raise Conflict(f"dataset {found.name!r} was replaced in the meantime")
+        return found
 
     def _keep_source(self, request: IngestRequest) -> str:
         """Store the original file as one object; return its id."""
@@ -323,6 +365,8 @@ class Ingestor:
                 self._clock.now(),
                 _described(request, answer, dataset),
             )
+            if answer.get("rejects"):
+                self._rejects.keep(dataset.id, snapshot.id, Path(answer["rejects"]["file"]))
             reached("ingest-manifest")
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 
@@ -351,6 +395,11 @@ def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[st
             break
         execution.wait(_POLL_SECONDS)
     return execution.result()
+
+
+def _check_file(request: IngestRequest) -> None:
+    if request.file is not None:
+        request.file.check(request.dataset_name)
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:

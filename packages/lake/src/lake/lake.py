@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
@@ -14,6 +15,7 @@ from lake.access import Access, Policy, PolicyRule, check_rules
 from lake.durable import NewFile
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits, Requester
+from lake.linking import Linker
 from lake.policies import Policies
 from lake.queries import Result
 from lake.reserve import Reserve
@@ -111,7 +113,7 @@ class Lake:
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self.staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
-                vault=self.vault, clock=clock,
+                vault=self.vault, rejects=self.storage.rejects, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
                 self.objects, self.catalog, self.retention, self.staging,
@@ -120,7 +122,7 @@ class Lake:
             self.result_cache = ResultCache(cache_bytes)
             tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
-                verify_always=self.verify_always,
+                self.linker.links, verify_always=self.verify_always,
             )  # fmt: skip
             self._statements = Statements(
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
@@ -132,6 +134,7 @@ class Lake:
             self._upload_locks_lock = threading.Lock()
             # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
             self.storage.recover()
+            self.linker.sweep()
             self.parts.sweep(_ABANDONED_SECONDS)
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
@@ -166,17 +169,8 @@ class Lake:
             BadInput: The file cannot be read; the upload is kept.
         """
         sealed = self.parts.seal(upload_id)
-        upload = sealed.upload
         reached("ingest-sealed")
-        request = IngestRequest(
-            snapshot=upload.id,
-            dataset=upload.dataset,
-            name=upload.name,
-            paths=sealed.paths,
-            mode=upload.mode,
-            options=upload.options,
-            owner=owner,
-        )
+        request = IngestRequest.of(sealed, owner)
         with self._exclusive(upload_id, cancelled):
             # Committed by an earlier call that was interrupted, or by the one that this one waited
             # for.
@@ -192,6 +186,7 @@ class Lake:
                     raise
                 reached("ingest-committed")
             # Only now: until the commit the upload is the only copy of the data.
+            self.linker.forget(committed)
             self.parts.abort(upload_id)
         return committed
 
@@ -210,6 +205,11 @@ class Lake:
             return
         name = dataset_name(upload.name, upload.options)
         self.policies.check_upload(name, upload.mode, requester)
+
+    @cached_property
+    def linker(self) -> Linker:
+        """Links files of this machine as datasets."""
+        return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self._clock)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -485,6 +485,8 @@ class Lake:
         self.policies.remove(info.id)
         self.result_cache.drop_dataset(info.id)
         self.reserve.spend(lambda: self.storage.forget_keys(info.id))
+        self.storage.rejects.remove(info.id)
+        self.linker.forget(info)
         return info
 
     def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:

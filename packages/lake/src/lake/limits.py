@@ -15,12 +15,15 @@ class Requester:
         name: the user name, by which executors are shared fairly.
         is_admin: whether a deadline may exceed the limit.
         may_write: whether a statement may change datasets.
+        is_owner: whether the request has the admin token of the data folder, which no issued token
+            is.
         role: the role, for access policies; "" for none.
     """
 
     name: str = ""
     is_admin: bool = False
     may_write: bool = False
+    is_owner: bool = False
     role: str = ""
 
     @property

@@ -13,6 +13,7 @@ from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids, columns_of_files
 from lake.limits import Requester
+from lake.links import Link, Links
 from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
@@ -38,19 +39,22 @@ class StatementTables:
         policies: Say what a user may read.
         vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
+        links: Knows the files of linked datasets.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a lake
         self,
         catalog: Catalog,
         objects: ObjectStore,
         retention: Retention,
         policies: Policies,
         vault: Vault,
+        links: Links,
         *,
         verify_always: bool = False,
     ) -> None:
         self._vault = vault
+        self._links = links
         self._verify_always = verify_always
         self._catalog = catalog
         self.policies = policies
@@ -149,6 +153,9 @@ class StatementTables:
         name = self._catalog.name(dataset_id)
         try:
             info = self._catalog.get(dataset_id)
+            link = None if info.head is not None else self._links.get(dataset_id, name)
+            if link is not None:
+                return _linked_table(info, link), []
             snapshot = self._catalog.manifest(dataset_id).snapshot
             self._catalog.check_shards(snapshot)
         except Corrupt as damage:
@@ -205,6 +212,16 @@ class StatementTables:
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
             "verifyAlways": self._verify_always,
         }
+
+
+def _linked_table(info: DatasetInfo, link: Link) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "id": info.id,
+        "schema": info.schema.to_json(),
+        "paths": [],
+        "link": {"file": link.file.to_json(), "reader": link.reader},
+    }
 
 
 def _columns_of(info: DatasetInfo, access: Access) -> dict[str, Any]:

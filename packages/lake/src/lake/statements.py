@@ -37,7 +37,7 @@ __all__ = ["StatementRequest", "Statements"]
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
 _COMPACT_ENTRY = "lake.compact"
-_FORMATS = ("arrow", "json", "csv")
+_FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
 
@@ -51,7 +51,7 @@ class StatementRequest:
         params: A list for `?` and `$1`, a dict for `$name`.
         arrow_params: Instead of `params`, an Arrow IPC stream whose columns are the values, and the
             number of the row to use. It may come from a client: only executors read it.
-        format: Of the result: `arrow` (IPC stream), `json` or `csv`.
+        format: Of the result: `arrow` (IPC stream), `json`, `csv`, `jsonl`, `parquet` or `xlsx`.
         max_rows: Row limit of a query; a longer result is cut and marked `truncated`.
         deadline_seconds: Time limit of the executors, after which the statement is stopped and a
             change is not made.

@@ -14,6 +14,7 @@ from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.keys import KeyRing, read_secret
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
+from lake.reject_files import RejectFiles
 from lake.retention import Retention
 from lake.scrub import Scrub
 from lake.scrubber import Scrubber
@@ -69,6 +70,7 @@ class Storage:
             on_restored=lambda name: self.catalog.note_object(name, None),
         )
         self.catalog = Catalog(tree, self.objects, clock=clock)
+        self.rejects = RejectFiles(folder / "lake" / "rejects", self.catalog)
         self.retention = Retention(
             self.objects, self.catalog, tree, grace_seconds=options.grace_seconds, clock=clock
         )
@@ -106,6 +108,7 @@ class Storage:
         # Knowing the references takes a read of every manifest, which a clean end makes needless.
         if not self._ended_cleanly.exists():
             self.retention.sweep()
+            self.rejects.sweep()
         with storage_errors(self._ended_cleanly, 0):
             self._ended_cleanly.unlink(missing_ok=True)
             fsync_folder(self._ended_cleanly.parent)

@@ -1,4 +1,4 @@
-"""The data verbs: put, datasets, sql, run, jobs, watch."""
+"""The data verbs: put, path, datasets, sql, export, run, jobs, watch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Url = Annotated[str | None, typer.Option("--url", help="The node's address.", sh
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (put, datasets, sql, run, jobs, watch):
+    for verb in (put, path, datasets, sql, export, run, jobs, watch):
         app.command()(verb)
 
 
@@ -29,7 +29,9 @@ def _session(data: Path | None, url: str | None = None) -> Any:
 def put(
     files: Annotated[
         list[Path],
-        typer.Argument(help="CSV, TSV, JSON, JSON Lines, Parquet or Arrow; also .gz, .zst, .zip …"),
+        typer.Argument(
+            help="CSV, TSV, Excel, JSON, JSON Lines, Parquet or Arrow; also .gz, .zst, .zip …"
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="The dataset's name; by default the file's stem.")
@@ -47,33 +49,57 @@ def put(
     encrypt: Annotated[
         bool, typer.Option("--encrypt", help="Encrypt the datasets that it creates.")
     ] = False,
+    sheet: Annotated[
+        str | None, typer.Option(help="Sheet of an Excel workbook; the first by default.")
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="COLUMN=TYPE", help="A column's type, such as zip=Utf8."),
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows that do not fit, and keep them.")
+    ] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Upload the file, also to a node on this machine.")
+    ] = False,
+    link_only: Annotated[
+        bool, typer.Option("--link-only", help="Query the file where it is; never ingest it.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the file is ingested.")] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Upload files and wait until they are ingested as datasets."""
-    from elytra.uploads.sender import check_file
-    from sennit.cli.ingest_report import report_lines
-    from sennit.cli.output import emit_json, progress
-    from sennit_core.errors import UsageError
+    """Make datasets of files: link them where they are, or upload them, and ingest them."""
+    from lake.type_options import parse_types
+    from sennit.cli.put import Put, check_put, run_put
 
-    if name is not None and len(files) > 1:
-        raise UsageError("--name works with one file only", hint="put the files one by one")
-    options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
-    options |= {"encrypt": encrypt or None}
+    options: dict[str, Any] = {
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "strict": strict or None,
+    }
+    options |= {"sheet": sheet, "columns": parse_types(types or []) or None}
+    options["encrypt"] = encrypt or None
+    options["on_bad_row"] = "skip" if skip_bad_rows else None
     chosen = {key: value for key, value in options.items() if value is not None}
-    for file in files:
-        check_file(file)  # refuse unreadable files before anything is sent
-    made = []
+    wanted = Put(files, name, mode, chosen, copy, link_only, wait, as_json)
+    check_put(wanted)
     with _session(data, url) as session:
-        for file in files:
-            with progress(file.name) as on_progress:
-                dataset = session.put(file, name, mode=mode, on_progress=on_progress, **chosen)
-            made.append(dataset)
-            if not as_json:
-                typer.echo("\n".join(report_lines(dataset)))
-    if as_json:
-        emit_json([dataset.to_json() for dataset in made])
+        run_put(session, wanted)
+
+
+def path(
+    name: Annotated[str, typer.Argument(help="A dataset.")],
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print the Parquet files of a dataset, or the file that it is linked to."""
+    from sennit.cli.put import print_paths
+
+    with _session(data, url) as session:
+        print_paths(session, name, as_json=as_json)
 
 
 def datasets(
@@ -133,6 +159,24 @@ def sql(
     run_query(
         Query(query, limit=limit, as_csv=as_csv, as_json=as_json, engine=engine, data=data, url=url)
     )
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="A dataset, or a query.")],
+    file: Annotated[
+        Path, typer.Argument(help="Its ending names the format: .csv .parquet .jsonl .arrow .xlsx.")
+    ],
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv, parquet, jsonl, arrow or xlsx.")
+    ] = None,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset or the result of a query to a file."""
+    from sennit.cli.export import run_export
+
+    run_export(source, file, form, data, url, as_json=as_json)
 
 
 def run(

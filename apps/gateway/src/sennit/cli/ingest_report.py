@@ -20,6 +20,7 @@ _FORMATS = {
     "csv": "CSV",
     "json": "JSON",
     "jsonl": "JSON Lines",
+    "xlsx": "Excel",
     "parquet": "Parquet",
     "arrow": "Arrow file",
     "arrow-stream": "Arrow stream",

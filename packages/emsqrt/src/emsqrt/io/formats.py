@@ -222,7 +222,9 @@ FORMATS: dict[str, type[FormatWriter]] = {
     "arrow": ArrowWriter,
     "csv": CsvWriter,
     "json": JsonWriter,
+    "jsonl": JsonlWriter,
 }
+_FILES = ("parquet", "xlsx")
 
 
 def open_format(
@@ -232,7 +234,7 @@ def open_format(
     *,
     max_rows: int | None = None,
 ) -> FormatWriter:
-    """Return a writer of "arrow", "json" or "csv".
+    """Return a writer of "arrow", "json", "csv", "jsonl", "parquet" or "xlsx".
 
     Args:
         format: the stream's format.
@@ -243,8 +245,14 @@ def open_format(
     Raises:
         Unsupported: there is no such format.
     """
+    if format in _FILES:
+        # Not imported with this module: small queries do not need pyarrow.parquet.
+        from emsqrt.io.export_formats import EXPORT_FORMATS
+
+        return EXPORT_FORMATS[format](schema, emit, max_rows)
     if format not in FORMATS:
-        raise Unsupported(f"unknown stream format {format!r}; known: {', '.join(sorted(FORMATS))}")
+        known = ", ".join(sorted((*FORMATS, *_FILES)))
+        raise Unsupported(f"unknown stream format {format!r}; known: {known}")
     return FORMATS[format](schema, emit, max_rows)
 
 

@@ -15,7 +15,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["KINDS", "Guess", "first_misfit", "infer_kind", "read_column", "wider_kind"]
+__all__ = [
+    "KINDS",
+    "Guess",
+    "first_misfit",
+    "infer_kind",
+    "kind_of_type",
+    "misfits",
+    "mostly",
+    "read_column",
+    "wider_kind",
+]
 
 NULL_WORDS = ("", "NA", "N/A", "n/a", "NULL", "null", "#N/A", "\\N")
 _INFINITIES = ("inf", "infinity", "+inf", "+infinity", "-inf", "-infinity")
@@ -23,6 +33,13 @@ _DAY = r"(\d{1,2})"
 _TIME = r"([ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)"
 # Most kinds fail within the first values, so these are tried before a whole column is parsed.
 _PROBE_ROWS = 64
+_MOSTLY_ROWS = 1024
+_MOSTLY_MIN = 0.5
+_SIMPLE_PATTERNS = {
+    "int": r"^\s*-?(0|[1-9]\d{0,17})\s*$",
+    "float": r"^\s*-?(0|[1-9]\d*)?(\.\d+)?([eE][+-]?\d+)?\s*$",
+    "date": r"^\s*\d{4}-\d{2}-\d{2}\s*$",
+}
 
 Read = Callable[[pa.StringArray], pa.Array]
 
@@ -216,6 +233,55 @@ def first_misfit(kind: str, text: pa.StringArray) -> int:
         else:
             start, length = start + half, length - half
     return start
+
+
+def misfits(kind: str, text: pa.StringArray) -> list[int]:
+    """Return the indexes of all texts that do not fit the kind."""
+    found: list[int] = []
+    slices = [(0, len(text))]
+    while slices:
+        start, length = slices.pop()
+        if read_column(kind, text.slice(start, length)) is not None:
+            continue
+        if length == 1:
+            found.append(start)
+            continue
+        # The later half first, so that the earlier one is taken first from the end of the list.
+        half = length // 2
+        slices += [(start + half, length - half), (start, half)]
+    return found
+
+
+def kind_of_type(
+    wanted: pa.DataType, text: pa.StringArray, *, date_order: str | None = None
+) -> str:
+    """Return the kind of a type that reads most of a sample; the type's own notation if none does.
+
+    Args:
+        wanted: A type of `KINDS`.
+        text: A sample of the column.
+        date_order: As of `infer_kind`.
+    """
+    kinds = [name for name, kind in KINDS.items() if kind.type == wanted and name != "null"]
+    if date_order is not None:
+        other = "-mdy" if date_order == "dmy" else "-dmy"
+        kinds = [name for name in kinds if not name.endswith(other)]
+    sample = text.slice(0, _PROBE_ROWS)
+    return min(kinds, key=lambda name: len(misfits(name, sample)), default="text")
+
+
+def mostly(text: pa.StringArray) -> tuple[str, float] | None:
+    """Return the simple kind that most values of a text column have, and their share; or None."""
+    sample = text.slice(0, _MOSTLY_ROWS).drop_null()
+    if not len(sample):
+        return None
+    shares = {
+        kind: pc.mean(pc.match_substring_regex(sample, pattern)).as_py()
+        for kind, pattern in _SIMPLE_PATTERNS.items()
+    }
+    # The first of equal ones, as every integer is a float too.
+    best = max(shares, key=lambda kind: shares[kind])
+    return (best, round(shares[best], 4)) if shares[best] > _MOSTLY_MIN else None
 
 
 def infer_kind(text: pa.StringArray, *, date_order: str | None = None) -> Guess:

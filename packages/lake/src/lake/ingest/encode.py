@@ -11,7 +11,7 @@ most (in theory four: null, integer, float, text), almost always once. See
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,18 @@ import pyarrow as pa
 from pyarrow import csv
 
 from emsqrt.io.records import CsvDialect, record_ends
-from lake.ingest.columns import KINDS, first_misfit, infer_kind, read_column, wider_kind
+from lake.ingest.columns import (
+    KINDS,
+    first_misfit,
+    infer_kind,
+    kind_of_type,
+    misfits,
+    mostly,
+    read_column,
+    wider_kind,
+)
 from lake.ingest.direct import DirectReader
+from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Shard, ShardWriter
 from lake.ingest.source import TextBlock, TextSource
 from sennit_core.errors import BadInput
@@ -41,11 +51,16 @@ class Report:
         widened: Columns that were widened: `column line value from to`.
         renamed: Columns whose name was empty or a duplicate: `column from to`.
         notes: Other messages: `column` (or None), `line` (or None), `note`.
+        columns: How sure the inferred types are: `column type sampled`, and for text that is mostly
+            of another type `mostly fits`, the share of its values.
+        rejected: Number of rows that were left out.
     """
 
     widened: list[dict[str, Any]] = field(default_factory=list)
     renamed: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[dict[str, Any]] = field(default_factory=list)
+    rejected: int = 0
 
     def note(self, text: str, *, column: str | None = None, line: int | None = None) -> None:
         """Add a message."""
@@ -57,9 +72,12 @@ class Report:
         It has the first entries of each list; `omitted` has the number of further entries.
         """
         lists = {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+        if self.columns:
+            lists["columns"] = self.columns
         shown: dict[str, Any] = {name: found[:_SHOWN_ENTRIES] for name, found in lists.items()}
         more = {name: len(found) - _SHOWN_ENTRIES for name, found in lists.items()}
         omitted = {name: count for name, count in more.items() if count > 0}
+        shown |= {"rejected": self.rejected} if self.rejected else {}
         return shown | ({"omitted": omitted} if omitted else {})
 
 
@@ -74,6 +92,8 @@ class CsvEncoder:
         date_order: `dmy` or `mdy`, or None.
         report: Receives the findings.
         tick: Called after each block with its (source bytes, rows).
+        types: Types of some columns, by name; their kinds are chosen for these, and not widened.
+        rejects: Receives the rows that do not fit, which are left out; None refuses them.
     """
 
     def __init__(  # noqa: PLR0913 - created in one place
@@ -86,6 +106,8 @@ class CsvEncoder:
         date_order: str | None = None,
         report: Report | None = None,
         tick: Callable[[int, int], None] = lambda _bytes, _rows: None,
+        types: dict[str, pa.DataType] | None = None,
+        rejects: Rejects | None = None,
     ) -> None:
         self.report = report or Report()
         # None until the first block is inferred; then one kind a column, which only ever becomes
@@ -98,6 +120,8 @@ class CsvEncoder:
         self._date_order = date_order
         self._tick = tick
         self._fixed = False
+        self._types = types or {}
+        self._rejects = rejects
         # Whether the note about bytes that are not UTF-8 was added; once is enough.
         self._mended = False
         self._direct = DirectReader(names, source.dialect.delimiter)
@@ -139,6 +163,10 @@ class CsvEncoder:
             shard.first_row = rows
             rows += shard.rows
         return shards
+
+    def encode_block(self, block: TextBlock) -> pa.RecordBatch:
+        """Return a block's rows, without writing them; the first block's infer the kinds."""
+        return self._batch(block)
 
     @property
     def schema(self) -> pa.Schema:
@@ -182,9 +210,12 @@ class CsvEncoder:
         # The fast parser first. It answers None for malformed records, for which Arrow's parser has
         # the better error, and text for a column with forms that it does not know.
         known = None if self.kinds is None else self._direct.read(block.data, self.kinds)
-        read = self._texts(block) if known is None else known
+        ragged: list[int] = []
+        read = self._texts(block, ragged) if known is None else known
         if self.kinds is None:
             self.kinds = self._infer(read)
+        if self._rejects is not None:
+            read = self._fitting(read, block, ragged, typed=known is not None)
         columns = [
             column
             if known is not None and self._direct.is_typed(index, self.kinds[index])
@@ -196,8 +227,12 @@ class CsvEncoder:
     def _infer(self, texts: pa.RecordBatch) -> list[str]:
         kinds = []
         for name, text in zip(self._names, texts.columns, strict=True):
+            if name in self._types:
+                kinds.append(kind_of_type(self._types[name], text, date_order=self._date_order))
+                continue
             guess = infer_kind(text, date_order=self._date_order)
             kinds.append(guess.kind)
+            self.report.columns.append(_confidence(name, guess.kind, text))
             if guess.note:
                 self.report.note(f"kept as text: {guess.note}", column=name)
         return kinds
@@ -224,13 +259,15 @@ class CsvEncoder:
         line, offset = self._locate(block, row)
         name = self._names[index]
         old, new = (str(DataType.from_arrow(KINDS[each].type)) for each in (kind, wider))
-        if self._strict or self._fixed:
+        if self._is_exact(index):
             raise BadInput(
                 what=self._what,
                 line=line,
                 byte_offset=offset,
                 reason=f"column {name!r} is {old} so far, and {value[:_SHOWN_VALUE]!r} is not",
-                hint=None if self._fixed else "without strict, the column would be widened",
+                hint="without strict, the column would be widened"
+                if self._strict and not self._fixed
+                else "onBadRow=skip leaves such rows out",
             )
         self.report.widened.append(
             {
@@ -242,14 +279,66 @@ class CsvEncoder:
             }
         )
 
-    def _texts(self, block: TextBlock) -> pa.RecordBatch:
+    def _is_exact(self, index: int) -> bool:
+        """Whether a column may not be widened."""
+        return self._strict or self._fixed or self._names[index] in self._types
+
+    def _fitting(
+        self, read: pa.RecordBatch, block: TextBlock, ragged: list[int], *, typed: bool
+    ) -> pa.RecordBatch:
+        """Reject the rows of which a value does not fit a column that may not be widened."""
+        assert self.kinds is not None
+        assert self._rejects is not None
+        bad: dict[int, str] = {}
+        for index, (kind, text) in enumerate(zip(self.kinds, read.columns, strict=True)):
+            if self._is_exact(index) and not (typed and self._direct.is_typed(index, kind)):
+                name, kept = self._names[index], DataType.from_arrow(KINDS[kind].type)
+                for row in misfits(kind, text):
+                    value = str(text[row])[:_SHOWN_VALUE]
+                    bad.setdefault(row, f"column {name!r} is {kept}, and {value!r} is not")
+        if not bad:
+            return read
+        # `ragged` has rows of the block, `bad` rows of those that were read: without the ragged ones.
+        skipped = set(ragged)
+        present = [row for row in range(read.num_rows + len(ragged)) if row not in skipped]
+        self._reject(block, {present[row]: reason for row, reason in bad.items()})
+        return read.filter(pa.array([row not in bad for row in range(read.num_rows)]))
+
+    def _reject(self, block: TextBlock, reasons: dict[int, str]) -> None:
+        """Add records of a block, by their number in it, to the rejects."""
+        assert self._rejects is not None
+        line, start = block.line, block.start
+        last = max(reasons)
+        for row, record in enumerate(self._records(block)):
+            before, text = record
+            line += before.count(self._source.line_end)
+            start += self._source.length(before)
+            if row in reasons:
+                self._rejects.add(line, start, text.decode().rstrip("\r\n"), reasons[row])
+            if row == last:
+                return
+            line += text.count(self._source.line_end)
+            start += self._source.length(text)
+
+    def _records(self, block: TextBlock) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each record that the parser reads, and the blank lines before it."""
+        blank = len(self._names) > 1
+        data, start, begin = block.data, 0, 0
+        for end in (*record_ends(data, len(data), self._source.dialect), len(data)):
+            if end > start and (not blank or data[start:end].strip(b"\r\n")):
+                yield data[begin:start], data[start:end]
+                begin = end
+            start = end
+
+    def _texts(self, block: TextBlock, skipped: list[int]) -> pa.RecordBatch:
+        """Return the block's columns as text; `skipped` receives the numbers of rejected records."""
         ragged: list[Any] = []
 
         # The handler receives the row's number and its field count, which the error has only as
         # text.
         def meet(row: Any) -> str:
             ragged.append(row)
-            return "error"
+            return "error" if self._rejects is None else "skip"
 
         try:
             table = _read_texts(block.data, self._names, self._source.dialect, meet)
@@ -257,6 +346,10 @@ class CsvEncoder:
             if not ragged:
                 raise BadInput(what=self._what, line=block.line, reason=str(error)) from error
             raise self._ragged(block, ragged[0]) from None
+        if ragged:
+            reasons = {row.number - 1: _raggedness(row) for row in ragged}
+            skipped += sorted(reasons)
+            self._reject(block, reasons)
         batches = table.combine_chunks().to_batches()
         if batches:
             return batches[0]
@@ -268,7 +361,7 @@ class CsvEncoder:
             what=self._what,
             line=line,
             byte_offset=offset,
-            reason=f"this record has {row.actual_columns} fields, the header {row.expected_columns}",
+            reason=_raggedness(row),
             hint="quote fields that contain the delimiter, or set another delimiter",
         )
 
@@ -286,6 +379,20 @@ class CsvEncoder:
         before = data[:start]
         line = block.line + before.count(self._source.line_end)
         return line, block.start + self._source.length(before)
+
+
+def _raggedness(row: Any) -> str:
+    return f"this record has {row.actual_columns} fields, the header {row.expected_columns}"
+
+
+def _confidence(name: str, kind: str, text: pa.StringArray) -> dict[str, Any]:
+    """Return how many values a column's type was inferred from, and whether text is mostly typed."""
+    sampled = len(text) - text.null_count
+    shown: dict[str, Any] = {"column": name, "sampled": sampled}
+    shown["type"] = str(DataType.from_arrow(KINDS[kind].type))
+    if kind == "text" and (found := mostly(text)):
+        shown |= {"mostly": str(DataType.from_arrow(KINDS[found[0]].type)), "fits": found[1]}
+    return shown
 
 
 def _read_texts(

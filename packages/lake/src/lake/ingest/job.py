@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest.encode import Report
+from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
@@ -44,12 +45,19 @@ class Job:
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
         self.columns: list[int] | None = request.get("columns")
         self.context = context
+        self._uploaded = self.paths
+        self.rejects: Rejects | None = None  # the rows that were left out, if there are any
         self._bytes_done = 0
         self._rows = 0
         # 1 during the first reading; more while the beginning is encoded again after a widening.
         # Rows count only in the first, and the bytes of later ones are limited to the file's size.
         self._passes = 0
         self.read_from(self.paths)
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether another file is read than the one that was uploaded."""
+        return self.paths != self._uploaded
 
     def read_from(self, paths: list[Path]) -> None:
         """Set the files to read, as one joined file."""

@@ -11,8 +11,10 @@ Response: `schema` `columns` `rows` `shards` `source` `report`.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +23,24 @@ from lake.ingest import json_table, tables
 from lake.ingest.columns import KINDS
 from lake.ingest.compressed import Compression, find_compression, unpack
 from lake.ingest.encode import CsvEncoder, Report
+from lake.ingest.excel import convert_sheet, is_workbook
 from lake.ingest.job import Ingested, Job
 from lake.ingest.names import check_width, settle_names
-from lake.ingest.shards import Limits
+from lake.ingest.rejects import Rejects
+from lake.ingest.shards import Limits, Shard
 from lake.ingest.sniff import Sniffed, sniff, sniff_format
-from lake.ingest.source import TextSource
+from lake.ingest.source import PartsFile, TextSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.file_kinds import check_readable
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Schema
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from emsqrt.executor import EntryContext
 
-__all__ = ["OPTIONS", "run"]
+__all__ = ["OPTIONS", "OpenedCsv", "check_options", "open_csv", "run"]
 
 OPTIONS = (
     "name",
@@ -45,7 +51,13 @@ OPTIONS = (
     "dateOrder",
     "keepSource",
     "encrypt",
+    "sheet",
+    "columns",
+    "onBadRow",
 )
+_PLAIN_KINDS = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "text")
+_TEXT_FORMATS = ("csv", "xlsx")
+_TEXT_OPTIONS = ("columns", "onBadRow")
 # Read and encoded at once: memory is a block with its copies and one row group, regardless of the
 # file's size.
 _BLOCK_BYTES = MIB
@@ -64,23 +76,20 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     source: dict[str, Any] = {"bytes": job.size}
     # By its first bytes, so that an image, for example, is refused before anything is reserved.
     check_readable(job.head, job.name)
-    compression = find_compression(job.head)
-    if compression is not None:
-        source |= {"compression": compression.name, "bytesUnpacked": _unpack(job, compression)}
+    form = _open_source(job, source)
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
     # Reserved before it is allocated; a cap that is too small is refused here with its size.
     with context.budget.acquire(needed, "ingest"):
-        form = sniff_format(job.head, job.inner_name)
         shards, schema, report, found = _INGEST[form](job, limits)
-    if compression is not None:
+    if request.get("hashSource"):
+        source["sha256"] = _sha256(request["paths"], context)
+    if form == "xlsx" and (errors := source.pop("errors")):
+        report.note(f"{errors:,} cells with an Excel error are NULL")
+    if job.is_unpacked:
         for shard in shards:  # an offset in the unpacked text is not an offset in the uploaded file
             shard.start = shard.stop = None
-    if job.schema is not None:
-        for field in job.schema:
-            if not field.nullable:
-                nulls = sum(shard.stats[field.name]["nulls"] for shard in shards)
-                tables.check_not_null(field.name, nulls)
+    _check_not_null(job, shards)
     return {
         "schema": (job.schema or Schema.from_arrow(schema)).to_json(),
         "columns": job.columns,
@@ -88,7 +97,33 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         "shards": [shard.to_json() for shard in shards],
         "source": {"format": form, **source, **found},
         "report": report.to_json(),
+        "rejects": job.rejects.write(job.folder / "rejects.jsonl") if job.rejects else None,
     }
+
+
+def _open_source(job: Job, source: dict[str, Any]) -> str:
+    """Return the format of an upload, after unpacking it; add what was found to `source`."""
+    if not is_workbook(job.paths, job.head):
+        compression = find_compression(job.head)
+        if compression is not None:
+            source |= {"compression": compression.name, "bytesUnpacked": _unpack(job, compression)}
+    if is_workbook(job.paths, job.head):
+        form = "xlsx"
+        source |= _convert(job)
+    else:
+        form = sniff_format(job.head, job.inner_name)
+    asked = next((name for name in _TEXT_OPTIONS if job.options.get(name)), None)
+    if asked is not None and form not in _TEXT_FORMATS:
+        raise UsageError(f"the option {asked} is for CSV and Excel, and this is {form}")
+    return form
+
+
+def _check_not_null(job: Job, shards: list[Shard]) -> None:
+    """Refuse NULL in columns of the dataset that do not allow it."""
+    for field in job.schema or ():
+        if not field.nullable:
+            nulls = sum(shard.stats[field.name]["nulls"] for shard in shards)
+            tables.check_not_null(field.name, nulls)
 
 
 def _unpack(job: Job, compression: Compression) -> int:
@@ -125,6 +160,38 @@ def _unpack(job: Job, compression: Compression) -> int:
     return job.size
 
 
+def _convert(job: Job) -> dict[str, Any]:
+    """Replace the workbook by a CSV file of its sheet; return what to report about it."""
+    target = job.folder / "sheet.csv"
+    sheet = job.options.get("sheet")
+    if sheet is not None and not isinstance(sheet, str | int):
+        raise UsageError("sheet is the name of a sheet, or its number from 1")
+    found = convert_sheet(
+        job.paths,
+        target,
+        what=job.name,
+        sheet=sheet,
+        memory_bytes=job.context.left_bytes_under(job.context.cap_bytes) // 2,
+        tick=lambda _: job.context.check(),
+    )
+    if not target.stat().st_size:
+        raise BadInput(what=job.name, reason=f"the sheet {found.name!r} is empty")
+    job.read_from([target])
+    # The converter's own choices, whatever the sheet's text looks like.
+    job.options = {**job.options, "delimiter": ",", "encoding": "utf-8"}
+    return {"sheet": found.name, "sheets": list(found.names), "errors": found.errors}
+
+
+def _sha256(paths: list[str], context: EntryContext) -> str:
+    """Return the SHA-256 of a file that was not hashed while it was received."""
+    whole = hashlib.sha256()
+    with PartsFile(paths) as file:
+        while piece := file.read(_BLOCK_BYTES):
+            context.check()
+            whole.update(piece)
+    return whole.hexdigest()
+
+
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options; raise `UsageError` for an unknown one, naming the nearest option."""
     for name in options:
@@ -134,6 +201,9 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"unknown ingest option {name!r}", hint=hint)
     if options.get("dateOrder") not in (None, "dmy", "mdy"):
         raise UsageError("dateOrder must be dmy or mdy")
+    if options.get("onBadRow") not in (None, "fail", "skip"):
+        raise UsageError("onBadRow must be fail or skip")
+    _types_of(options)
     return options
 
 
@@ -142,7 +212,29 @@ def _limits_for(size: int) -> dict[str, int]:
     return {"source_bytes": max(_SHARD_SOURCE_MIN, size // _SHARDS_AIM)}
 
 
-def _ingest_csv(job: Job, limits: Limits) -> Ingested:
+@dataclass(frozen=True)
+class OpenedCsv:
+    """A CSV file whose layout is known.
+
+    Args:
+        sniffed: The detected properties.
+        source: Its text.
+        names: The columns' names.
+        renamed: The names that were changed.
+        start: Byte offset of the first record of data.
+        line: Its line.
+    """
+
+    sniffed: Sniffed
+    source: TextSource
+    names: list[str]
+    renamed: list[dict[str, Any]]
+    start: int
+    line: int
+
+
+def open_csv(job: Job, report: Report) -> OpenedCsv:
+    """Detect the layout of a CSV file, and read its header."""
     sniffed = sniff(job.head, job.name, job.options, whole=len(job.head) == job.size)
     source = TextSource(
         job.paths,
@@ -152,8 +244,6 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
         block_bytes=_BLOCK_BYTES,
         what=job.name,
     )
-    strict = bool(job.options.get("strict"))
-    report = Report()
     # The header is read with Python's parser, because the columns' names are needed to configure
     # Arrow's.
     fields, start, line = _first_record(source, sniffed, job, report)
@@ -161,22 +251,62 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
         fields.append("")
     check_width(len(fields), job.name)
     found = fields if sniffed.header else _unnamed(len(fields), job.schema)
-    names, renamed = settle_names(found, strict=strict and sniffed.header, what=job.name)
+    strict = bool(job.options.get("strict")) and sniffed.header
+    names, renamed = settle_names(found, strict=strict, what=job.name)
+    return OpenedCsv(sniffed, source, names, renamed, start, line)
+
+
+def _ingest_csv(job: Job, limits: Limits) -> Ingested:
+    report = Report()
+    opened = open_csv(job, report)
+    rejects = Rejects(job.name) if job.options.get("onBadRow") == "skip" else None
     encoder = CsvEncoder(
-        source,
-        names,
+        opened.source,
+        opened.names,
         what=job.name,
-        strict=strict,
+        strict=bool(job.options.get("strict")),
         date_order=job.options.get("dateOrder"),
         report=report,
         tick=job.tick,
+        types=_types_of(job.options, opened.names, job.name),
+        rejects=rejects,
     )
     if job.schema is not None:
-        encoder.fix(_kinds_of(job.schema, names, job.name))
-    if sniffed.header:
-        report.renamed = renamed
-    shards = encoder.encode(start, job.size, line, lambda: job.new_writer(limits))
-    return shards, encoder.schema, report, sniffed.to_json()
+        encoder.fix(_kinds_of(job.schema, opened.names, job.name))
+    if opened.sniffed.header:
+        report.renamed = opened.renamed
+    shards = encoder.encode(opened.start, job.size, opened.line, lambda: job.new_writer(limits))
+    if rejects is not None and len(rejects):
+        job.rejects, report.rejected = rejects, len(rejects)
+    return shards, encoder.schema, report, opened.sniffed.to_json()
+
+
+def _ingest_sheet(job: Job, limits: Limits) -> Ingested:
+    """Ingest the CSV file of a sheet, whose layout is no property of the workbook."""
+    shards, schema, report, found = _ingest_csv(job, limits)
+    return shards, schema, report, {"header": found["header"]}
+
+
+def _types_of(
+    options: dict[str, Any], names: list[str] | None = None, what: str = ""
+) -> dict[str, pa.DataType]:
+    """Return the types of the option `columns`; with `names`, each must be one of them."""
+    asked = options.get("columns") or {}
+    if not isinstance(asked, dict):
+        raise UsageError('columns is an object: {"zip": "Utf8"}')
+    found = {}
+    for name, written in asked.items():
+        if names is not None and name not in names:
+            near = nearest(name, tuple(names))
+            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(names[:20])}"
+            raise UsageError(f"{what} has no column {name!r}", hint=hint)
+        if str(written) not in _TYPES:
+            raise UsageError(
+                f"columns: {written!r} is no type of a column of text",
+                hint=f"one of {', '.join(_TYPES)}",
+            )
+        found[name] = _TYPES[str(written)]
+    return found
 
 
 def _first_record(
@@ -231,8 +361,7 @@ def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
         )
     # One kind for each type, in the notation that the other kinds are converted to. Appended values
     # must have it, as there is no sample of the dataset's own text.
-    plain = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "text")
-    by_type = {KINDS[kind].type: kind for kind in plain}
+    by_type = {KINDS[kind].type: kind for kind in _PLAIN_KINDS}
     types = schema.to_arrow().types
     unknown = [n for n, t in zip(names, types, strict=True) if t not in by_type]
     if unknown:
@@ -240,8 +369,10 @@ def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
     return [by_type[arrow_type] for arrow_type in types]
 
 
+_TYPES = {str(DataType.from_arrow(KINDS[kind].type)): KINDS[kind].type for kind in _PLAIN_KINDS}
 _INGEST: dict[str, Callable[[Job, Limits], Ingested]] = {
     "csv": _ingest_csv,
+    "xlsx": _ingest_sheet,
     "parquet": tables.ingest_parquet,
     "arrow": tables.ingest_arrow,
     "arrow-stream": tables.ingest_arrow,

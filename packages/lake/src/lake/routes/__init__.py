@@ -14,9 +14,11 @@ from lake.routes import (
     aborted_results,
     datasets,
     files,
+    links,
     policies,
     queries,
     query,
+    rejects,
     uploads,
     verify,
     versions,
@@ -43,6 +45,8 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(policies.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(rejects.router(lake))
+    routes.include_router(links.router(lake, submit_ingest))
     routes.include_router(queries.router(lake))
     routes.include_router(verify.router(lake))
     routes.include_router(aborted_results.router())

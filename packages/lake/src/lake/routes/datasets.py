@@ -65,13 +65,14 @@ def router(lake: Lake) -> APIRouter:
         """One dataset; `ingest` describes how its newest data was read.
 
         With `restricted`, a policy shows a part of it: hidden columns are left out, and the numbers
-        of rows, bytes and shards are 0.
+        of rows, bytes and shards are 0. A dataset that is linked to a file has the file's name and
+        size under `link`, until it is ingested.
         """
         requester = requester_of(request)
         info = lake.policies.visible(dataset, requester)
         if lake.policies.access(info.id, requester).is_restricted:
             return info.to_json() | {"restricted": True}
-        return info.to_json() | {"ingest": lake.catalog.manifest(info.id).ingest}
+        return info.to_json() | _described(lake, info.id)
 
     @routes.delete("/{dataset}", openapi_extra=needs("writer"))
     def delete_dataset(dataset: str, request: Request) -> dict[str, Any]:
@@ -149,3 +150,11 @@ def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[
         "shardCount": manifest.shards,
         "ingest": manifest.ingest,
     }
+
+
+def _described(lake: Lake, dataset: str) -> dict[str, Any]:
+    link = lake.linker.link_of(dataset)
+    if link is None:
+        return {"ingest": lake.catalog.manifest(dataset).ingest}
+    shown = {"name": link.file.name, "size": link.file.size, "upload": link.upload}
+    return {"ingest": None, "link": shown}

@@ -22,5 +22,9 @@ def as_requester(principal: Any) -> Requester:
         return Requester(may_write=True)
     name, role = getattr(principal, "name", principal), getattr(principal, "role", "")
     return Requester(
-        str(name), is_admin=role == "admin", may_write=role in ("writer", "admin"), role=role
+        str(name),
+        is_admin=role == "admin",
+        may_write=role in ("writer", "admin"),
+        role=role,
+        is_owner=bool(getattr(principal, "is_owner", False)),
     )

@@ -63,8 +63,18 @@ class ArrowBody(TextBody):
         return self._held[:1] if self._sent % _ALIGNMENT == 0 else b""
 
 
+class FileBody(TextBody):
+    """A file whose end makes it readable: without it, the body is no file."""
+
+    def abort(self, error: SennitError) -> bytes:
+        return b""
+
+
 BODIES: dict[str, Callable[[], TextBody]] = {
     "arrow": ArrowBody,
     "json": JsonBody,
     "csv": TextBody,
+    "jsonl": TextBody,
+    "parquet": FileBody,
+    "xlsx": FileBody,
 }

@@ -33,6 +33,9 @@ MEDIA_TYPES = {
     "arrow": "application/vnd.apache.arrow.stream",
     "json": "application/json",
     "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 ENGINE_HEADER = "Sennit-Engine"
 QUERY_HEADER = "Sennit-Query"

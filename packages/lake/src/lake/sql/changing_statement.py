@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from lake.disk_space import WriteBudget, WriteLimit
+from lake.errors import not_ingested
 from lake.ingest.names import settle_names
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
@@ -29,7 +30,7 @@ from lake.sql.parameters import params_of
 from lake.sql.query_text import QueryText
 from lake.sql.session import open_write_session
 from lake.sql.statement_reader import Clause
-from lake.sql.tables import Table, used_tables
+from lake.sql.tables import Table, check_links, used_tables
 from lake.sql.types import quoted
 from lake.verification import verify_shards
 from sennit_core.errors import SqlError, Unsupported
@@ -77,6 +78,8 @@ class ChangingStatement:
     def target(self, name: str) -> Table:
         """Return the dataset to change."""
         (table,) = used_tables(self.tables, frozenset((name,)))
+        if table.link is not None:
+            raise not_ingested(table.name)
         self.changes = table
         return table
 
@@ -127,7 +130,9 @@ class ChangingStatement:
                 interrupted_on_cancel(connection, self.context),
             ):
                 self.context.forgive_reserved()
+                check_links(read)
                 yield connection, read
+                check_links(read)
 
     def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
         """Bind a query with the request's parameters."""

@@ -30,9 +30,10 @@ from lake.sql.batches import read_batches
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
+from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.session import SqlLimits, open_session
-from lake.sql.tables import Table, check_explained, rights_key, used_tables
+from lake.sql.tables import Table, check_explained, check_links, rights_key, used_tables
 from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
@@ -75,6 +76,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query.
         verify_shards((shard for table in used for shard in table.shards), context)
+        check_links(used)
         limits = limits_of(request, context)
         with (
             _connect(tables, used, statement, limits, context) as connection,
@@ -82,12 +84,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         ):
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
-            answer = _stream(connection, request, context, labels, limits)
-            inputs = [table.snapshot for table in used]
+            answer = _stream(connection, request, context, labels, limits, used)
+            linked = any(table.link is not None for table in used)
+            inputs = [table.snapshot for table in used if table.snapshot is not None]
             return answer | {
                 "inputs": inputs,
                 "engine": "duckdb",
-                "repeatable": statement.repeatable,
+                # A linked file is compared with its link at each use, so its results are not kept.
+                "repeatable": statement.repeatable and not linked,
             }
 
 
@@ -109,6 +113,12 @@ def translated_errors(sql: str, used: list[Table], context: EntryContext) -> Ite
         found = as_duckdb_error(error)
         if found is None:
             raise
+        check_links(used)  # a change of the file explains the error better
+        for table in used:
+            if table.link is not None and (
+                problem := link_error(str(found), table.name, table.link, table.schema)
+            ):
+                raise problem from None
         columns = tuple(itertools.chain.from_iterable(table.names for table in used))
         shards = [shard for table in used for shard in table.shards]
         raise query_error(
@@ -189,6 +199,7 @@ def _stream(
     context: EntryContext,
     labels: dict[str, str],
     limits: SqlLimits,
+    used: list[Table],
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
     relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
@@ -216,6 +227,9 @@ def _stream(
                 writer.write(_relabelled(batch, labels) if labels else batch)
                 if writer.done:
                     break
+            # Before the last bytes of the result: a file that was written meanwhile has rows of two
+            # states.
+            check_links(used)
         return {
             "rows": writer.rows,
             "bytes": writer.bytes,
@@ -230,6 +244,10 @@ def _labels(tables: list[Table]) -> dict[str, str]:
         path: f"{table.name}/{index}".ljust(len(path))
         for table in tables
         for index, path in enumerate(table.paths or ())
+    } | {
+        table.link.file.path: table.name.ljust(len(table.link.file.path))
+        for table in tables
+        if table.link is not None
     }
 
 

@@ -121,6 +121,7 @@ def instance_key(
             table.snapshot or "",
             table.schema.fingerprint(),
             table.paths or (),
+            "" if table.link is None else repr(table.link),
         )
         for table in tables
     )

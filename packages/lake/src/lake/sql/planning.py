@@ -42,6 +42,12 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             hint="use engine=auto for EXPLAIN, SHOW and DESCRIBE",
         )
     used = used_tables(tables, statement.tables)
+    linked = next((table.name for table in used if table.link is not None), None)
+    if linked is not None:
+        raise Unsupported(
+            f'EM-√ reads shards, and dataset "{linked}" is linked to a file that is not ingested yet',
+            hint="use engine=duckdb, or wait until its ingest job is done",
+        )
     if any(table.policy is not None for table in used):
         raise Unsupported(
             "EM-√ does not apply access policies", hint="use engine=duckdb, which does"
@@ -55,7 +61,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
     _refuse_no_from(plan)
     _check_sources(plan, used)
     return {
-        "plan": plan_to_json(Sink(plan, StreamTarget(request.get("format") or "arrow"))),
+        "plan": plan_to_json(Sink(plan, StreamTarget("arrow"))),
         "inputs": [table.snapshot for table in used],
         # Verified by the process that runs the plan, just before it opens them.
         "shards": [shard.to_json() for table in used for shard in table.shards],

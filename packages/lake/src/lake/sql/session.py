@@ -81,7 +81,9 @@ class Instance:
                 if table.id in wanted:
                     _create_view(self._database, table.id, table)
             # After the views: creating them opens shards to read their schemas.
-            _lock(self._database, [path for table in tables for path in table.paths or ()])
+            links = [table.link.file.path for table in tables if table.link is not None]
+            shards = [path for table in tables for path in table.paths or ()]
+            _lock(self._database, [*shards, *links])
         except BaseException:
             self._database.close()
             raise
@@ -206,7 +208,10 @@ def shards_of(table: Table, indexes: Sequence[int] | None = None) -> str:
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+    if table.link is not None:
+        rows = f"({table.link.query(table.schema)})"
+    else:
+        rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
     if table.policy is None:
         connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT * FROM {rows}")
         return

@@ -10,12 +10,20 @@ from typing import Any
 
 from lake.access import not_writable, policy_key
 from lake.file_schemas import FileColumns
+from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
 from lake.verification import ShardFile
 from sennit_core.errors import Denied, NotFound, error_from_json
 from sennit_core.schema import Schema
 
-__all__ = ["Table", "check_explained", "check_target", "rights_key", "used_tables"]
+__all__ = [
+    "Table",
+    "check_explained",
+    "check_links",
+    "check_target",
+    "rights_key",
+    "used_tables",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Table:
         shard_files: For each shard the index in `file_columns`; empty if that is.
         verify_always: Whether to verify its shards at every read.
         encrypted: Whether its paths are of decrypted copies in memory, which were authenticated.
+        link: The file that it reads in place; None for a dataset of shards.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
     """
@@ -51,6 +60,7 @@ class Table:
     shard_files: tuple[int, ...] = ()
     verify_always: bool = False
     encrypted: bool = False
+    link: LinkedFile | None = None
     policy: TablePolicy | None = None
     writable: bool = True
 
@@ -71,6 +81,7 @@ class Table:
             shard_files=tuple(data.get("shardFiles") or ()),
             verify_always=bool(data.get("verifyAlways")),
             encrypted=bool(data.get("encrypted")),
+            link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
         )
@@ -133,6 +144,17 @@ def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
         # By id, as a statement may use both the name and the id of one dataset.
         found[table.id] = table
     return list(found.values())
+
+
+def check_links(tables: list[Table]) -> None:
+    """Refuse linked files that have changed; call it before the first read and after the last.
+
+    Raises:
+        Conflict: A file has changed since it was linked.
+    """
+    for table in tables:
+        if table.link is not None:
+            table.link.file.check(table.name)
 
 
 def rights_key(tables: list[Table]) -> str:

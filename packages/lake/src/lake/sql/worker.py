@@ -1,10 +1,10 @@
 """Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
 `engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
-`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads) or
-`policy` (check the expressions of an access policy). Each imports only what it needs: planning runs
-in a separate process, so that the memory of DuckDB and its parser does not count against the cap of
-the plan's run.
+`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `policy`
+(check the expressions of an access policy) or `link` (examine a file to be linked). Each imports only
+what it needs: planning runs in a separate process, so that the memory of DuckDB and its parser does
+not count against the cap of the plan's run.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.planning import plan_query
 
         return plan_query(request, context)
+    if engine == "link":
+        from lake.sql.duckdb_worker import limits_of
+        from lake.sql.link_probe import probe_link
+
+        return probe_link(request, context, limits_of(request, context))
     from lake.sql import duckdb_worker
 
     return duckdb_worker.run(request, context)

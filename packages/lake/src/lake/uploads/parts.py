@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lake.disk_space import DiskSpace, Usage
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.errors import UploadIncomplete
+from lake.local_files import LocalFile
 from lake.uploads.table import UploadRow, UploadTable
 from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
 from sennit_core.clock import SYSTEM, Clock
@@ -215,16 +216,54 @@ class PartStore:
             created_at=self._clock.now(),
             resume_key=resume_key,
         )
+        self._create(upload)
+        return upload
+
+    def start_in_place(
+        self, name: str, file: LocalFile, *, mode: str, options: dict[str, Any], linked: bool
+    ) -> UploadInfo:
+        """Record a file of this machine as a complete upload without parts.
+
+        Args:
+            name: The file's name.
+            file: The file, which stays where it is.
+            mode: As of `start`.
+            options: As of `start`.
+            linked: Whether the upload's dataset is created now, linked to the file.
+        """
+        if not file.size:
+            raise BadInput(what=name, reason="the file is empty")
+        self.check_end(file.size)
+        upload = UploadInfo(
+            id=new_id(self._clock),
+            dataset=new_id(self._clock),
+            name=name,
+            size=file.size,
+            part_bytes=file.size,
+            mode=mode,
+            options=options,
+            created_at=self._clock.now(),
+            state="sealed",
+            file=file,
+            linked=linked,
+        )
+        self._create(upload)
+        return upload
+
+    def check(self, name: str, mode: str, options: dict[str, Any]) -> None:
+        """Refuse an upload that `admit` refuses, such as one of a dataset that exists."""
         if self._admit is not None:
-            self._admit(upload.name, mode, upload.options)
+            self._admit(name, mode, options)
+
+    def _create(self, upload: UploadInfo) -> None:
+        self.check(upload.name, upload.mode, upload.options)
         with storage_errors(self.root, 0):
             self.folder(upload.id).mkdir(mode=FOLDER_MODE)
         # A folder without this record is removed at startup: its id was never returned.
         self._save(upload)
         fsync_folder(self.root)
-        self._done[upload.id] = 0
+        self._done[upload.id] = upload.size or 0 if upload.file is not None else 0
         self._mirror(upload)
-        return upload
 
     def get(self, upload_id: str) -> UploadInfo:
         """Return the upload with its received parts; raise `NotFound` if there is none."""
@@ -314,6 +353,8 @@ class PartStore:
         """
         with self._lock:
             upload = self.get(upload_id)
+            if upload.file is not None:
+                return SealedUpload(upload, (Path(upload.file.path),), upload.file.size)
             parts = self._parts(upload_id)
             missing = upload.missing(frozenset(parts))
             if missing:
@@ -399,9 +440,7 @@ class PartStore:
         self.space.check(f"the upload {name!r}", size)
 
     def _save(self, upload: UploadInfo) -> None:
-        kept = upload.to_json() | {"resumeKey": upload.resume_key}
-        del kept["have"]
-        write_whole(self.folder(upload.id) / _META, canonical_json(kept))
+        write_whole(self.folder(upload.id) / _META, canonical_json(upload.to_stored_json()))
 
     def _mirror(self, upload: UploadInfo) -> None:
         if self._rows is not None:

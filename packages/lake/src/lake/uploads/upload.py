@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lake.local_files import LocalFile
 from sennit_core.errors import UsageError
 
 __all__ = ["SealedUpload", "UploadInfo"]
@@ -33,6 +34,8 @@ class UploadInfo:
         resume_key: The client's name for the file; starting an upload with the same key resumes it.
         state: `receiving` or `sealed`; the live tree also shows `ingesting` and `failed`.
         have: Indexes of the received parts, in order.
+        file: The file, if it is ingested where it is and has no parts.
+        linked: Whether its dataset exists already, linked to the file.
     """
 
     id: str
@@ -47,6 +50,8 @@ class UploadInfo:
     resume_key: str | None = None
     state: str = "receiving"
     have: tuple[int, ...] = ()
+    file: LocalFile | None = None
+    linked: bool = False
 
     @property
     def parts(self) -> int | None:
@@ -101,7 +106,8 @@ class UploadInfo:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UploadInfo:
-        """Read the form of `to_json`, with the member `resumeKey` of `upload.json` if present."""
+        """Read the form of `to_json`, with the further members of `upload.json` if present."""
+        file = data.get("file")
         return cls(
             id=data["uploadId"],
             dataset=data["datasetId"],
@@ -115,7 +121,17 @@ class UploadInfo:
             resume_key=data.get("resumeKey"),
             state=data["state"],
             have=tuple(data["have"]),
+            file=None if file is None else LocalFile.from_json(file),
+            linked=bool(data.get("linked")),
         )
+
+    def to_stored_json(self) -> dict[str, Any]:
+        """Return the form of `upload.json`, which clients do not see: it may name a path."""
+        stored = self.to_json() | {"resumeKey": self.resume_key}
+        del stored["have"]
+        if self.file is not None:
+            stored |= {"file": self.file.to_json(), "linked": self.linked}
+        return stored
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,8 @@ class SealedUpload:
 
     Args:
         upload: The upload, with its size known.
-        paths: The part files, in order; none for an empty file.
+        paths: The part files, in order; none for an empty file. Of an upload without parts, the
+            file in place.
         size: Bytes of the whole file.
     """
 

@@ -1,11 +1,12 @@
 """Ingest of TPC-H's lineitem as CSV beside DuckDB: CPU, wall, stored bytes, peak memory, reads.
 
-    python benchmarks/bench_ingest.py [--data DIR] [--scale 2] [--rounds 3]
+    python benchmarks/bench_lake_ingest.py [--data DIR] [--scale 2] [--rounds 3]
 
-The node receives the file in parts over HTTP (hashed twice, fsynced), reads it under its memory
-cap and writes verified shards. DuckDB reads the same file and writes one Parquet file with zstd
-and its default row groups. Both run in turns; each figure is the least of the rounds. `ingest`
-is the executor's part; `upload + ingest` is all processes, the client's included.
+The node gets the file twice: uploaded in parts over HTTP (hashed twice, fsynced), and linked where it
+is (hashed once). It reads the file under its memory cap and writes verified shards. DuckDB reads the
+same file and writes one Parquet file with zstd and its default row groups. Both run in turns; each
+figure is the least of the rounds. `ingest` is the executor's part; the others are all processes, the
+client's included. The linked file is queried over HTTP, before it is ingested, beside `read_csv`.
 """
 
 from __future__ import annotations
@@ -36,15 +37,49 @@ con.execute(f"copy (from read_csv('{source}')) to '{target}' (format parquet, co
 print("done", flush=True)
 sys.stdin.readline()
 """
+_PREVIEW = "select * from {} limit 100"
+_AGGREGATES = {
+    "linked: preview of 100 rows, wall": _PREVIEW,
+    "linked: first aggregate of 5 columns, wall": "select sum(l_quantity), sum(l_extendedprice), "
+    "max(l_shipdate), sum(l_orderkey), max(l_shipmode) from {}",
+    "linked: Q1, wall": QUERIES["q1"].replace("lineitem", "{}"),
+}
+_CSV_READER = """
+import duckdb, json, sys, time
+source, queries = sys.argv[1], json.loads(sys.argv[2])
+con = duckdb.connect(config={"threads": 2})
+con.execute("set enable_progress_bar = false")
+walls = {}
+for name, query in queries.items():
+    began = time.perf_counter()
+    con.execute(query.format(f"read_csv('{source}')")).fetchall()
+    walls[name] = time.perf_counter() - began
+print(json.dumps(walls))
+"""
 _CLIENT = """
-import json, sennit, sys, time
-url, data, source = sys.argv[1:]
+import json, sys, time
 from pathlib import Path
-with sennit.connect(url, data=Path(data)) as session:
+from sennit.client import Session
+url, data, source, how, queries = sys.argv[1:]
+with Session.open(url, token=None, data=Path(data)) as session:
     session.stats()
+    session.sql("select 1")
+    walls = {}
+    if how == "link":
+        session.link(source, "linked", only=True)
+        for name, query in json.loads(queries).items():
+            began = time.perf_counter()
+            session.sql(query.format("linked"))
+            walls[name] = time.perf_counter() - began
+    print("ready", flush=True)
+    sys.stdin.readline()
     wall, cpu = time.perf_counter(), time.process_time()
-    session.put(source, "lineitem")
-    print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}))
+    if how == "link":
+        session.link(source, "lineitem").job.wait()
+    else:
+        session.put(source, "lineitem")
+    own = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    print(json.dumps(own | {"queries": walls}))
 """
 _READS = {
     "every column": """select sum(l_orderkey), sum(l_partkey), sum(l_suppkey), sum(l_quantity),
@@ -78,6 +113,7 @@ class Run:
     peak: int  # of that process
     stored: int
     reads: dict[str, float]
+    queries: dict[str, float]
 
 
 def duckdb_run(source: Path, folder: Path) -> Run:
@@ -99,10 +135,12 @@ def duckdb_run(source: Path, folder: Path) -> Run:
     reads = _read([str(target)])
     stored = target.stat().st_size
     target.unlink()
-    return Run(wall, cpu, cpu, max(watch.peaks.values()), stored, reads)
+    command = [sys.executable, "-c", _CSV_READER, str(source), json.dumps(_AGGREGATES)]
+    queries = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return Run(wall, cpu, cpu, max(watch.peaks.values()), stored, reads, queries)
 
 
-def sennit_run(source: Path, folder: Path) -> Run:
+def sennit_run(source: Path, folder: Path, how: str) -> Run:
     data = folder / "node"
     command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(data)]
     command += ["--port", "0", "--api-only", "--json"]
@@ -110,12 +148,20 @@ def sennit_run(source: Path, folder: Path) -> Run:
         assert node.stdout is not None
         try:
             up = json.loads(node.stdout.readline())
-            watch = ProcessWatch(node.pid)
-            session = [sys.executable, "-c", _CLIENT, up["url"], str(data), str(source)]
-            before = watch.cpu_seconds()
-            client = json.loads(subprocess.run(session, check=True, stdout=subprocess.PIPE).stdout)
-            after = watch.cpu_seconds()
-            watch.stop()
+            session = [sys.executable, "-c", _CLIENT, up["url"], str(data), str(source), how]
+            session.append(json.dumps(_AGGREGATES))
+            with subprocess.Popen(session, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+                assert child.stdin is not None
+                assert child.stdout is not None
+                child.stdout.readline()
+                # From here on, so that the queries of the linked file are not in the figures.
+                watch = ProcessWatch(node.pid)
+                before = watch.cpu_seconds()
+                child.stdin.write(b"go\n")
+                child.stdin.flush()
+                client = json.loads(child.stdout.readline())
+                after = watch.cpu_seconds()
+                watch.stop()
         finally:
             node.terminate()
     spent = {pid: cpu - before.get(pid, 0) for pid, cpu in after.items()}
@@ -128,6 +174,7 @@ def sennit_run(source: Path, folder: Path) -> Run:
         peak=watch.peaks[reader],
         stored=sum(Path(path).stat().st_size for path in objects),
         reads=_read(objects),
+        queries=client["queries"],
     )
 
 
@@ -154,10 +201,11 @@ def _least(runs: list[Run]) -> Run:
         peak=max(run.peak for run in runs),
         stored=max(run.stored for run in runs),
         reads={name: min(run.reads[name] for run in runs) for name in _READS},
+        queries={name: min(run.queries[name] for run in runs) for name in runs[0].queries},
     )
 
 
-def _print(ours: Run, theirs: Run) -> None:
+def _print(ours: Run, linked: Run, theirs: Run) -> None:
     def row(name: str, own: float, other: float, form: Callable[[float], str]) -> None:
         print(f"| {name} | {form(own)} | {form(other)} | {own / other:.2f} |")
 
@@ -171,8 +219,13 @@ def _print(ours: Run, theirs: Run) -> None:
     row("ingest, CPU", ours.ingest_cpu, theirs.ingest_cpu, seconds)
     row("upload + ingest, CPU of all processes", ours.cpu, theirs.cpu, seconds)
     row("upload + ingest, wall", ours.wall, theirs.wall, seconds)
+    row("link + ingest, CPU of all processes", linked.cpu, theirs.cpu, seconds)
+    row("link + ingest, wall", linked.wall, theirs.wall, seconds)
     row("peak memory of the reading process", ours.peak, theirs.peak, size)
     row("stored bytes", ours.stored, theirs.stored, size)
+    row("peak memory, linked", linked.peak, theirs.peak, size)
+    for name in _AGGREGATES:
+        row(name, linked.queries[name], theirs.queries[name], seconds)
     for name in _READS:
         row(f"DuckDB reads {name}, CPU", ours.reads[name], theirs.reads[name], seconds)
 
@@ -185,14 +238,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     source = Tables(asked.data).path("lineitem", "csv", asked.scale)
-    ours, theirs = [], []
+    ours, linked, theirs = [], [], []
     for _ in range(asked.rounds):
         with tempfile.TemporaryDirectory() as scratch:
             theirs.append(duckdb_run(source, Path(scratch)))
         with tempfile.TemporaryDirectory() as scratch:
-            ours.append(sennit_run(source, Path(scratch)))
+            ours.append(sennit_run(source, Path(scratch), "upload"))
+        with tempfile.TemporaryDirectory() as scratch:
+            linked.append(sennit_run(source, Path(scratch), "link"))
     print(f"lineitem, {format_bytes(source.stat().st_size)} of CSV, least of {asked.rounds}\n")
-    _print(_least(ours), _least(theirs))
+    _print(_least(ours), _least(linked), _least(theirs))
 
 
 if __name__ == "__main__":
