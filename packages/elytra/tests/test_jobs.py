@@ -194,6 +194,29 @@ def test_an_accept_that_nothing_fits_is_refused(shared_node: Any, flights: Pipel
     assert httpx.get(url, headers={"Accept": "image/png"}).status_code == 400
 
 
+def test_a_request_may_wait_for_the_end_of_a_job(shared_node: Any, flights: Pipeline) -> None:
+    with shared_node.all_busy():
+        job = flights.count().submit()
+        url = f"{shared_node.url}/api/jobs/{job.id}"
+
+        assert httpx.get(url, params={"wait": 0.05}).json()["state"] in {"queued", "running"}
+        assert httpx.get(url, params={"wait": 31}).status_code == 422
+        found: list[str] = []
+
+        def wait() -> None:
+            found.append(httpx.get(url, params={"wait": 30}, timeout=40).json()["state"])
+
+        waiting = [threading.Thread(target=wait) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+    for thread in waiting:
+        thread.join(20)
+    assert found == ["done"] * 3
+    # At once for one that has ended, or never was.
+    assert httpx.get(url, params={"wait": 30}).json()["state"] == "done"
+    assert httpx.get(f"{url}x", params={"wait": 30}).status_code == 404
+
+
 def test_the_tree_shows_the_job_while_it_runs(shared_node: Any, flights: Pipeline) -> None:
     with shared_node.all_busy():
         job = flights.group_by("carrier").count().submit()

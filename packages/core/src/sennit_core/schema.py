@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sennit_core._type_text import Argument, Term, parse_term, quote_name
@@ -35,6 +35,8 @@ _NAMES = (*_PLAIN_NAMES, "Decimal", "Timestamp", "List", "Struct")
 _UNITS = ("s", "ms", "us", "ns")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*|[+-][0-9]{2}:[0-9]{2}")
 _PRECISION_MAX = 38
+_SHORT = 64
+"""Longest text of a type that is parsed only once; a hostile one may be of any length."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,6 +86,8 @@ class DataType:
         Raises:
             UsageError: the text is not a type; the hint names the nearest.
         """
+        if isinstance(text, str) and len(text) <= _SHORT:
+            return _parse_short(text)
         return _from_term(parse_term(text))
 
     @classmethod
@@ -277,6 +281,11 @@ class Schema:
         from sennit_core.hashing import canonical_json, sha256_hex
 
         return sha256_hex(canonical_json(self.to_json()))
+
+
+@lru_cache(maxsize=256)
+def _parse_short(text: str) -> DataType:
+    return _from_term(parse_term(text))
 
 
 def _from_term(term: Term) -> DataType:

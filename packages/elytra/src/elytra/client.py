@@ -363,9 +363,12 @@ class Client:
         """Return the jobs that the node has on record, newest first."""
         return [JobInfo.from_known(item) for item in self._transport.json("GET", "/api/jobs")]
 
-    def job_info(self, job_id: str) -> JobInfo:
-        """Return the record of a job."""
-        return JobInfo.from_known(self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
+    def job_info(self, job_id: str, wait_seconds: float = 0) -> JobInfo:
+        """Return the record of a job; if it has not ended, after `wait_seconds`, at most 30."""
+        path = f"/api/jobs/{quote(job_id)}"
+        if wait_seconds:
+            path += f"?wait={wait_seconds:.3f}"
+        return JobInfo.from_known(self._transport.json("GET", path))
 
     def cancel_job(self, job_id: str) -> None:
         """Cancel a job; no effect if it has already ended."""

@@ -15,14 +15,15 @@ from sennit_core.records import JobInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_WAIT_SECONDS = 20.0  # for one request, below the client's time limit for an answer
 _ENDED = frozenset({"done", "failed", "cancelled"})
 
 
 class JobSource(Protocol):
     """The methods of a client that a job handle uses."""
 
-    def job_info(self, job_id: str) -> JobInfo:
-        """Return the job's current record."""
+    def job_info(self, job_id: str, wait_seconds: float = 0) -> JobInfo:
+        """Return the job's record: now, or when it has ended or this time has passed."""
         ...
 
     def cancel_job(self, job_id: str) -> None:
@@ -77,11 +78,14 @@ class Job:
             Cancelled: The job was cancelled.
             DeadlineExceeded: The timeout expired; the job continues to run.
         """
+        until = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
 
         def ended() -> JobInfo | None:
-            info = self.info
+            left = _WAIT_SECONDS if until is None else max(0.0, until - self._clock.monotonic())
+            info = self._source.job_info(self.id, min(left, _WAIT_SECONDS))
             return info if info.state in _ENDED else None
 
+        # The node answers at the end of the job; a poll follows only if that takes longer.
         info = wait_for(ended, what=f"job {self.id}", seconds=timeout_seconds, clock=self._clock)
         raise_if_failed(info)
         return info

@@ -6,6 +6,7 @@ at once. `elytra.loop` then runs the job as the scheduler decides.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -198,6 +199,15 @@ class JobService:
     def get(self, job_id: str) -> JobInfo:
         """Return a job's record with its progress; NotFound when it is unknown or was deleted."""
         return self._job_store.get(job_id)
+
+    async def wait(self, job_id: str, seconds: float) -> None:
+        """Wait until a job has ended, at most for this time; immediately if there is none."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        with (
+            self._job_store.on_end(job_id, lambda: loop.call_soon_threadsafe(ended.set)),
+            suppress(TimeoutError),
+        ):
+            await asyncio.wait_for(ended.wait(), seconds)
 
     def list(self) -> Sequence[JobInfo]:
         """Return all jobs on record, newest first."""

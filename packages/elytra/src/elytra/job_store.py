@@ -1,7 +1,7 @@
 """The records of jobs and tasks: in memory while the node runs, published in the tree.
 
-State changes of a job are durable; task states and progress are written without fsync, and progress
-at most ten times per second and job. A restart needs the submission, which is stored unchanged in
+The submission and the end of a job are durable; its other states, those of tasks and progress are
+written without fsync, and progress at most ten times per second and job. A restart needs the submission, which is stored unchanged in
 `work.json` of the job's folder, because the tree does not keep empty lists.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class JobStore:
         # Tasks and progress of jobs that have not ended.
         self._tasks: dict[str, dict[str, TaskInfo]] = {}
         self._progress: dict[str, _JobProgress] = {}
+        # Called at the end of a job, by its id.
+        self._waiting: dict[str, set[Callable[[], object]]] = {}
 
     def load(self) -> list[JobInfo]:
         """Load the records of a previous run of the node; return the jobs that had not ended."""
@@ -108,6 +111,29 @@ class JobStore:
         with self._lock:
             return [self.get(job_id) for job_id in sorted(self._jobs, reverse=True)]
 
+    @contextmanager
+    def on_end(self, job_id: str, call: Callable[[], object]) -> Iterator[None]:
+        """Call a function at the end of a job; immediately if it has ended or is unknown.
+
+        Args:
+            job_id: The job.
+            call: Must not block; it is called once, by another thread, during the `with` only.
+        """
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or is_terminal("job", job.state):
+                call()
+            else:
+                self._waiting.setdefault(job_id, set()).add(call)
+        try:
+            yield
+        finally:
+            with self._lock:
+                waiting = self._waiting.get(job_id, set())
+                waiting.discard(call)
+                if not waiting:
+                    self._waiting.pop(job_id, None)
+
     def begin_tasks(self, job_id: str, inputs: dict[str, tuple[str | None, int | None]]) -> None:
         """Add the tasks of a job, each with its (shard's object, input bytes)."""
         with self._lock:
@@ -133,6 +159,8 @@ class JobStore:
                 if is_terminal("job", self._jobs[job_id].state):
                     self._tasks.pop(job_id, None)
                     self._progress.pop(job_id, None)
+                    for call in self._waiting.pop(job_id, ()):
+                        call()
 
     def progress(self, job_id: str, task: str, progress: Progress) -> None:
         """Record the progress of an attempt; `show_progress` publishes it later."""
@@ -187,7 +215,8 @@ class JobStore:
         tasks: Mapping[str, TaskInfo] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        ephemeral = job is None  # only a job's own state must survive a crash
+        # After a crash, a job that had not ended is queued again or has failed, whatever else it was.
+        ephemeral = job is None or not is_terminal("job", job.state)
         try:
             self._rows.show(job_id, job=job, tasks=tasks, progress=progress, ephemeral=ephemeral)
         except SennitError as error:  # the job continues; `get` reads from memory

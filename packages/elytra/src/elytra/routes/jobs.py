@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from elytra.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
+_WAIT_SECONDS_MAX = 30.0  # below the idle timeout of common proxies
 
 
 class SubmitJob(Document):
@@ -71,9 +72,16 @@ class JobHandlers:
         requester = requester_of(request)
         return [job.to_json() for job in self._jobs.list() if self._jobs.may_read(job, requester)]
 
-    async def get(self, request: Request, job_id: str) -> dict[str, Any]:
-        """Return a job's state and progress."""
+    async def get(
+        self,
+        request: Request,
+        job_id: str,
+        wait: Annotated[float, Query(ge=0, le=_WAIT_SECONDS_MAX)] = 0,
+    ) -> dict[str, Any]:
+        """Return a job's state and progress: at once, or when it has ended or `wait` seconds passed."""
         self._check_readable(request, job_id)
+        if wait:
+            await self._jobs.wait(job_id, wait)
         return self._jobs.get(job_id).to_json()
 
     async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Emit = Callable[[Any], object]
 
 PIECE_BYTES = 128 << 10
 """Each piece wakes its reader; a larger piece would not stay in the CPU cache."""
+_FIRST_BYTES = 8 << 10
 
 
 class BufferedEmitter:
@@ -28,7 +29,8 @@ class BufferedEmitter:
         self.bytes = 0
         """Bytes written so far."""
         self._emit = emit
-        self._gathered = memoryview(bytearray(PIECE_BYTES))
+        # Most results are short, and zeroing the whole piece costs more than growing it once.
+        self._gathered = memoryview(bytearray(_FIRST_BYTES))
         self._count = 0
 
     def put(self, data: Buffer) -> int:
@@ -42,6 +44,10 @@ class BufferedEmitter:
             self._emit(view)
         else:
             end = self._count + size
+            if end > len(self._gathered):
+                whole = memoryview(bytearray(PIECE_BYTES))
+                whole[: self._count] = self._gathered[: self._count]
+                self._gathered = whole
             self._gathered[self._count : end] = view
             self._count = end
         return size

@@ -113,19 +113,20 @@ def instance_key(
     wanted = {name.casefold() for name in names}
     # Sorted, so that the order in which a query names its datasets does not matter. The schema is
     # part of the key because a dataset without shards has nothing else to distinguish it.
-    views = sorted(
+    by_name = sorted(tables, key=lambda table: (table.name, table.id))
+    views = tuple(
         (
             table.name,
             table.id,
             table.id in wanted,
             table.snapshot or "",
-            table.schema.fingerprint(),
+            table.schema.fields,
             table.paths or (),
             "" if table.link is None else repr(table.link),
         )
-        for table in tables
+        for table in by_name
     )
-    return (rights, threads, tuple(views))
+    return (rights, threads, views)
 
 
 def _rounded(limits: SqlLimits) -> SqlLimits:
