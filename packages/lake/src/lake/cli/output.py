@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lake.text_tables import cell, table_lines
 from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes
 
@@ -15,12 +16,10 @@ if TYPE_CHECKING:
     from lake.running import RunningStatement
     from lake.scrub import ScrubReport
 
-__all__ = ["SHOWN_ROWS", "cell", "print_report", "print_result", "print_rows", "print_table"]
+__all__ = ["SHOWN_ROWS", "print_report", "print_result", "print_rows", "print_table"]
 
 SHOWN_ROWS = 1000
 """Rows of a result that are printed as a table."""
-
-_CELL_CHARACTERS = 60
 
 
 def print_result(options: argparse.Namespace, execution: RunningStatement) -> None:
@@ -65,19 +64,5 @@ def print_rows(
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text in columns, with control characters escaped."""
-    lines = [[escape_controls(text) for text in row] for row in (head, *rows)]
-    columns: Iterator[tuple[str, ...]] = zip(*lines, strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    for row in lines:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
-
-
-def cell(value: Any) -> str:
-    """Return a value as short text for a table."""
-    if value is None:
-        return "NULL"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = escape_controls(text)
-    return text if len(text) <= _CELL_CHARACTERS else f"{text[: _CELL_CHARACTERS - 1]}…"
+    for line in table_lines(head, rows):
+        print(line)

@@ -7,8 +7,9 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from lake.cli.output import SHOWN_ROWS, cell, print_result, print_rows
+from lake.cli.output import SHOWN_ROWS, print_result, print_rows
 from lake.cli.verb import argument, open_lake, verb
+from lake.text_tables import cell
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 
