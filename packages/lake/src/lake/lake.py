@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -90,6 +91,7 @@ class Lake:
         clock: Clock = SYSTEM,
         **storage: Any,
     ) -> None:
+        self._pid = os.getpid()
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
@@ -528,7 +530,8 @@ class Lake:
 
     def close(self) -> None:
         """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
-        self._owned.close()
+        if os.getpid() == self._pid:  # in a forked process, what it owns is the parent's
+            self._owned.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ import sys
 
 from lake.cli.output import SHOWN_ROWS, print_result, print_rows
 from lake.cli.verb import argument, open_lake, verb
+from lake.sql.types import quoted
+from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 
 __all__ = ["VERBS"]
@@ -73,6 +75,54 @@ def sql(options: argparse.Namespace) -> None:
 
 
 @verb(
+    "show",
+    "print the first rows of a dataset",
+    argument("name", help="a dataset"),
+    argument("-n", "--rows", type=int, default=10, metavar="N", help="how many, 10 by default"),
+    argument("--csv", action="store_true", help="print them as CSV"),
+)
+def show(options: argparse.Namespace) -> None:
+    if options.rows < 0:
+        raise UsageError("--rows is below 0")
+    form = "csv" if options.csv else "json"
+    with open_lake(options) as lake:
+        info = lake.catalog.get(options.name)
+        query = f"SELECT * FROM {quoted(info.name)} LIMIT {options.rows}"
+        with lake.run(query, format=form, read_only=True) as execution:
+            print_result(options, execution)
+    if not options.csv and not options.json and info.rows > options.rows:
+        print(f"{options.rows:,} of {info.rows:,} rows", file=sys.stderr)
+
+
+@verb(
+    "delete",
+    "delete the rows of a dataset that meet a condition",
+    argument("name", help="a dataset"),
+    argument("where", metavar="WHERE", help='a condition in SQL, such as "km > 1000"'),
+    argument("--dry-run", action="store_true", help="only count them"),
+)
+def delete(options: argparse.Namespace) -> None:
+    if not options.where.strip():
+        raise UsageError("the condition is empty", hint='"true" deletes every row')
+    with open_lake(options) as lake:
+        table = quoted(lake.catalog.get(options.name).name)
+        # On a line of its own, so that a comment at its end hides nothing.
+        where = f"WHERE (\n{options.where}\n)"
+        if options.dry_run:
+            rows = lake.sql(f"SELECT count(*) FROM {table} {where}").value
+        else:
+            rows = lake.sql(f"DELETE FROM {table} {where}").value
+        left = lake.catalog.get(options.name).rows
+    if options.json:
+        print(
+            json.dumps({"deleted": 0 if options.dry_run else rows, "matching": rows, "rows": left})
+        )
+    else:
+        verb = "would be deleted from" if options.dry_run else "deleted from"
+        print(f"{rows:,} rows {verb} {options.name}: {left:,} rows in all")
+
+
+@verb(
     "rename",
     "give a dataset another name",
     argument("name", help="a dataset"),
@@ -92,4 +142,4 @@ def rm(options: argparse.Namespace) -> None:
             print(json.dumps(info.to_json()) if options.json else f"deleted {info.name}")
 
 
-VERBS = (init, ls, sql, rename, rm)
+VERBS = (init, ls, show, sql, delete, rename, rm)

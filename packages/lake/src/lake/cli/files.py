@@ -6,12 +6,14 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lake.cli.verb import argument, open_lake, verb
 from lake.export import FORMATS, export_format, export_query, write_file
 from lake.type_options import parse_types
 from sennit_core.errors import NotFound
+from sennit_core.records import DatasetInfo
 from sennit_core.units import format_bytes
 
 __all__ = ["VERBS"]
@@ -46,18 +48,49 @@ def put(options: argparse.Namespace) -> None:
     wanted |= {"sheet": options.sheet, "columns": parse_types(options.type) or None}
     wanted |= {"on_bad_row": "skip" if options.skip_bad_rows else None}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    missing = next((file for file in options.files if not file.is_file()), None)
-    if missing is not None:
-        raise NotFound("file", str(missing))
+    _check_files(options.files)
     from lake.ingestor import dataset_name
 
     with open_lake(options, create=True) as lake:
         for file in options.files:
             info = lake.append(options.name or dataset_name(file.name, {}), file, **chosen)
-            if options.json:
-                print(json.dumps(info.to_json()))
-            else:
-                print(f"{file} -> {info.name}: {info.rows:,} rows in all")
+            _print_added(options, file, info)
+
+
+@verb(
+    "append",
+    "add files to a dataset that exists",
+    argument("name", help="a dataset"),
+    argument("files", nargs="+", type=Path, metavar="FILE"),
+    argument("--strict", action="store_true", help="fail instead of widening a column type"),
+)
+def append(options: argparse.Namespace) -> None:
+    chosen = {"strict": True} if options.strict else {}
+    with open_lake(options) as lake:
+        _check_files(options.files)
+        lake.catalog.get(options.name)  # a misspelt name is to create nothing
+        for file in options.files:
+            _print_added(options, file, lake.append(options.name, file, **chosen))
+
+
+@verb(
+    "upsert",
+    "merge files into a dataset: replace rows with equal keys, add the others",
+    argument("name", help="a dataset"),
+    argument("files", nargs="+", type=Path, metavar="FILE"),
+    argument(
+        "--key",
+        action="append",
+        required=True,
+        metavar="COLUMN",
+        help="a column of the key; may be repeated",
+    ),
+)
+def upsert(options: argparse.Namespace) -> None:
+    with open_lake(options) as lake:
+        _check_files(options.files)
+        for file in options.files:
+            _print_added(options, file, lake.upsert(options.name, file, key=options.key))
 
 
 @verb(
@@ -109,4 +142,18 @@ def iceberg(options: argparse.Namespace) -> None:
     print(json.dumps({"metadata": str(path)}) if options.json else path)
 
 
-VERBS = (put, rejects, export, iceberg)
+def _check_files(files: Sequence[Path]) -> None:
+    """Refuse missing files before the first is added."""
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise NotFound("file", str(missing))
+
+
+def _print_added(options: argparse.Namespace, file: Path, info: DatasetInfo) -> None:
+    if options.json:
+        print(json.dumps(info.to_json()))
+    else:
+        print(f"{file} -> {info.name}: {info.rows:,} rows in all")
+
+
+VERBS = (put, append, upsert, rejects, export, iceberg)
