@@ -102,13 +102,13 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     """The argparse parser of a package's command."""
     import elkyn.cli.program
     import emsqrt.cli.arguments
-    import lake.cli
+    import lake.cli.program
     import strand.cli
 
     makers: dict[str, Callable[[], argparse.ArgumentParser]] = {
         "elkyn": elkyn.cli.program._parser,
         "emsqrt": emsqrt.cli.arguments.parser,
-        "lake": lake.cli._parser,
+        "lake": lake.cli.program.parser,
         "strand": strand.cli._parser,
     }
     return makers[program]()

@@ -143,8 +143,9 @@ def test_every_verb_is_documented() -> None:
     assert verbs is not None
     names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
     assert sorted(names) == [
-        *("compact", "diff", "expire", "export", "iceberg", "init", "ls", "put", "rejects"),
-        *("rekey", "rename", "rm", "rollback", "scrub", "snapshots", "sql", "tag", "verify"),
+        *("append", "compact", "delete", "diff", "doctor", "expire", "export", "gc", "iceberg"),
+        *("init", "ls", "put", "rejects", "rekey", "rename", "rm", "rollback", "scrub", "show"),
+        *("snapshots", "sql", "stats", "tag", "upsert", "verify"),
     ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:

@@ -36,6 +36,7 @@ if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
         verbs = {
+            "upsert": lambda what: lake.upsert("t", what, key=["a"]),
             "retire": lambda what: retire(lake, what),
             "link": lambda what: lake.linker.link(LinkRequest(what)),
         }
@@ -157,6 +158,27 @@ def test_a_sweep_of_retired_objects_killed_before_its_rows_are_removed_is_repeat
     with opened(folder, pool) as lake, lake.tree:
         assert list(lake.objects) == []
         assert lake.retention.retired == 0
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("write")])
+def test_an_upsert_killed_anywhere_is_done_or_not_and_may_be_repeated(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder, file = tmp_path / "data", tmp_path / "new.csv"
+    file.write_text("a,b\n1,B\n3,C\n")
+    with opened(folder, pool) as lake, lake.tree:
+        lake.sql("CREATE TABLE t AS FROM (VALUES (1::BIGINT, 'a'), (2, 'b')) r(a, b)")
+
+    die(folder, point, "upsert", str(file))
+
+    with opened(folder, pool) as lake, lake.tree:
+        done = [(1, "B"), (2, "b"), (3, "C")]
+        before = lake.sql("FROM t").rows
+        assert before == (done if point == "write-committed" else [(1, "a"), (2, "b")])
+        check_nothing_is_left_over(lake)
+        lake.upsert("t", file, key=["a"])
+        assert lake.sql("FROM t").rows == done
+        check_nothing_is_left_over(lake)
 
 
 def test_every_point_is_tried() -> None:

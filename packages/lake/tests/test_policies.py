@@ -26,7 +26,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.access import Access, ColumnRule, PolicyRule, policy_key
-from lake.queries import Result
+from lake.results import Result
 from lake.sql.policies import TablePolicy, restricted_rows
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, SqlError, UsageError
 from sennit_core.schema import Schema

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lake.lake import Lake, open  # noqa: A004 - it reads as `lake.open`
     from lake.limits import QueryLimits
     from lake.objects import ObjectStore
-    from lake.queries import QueryExecution, Result
+    from lake.queries import QueryExecution
+    from lake.results import Result
     from lake.uploads.parts import PartStore
     from lake.uploads.upload import SealedUpload, UploadInfo
     from lake.writes import WriteExecution
@@ -33,7 +34,7 @@ _HOMES = {
     "ObjectStore": "objects",
     "PartStore": "uploads.parts",
     "QueryExecution": "queries",
-    "Result": "queries",
+    "Result": "results",
     "SealedUpload": "uploads.upload",
     "UploadIncomplete": "errors",
     "UploadInfo": "uploads.upload",

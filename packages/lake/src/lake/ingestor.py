@@ -204,31 +204,57 @@ class Ingestor:
         cancelled: Callable[[], bool] | None,
     ) -> DatasetInfo:
         try:
-            worker_request = {
-                "paths": [str(path) for path in request.paths],
-                "name": request.name,
-                "folder": str(folder),
-                "options": request.options,
-                **self._columns_of(target if request.mode == "append" else None),
-                "bytesMax": self._upload_bytes_max,
-                "space": self._space.limit().to_json(),
-                "seal": None if seal is None else seal.to_json(),
-                "hashSource": request.file is not None and seal is None,
-            }
-            _check_file(request)
-            # Not restartable: an attempt may run for minutes and writes files from the start.
-            with self._pool.submit(
-                ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
-            ) as execution:
-                answer = _wait(execution, cancelled)
-            _check(cancelled)
-            _check_file(request)  # it was read in between, and had one state
+            answer = self.encode(request, target, folder, seal, on_progress, cancelled)
             reached("ingest-encoded")
             return self._adopt_and_commit(request, answer, seal, cancelled)
         except BadInput as error:
             if seal is None:
                 raise
             raise _without_values(error) from None
+
+    def encode(
+        self,
+        request: IngestRequest,
+        target: DatasetInfo | None,
+        folder: Path,
+        seal: Seal | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> dict[str, Any]:
+        """Write the file's rows as shards into a folder; return the response of `lake.ingest.worker`.
+
+        Args:
+            request: The file.
+            target: The dataset whose columns they get, if the mode is `append`.
+            folder: Where to write.
+            seal: What encrypts them; None for no encryption.
+            on_progress: As of `ingest`.
+            cancelled: As of `ingest`.
+
+        Raises:
+            BadInput: The file cannot be read.
+            Cancelled: `cancelled` returned True.
+        """
+        worker_request = {
+            "paths": [str(path) for path in request.paths],
+            "name": request.name,
+            "folder": str(folder),
+            "options": request.options,
+            **self._columns_of(target if request.mode == "append" else None),
+            "bytesMax": self._upload_bytes_max,
+            "space": self._space.limit().to_json(),
+            "seal": None if seal is None else seal.to_json(),
+            "hashSource": request.file is not None and seal is None,
+        }
+        _check_file(request)
+        # Not restartable: an attempt may run for minutes and writes files from the start.
+        with self._pool.submit(
+            ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
+        ) as execution:
+            answer = _wait(execution, cancelled)
+        _check(cancelled)
+        _check_file(request)  # it was read in between, and had one state
+        return answer
 
     def _seal(
         self, request: IngestRequest, target: DatasetInfo | None, stack: ExitStack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,14 +13,14 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.durable import NewFile
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
+from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
 from lake.policies import Policies
-from lake.queries import Result
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
+from lake.results import Result
 from lake.running import RunningStatement, RunningStatements
 from lake.scrub import ScrubReport
 from lake.statement_tables import StatementTables
@@ -27,6 +28,7 @@ from lake.statements import StatementRequest, Statements
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
+from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
@@ -39,7 +41,6 @@ from sennit_core.errors import (
 )
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
-from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Lake:
         clock: Clock = SYSTEM,
         **storage: Any,
     ) -> None:
+        self._pid = os.getpid()
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
@@ -128,6 +130,9 @@ class Lake:
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
                 self.space,
             )  # fmt: skip
+            self._upserts = Upserts(
+                self.catalog, self._ingestor, self._writer, self._statements.upsert, clock
+            )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -216,20 +221,35 @@ class Lake:
 
         Args:
             table: The dataset's name.
-            data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
+            data: Path of a CSV, Parquet, Arrow or JSON lines file, a `pyarrow.Table`, or a data
+                frame of pandas or polars.
             options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`);
                 `encrypt=True` encrypts a new dataset.
         """
-        wire = {camel_case(key): value for key, value in options.items()} | {"name": table}
         mode = "append" if self.catalog.find(table) is not None else "create"
-        if isinstance(data, str | Path):
-            path = Path(data)
-            if not path.is_file():
-                raise NotFound(kind="file", name=str(data), suggestion=None)
-            return self.ingest_file(path, path.name, mode, wire)
-        with self.storage.new_file(table, encrypt=bool(wire.get("encrypt"))) as file:
-            _write_arrow(data, file)
-            return self.ingest_file(file.path, f"{table}.arrow", mode, wire)
+        with open_input(self.storage, table, data, options) as (path, name, wire):
+            return self.ingest_file(path, name, mode, wire)
+
+    def upsert(
+        self, table: str, data: str | Path | pa.Table, *, key: Sequence[str], **options: Any
+    ) -> DatasetInfo:
+        """Merge a file or Arrow data into a dataset: replace the rows with equal keys, add the rest.
+
+        Only shards with a replaced row are written anew; the rows keep their places.
+
+        Args:
+            table: The dataset's name; it must exist.
+            data: As of `append`.
+            key: The columns that identify a row. Each key is there once in the data, without NULL.
+            options: As of `append`.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UnknownColumn: The dataset has no such column.
+            BadInput: A key is missing, or there twice.
+        """
+        with open_input(self.storage, table, data, options) as (path, name, wire):
+            return self._upserts.upsert(table, path, key, wire, name=name, user="")
 
     def ingest_file(
         self,
@@ -287,15 +307,8 @@ class Lake:
             params: As for `query`.
             engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
         """
-        import pyarrow as pa
-
-        from sennit_core.arrow_ipc import open_arrow
-
         with self.run(query, params=params, engine=engine) as execution:
-            stream = b"".join(bytes(payload) for payload in execution.payloads())
-            manifest = execution.result()
-        with pa.BufferReader(stream) as source, open_arrow(source, "the result") as reader:
-            return Result(reader.read_all(), manifest)
+            return Result.of(execution)
 
     def rollback(self, dataset: str, version: int, *, user: str = "") -> DatasetInfo:
         """Give a dataset the columns and rows of an earlier version, as a new snapshot.
@@ -517,7 +530,8 @@ class Lake:
 
     def close(self) -> None:
         """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
-        self._owned.close()
+        if os.getpid() == self._pid:  # in a forked process, what it owns is the parent's
+            self._owned.close()
 
     def __enter__(self) -> Self:
         return self
@@ -578,15 +592,3 @@ def _open_pool(folder: Path, memory_bytes: int | str) -> ExecutorPool:
     from emsqrt.executor import ExecutorPool
 
     return ExecutorPool(1, memory_bytes=parse_bytes(memory_bytes), spill_dir=folder / "spill")
-
-
-def _write_arrow(data: pa.Table, file: NewFile) -> None:
-    import pyarrow as pa
-
-    if not isinstance(data, pa.Table):
-        raise UsageError(f"append needs a path or a pyarrow.Table, not {type(data).__name__}")
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, data.schema) as writer:
-        for batch in data.to_batches(max_chunksize=65_536):
-            writer.write_batch(batch)
-    file.write(sink.getvalue())

@@ -1,4 +1,4 @@
-"""A running query, which leases the shards that it reads, and its result."""
+"""A running query, which leases the shards that it reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from sennit_core.errors import (
     Unsupported,
     UsageError,
 )
-from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
-    import pandas
-    import polars
     import pyarrow as pa
 
     from emsqrt.executor import Execution
@@ -28,7 +25,7 @@ T = TypeVar("T")
 
 StartStep: TypeAlias = "Callable[[str, dict[str, Any]], Execution]"
 
-__all__ = ["QueryExecution", "Result", "ResultKeeper", "check_parameters"]
+__all__ = ["QueryExecution", "ResultKeeper", "check_parameters"]
 
 
 class ResultKeeper(NamedTuple):
@@ -239,59 +236,6 @@ def _with_advice(error: SennitError) -> SennitError:
         what=error.what.replace("lake.sql", "the query"),
         hint="start the node with more --memory, or query fewer or shorter rows",
     )
-
-
-class Result:
-    """A query's whole result, in memory.
-
-    Args:
-        table: The rows.
-        manifest: The execution's report: rows, bytes, columns, snapshots read.
-    """
-
-    def __init__(self, table: pa.Table, manifest: dict[str, Any]) -> None:
-        self._table = table
-        self.manifest = manifest
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the columns."""
-        return list(self._table.column_names)
-
-    @property
-    def rows(self) -> list[tuple[Any, ...]]:
-        """The rows as tuples of Python values."""
-        columns = [column.to_pylist() for column in self._table.columns]
-        return list(zip(*columns, strict=True))
-
-    @property
-    def value(self) -> Any:
-        """The only value of a result of one row and one column."""
-        if (self._table.num_rows, self._table.num_columns) != (1, 1):
-            shape = f"{self._table.num_rows} rows and {self._table.num_columns} columns"
-            raise ValueError(f"the result has {shape}, not one value")
-        return self._table.column(0)[0].as_py()
-
-    def to_arrow(self) -> pa.Table:
-        """Return the rows as a `pyarrow.Table`."""
-        return self._table
-
-    def df(self) -> pandas.DataFrame:
-        """Return the rows as a `pandas.DataFrame`; needs pandas."""
-        import_optional("pandas", ".df()")
-        frame: pandas.DataFrame = self._table.to_pandas()
-        return frame
-
-    def pl(self) -> polars.DataFrame:
-        """Return the rows as a `polars.DataFrame`; needs polars."""
-        frame: polars.DataFrame = import_optional("polars", ".pl()").from_arrow(self._table)
-        return frame
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def __repr__(self) -> str:
-        return f"Result({len(self)} rows: {', '.join(self.columns)})"
 
 
 def check_parameters(value: Any, place: str = "params") -> None:

@@ -209,6 +209,20 @@ class Retention:
             self._catalog.count_references()
             return self._forget({*self._objects, *self._objects.quarantined()})
 
+    def unused(self) -> list[str]:
+        """Return the ids of the objects that `sweep` would delete now."""
+        with self._lock:
+            self._catalog.count_references()
+            if not self._catalog.references_known or self._retained.problem is not None:
+                return []
+            return sorted(
+                name
+                for name in {*self._objects, *self._objects.quarantined()}
+                if not self._catalog.references(name)
+                and not self._retained.keeps(name)
+                and self._leases[name] <= 0
+            )
+
     def retry_withheld(self) -> list[str]:
         """Delete withheld objects if all manifests can be read now; return the ids."""
         with self._lock:

@@ -25,6 +25,7 @@ from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
 from lake.statement_tables import StatementTables, dataset_of, snapshots_of
+from lake.upserts import UPSERT_ATTEMPTS, UpsertSource
 from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
@@ -37,6 +38,7 @@ __all__ = ["StatementRequest", "Statements"]
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
 _COMPACT_ENTRY = "lake.compact"
+_UPSERT_ENTRY = "lake.upsert"
 _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
@@ -329,6 +331,38 @@ class Statements:
             return self._submit(_COMPACT_ENTRY, members, held, user, None)
 
         return WriteExecution(start, self._writer, "compact", user, lambda error: error)
+
+    def upsert(self, source: UpsertSource, user: str) -> RunningStatement:
+        """Start to merge encoded rows into their dataset, by key.
+
+        Args:
+            source: The rows.
+            user: The author of the snapshot.
+        """
+
+        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            head = self._catalog.manifest(source.dataset).snapshot
+            source.check(head)
+            table, held = self._tables.hold_snapshot(head)
+            table["shardRows"] = [shard.rows for shard in head.shards]
+            members = {"tables": [table], "folder": str(folder), **source.members}
+            return self._submit(_UPSERT_ENTRY, members, held, user, None)
+
+        return self._running.start(
+            source.text,
+            Requester(user),
+            "duckdb",
+            lambda _: WriteExecution(
+                start,
+                self._writer,
+                source.text,
+                user,
+                lambda error: self._complete(
+                    error, {self._catalog.name(source.dataset): source.dataset}, Requester(user)
+                ),
+                UPSERT_ATTEMPTS,
+            ),
+        )
 
     def _submit(
         self,

@@ -7,6 +7,7 @@ and otherwise the statement runs again.
     change            fails if, since the statement read the dataset,
     INSERT            its columns have changed
     UPDATE, DELETE    its columns, or a shard with a changed row, have been replaced or deleted
+    upsert            anything has changed
     CREATE TABLE      the name has been given to another dataset, or the one to replace has changed
     ALTER TABLE       the column has changed; SET NOT NULL if anything has
     DROP TABLE        never
@@ -234,6 +235,9 @@ class Writer:
         columns = column_ids(self._catalog.manifest(found.id).snapshot)
         if (found.schema, columns) != (schema, tuple(answer["columns"])):
             raise _moved_on(found)
+        # A row that came meanwhile may have a key that the statement has found to be missing.
+        if answer.get("serial") and found.head != answer["base"]:
+            raise _moved_on(found)
         return found
 
     def _applied(
@@ -313,6 +317,7 @@ class WriteExecution:
         sql: The statement.
         author: The user.
         complete: Called with an error before it is raised; returns the error to raise.
+        attempts: How often to run it if other changes come first.
     """
 
     engine = "duckdb"
@@ -324,7 +329,9 @@ class WriteExecution:
         sql: str,
         author: str,
         complete: Callable[[SennitError], SennitError],
+        attempts: int = _ATTEMPTS,
     ) -> None:
+        self._attempts = attempts
         self._start = start
         self._writer = writer
         self._sql = sql
@@ -378,7 +385,7 @@ class WriteExecution:
             Conflict: Others changed the same rows again and again.
         """
         del timeout
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, self._attempts + 1):
             if self._answer is not None:
                 break
             answer = self._run()
@@ -389,7 +396,7 @@ class WriteExecution:
                 reached("write-committed")
                 self._answer = answer
             except Conflict:
-                if attempt == _ATTEMPTS:
+                if attempt == self._attempts:
                     raise
                 self._end()
                 self._begin()

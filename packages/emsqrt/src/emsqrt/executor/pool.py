@@ -35,6 +35,7 @@ from sennit_core.errors import (
     NotFound,
     SennitError,
     Unavailable,
+    Unsupported,
     UsageError,
     WorkerLost,
     nearest,
@@ -159,6 +160,9 @@ class ExecutorPool:
         self._short_seconds = short_seconds
         self._clock = clock
         self._allow_module_entries = allow_module_entries
+        # Its threads do not exist in a process that is forked from this one, where a run would wait
+        # for ever.
+        self._pid = os.getpid()
         self._lock = threading.Condition()
         # All of these are read and changed under the lock alone.
         self._scheduler = Scheduler(
@@ -205,7 +209,13 @@ class ExecutorPool:
             NotFound: there is no such entry.
             Busy: too many requests wait.
             Closed: the pool is closed.
+            Unsupported: this process was forked from the pool's.
         """
+        if os.getpid() != self._pid:
+            raise Unsupported(
+                "an executor pool in a forked process",
+                hint="open it after the fork, or start processes with multiprocessing's 'spawn'",
+            )
         path = self._resolve(entry)
         if deadline_seconds is not None:  # locks refuse to wait for longer than three centuries
             deadline_seconds = min(deadline_seconds, threading.TIMEOUT_MAX / 2)

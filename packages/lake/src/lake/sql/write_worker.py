@@ -65,7 +65,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["rewritten", "run"]
+__all__ = ["check_columns", "reports_of", "rewritten", "run"]
 
 # Columns that `read_parquet` adds to those of the files, unless a file has them itself.
 _NUMBERS = ("file_index", "file_row_number")
@@ -121,7 +121,7 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     return {
         "action": "append" if shards else "none",
         **_of(target),
-        "shards": _reports(shards),
+        "shards": reports_of(shards),
         "count": _rows(shards),
         "inputs": _inputs(read),
     }
@@ -181,7 +181,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         "dataset": None if existing is None else existing.id,
         "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
-        "shards": _reports(shards),
+        "shards": reports_of(shards),
         "count": _rows(shards),
         "inputs": _inputs(read),
     }
@@ -194,7 +194,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
         return rewritten(target, every, target.rows, [])
-    _check_columns(target)
+    check_columns(target)
     query = _hits(write, (), target)
     with statement.session(query) as (connection, read):
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
@@ -216,7 +216,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
 
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    _check_columns(target)
+    check_columns(target)
     _check_names([column for column, _ in write.assignments], target.schema)
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
@@ -265,7 +265,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     for rows that nothing matches.
     """
     target = statement.target(write.table)
-    _check_columns(target)
+    check_columns(target)
     query = _matches(write, _rows_of(target))
     with statement.session(query) as (connection, read):
         distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
@@ -287,7 +287,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
         shards = statement.write(merged, target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
     answer = rewritten(target, changed, count, read)
-    return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
+    return answer if changed else {**answer, "action": "append", "shards": reports_of(shards)}
 
 
 def _matches(write: Merge, target: str | Numbered) -> QueryText:
@@ -347,7 +347,12 @@ def _before(prelude: Clause) -> tuple[str | Clause, ...]:
     return (prelude, " ") if prelude.text else ()
 
 
-def _check_columns(target: Table) -> None:
+def check_columns(target: Table) -> None:
+    """Refuse to change rows of a dataset whose columns hide the numbers of shards and rows.
+
+    Raises:
+        Unsupported: It has such a column.
+    """
     for name in target.schema.names:
         if name.casefold() in _NUMBERS:
             raise Unsupported(
@@ -397,7 +402,7 @@ def rewritten(
     """
     objects = target.objects
     changes = [
-        {"index": index, "object": objects[index], "shards": _reports(shards)}
+        {"index": index, "object": objects[index], "shards": reports_of(shards)}
         for index, shards in changed
     ]
     return {
@@ -423,7 +428,8 @@ def _inputs(tables: Iterable[Table]) -> list[str]:
     return [table.snapshot for table in tables if table.snapshot is not None]
 
 
-def _reports(shards: Iterable[Shard]) -> list[dict[str, Any]]:
+def reports_of(shards: Iterable[Shard]) -> list[dict[str, Any]]:
+    """Return shards in the form of responses."""
     return [shard.to_json() for shard in shards]
 
 
