@@ -12,20 +12,20 @@ and both against each other. Damage to one dataset is an error of that dataset o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lake.catalog_history import check_tag, expired, kept_versions, moment
+from lake.catalog_history import check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
 from lake.objects import ObjectStore
-from lake.references import Needs, References
-from lake.snapshots import Manifest, StoredManifest
+from lake.references import Needs, References, objects_of
+from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError, nearest
 from sennit_core.records import DatasetInfo, SnapshotInfo
@@ -162,13 +162,18 @@ class Catalog:
             )
 
     def commit(
-        self, dataset: DatasetInfo, manifest: Manifest, *, expected_head: str | None
+        self,
+        dataset: DatasetInfo,
+        manifest: AnyManifest,
+        *,
+        expected_head: str | None,
     ) -> DatasetInfo:
         """Make a snapshot the dataset's head; create the dataset if it has no head.
 
         Args:
             dataset: Id, name, owner and settings; head and sizes are set from the manifest.
-            manifest: The new snapshot, whose shards are already stored.
+            manifest: The new snapshot, whose shards are already stored; a `StoredManifest` if it
+                only adds shards, which then costs what it adds.
             expected_head: The head that the snapshot was derived from.
 
         Raises:
@@ -191,24 +196,21 @@ class Catalog:
             # dataset's name, which is then known even if the row is damaged.
             manifest = replace(self._numbered(manifest, known), name=dataset.name)
             name = self._manifests.write(manifest, self._parent(manifest, known))
-            committed = DatasetInfo(
-                id=dataset.id,
-                name=dataset.name,
-                owner=dataset.owner,
+            committed = replace(
+                dataset,
                 schema=snapshot.schema,
                 head=snapshot.id,
                 rows=manifest.rows,
                 bytes=manifest.bytes,
-                shards=len(snapshot.shards),
+                shards=manifest.shards,
                 created_at=dataset.created_at if known is not None else self._clock.now(),
-                visibility=dataset.visibility,
-                replication=dataset.replication,
-                encrypted=dataset.encrypted,
+                damaged=None,
             )
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.
             if self._references is not None:
-                self._references.add(self._manifests.needs(name))
+                written = self._manifests.stored(name)
+                self._references.add(self._manifests.needs(name, written, self._references))
             # One atomic write: the head and its manifest's row appear together or not at all.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
@@ -235,7 +237,7 @@ class Catalog:
             self._rows.write(self._rows.datasets.change(dataset_id, renamed))
             return renamed
 
-    def _numbered(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest:
+    def _numbered(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> AnyManifest:
         """Return the manifest with its version, and a time that is not before its parent's.
 
         The clock may have been set back; times that only grow are in the order of the versions.
@@ -251,9 +253,11 @@ class Catalog:
         snapshot = replace(manifest.snapshot, version=version)
         return replace(manifest, snapshot=snapshot, created_at=created_at)
 
-    def _parent(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest | None:
+    def _parent(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> Manifest | None:
         """Return the head, whose lists of shards a new snapshot may share."""
-        if dataset is None or dataset.head is None or not manifest.snapshot.shards:
+        if dataset is None or dataset.head is None or isinstance(manifest, StoredManifest):
+            return None  # a stored one names the lists itself
+        if not manifest.snapshot.shards:
             return None
         row = self._snapshots.row(dataset.id, dataset.name, dataset.head)
         return None if row is None else self._snapshots.whole(dataset, dataset.head, row)
@@ -285,21 +289,7 @@ class Catalog:
             if version not in tags:
                 raise NotFound(f"tag of {info.name!r}", version, suggestion=nearest(version, tags))
             return self.manifest(info.id, tags[version])
-        if version is not None:
-            what = f"version {version}"
-            found = [(0.0, name) for name, row in rows.items() if row.version == version]
-        else:
-            assert time is not None, "a version or a time"
-            what = f"state at {moment(time)}"
-            found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
-        if not found:
-            raise NotFound(
-                kind=f"{what} of dataset",
-                name=info.name,
-                suggestion=None,
-                hint=kept_versions(rows.values()),
-            )
-        snapshot = max(found)[1]
+        snapshot = snapshot_at(info.name, rows, version, time)
         manifest = self._snapshots.whole(info, snapshot, rows[snapshot])
         # Rows of snapshots have no checksum.
         kept = (manifest.snapshot.version, manifest.created_at)
@@ -316,6 +306,14 @@ class Catalog:
             NotFound: There is no such dataset or snapshot.
             Corrupt: The dataset's row or the manifest is damaged.
         """
+        info, stored = self._stored(dataset, snapshot)
+        return self._snapshots.with_shards(info.name, stored)
+
+    def stored_manifest(self, dataset: str, snapshot: str | None = None) -> StoredManifest:
+        """As `manifest`, but without the shards of its lists, which are not read."""
+        return self._stored(dataset, snapshot)[1]
+
+    def _stored(self, dataset: str, snapshot: str | None) -> tuple[DatasetInfo, StoredManifest]:
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
         if wanted is None:
@@ -325,7 +323,7 @@ class Catalog:
             if wanted == info.head:
                 raise self._snapshots.noted(info.id, lost_snapshot(info.name, wanted))
             raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted, suggestion=None)
-        return self._snapshots.whole(info, wanted, row)
+        return info, self._snapshots.stored(info, wanted, row)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:
         """Return whether this snapshot was committed."""
@@ -423,8 +421,8 @@ class Catalog:
             # After the write. If it fails, the counts still hold the objects.
             for snapshot in gone:
                 references.remove((info.id, snapshot), needs[snapshot])
-            used = [each.all for snapshot in gone if (each := needs[snapshot]) is not None]
-            return sorted(rows[snapshot].version for snapshot in gone), set().union(*used)
+            used = objects_of(each for key in gone if (each := needs[key]) is not None)
+            return sorted(rows[snapshot].version for snapshot in gone), used
 
     def check_shards(self, snapshot: SnapshotInfo) -> None:
         """Refuse a snapshot with a shard that a scrub found to be damaged.
@@ -513,7 +511,7 @@ class Catalog:
         """Return the ids of all objects of a snapshot whose manifest can be read."""
         with self._lock:
             needs = self._needs(self.get(dataset).id).get(snapshot)
-            return set() if needs is None else needs.all
+            return set() if needs is None else objects_of([needs])
 
     @property
     def references_known(self) -> bool:
@@ -546,15 +544,19 @@ class Catalog:
             for snapshot, each in needs.items():
                 references.remove((dataset_id, snapshot), each)
             self._snapshots.damage.pop(dataset_id, None)
-            used = [each.all for each in needs.values() if each is not None]
-            return shown, set().union(*used)
+            return shown, objects_of(each for each in needs.values() if each is not None)
 
     def _needs(self, dataset_id: str) -> dict[str, Needs | None]:
         """Return what each snapshot of a dataset needs; None where it is unknown."""
+        return dict(self._each_needs(dataset_id))
+
+    def _each_needs(
+        self, dataset_id: str, known: Container[str] = ()
+    ) -> Iterator[tuple[str, Needs | None]]:
         info = None
         with suppress(Corrupt):
             info = self._index.get(dataset_id)
-        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info)
+        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info, known)
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
         """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""
@@ -579,7 +581,8 @@ class Catalog:
                 # There may be unknown datasets, whose objects must not be deleted.
                 found.add_unknown(("", ""))
             for dataset_id in ids:
-                for snapshot, needs in self._needs(dataset_id).items():
+                # A list that is counted already is not read again for the next snapshot.
+                for snapshot, needs in self._each_needs(dataset_id, found):
                     if needs is None:
                         found.add_unknown((dataset_id, snapshot))
                     else:

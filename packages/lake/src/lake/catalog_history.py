@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from lake.catalog_tables import SnapshotRow
-from sennit_core.errors import UsageError
+from sennit_core.errors import NotFound, UsageError
 
-__all__ = ["check_tag", "expired", "kept_versions", "moment"]
+__all__ = ["check_tag", "expired", "kept_versions", "moment", "snapshot_at"]
 
 _NAME_MAX = 128
 _TAGS_MAX = 1000
@@ -35,6 +35,27 @@ def check_tag(name: str, tags: Mapping[str, str]) -> None:
         raise UsageError(f"{name[:80]!r} is not a name for a tag")
     if name not in tags and len(tags) >= _TAGS_MAX:
         raise UsageError(f"a dataset has at most {_TAGS_MAX} tags")
+
+
+def snapshot_at(
+    dataset: str, rows: Mapping[str, SnapshotRow], version: int | None, time: float | None
+) -> str:
+    """Return the snapshot with a version, or the newest at a time.
+
+    Raises:
+        NotFound: There is none.
+    """
+    if version is not None:
+        what = f"version {version}"
+        found = [(0.0, name) for name, row in rows.items() if row.version == version]
+    else:
+        assert time is not None, "a version or a time"
+        what = f"state at {moment(time)}"
+        found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
+    if not found:
+        hint = kept_versions(rows.values())
+        raise NotFound(f"{what} of dataset", dataset, suggestion=None, hint=hint)
+    return max(found)[1]
 
 
 def kept_versions(rows: Iterable[SnapshotRow]) -> str:

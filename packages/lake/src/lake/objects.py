@@ -197,19 +197,27 @@ class ObjectStore:
             pass
         return digest
 
-    def delete(self, name: str) -> bool:
-        """Delete the object; return False if there is none. Open readers can continue to read."""
-        path = self.place(name)
-        existed = path.exists()
-        size = path.stat().st_size if existed else 0
-        # The object first: a crash in between leaves an unused list, not an unverifiable object.
-        path.unlink(missing_ok=True)
-        _chunks_path(path).unlink(missing_ok=True)
-        self.drop_quarantined(name)
-        if existed:
-            fsync_folder(path.parent)
-            self._count(-size, -1)
-        return existed
+    def delete(self, *names: str) -> int:
+        """Delete objects; return how many existed. Open readers can continue to read."""
+        folders: dict[Path, None] = {}
+        deleted = 0
+        for name in names:
+            path = self.place(name)
+            existed = path.exists()
+            size = path.stat().st_size if existed else 0
+            # The object first: a crash in between leaves an unused list, not an unverifiable object.
+            path.unlink(missing_ok=True)
+            _chunks_path(path).unlink(missing_ok=True)
+            self.drop_quarantined(name)
+            if existed:
+                folders[path.parent] = None
+                deleted += 1
+                self._count(-size, -1)
+        # Each folder once, after all: a deletion that a power cut undoes leaves an object that
+        # nothing references, which a sweep finds.
+        for folder in folders:
+            fsync_folder(folder)
+        return deleted
 
     def quarantine(self, name: str) -> bool:
         """Move a damaged object aside, so that nothing reads it; return whether that was done.

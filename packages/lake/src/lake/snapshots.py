@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from lake.objects import ObjectStore
 from sennit_core.errors import Corrupt, NotFound
@@ -20,9 +20,11 @@ from sennit_core.hashing import canonical_json
 from sennit_core.records import Record, ShardInfo, SnapshotInfo
 
 __all__ = [
+    "AnyManifest",
     "Manifest",
     "ShardList",
     "StoredManifest",
+    "ids_in_list",
     "read_list",
     "read_stored",
     "write_list",
@@ -129,6 +131,22 @@ class StoredManifest:
         """The number of shards."""
         return sum(each.shards for each in self.lists) + len(self.snapshot.shards)
 
+    def extended(
+        self,
+        snapshot: SnapshotInfo,
+        created_at: float,
+        ingest: Mapping[str, Any] | None = None,
+    ) -> StoredManifest:
+        """Return the manifest of a snapshot with these shards, and others after them.
+
+        Args:
+            snapshot: The new snapshot; its shards are the added ones.
+            created_at: As in `Manifest`.
+            ingest: As in `Manifest`.
+        """
+        whole = replace(snapshot, shards=(*self.snapshot.shards, *snapshot.shards))
+        return StoredManifest(whole, self.lists, created_at, ingest, None)
+
     def with_shards(self, listed: Iterable[ShardInfo]) -> Manifest:
         """Return the whole manifest.
 
@@ -139,6 +157,9 @@ class StoredManifest:
         if self.lists:
             snapshot = replace(snapshot, shards=(*listed, *snapshot.shards))
         return Manifest(snapshot, self.created_at, self.ingest, self.name, self.lists)
+
+
+AnyManifest: TypeAlias = Manifest | StoredManifest
 
 
 def write_stored(objects: ObjectStore, manifest: StoredManifest) -> str:
@@ -193,6 +214,27 @@ def read_list(objects: ObjectStore, name: str) -> tuple[ShardInfo, ...]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         what = f"list of shards {name}"
         raise Corrupt(what, expected="a list of shards", found=str(error)) from error
+
+
+def ids_in_list(objects: ObjectStore, stored: ShardList) -> frozenset[str]:
+    """Return the ids of the shards and sources of a list, without making records of them.
+
+    Raises:
+        Corrupt: It is missing, damaged, or not the one that the manifest describes.
+    """
+    what = f"list of shards {stored.object}"
+    document = _document(objects, stored.object, "list of shards", _LIST_VERSION)
+    try:
+        shards = document["shards"]
+        rows, size = sum(each["rows"] for each in shards), sum(each["bytes"] for each in shards)
+        found = ShardList(stored.object, len(shards), rows, size)
+        ids = [each["object"] for each in shards]
+        ids += filter(None, (each.get("sourceObject") for each in shards))
+        if found == stored and all(isinstance(each, str) for each in ids):
+            return frozenset(ids)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise Corrupt(what, expected="a list of shards", found=str(error)) from error
+    raise Corrupt(what, expected=str(stored), found=str(found))
 
 
 def _document(objects: ObjectStore, name: str, kind: str, version: int) -> dict[str, Any]:

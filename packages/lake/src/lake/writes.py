@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
-from lake.file_schemas import column_ids, overall_stats, with_new_shards
+from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
@@ -136,6 +136,8 @@ class Writer:
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
                 state = replace(state, shards=adopted)
+            elif not answer["rewritten"]:
+                return self._append(dataset, adopted, answer["inputs"], sql, author)
             else:
                 head = self._catalog.manifest(dataset.id).snapshot
                 state, new = with_new_shards(head, adopted)
@@ -231,7 +233,7 @@ class Writer:
         if found is None:
             raise NotFound(kind="dataset", name=answer["table"], suggestion=None)
         # By id as well: another column may have got the name of an earlier one.
-        columns = column_ids(self._catalog.manifest(found.id).snapshot)
+        columns = column_ids(self._catalog.stored_manifest(found.id).snapshot)
         if (found.schema, columns) != (schema, tuple(answer["columns"])):
             raise _moved_on(found)
         return found
@@ -252,8 +254,6 @@ class Writer:
             new: The shards of the response: those added, then those of each changed shard.
         """
         added = [next(new) for _ in answer["shards"]]
-        if not answer["rewritten"]:
-            return (*head.shards, *added)
         # Where each object of the head is: an object may be in a dataset several times, of which
         # the statement counted the first as the first.
         places = defaultdict(list)
@@ -273,6 +273,25 @@ class Writer:
             result[found[ordinal]] = [next(new) for _ in change["shards"]]
         return (*chain.from_iterable(result), *added)
 
+    def _append(
+        self,
+        dataset: DatasetInfo,
+        shards: tuple[ShardInfo, ...],
+        inputs: Iterable[str],
+        sql: str,
+        author: str,
+    ) -> DatasetInfo:
+        """Commit the head with more shards; costs what they cost, however many it has."""
+        head = self._catalog.stored_manifest(dataset.id)
+        state, new = with_new_shards(head.snapshot, shards)
+        state = replace(state, shards=new)
+        state = replace(state, stats=stats_with(head.snapshot, state))
+        snapshot = self._described(dataset, state, inputs, sql, author)
+        reached("write-manifest")
+        return self._catalog.commit(
+            dataset, head.extended(snapshot, self._clock.now()), expected_head=dataset.head
+        )
+
     def _commit(
         self,
         dataset: DatasetInfo,
@@ -282,19 +301,30 @@ class Writer:
         author: str,
     ) -> DatasetInfo:
         """Commit a state of the dataset as a new snapshot."""
-        snapshot = replace(
+        state = replace(state, stats=overall_stats(state))
+        snapshot = self._described(dataset, state, inputs, sql, author)
+        manifest = Manifest(snapshot, self._clock.now())
+        reached("write-manifest")
+        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+    def _described(
+        self,
+        dataset: DatasetInfo,
+        state: SnapshotInfo,
+        inputs: Iterable[str],
+        sql: str,
+        author: str,
+    ) -> SnapshotInfo:
+        """Return a state as a snapshot that says where it comes from."""
+        return replace(
             state,
             id=new_id(self._clock),
             parent=dataset.head,
-            stats=overall_stats(state),
             author=author,
             # A manifest is not encrypted, and the text of a statement has values.
             query=sql.split(maxsplit=1)[0].upper() if dataset.encrypted else sql[:_QUERY_MAX],
             inputs=tuple(inputs),
         )
-        manifest = Manifest(snapshot, self._clock.now())
-        reached("write-manifest")
-        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 
 
 def _first(dataset: DatasetInfo, schema: Schema) -> SnapshotInfo:
