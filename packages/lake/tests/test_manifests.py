@@ -208,3 +208,15 @@ def test_a_list_that_is_not_the_one_described_is_refused(objects: ObjectStore) -
     store.clear()
     with pytest.raises(Corrupt, match="list of shards"):
         store.shards_of(replace(part, rows=part.rows + 1))
+
+
+def test_names_of_objects_are_durable_before_the_row_of_their_snapshot(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(ObjectStore, "sync_names", lambda self: order.append("names"))
+    with ElkynStore(mode="memory") as tree:
+        tree.admin.observe(lambda position, paths: order.append("row"))
+        commit(Catalog(tree, objects), new_dataset(), (shard(1),))
+
+    assert order == ["names", "row"]

@@ -51,6 +51,7 @@ class Catalog:
     def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
         self._rows = CatalogTables(tree)
         self._clock = clock
+        self._objects = objects
         # Held by commits and removals, from the comparison of the head to the write, so that no two
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
@@ -211,13 +212,12 @@ class Catalog:
             if self._references is not None:
                 written = self._manifests.stored(name)
                 self._references.add(self._manifests.needs(name, written, self._references))
+            self._objects.sync_names()  # of the manifest, and of the shards
+            row = SnapshotRow(name, manifest.created_at, manifest.snapshot.version)
             # One atomic write: the head and its manifest's row appear together or not at all.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
-                self._rows.snapshots(dataset.id).change(
-                    snapshot.id,
-                    SnapshotRow(name, manifest.created_at, manifest.snapshot.version),
-                ),
+                self._rows.snapshots(dataset.id).change(snapshot.id, row),
                 *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
             self._snapshots.damage.pop(dataset.id, None)  # the row has just been written whole
