@@ -17,17 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lake.catalog_history import check_tag, expired, snapshot_at
+from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
+from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs, References, objects_of
 from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError, nearest
+from sennit_core.errors import Conflict, Corrupt, NotFound, nearest
 from sennit_core.records import DatasetInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
 
 __all__ = ["Catalog", "check_dataset_name"]
-
-_NAME_MAX = 128
 
 
 class Catalog:
@@ -46,9 +45,17 @@ class Catalog:
         tree: The `sys` namespace.
         objects: Stores the manifests.
         clock: Source of creation times.
+        key: Signs the manifests.
     """
 
-    def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        tree: ElkynStore,
+        objects: ObjectStore,
+        *,
+        clock: Clock = SYSTEM,
+        key: NodeKey | None = None,
+    ) -> None:
         self._rows = CatalogTables(tree)
         self._clock = clock
         self._objects = objects
@@ -56,7 +63,7 @@ class Catalog:
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
         # `reload` empties its cache, to find damage that came later.
-        self._manifests = Manifests(objects)
+        self._manifests = Manifests(objects, key)
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._references: References | None = None  # computed on first use
@@ -589,12 +596,3 @@ class Catalog:
                         found.add(needs)
             self._references = found
         return self._references
-
-
-def check_dataset_name(name: str) -> str:
-    """Return the name; raise UsageError if it is not a valid dataset name."""
-    if not name or not name.isprintable() or name != name.strip():
-        raise UsageError(f"{name[:80]!r} is not a dataset name")
-    if len(name) > _NAME_MAX:
-        raise UsageError(f"the dataset name has {len(name)} characters; {_NAME_MAX} are allowed")
-    return name

@@ -1,4 +1,4 @@
-"""Rules for the history of a dataset: which snapshots expire, and what they are called."""
+"""Rules for datasets and their history: names, and which snapshots expire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from lake.catalog_tables import SnapshotRow
 from sennit_core.errors import NotFound, UsageError
 
-__all__ = ["check_tag", "expired", "kept_versions", "moment", "snapshot_at"]
+__all__ = ["check_dataset_name", "check_tag", "expired", "kept_versions", "moment", "snapshot_at"]
 
 _NAME_MAX = 128
 _TAGS_MAX = 1000
@@ -71,3 +71,12 @@ def moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
     except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
         return f"{seconds:.0f} s after 1970"
+
+
+def check_dataset_name(name: str) -> str:
+    """Return the name; raise UsageError if it is not a valid dataset name."""
+    if not name or not name.isprintable() or name != name.strip():
+        raise UsageError(f"{name[:80]!r} is not a dataset name")
+    if len(name) > _NAME_MAX:
+        raise UsageError(f"the dataset name has {len(name)} characters; {_NAME_MAX} are allowed")
+    return name

@@ -34,6 +34,7 @@ from lake.keys import KeyRing
 from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
+from lake.provenance import made_by
 from lake.reject_files import RejectFiles
 from lake.retention import Retention
 from lake.sealed import Seal
@@ -362,11 +363,15 @@ class Ingestor:
                     file_schemas=base.file_schemas,
                 )
                 snapshot = replace(snapshot, stats=stats_with(head, snapshot))
-                manifest = stored.extended(snapshot, self._clock.now(), described)
+                manifest = stored.extended(
+                    snapshot, self._clock.now(), described, made_by("sennit")
+                )
             else:
                 snapshot = replace(snapshot, shards=shards)
                 snapshot = replace(snapshot, stats=overall_stats(snapshot))
-                manifest = Manifest(snapshot, self._clock.now(), described)
+                manifest = Manifest(
+                    snapshot, self._clock.now(), described, provenance=made_by("sennit")
+                )
             if answer.get("rejects"):
                 self._rejects.keep(dataset.id, snapshot.id, Path(answer["rejects"]["file"]))
             reached("ingest-manifest")

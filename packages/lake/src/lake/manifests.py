@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from threading import Lock
 
+from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs
 from lake.snapshots import (
@@ -50,10 +51,12 @@ class Manifests:
 
     Args:
         objects: The store.
+        key: Signs new manifests; None leaves them unsigned.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, key: NodeKey | None = None) -> None:
         self._objects = objects
+        self._key = key
         self._lock = Lock()
         self._stored: OrderedDict[str, StoredManifest] = OrderedDict()
         self._lists: OrderedDict[str, tuple[ShardInfo, ...]] = OrderedDict()
@@ -154,9 +157,14 @@ class Manifests:
         ]
         snapshot = replace(manifest.snapshot, shards=rest)
         stored = StoredManifest(
-            snapshot, tuple(lists), manifest.created_at, manifest.ingest, manifest.name
+            snapshot,
+            tuple(lists),
+            manifest.created_at,
+            manifest.ingest,
+            manifest.name,
+            manifest.provenance,
         )
-        name = write_stored(self._objects, stored)
+        name, stored = write_stored(self._objects, stored, self._key)
         self._keep_stored(name, stored)  # the next commit reads it
         return name
 
