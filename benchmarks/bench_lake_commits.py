@@ -7,7 +7,8 @@ pyiceberg with a SQLite catalog, where they are installed, and DuckDB's INSERT i
 seconds are of this process and of its children. The delete removes one row of a dataset with 16 shards;
 the bytes written show that it writes one of them anew. The long history is made by commits without
 files, and then opened by a new process: `open` is `lake.open`, `head` the newest manifest with all its
-shards, `versions` the list of the newest 1,000 snapshots.
+shards, `again` the same once more, `versions` the list of the newest 1,000 snapshots, `counting` what the
+first deletion of any dataset needs: a count of the references of every object.
 """
 
 from __future__ import annotations
@@ -43,16 +44,26 @@ ROWS = pa.table(
     }
 )
 OPENING = """
-import sys, time
+import os, sys, time
 import lake
-start = time.perf_counter()
+times, memory = [time.perf_counter()], []
+def note():
+    times.append(time.perf_counter())
+def resident():
+    memory.append(int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    times[-1] = time.perf_counter()
 opened = lake.open(sys.argv[1])
-middle = time.perf_counter()
+note(); resident()
 shards = len(opened.catalog.manifest("t").snapshot.shards)
-end = time.perf_counter()
+note(); resident()
+opened.catalog.manifest("t")
+note()
 versions = len(opened.catalog.snapshots("t", limit=1000))
-last = time.perf_counter()
-print(middle - start, end - middle, last - end, shards, versions)
+note()
+opened.catalog.count_references()
+note(); resident()
+steps = [after - before for before, after in zip(times, times[1:])]
+print(*steps, *memory, shards, versions)
 opened.close()
 """
 
@@ -139,19 +150,23 @@ def history(shards: int, snapshots: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with Lake(folder) as lake:
             info = DatasetInfo(id=new_id(), name="t", owner="", schema=schema)
-            found: tuple[ShardInfo, ...] = ()
-            start = time.perf_counter()
+            start, walls = time.perf_counter(), []
             for number in range(snapshots):
+                before = time.perf_counter()
                 fresh = range(number * each, (number + 1) * each)
-                found = (
-                    *found,
-                    *(ShardInfo(sha256_hex(b"%d" % n), 1000, 9000, {}, stats) for n in fresh),
+                added = tuple(
+                    ShardInfo(sha256_hex(b"%d" % n), 1000, 9000, {}, stats) for n in fresh
                 )
                 snapshot = SnapshotInfo(
-                    new_id(), info.head, info.id, schema, found, {}, "", None, ()
+                    new_id(), info.head, info.id, schema, added, {}, "", None, ()
                 )
-                manifest = Manifest(snapshot, time.time())
+                if info.head is None:
+                    manifest = Manifest(snapshot, time.time())
+                else:
+                    head = lake.catalog.stored_manifest(info.id)
+                    manifest = head.extended(snapshot, time.time())
                 info = lake.catalog.commit(info, manifest, expected_head=info.head)
+                walls.append(1000 * (time.perf_counter() - before))
             spent = time.perf_counter() - start
             stored = lake.objects.stored_bytes()
         command = [sys.executable, "-c", OPENING, folder]
@@ -159,13 +174,19 @@ def history(shards: int, snapshots: int) -> None:
             subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             for _ in range(3)
         ]
-    opened, head, versions = (min(float(run[place]) for run in runs) for place in range(3))
+    figures = "open", "head", "again", "versions", "counting"
+    least = [min(float(run[place]) for run in runs) for place in range(len(figures))]
+    tenth = len(walls) // 10
     print(
-        f"\n{runs[0][3]} shards in {snapshots} snapshots: committed in {spent:.1f} s, "
-        f"{stored / 1e6:.1f} MB of manifests\n"
-        f"open {1000 * opened:.0f} ms, head {1000 * head:.0f} ms, "
-        f"{runs[0][4]} versions {1000 * versions:.0f} ms"
+        f"\n{runs[0][-2]} shards in {snapshots} snapshots: committed in {spent:.1f} s "
+        f"(p50 {statistics.median(walls[:tenth]):.1f} ms for the first tenth, "
+        f"{statistics.median(walls[-tenth:]):.1f} ms for the last), "
+        f"{stored / 1e6:.1f} MB of manifests, {runs[0][-1]} versions listed"
     )
+    for name, value in zip(figures, least, strict=True):
+        print(f"{name:12}{1000 * value:8.0f} ms")
+    print("memory of the process after open, head, counting: "
+          + ", ".join(f"{int(each) / 2**20:.0f} MiB" for each in runs[0][5:8]))  # fmt: skip
 
 
 def main() -> None:

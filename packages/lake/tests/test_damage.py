@@ -14,6 +14,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from sennit_core.errors import Conflict, Corrupt, NotFound, SennitError, Unsupported
+from sennit_core.hashing import sha256_hex
 
 from .conftest import FLIGHTS, put
 
@@ -119,12 +120,32 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: os.truncate(path, 0),
     "missing": lambda path: path.unlink(),
     "a folder": lambda path: as_folder(path),
-    "without hashes": lambda path: path.with_name(f"{path.name}.chunks").unlink(),
-    "with other hashes": lambda path: flip(path.with_name(f"{path.name}.chunks"), 30),
-    "with hashes that are none": lambda path: path.with_name(f"{path.name}.chunks").write_bytes(
+    "with hashes of another object": lambda path: path.with_name(f"{path.name}.chunks").write_bytes(
         b'{"chunks": 3}'
     ),
 }
+LIST_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "changed": lambda path: flip(path, 30),
+    "none": lambda path: path.write_bytes(b'{"chunks": 3}'),
+}
+LARGE = "a,b\n" + "".join(f"{i},{sha256_hex(b'%d' % i)}\n" for i in range(40_000))
+"""A shard of more than one chunk, so that it has a list of their hashes."""
+
+
+@pytest.mark.parametrize("kind", LIST_DAMAGE)
+def test_a_changed_list_of_hashes_is_found(flights: Lake, kind: str) -> None:
+    put(flights, "large.csv", LARGE)
+    shard = shard_of(flights, "large")
+    chunks = shard.with_name(f"{shard.name}.chunks")
+    chunks.chmod(0o644)
+    LIST_DAMAGE[kind](chunks)
+
+    with pytest.raises(Corrupt, match='"large": the list of chunk hashes of shard 0'):
+        flights.sql("SELECT max(b) FROM large")
+
+    assert flights.sql(QUERY).rows == ANSWER
+    assert flights.verify().findings == ()  # it is written anew
 
 
 @pytest.mark.sample(3)
@@ -133,7 +154,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_a_changed_shard_is_corrupt(two: Lake, engine: str, kind: str) -> None:
     shard = shard_of(two)
     shard.chmod(0o644)
-    shard.with_name(f"{shard.name}.chunks").chmod(0o644)
     DAMAGE[kind](shard)
 
     with pytest.raises(Corrupt, match=f'"flights".*shard 0 .object {shard.name}'):
@@ -364,9 +384,7 @@ def test_a_scrub_that_finds_all_well_again_says_so(flights: Lake) -> None:
 
 def mend(shard: Path) -> None:
     """Put the shard that a scrub has moved aside back in its place, with the right bytes."""
-    for suffix in ("", ".chunks"):
-        aside = shard.parent.parent / "quarantine" / f"{shard.name}{suffix}"
-        aside.rename(shard.with_name(aside.name))
+    (shard.parent.parent / "quarantine" / shard.name).rename(shard)
     flip(shard, 40)
 
 

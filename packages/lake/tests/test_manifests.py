@@ -51,6 +51,15 @@ def commit(catalog: Catalog, info: DatasetInfo, shards: tuple[ShardInfo, ...]) -
     return catalog.commit(info, manifest_of(info, shards), expected_head=info.head)
 
 
+def extend(catalog: Catalog, info: DatasetInfo, new: tuple[ShardInfo, ...]) -> DatasetInfo:
+    """Commit the head with more shards, as an append does."""
+    if info.head is None:
+        return commit(catalog, info, new)
+    head = catalog.stored_manifest(info.id)
+    manifest = head.extended(manifest_of(info, new).snapshot, 1.0)
+    return catalog.commit(info, manifest, expected_head=info.head)
+
+
 def new_dataset() -> DatasetInfo:
     return DatasetInfo(id=new_id(), name="t", owner="", schema=SCHEMA)
 
@@ -80,6 +89,24 @@ def test_a_commit_to_a_large_dataset_writes_what_it_changes(
     assert len(set(objects) - before - added) == 2  # the manifest, and the list with the change
 
 
+def test_an_append_to_a_long_history_reads_a_bounded_number_of_shards(
+    catalog: Catalog, objects: ObjectStore
+) -> None:
+    info = commit(catalog, new_dataset(), tuple(map(shard, range(5 * LIST_MAX))))
+    catalog.count_references()
+    catalog.reload()
+    for each in catalog.stored_manifest("t").lists:
+        objects.place(each.object).unlink()  # a read would raise
+
+    for number in range(3 * UNLISTED_MAX):
+        info = extend(catalog, info, (shard(-number - 1),))
+
+    assert (info.shards, info.rows) == (5 * LIST_MAX + 192, 2 * (5 * LIST_MAX + 192))
+    assert [each.rows for each in catalog.snapshots("t", limit=2)] == [info.rows, info.rows - 2]
+    assert catalog.references(shard(-1).object)
+    assert catalog.references(shard(5).object)
+
+
 def test_many_commits_keep_manifests_small(catalog: Catalog, objects: ObjectStore) -> None:
     info = new_dataset()
     shards: tuple[ShardInfo, ...] = ()
@@ -95,7 +122,7 @@ def test_many_commits_keep_manifests_small(catalog: Catalog, objects: ObjectStor
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(("append", "delete", "replace", "repeat", "clear")),
+            st.sampled_from(("append", "extend", "delete", "replace", "repeat", "clear")),
             st.integers(0, 200),
             st.integers(0, 200),
         ),
@@ -120,7 +147,7 @@ def test_any_history_is_read_as_it_was_written(
             place, few = where % (len(shards) + 1), count % 20
             new = tuple(shard(next(fresh)) for _ in range(few))
             match action:
-                case "append":
+                case "append" | "extend":
                     shards = (*shards, *new)
                 case "delete":
                     shards = (*shards[:place], *shards[place + few :])
@@ -130,7 +157,10 @@ def test_any_history_is_read_as_it_was_written(
                     shards = (*shards, *shards[place : place + few])
                 case "clear":
                     shards = ()
-            info = commit(catalog, info, shards)
+            if action == "extend":
+                info = extend(catalog, info, new)
+            else:
+                info = commit(catalog, info, shards)
             assert info.head is not None
             history[info.head] = shards
 
@@ -178,3 +208,15 @@ def test_a_list_that_is_not_the_one_described_is_refused(objects: ObjectStore) -
     store.clear()
     with pytest.raises(Corrupt, match="list of shards"):
         store.shards_of(replace(part, rows=part.rows + 1))
+
+
+def test_names_of_objects_are_durable_before_the_row_of_their_snapshot(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(ObjectStore, "sync_names", lambda self: order.append("names"))
+    with ElkynStore(mode="memory") as tree:
+        tree.admin.observe(lambda position, paths: order.append("row"))
+        commit(Catalog(tree, objects), new_dataset(), (shard(1),))
+
+    assert order == ["names", "row"]

@@ -1,5 +1,7 @@
 """The object store: whole or absent, verified, read-only."""
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -7,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lake import objects
 from lake.objects import ObjectStore
+from lake.verification import find_damage
 from sennit_core.errors import Corrupt, NotFound, UsageError
 from sennit_core.hashing import CHUNK_BYTES, ObjectHasher, hash_file
 
@@ -81,7 +85,7 @@ def test_a_range_outside_the_damage_can_still_be_read(store: ObjectStore) -> Non
 
 
 def test_forged_chunk_hashes_are_found(store: ObjectStore) -> None:
-    digest = store.put_bytes(b"bytes")
+    digest = store.put_bytes(bytes(CHUNK_BYTES + 1))
     sidecar = store.path(digest.object).with_name(digest.object + ".chunks")
     sidecar.chmod(0o644)
     sidecar.write_text(sidecar.read_text().replace(digest.chunks[0], "0" * 64))
@@ -126,3 +130,75 @@ def test_any_range_reads_as_the_slice_of_the_bytes(
     name = store.put_bytes(data).object
 
     assert b"".join(store.read(name, start, stop)) == data[start:stop]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
+def test_only_an_object_of_several_chunks_has_a_list_of_them(store: ObjectStore, size: int) -> None:
+    data = bytes(size)
+
+    digest = store.put_bytes(data)
+
+    lists = list(store.root.rglob("*.chunks"))
+    assert len(lists) == (1 if size > CHUNK_BYTES else 0)
+    assert store.digest(digest.object) == digest == ObjectHasher().update(data).finish()
+    assert b"".join(store.read(digest.object)) == data
+    assert find_damage(store.path(digest.object)) is None
+
+
+@pytest.mark.parametrize("change", [b"", b"other", b"bytes and more", bytes(CHUNK_BYTES + 5)])
+def test_a_changed_object_of_one_chunk_is_found(store: ObjectStore, change: bytes) -> None:
+    path = store.path(store.put_bytes(b"bytes").object)
+    path.chmod(0o644)
+    path.write_bytes(change)
+
+    assert find_damage(path) is not None
+    with pytest.raises(Corrupt):
+        list(store.read(path.name))
+
+
+def test_names_are_durable_before_a_row_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the commit must not lose an object of the commit, or its folder."""
+    synced: set[str] = set()
+    real = os.fsync
+
+    def record(descriptor: int) -> None:
+        real(descriptor)
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    store = ObjectStore(tmp_path / "objects")
+    file = tmp_path / "file"
+    file.write_bytes(b"shard")
+
+    names = [store.put_bytes(b"%d" % number).object for number in range(20)]
+    names.append(store.adopt(file).object)
+    assert str(file) in synced
+    assert not any(str(store.place(name).parent) in synced for name in names)
+    store.sync_names()
+
+    assert {str(store.place(name).parent) for name in names} | {str(store.root)} <= synced
+    synced.clear()
+    store.sync_names()
+    assert synced == set()
+
+
+def test_a_sync_of_names_that_failed_is_repeated(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = store.put_bytes(b"bytes").object
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "fsync_folders", lambda folders: fail())
+        with pytest.raises(OSError, match="broken"):
+            store.sync_names()
+    synced: list[Path] = []
+    monkeypatch.setattr(objects, "fsync_folders", synced.extend)
+
+    store.sync_names()
+
+    assert store.place(name).parent in synced
+
+
+def fail() -> None:
+    raise OSError(errno.EIO, "broken")

@@ -15,7 +15,7 @@ from lake.scrub import ScrubReport
 from sennit_core.errors import Cancelled, Corrupt
 
 from .conftest import FLIGHTS, put
-from .test_damage import flip, manifest_of, shard_of
+from .test_damage import LARGE, flip, manifest_of, shard_of
 
 
 def reopened(lake: Lake, **settings: object) -> Lake:
@@ -86,12 +86,13 @@ def test_a_damaged_manifest_is_moved_aside_and_deletes_nothing(flights: Lake) ->
 
 
 def test_a_damaged_list_of_hashes_is_written_anew(flights: Lake) -> None:
-    flip(chunk_list(shard_of(flights)), 5)
+    put(flights, "large.csv", LARGE)
+    flip(chunk_list(shard_of(flights, "large")), 5)
 
     report = whole_pass(flights)
 
     assert (report.findings, report.quarantined) == ((), 0)
-    assert flights.sql("SELECT count(*) FROM flights").value == 4
+    assert flights.sql("SELECT count(*) FROM large").value == 40_000
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_stays(flights: Lake) -> None:

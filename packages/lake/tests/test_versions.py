@@ -12,6 +12,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.compaction import small_runs
+from lake.provenance import Origin
 from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError
 from sennit_core.records import ShardInfo
 from sennit_core.testing import ManualClock
@@ -210,7 +211,7 @@ def test_compaction_and_appends_do_not_conflict(lake: Lake) -> None:
     with execution:
         answer = execution._run()
         lake.sql("INSERT INTO t VALUES (4)")
-        lake._writer.commit(answer, "compact", "")
+        lake._writer.commit(answer, Origin("compact", ""))
 
     assert lake.sql("FROM t").rows == [(n,) for n in range(5)]
     assert lake.catalog.get("t").shards == 2
@@ -225,7 +226,7 @@ def test_compaction_of_changed_shards_is_a_conflict(lake: Lake) -> None:
         answer = execution._run()
         lake.sql("UPDATE t SET a = 7 WHERE a = 1")
         with pytest.raises(Conflict):
-            lake._writer.commit(answer, "compact", "")
+            lake._writer.commit(answer, Origin("compact", ""))
     assert lake.sql("FROM t").rows == [(0,), (7,)]
     assert lake.verify().findings == ()
 

@@ -12,22 +12,23 @@ and both against each other. Damage to one dataset is an error of that dataset o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lake.catalog_history import check_tag, expired, kept_versions, moment
+from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
+from lake.node_key import NodeKey
 from lake.objects import ObjectStore
-from lake.references import Needs, References
-from lake.snapshots import Manifest, StoredManifest
+from lake.references import Needs, References, objects_of
+from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError, nearest
+from sennit_core.errors import Conflict, Corrupt, NotFound, nearest
 from sennit_core.records import DatasetInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
 
 __all__ = ["Catalog", "check_dataset_name"]
-
-_NAME_MAX = 128
 
 
 class Catalog:
@@ -46,16 +45,25 @@ class Catalog:
         tree: The `sys` namespace.
         objects: Stores the manifests.
         clock: Source of creation times.
+        key: Signs the manifests.
     """
 
-    def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        tree: ElkynStore,
+        objects: ObjectStore,
+        *,
+        clock: Clock = SYSTEM,
+        key: NodeKey | None = None,
+    ) -> None:
         self._rows = CatalogTables(tree)
         self._clock = clock
+        self._objects = objects
         # Held by commits and removals, from the comparison of the head to the write, so that no two
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
         # `reload` empties its cache, to find damage that came later.
-        self._manifests = Manifests(objects)
+        self._manifests = Manifests(objects, key)
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._references: References | None = None  # computed on first use
@@ -162,13 +170,18 @@ class Catalog:
             )
 
     def commit(
-        self, dataset: DatasetInfo, manifest: Manifest, *, expected_head: str | None
+        self,
+        dataset: DatasetInfo,
+        manifest: AnyManifest,
+        *,
+        expected_head: str | None,
     ) -> DatasetInfo:
         """Make a snapshot the dataset's head; create the dataset if it has no head.
 
         Args:
             dataset: Id, name, owner and settings; head and sizes are set from the manifest.
-            manifest: The new snapshot, whose shards are already stored.
+            manifest: The new snapshot, whose shards are already stored; a `StoredManifest` if it
+                only adds shards, which then costs what it adds.
             expected_head: The head that the snapshot was derived from.
 
         Raises:
@@ -191,31 +204,27 @@ class Catalog:
             # dataset's name, which is then known even if the row is damaged.
             manifest = replace(self._numbered(manifest, known), name=dataset.name)
             name = self._manifests.write(manifest, self._parent(manifest, known))
-            committed = DatasetInfo(
-                id=dataset.id,
-                name=dataset.name,
-                owner=dataset.owner,
+            committed = replace(
+                dataset,
                 schema=snapshot.schema,
                 head=snapshot.id,
                 rows=manifest.rows,
                 bytes=manifest.bytes,
-                shards=len(snapshot.shards),
+                shards=manifest.shards,
                 created_at=dataset.created_at if known is not None else self._clock.now(),
-                visibility=dataset.visibility,
-                replication=dataset.replication,
-                encrypted=dataset.encrypted,
+                damaged=None,
             )
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.
             if self._references is not None:
-                self._references.add(self._manifests.needs(name))
+                written = self._manifests.stored(name)
+                self._references.add(self._manifests.needs(name, written, self._references))
+            self._objects.sync_names()  # of the manifest, and of the shards
+            row = SnapshotRow(name, manifest.created_at, manifest.snapshot.version)
             # One atomic write: the head and its manifest's row appear together or not at all.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
-                self._rows.snapshots(dataset.id).change(
-                    snapshot.id,
-                    SnapshotRow(name, manifest.created_at, manifest.snapshot.version),
-                ),
+                self._rows.snapshots(dataset.id).change(snapshot.id, row),
                 *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
             self._snapshots.damage.pop(dataset.id, None)  # the row has just been written whole
@@ -235,7 +244,7 @@ class Catalog:
             self._rows.write(self._rows.datasets.change(dataset_id, renamed))
             return renamed
 
-    def _numbered(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest:
+    def _numbered(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> AnyManifest:
         """Return the manifest with its version, and a time that is not before its parent's.
 
         The clock may have been set back; times that only grow are in the order of the versions.
@@ -251,9 +260,11 @@ class Catalog:
         snapshot = replace(manifest.snapshot, version=version)
         return replace(manifest, snapshot=snapshot, created_at=created_at)
 
-    def _parent(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest | None:
+    def _parent(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> Manifest | None:
         """Return the head, whose lists of shards a new snapshot may share."""
-        if dataset is None or dataset.head is None or not manifest.snapshot.shards:
+        if dataset is None or dataset.head is None or isinstance(manifest, StoredManifest):
+            return None  # a stored one names the lists itself
+        if not manifest.snapshot.shards:
             return None
         row = self._snapshots.row(dataset.id, dataset.name, dataset.head)
         return None if row is None else self._snapshots.whole(dataset, dataset.head, row)
@@ -285,21 +296,7 @@ class Catalog:
             if version not in tags:
                 raise NotFound(f"tag of {info.name!r}", version, suggestion=nearest(version, tags))
             return self.manifest(info.id, tags[version])
-        if version is not None:
-            what = f"version {version}"
-            found = [(0.0, name) for name, row in rows.items() if row.version == version]
-        else:
-            assert time is not None, "a version or a time"
-            what = f"state at {moment(time)}"
-            found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
-        if not found:
-            raise NotFound(
-                kind=f"{what} of dataset",
-                name=info.name,
-                suggestion=None,
-                hint=kept_versions(rows.values()),
-            )
-        snapshot = max(found)[1]
+        snapshot = snapshot_at(info.name, rows, version, time)
         manifest = self._snapshots.whole(info, snapshot, rows[snapshot])
         # Rows of snapshots have no checksum.
         kept = (manifest.snapshot.version, manifest.created_at)
@@ -316,6 +313,14 @@ class Catalog:
             NotFound: There is no such dataset or snapshot.
             Corrupt: The dataset's row or the manifest is damaged.
         """
+        info, stored = self._stored(dataset, snapshot)
+        return self._snapshots.with_shards(info.name, stored)
+
+    def stored_manifest(self, dataset: str, snapshot: str | None = None) -> StoredManifest:
+        """As `manifest`, but without the shards of its lists, which are not read."""
+        return self._stored(dataset, snapshot)[1]
+
+    def _stored(self, dataset: str, snapshot: str | None) -> tuple[DatasetInfo, StoredManifest]:
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
         if wanted is None:
@@ -325,7 +330,7 @@ class Catalog:
             if wanted == info.head:
                 raise self._snapshots.noted(info.id, lost_snapshot(info.name, wanted))
             raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted, suggestion=None)
-        return self._snapshots.whole(info, wanted, row)
+        return info, self._snapshots.stored(info, wanted, row)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:
         """Return whether this snapshot was committed."""
@@ -423,8 +428,8 @@ class Catalog:
             # After the write. If it fails, the counts still hold the objects.
             for snapshot in gone:
                 references.remove((info.id, snapshot), needs[snapshot])
-            used = [each.all for snapshot in gone if (each := needs[snapshot]) is not None]
-            return sorted(rows[snapshot].version for snapshot in gone), set().union(*used)
+            used = objects_of(each for key in gone if (each := needs[key]) is not None)
+            return sorted(rows[snapshot].version for snapshot in gone), used
 
     def check_shards(self, snapshot: SnapshotInfo) -> None:
         """Refuse a snapshot with a shard that a scrub found to be damaged.
@@ -513,7 +518,7 @@ class Catalog:
         """Return the ids of all objects of a snapshot whose manifest can be read."""
         with self._lock:
             needs = self._needs(self.get(dataset).id).get(snapshot)
-            return set() if needs is None else needs.all
+            return set() if needs is None else objects_of([needs])
 
     @property
     def references_known(self) -> bool:
@@ -546,15 +551,19 @@ class Catalog:
             for snapshot, each in needs.items():
                 references.remove((dataset_id, snapshot), each)
             self._snapshots.damage.pop(dataset_id, None)
-            used = [each.all for each in needs.values() if each is not None]
-            return shown, set().union(*used)
+            return shown, objects_of(each for each in needs.values() if each is not None)
 
     def _needs(self, dataset_id: str) -> dict[str, Needs | None]:
         """Return what each snapshot of a dataset needs; None where it is unknown."""
+        return dict(self._each_needs(dataset_id))
+
+    def _each_needs(
+        self, dataset_id: str, known: Container[str] = ()
+    ) -> Iterator[tuple[str, Needs | None]]:
         info = None
         with suppress(Corrupt):
             info = self._index.get(dataset_id)
-        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info)
+        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info, known)
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
         """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""
@@ -579,19 +588,11 @@ class Catalog:
                 # There may be unknown datasets, whose objects must not be deleted.
                 found.add_unknown(("", ""))
             for dataset_id in ids:
-                for snapshot, needs in self._needs(dataset_id).items():
+                # A list that is counted already is not read again for the next snapshot.
+                for snapshot, needs in self._each_needs(dataset_id, found):
                     if needs is None:
                         found.add_unknown((dataset_id, snapshot))
                     else:
                         found.add(needs)
             self._references = found
         return self._references
-
-
-def check_dataset_name(name: str) -> str:
-    """Return the name; raise UsageError if it is not a valid dataset name."""
-    if not name or not name.isprintable() or name != name.strip():
-        raise UsageError(f"{name[:80]!r} is not a dataset name")
-    if len(name) > _NAME_MAX:
-        raise UsageError(f"the dataset name has {len(name)} characters; {_NAME_MAX} are allowed")
-    return name

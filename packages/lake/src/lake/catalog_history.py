@@ -1,4 +1,4 @@
-"""Rules for the history of a dataset: which snapshots expire, and what they are called."""
+"""Rules for datasets and their history: names, and which snapshots expire."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from lake.catalog_tables import SnapshotRow
-from sennit_core.errors import UsageError
+from sennit_core.errors import NotFound, UsageError
 
-__all__ = ["check_tag", "expired", "kept_versions", "moment"]
+__all__ = ["check_dataset_name", "check_tag", "expired", "kept_versions", "moment", "snapshot_at"]
 
 _NAME_MAX = 128
 _TAGS_MAX = 1000
@@ -37,6 +37,27 @@ def check_tag(name: str, tags: Mapping[str, str]) -> None:
         raise UsageError(f"a dataset has at most {_TAGS_MAX} tags")
 
 
+def snapshot_at(
+    dataset: str, rows: Mapping[str, SnapshotRow], version: int | None, time: float | None
+) -> str:
+    """Return the snapshot with a version, or the newest at a time.
+
+    Raises:
+        NotFound: There is none.
+    """
+    if version is not None:
+        what = f"version {version}"
+        found = [(0.0, name) for name, row in rows.items() if row.version == version]
+    else:
+        assert time is not None, "a version or a time"
+        what = f"state at {moment(time)}"
+        found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
+    if not found:
+        hint = kept_versions(rows.values())
+        raise NotFound(f"{what} of dataset", dataset, suggestion=None, hint=hint)
+    return max(found)[1]
+
+
 def kept_versions(rows: Iterable[SnapshotRow]) -> str:
     """Return a hint that names the versions there are."""
     kept = sorted((row.version, row.created_at) for row in rows)
@@ -50,3 +71,12 @@ def moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
     except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
         return f"{seconds:.0f} s after 1970"
+
+
+def check_dataset_name(name: str) -> str:
+    """Return the name; raise UsageError if it is not a valid dataset name."""
+    if not name or not name.isprintable() or name != name.strip():
+        raise UsageError(f"{name[:80]!r} is not a dataset name")
+    if len(name) > _NAME_MAX:
+        raise UsageError(f"the dataset name has {len(name)} characters; {_NAME_MAX} are allowed")
+    return name

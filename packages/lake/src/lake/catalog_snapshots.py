@@ -5,6 +5,7 @@ Damage to one dataset is an error of that dataset only, and is remembered for li
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from contextlib import suppress
 
 from lake.catalog_tables import CatalogTables, SnapshotRow
@@ -37,16 +38,23 @@ class CheckedSnapshots:
         self.damage: dict[str, Corrupt] = {}
 
     def needs(
-        self, dataset_id: str, name: str, info: DatasetInfo | None
-    ) -> dict[str, Needs | None]:
-        """Return what each snapshot of `states` needs; None where it is unknown."""
-        needs: dict[str, Needs | None] = {}
+        self, dataset_id: str, name: str, info: DatasetInfo | None, known: Container[str] = ()
+    ) -> Iterator[tuple[str, Needs | None]]:
+        """Yield each snapshot of `states` and what it needs; None where that is unknown.
+
+        Args:
+            dataset_id: The dataset.
+            name: Its name.
+            info: Its row; None if that is damaged.
+            known: Lists that need not be read; may grow between two snapshots.
+        """
+        read: dict[str, frozenset[str]] = {}
         for snapshot, (manifest_id, state) in self.states(dataset_id, name, info).items():
-            needs[snapshot] = None
+            needs = None
             if manifest_id is not None and isinstance(state, StoredManifest):
                 with suppress(Corrupt):
-                    needs[snapshot] = self._manifests.needs(manifest_id)
-        return needs
+                    needs = self._manifests.needs(manifest_id, state, known, read)
+            yield snapshot, needs
 
     def states(
         self, dataset_id: str, name: str, info: DatasetInfo | None

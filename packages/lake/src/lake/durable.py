@@ -19,7 +19,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ PLACE = "the lake's disk"
 TEMP_SUFFIX = ".incoming"
 # `O_EXCL`: a temporary name is never shared, and an existing file or link is not followed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_SYNCS_MAX = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -68,6 +70,18 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def fsync_folders(folders: Iterable[Path]) -> None:
+    """As `fsync_folder` for several, at the same time: a journal then commits once for all."""
+    folders = tuple(folders)
+    if len(folders) < 2:
+        for folder in folders:
+            fsync_folder(folder)
+        return
+    with ThreadPoolExecutor(min(len(folders), _SYNCS_MAX)) as pool:
+        for _ in pool.map(fsync_folder, folders):
+            pass  # raises the first error
+
+
 class NewFile:
     """A temporary file that gets its final name on `commit`.
 
@@ -94,8 +108,14 @@ class NewFile:
                 self.size += written
                 rest = rest[written:]
 
-    def commit(self, final: Path, *, mode: int = FILE_MODE) -> None:
-        """Make the file durable and rename it to its final name, replacing any existing file."""
+    def commit(self, final: Path, *, mode: int = FILE_MODE, sync_folder: bool = True) -> None:
+        """Make the file durable and rename it to its final name, replacing any existing file.
+
+        Args:
+            final: The name.
+            mode: Permissions.
+            sync_folder: Whether the name is to be durable too; else the caller syncs the folder.
+        """
         with storage_errors(final, self.size):
             # Before the sync, so that the file has its mode when it gets its name.
             os.fchmod(self._file.fileno(), mode)
@@ -103,7 +123,8 @@ class NewFile:
             self._file.close()
             self.path.replace(final)
             self._committed = True
-            fsync_folder(final.parent)
+            if sync_folder:
+                fsync_folder(final.parent)
 
     def __enter__(self) -> Self:
         return self

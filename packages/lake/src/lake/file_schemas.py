@@ -25,6 +25,7 @@ __all__ = [
     "file_schemas_of",
     "overall_stats",
     "rows_of_files",
+    "stats_with",
     "with_new_shards",
     "with_own_names",
 ]
@@ -105,6 +106,22 @@ def overall_stats(snapshot: SnapshotInfo) -> dict[str, dict[str, int]]:
         for name, stats in shard.stats.items():
             nulls[name] = nulls.get(name, 0) + int(stats.get("nulls", 0))
     return {name: {"nulls": count} for name, count in nulls.items()}
+
+
+def stats_with(before: SnapshotInfo, added: SnapshotInfo) -> dict[str, dict[str, int]]:
+    """Return `overall_stats` of a snapshot with shards after its own.
+
+    Args:
+        before: The snapshot, whose own shards need not be known.
+        added: The state with the same columns and only the added shards.
+    """
+    new = overall_stats(added)
+    return {
+        name: {
+            "nulls": sum(int(part.get(name, {}).get("nulls", 0)) for part in (before.stats, new))
+        }
+        for name in (*before.stats, *(name for name in new if name not in before.stats))
+    }
 
 
 def rows_of_files(

@@ -29,15 +29,16 @@ from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
-from lake.file_schemas import column_ids, overall_stats, with_new_shards
+from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.keys import KeyRing
 from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
+from lake.provenance import made_by
 from lake.reject_files import RejectFiles
 from lake.retention import Retention
 from lake.sealed import Seal
-from lake.snapshots import Manifest
+from lake.snapshots import AnyManifest, Manifest
 from lake.uploads.upload import SealedUpload
 from lake.vault import Vault
 from sennit_core.clock import Clock
@@ -284,7 +285,7 @@ class Ingestor:
         """Return the columns of the dataset to append to, for the executor."""
         if target is None:
             return {}
-        head = self._catalog.manifest(target.id).snapshot
+        head = self._catalog.stored_manifest(target.id).snapshot
         return {"schema": target.schema.to_json(), "columns": column_ids(head)}
 
     def _adopt_and_commit(
@@ -371,26 +372,32 @@ class Ingestor:
             snapshot = SnapshotInfo(
                 request.snapshot, dataset.head, dataset.id, schema, (), {}, request.owner, None, ()
             )
+            described = _described(request, answer, dataset)
+            manifest: AnyManifest
             if target is not None and request.mode == "append":
-                head = self._catalog.manifest(target.id).snapshot
+                stored = self._catalog.stored_manifest(target.id)
+                head = stored.snapshot
                 # The executor encoded to the columns that the dataset had at the first check.
                 if (schema, tuple(answer["columns"])) != (head.schema, column_ids(head)):
                     raise BadInput(what=request.name, reason="the dataset's columns have changed")
                 base, shards = with_new_shards(head, shards)
                 snapshot = replace(
                     snapshot,
-                    shards=(*base.shards, *shards),
+                    shards=shards,
                     columns=base.columns,
                     last_column=base.last_column,
                     file_schemas=base.file_schemas,
                 )
+                snapshot = replace(snapshot, stats=stats_with(head, snapshot))
+                manifest = stored.extended(
+                    snapshot, self._clock.now(), described, made_by("sennit")
+                )
             else:
                 snapshot = replace(snapshot, shards=shards)
-            manifest = Manifest(
-                replace(snapshot, stats=overall_stats(snapshot)),
-                self._clock.now(),
-                _described(request, answer, dataset),
-            )
+                snapshot = replace(snapshot, stats=overall_stats(snapshot))
+                manifest = Manifest(
+                    snapshot, self._clock.now(), described, provenance=made_by("sennit")
+                )
             if answer.get("rejects"):
                 self._rejects.keep(dataset.id, snapshot.id, Path(answer["rejects"]["file"]))
             reached("ingest-manifest")

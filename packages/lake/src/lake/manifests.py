@@ -8,18 +8,20 @@ are, a manifest stays small, and a change to one shard writes one list anew, whi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from threading import Lock
 
+from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs
 from lake.snapshots import (
+    AnyManifest,
     Manifest,
     ShardList,
     StoredManifest,
+    ids_in_list,
     read_list,
     read_stored,
     write_list,
@@ -37,11 +39,11 @@ _SMALL = 1024
 _MERGED = 16
 """How many lists below the size `_SMALL` become one."""
 _MANIFESTS_KEPT = 64
-_SHARDS_KEPT = 32_768
-"""Shards of the lists that are kept in memory, at some KiB each."""
+_SHARDS_KEPT = 131_072
+"""Shards of the lists that are kept in memory, at about 1 KiB each for three columns."""
 
-Part = tuple[ShardList | None, tuple[ShardInfo, ...]]
-"""Consecutive shards, and the stored list that they are; None if they are in none."""
+Part = ShardList | tuple[ShardInfo, ...]
+"""Consecutive shards: the stored list that they are, or themselves if they are in none."""
 
 
 class Manifests:
@@ -49,12 +51,14 @@ class Manifests:
 
     Args:
         objects: The store.
+        key: Signs new manifests; None leaves them unsigned.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, key: NodeKey | None = None) -> None:
         self._objects = objects
-        self._stored = lru_cache(_MANIFESTS_KEPT)(lambda name: read_stored(objects, name))
+        self._key = key
         self._lock = Lock()
+        self._stored: OrderedDict[str, StoredManifest] = OrderedDict()
         self._lists: OrderedDict[str, tuple[ShardInfo, ...]] = OrderedDict()
 
     def stored(self, name: str) -> StoredManifest:
@@ -63,7 +67,12 @@ class Manifests:
         Raises:
             Corrupt: It is missing or damaged.
         """
-        return self._stored(name)
+        with self._lock:
+            found = self._stored.get(name)
+            if found is not None:
+                self._stored.move_to_end(name)
+                return found
+        return self._keep_stored(name, read_stored(self._objects, name))
 
     def read(self, name: str) -> Manifest:
         """Return a manifest with all its shards.
@@ -71,19 +80,46 @@ class Manifests:
         Raises:
             Corrupt: It, or one of its lists, is missing or damaged.
         """
-        return self.whole(self._stored(name))
+        return self.whole(self.stored(name))
 
     def whole(self, stored: StoredManifest) -> Manifest:
         """Return a manifest with all its shards; as `read`."""
         return stored.with_shards(s for each in stored.lists for s in self.shards_of(each))
 
-    def needs(self, name: str) -> Needs:
-        """Return what a manifest's snapshot needs; as `read`."""
-        stored = self._stored(name)
-        return Needs(
-            frozenset((name, *_objects_of(stored.snapshot.shards))),
-            {each.object: _objects_of(self.shards_of(each)) for each in stored.lists},
-        )
+    def needs(
+        self,
+        name: str,
+        stored: StoredManifest,
+        known: Container[str] = (),
+        read: dict[str, frozenset[str]] | None = None,
+    ) -> Needs:
+        """Return what a manifest's snapshot needs.
+
+        Args:
+            name: The manifest's object id.
+            stored: The manifest.
+            known: Lists that the caller knows, which are not read: they are named as empty.
+            read: The lists that the caller has read, which others are added to; for the manifests
+                of one history, which share most of theirs.
+
+        Raises:
+            Corrupt: One of its lists is missing or damaged.
+        """
+        read = {} if read is None else read
+        lists: dict[str, frozenset[str]] = {}
+        for each in stored.lists:
+            if each.object in known:
+                lists[each.object] = frozenset()
+                continue
+            if each.object not in read:
+                read[each.object] = self._ids_in(each)
+            lists[each.object] = read[each.object]
+        return Needs(frozenset((name, *_objects_of(stored.snapshot.shards))), lists)
+
+    def _ids_in(self, stored: ShardList) -> frozenset[str]:
+        with self._lock:
+            found = self._lists.get(stored.object)
+        return ids_in_list(self._objects, stored) if found is None else _objects_of(found)
 
     def shards_of(self, stored: ShardList) -> tuple[ShardInfo, ...]:
         """Return the shards of a list.
@@ -103,22 +139,34 @@ class Manifests:
         self._keep(stored.object, found)
         return found
 
-    def write(self, manifest: Manifest, base: Manifest | None) -> str:
+    def write(self, manifest: AnyManifest, base: Manifest | None = None) -> str:
         """Store a manifest, with new lists for the shards that have changed; return its object id.
 
         Args:
-            manifest: The manifest.
-            base: One that is stored, whose lists it may share; None if there is none.
+            manifest: The manifest. One without the shards of its lists, which are stored, costs what
+                it adds to them.
+            base: One that is stored, whose lists a whole manifest may share; None if there is none.
         """
-        parts, rest = _arranged(manifest.snapshot.shards, base)
-        lists = [stored or self._write_list(shards) for stored, shards in parts]
+        if isinstance(manifest, StoredManifest):
+            parts, rest = _arranged((*manifest.lists, manifest.snapshot.shards))
+        else:
+            parts, rest = _arranged(_shared(manifest.snapshot.shards, base))
+        lists = [
+            part if isinstance(part, ShardList) else self._write_list(part)
+            for part in _merged(parts, self.shards_of)
+        ]
         snapshot = replace(manifest.snapshot, shards=rest)
-        return write_stored(
-            self._objects,
-            StoredManifest(
-                snapshot, tuple(lists), manifest.created_at, manifest.ingest, manifest.name
-            ),
+        stored = StoredManifest(
+            snapshot,
+            tuple(lists),
+            manifest.created_at,
+            manifest.ingest,
+            manifest.name,
+            manifest.provenance,
         )
+        name, stored = write_stored(self._objects, stored, self._key)
+        self._keep_stored(name, stored)  # the next commit reads it
+        return name
 
     def _write_list(self, shards: tuple[ShardInfo, ...]) -> ShardList:
         stored = write_list(self._objects, shards)
@@ -127,9 +175,16 @@ class Manifests:
 
     def clear(self) -> None:
         """Forget all: the next read is from disk."""
-        self._stored.cache_clear()
         with self._lock:
+            self._stored.clear()
             self._lists.clear()
+
+    def _keep_stored(self, name: str, stored: StoredManifest) -> StoredManifest:
+        with self._lock:
+            self._stored[name] = stored
+            while len(self._stored) > _MANIFESTS_KEPT:
+                self._stored.popitem(last=False)
+        return stored
 
     def _keep(self, name: str, shards: tuple[ShardInfo, ...]) -> None:
         with self._lock:
@@ -139,28 +194,34 @@ class Manifests:
                 kept -= len(self._lists.popitem(last=False)[1])
 
 
-def _arranged(
-    shards: tuple[ShardInfo, ...], base: Manifest | None
-) -> tuple[list[Part], tuple[ShardInfo, ...]]:
+def _arranged(parts: Iterable[Part]) -> tuple[list[Part], tuple[ShardInfo, ...]]:
     """Divide shards into lists, of which some are stored already, and the rest."""
-    parts: list[Part] = []
+    found: list[Part] = []
     loose: list[ShardInfo] = []
-    for part in _shared(shards, base):
-        stored, found = part
-        if stored is None:
-            loose += found
+    for part in parts:
+        if not isinstance(part, ShardList):
+            loose += part
             continue
         # Shards before a list must be in a list too, since those of the manifest itself come last.
-        parts += _new_lists(loose)
+        found += _new_lists(loose)
         loose = []
-        parts.append(part)
+        found.append(part)
     if len(loose) > UNLISTED_MAX:
-        parts += _new_lists(loose)
+        found += _new_lists(loose)
         loose = []
-    last = [found for _, found in parts[-_MERGED:]]
-    if len(last) == _MERGED and max(map(len, last)) < _SMALL and sum(map(len, last)) <= LIST_MAX:
-        parts[-_MERGED:] = [(None, tuple(chain.from_iterable(last)))]
-    return parts, tuple(loose)
+    return found, tuple(loose)
+
+
+def _merged(
+    parts: list[Part], shards_of: Callable[[ShardList], tuple[ShardInfo, ...]]
+) -> list[Part]:
+    """Return the parts, with the last ones as one if they are many and small."""
+    last = parts[-_MERGED:]
+    sizes = [part.shards if isinstance(part, ShardList) else len(part) for part in last]
+    if len(last) < _MERGED or max(sizes) >= _SMALL or sum(sizes) > LIST_MAX:
+        return parts
+    found = (shards_of(part) if isinstance(part, ShardList) else part for part in last)
+    return [*parts[:-_MERGED], tuple(chain.from_iterable(found))]
 
 
 def _shared(shards: tuple[ShardInfo, ...], base: Manifest | None) -> Iterator[Part]:
@@ -170,19 +231,19 @@ def _shared(shards: tuple[ShardInfo, ...], base: Manifest | None) -> Iterator[Pa
     )
     place = 0
     while place < len(shards):
-        stored, found = known.get(shards[place].object, (None, shards[place : place + 1]))
+        stored, found = known.get(shards[place].object, (None, ()))
         end = place + len(found)
         if stored is not None and shards[place:end] == found:
-            yield stored, found
+            yield stored
         else:
             end = place + 1
-            yield None, shards[place:end]
+            yield shards[place:end]
         place = end
 
 
-def _new_lists(shards: Sequence[ShardInfo]) -> Iterator[Part]:
+def _new_lists(shards: Sequence[ShardInfo]) -> Iterator[tuple[ShardInfo, ...]]:
     for start in range(0, len(shards), LIST_MAX):
-        yield None, tuple(shards[start : start + LIST_MAX])
+        yield tuple(shards[start : start + LIST_MAX])
 
 
 def _objects_of(shards: Sequence[ShardInfo]) -> frozenset[str]:

@@ -3,7 +3,11 @@
 An object's id is the root hash over the SHA-256 of its chunks (1 MiB each), so any byte range can
 be verified without reading the rest: the chunk hashes are stored next to the object as
 `<id>.chunks`. The list of chunks is durable before the object gets its name, so every visible
-object is complete and verifiable. Objects are read-only files; only `lake.retention` deletes them.
+object is complete and verifiable. An object of one chunk has no list, because its bytes prove
+themselves. Objects are read-only files; only `lake.retention` deletes them.
+
+A file is durable before it gets its name. The names of all new objects of a commit become durable
+together, by `sync_names`, which the catalog calls before it writes a row that needs them.
 
 An object that is found to be damaged is moved to `quarantine/`, where nothing reads it. Storing the
 same object again puts an intact file in its place: what is stored already is never trusted.
@@ -25,7 +29,14 @@ from types import TracebackType
 from typing import Self
 
 from lake.disk_space import DiskSpace, Usage, WriteLimit
-from lake.durable import NewFile, fsync_folder, storage_errors, sweep_incoming, write_whole
+from lake.durable import (
+    NewFile,
+    fsync_folder,
+    fsync_folders,
+    storage_errors,
+    sweep_incoming,
+    write_whole,
+)
 from sennit_core.errors import Corrupt, NotFound, SennitError, UsageError
 from sennit_core.hashing import (
     CHUNK_BYTES,
@@ -67,13 +78,13 @@ class ObjectWriter:
         self._new.write(data)
 
     def commit(self) -> ObjectDigest:
-        """Make the object durable under its id."""
+        """Give the object its name; it is durable after `ObjectStore.sync_names`."""
         digest = self._hasher.finish()
         # The rename is the commit: whatever has an object's name can be verified.
-        self._store.keep_chunks(digest)
         final = self._store.place(digest.object)
+        self._store.prepare(digest)
         is_new = not final.exists()
-        self._new.commit(final, mode=READ_ONLY_MODE)
+        self._new.commit(final, mode=READ_ONLY_MODE, sync_folder=False)
         self._store.stored(digest, is_new=is_new)
         return digest
 
@@ -109,6 +120,12 @@ class ObjectStore:
         self.root = Path(root)
         self._on_restored = on_restored
         self._space = space
+        # Held while folders are synced: who finds `_unsynced` empty has waited for those who
+        # took its folders. Taken before `_names_lock`, which is never held during a system call.
+        self._sync_lock = threading.Lock()
+        self._names_lock = threading.Lock()
+        # Folders with a new name that is not durable yet.
+        self._unsynced: set[Path] = set()
         self._usage_lock = threading.Lock()
         self._usage: Usage | None = None  # counted at its first use, then kept up to date
         with storage_errors(self.root, 0):
@@ -131,7 +148,7 @@ class ObjectStore:
             return writer.commit()
 
     def adopt(self, path: Path, digest: ObjectDigest | None = None) -> ObjectDigest:
-        """Move a finished file on the same file system into the store.
+        """Move a finished file on the same file system into the store; durable after `sync_names`.
 
         Args:
             path: The file; it is moved.
@@ -147,7 +164,7 @@ class ObjectStore:
             raise Corrupt(what=path.name, expected=f"{found.size} bytes", found=_size_text(path))
         final = self.place(found.object)
         with self._admitted(found, final), storage_errors(final, found.size):
-            self.keep_chunks(found)
+            self.prepare(found)
             path.chmod(READ_ONLY_MODE)
             # Its writer need not have synced it, and the rename must not be durable before the data.
             descriptor = os.open(path, os.O_RDONLY)
@@ -157,7 +174,6 @@ class ObjectStore:
                 os.close(descriptor)
             is_new = not final.exists()
             path.replace(final)
-            fsync_folder(final.parent)
             self.stored(found, is_new=is_new)
         return found
 
@@ -197,19 +213,26 @@ class ObjectStore:
             pass
         return digest
 
-    def delete(self, name: str) -> bool:
-        """Delete the object; return False if there is none. Open readers can continue to read."""
-        path = self.place(name)
-        existed = path.exists()
-        size = path.stat().st_size if existed else 0
-        # The object first: a crash in between leaves an unused list, not an unverifiable object.
-        path.unlink(missing_ok=True)
-        _chunks_path(path).unlink(missing_ok=True)
-        self.drop_quarantined(name)
-        if existed:
-            fsync_folder(path.parent)
-            self._count(-size, -1)
-        return existed
+    def delete(self, *names: str) -> int:
+        """Delete objects; return how many existed. Open readers can continue to read."""
+        folders: dict[Path, None] = {}
+        deleted = 0
+        for name in names:
+            path = self.place(name)
+            existed = path.exists()
+            size = path.stat().st_size if existed else 0
+            # The object first: a crash in between leaves an unused list, not an unverifiable object.
+            path.unlink(missing_ok=True)
+            _chunks_path(path).unlink(missing_ok=True)
+            self.drop_quarantined(name)
+            if existed:
+                folders[path.parent] = None
+                deleted += 1
+                self._count(-size, -1)
+        # Each folder once, after all: a deletion that a power cut undoes leaves an object that
+        # nothing references, which a sweep finds.
+        fsync_folders(folders)
+        return deleted
 
     def quarantine(self, name: str) -> bool:
         """Move a damaged object aside, so that nothing reads it; return whether that was done.
@@ -274,8 +297,33 @@ class ObjectStore:
                 self._usage = Usage(size, count)
             return self._usage
 
+    def sync_names(self) -> None:
+        """Make the names of all objects durable that were stored before this call."""
+        with self._sync_lock:
+            with self._names_lock:
+                folders, self._unsynced = self._unsynced, set()
+            try:
+                fsync_folders(folders)
+            except BaseException:
+                # Another commit may need them too.
+                with self._names_lock:
+                    self._unsynced |= folders
+                raise
+
+    def prepare(self, digest: ObjectDigest) -> None:
+        """Make an object's folder, and its list of chunks if it needs one; for its writers."""
+        folder = self.place(digest.object).parent
+        if not folder.exists():
+            with storage_errors(folder, 0):
+                make_private_folder(folder)
+            with self._names_lock:
+                self._unsynced.add(self.root)
+        self.keep_chunks(digest)
+
     def stored(self, digest: ObjectDigest, *, is_new: bool) -> None:
         """Note that an object has its name now; for its writers."""
+        with self._names_lock:
+            self._unsynced.add(self.place(digest.object).parent)
         if is_new:
             self._count(digest.size, 1)
         if self.drop_quarantined(digest.object):
@@ -307,7 +355,12 @@ class ObjectStore:
         return self.root / name[:2] / name
 
     def keep_chunks(self, digest: ObjectDigest) -> None:
-        """Write the chunk hashes durably; always before the object gets its name."""
+        """Write the chunk hashes durably, always before the object gets its name.
+
+        One chunk needs no list: it has no parts that could be verified alone.
+        """
+        if _is_one_chunk(digest):
+            return
         kept = {
             "size": digest.size,
             "sha256": digest.sha256,
@@ -315,8 +368,6 @@ class ObjectStore:
             "chunks": list(digest.chunks),
         }
         path = _chunks_path(self.place(digest.object))
-        with storage_errors(path, 0):
-            make_private_folder(path.parent)
         write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
 
 
@@ -328,10 +379,15 @@ def quarantined_path(path: Path) -> Path:
 def load_digest(path: Path) -> ObjectDigest:
     """Load the size and chunk hashes of the object at `path`, verified against its id (file name).
 
+    An object without a list is read and hashed.
+
     Raises:
-        Corrupt: The list is missing, unreadable, or does not match the object's id.
+        Corrupt: The list, or the object of one chunk, is missing, unreadable, or does not match the
+            object's id.
     """
     what = f"the list of chunk hashes of object {path.name}"
+    if not has_list(path):
+        return _one_chunk_digest(path)
     try:
         kept = json.loads(_chunks_path(path).read_bytes())
         size, chunk_bytes = kept["size"], kept["chunkBytes"]
@@ -350,6 +406,32 @@ def load_digest(path: Path) -> ObjectDigest:
     return ObjectDigest(
         object=path.name, size=size, sha256=plain, chunk_bytes=chunk_bytes, chunks=chunks
     )
+
+
+def has_list(path: Path) -> bool:
+    """Return whether the object at `path` has a list of chunk hashes, or must have one.
+
+    One of at most a chunk has none, except those of earlier versions of Sennit.
+    """
+    try:
+        if path.stat().st_size > CHUNK_BYTES:
+            return True
+    except OSError:
+        pass  # the object is missing: reading it will say so
+    return _chunks_path(path).exists()
+
+
+def _is_one_chunk(digest: ObjectDigest) -> bool:
+    return digest.chunk_bytes == CHUNK_BYTES and digest.size <= CHUNK_BYTES
+
+
+def _one_chunk_digest(path: Path) -> ObjectDigest:
+    with _reading(path.name):
+        found = hash_file(path)
+    if found.object != path.name:
+        # Named as a reader of any other object would name it.
+        raise Corrupt(f"chunk 0 of object {path.name}", expected=path.name, found=found.object)
+    return found
 
 
 @contextmanager

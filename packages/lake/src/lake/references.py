@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Needs", "References", "SnapshotKey"]
+__all__ = ["Needs", "References", "SnapshotKey", "objects_of"]
 
 SnapshotKey: TypeAlias = tuple[str, str]
 """(dataset id, snapshot id)."""
@@ -32,14 +32,15 @@ class Needs:
     objects: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    @property
-    def all(self) -> set[str]:
-        """Every object id."""
-        return {
-            *self.objects,
-            *self.lists,
-            *(name for each in self.lists.values() for name in each),
-        }
+
+def objects_of(needs: Iterable[Needs]) -> set[str]:
+    """Return every object id of some snapshots, whose shared lists are looked at once."""
+    lists: dict[str, frozenset[str]] = {}
+    found: set[str] = set()
+    for each in needs:
+        found |= each.objects
+        lists.update(each.lists)
+    return found.union(lists, *lists.values())
 
 
 class References:
@@ -52,7 +53,7 @@ class References:
         self._unknown: set[SnapshotKey] = set()
 
     def add(self, needs: Needs) -> None:
-        """Count the objects of one snapshot."""
+        """Count the objects of one snapshot; lists that are counted already may be named as empty."""
         for name, listed in needs.lists.items():
             if name not in self:
                 self._counts.update(map(bytes.fromhex, listed))
@@ -78,8 +79,8 @@ class References:
             if self._counts[name] <= 0:
                 del self._counts[name]
 
-    def __contains__(self, name: str) -> bool:
-        return bytes.fromhex(name) in self._counts
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bytes.fromhex(name) in self._counts
 
     @property
     def complete(self) -> bool:

@@ -274,6 +274,5 @@ class Retention:
             self._withheld |= unused
             return []
         deleted = sorted(unused)
-        for name in deleted:
-            self._objects.delete(name)
+        self._objects.delete(*deleted)
         return deleted

@@ -1,7 +1,9 @@
 """Snapshot manifests: the state of a dataset as immutable objects.
 
 A manifest is canonical JSON: `{"v": 2, "snapshot": SnapshotInfo, "lists": [ShardList], "createdAt": …,
-"ingest": …, "name": …}`. The first shards of a snapshot are in its lists, which are objects of their
+"ingest": …, "name": …, "provenance": …}`. Its member `snapshot.signature` is the node's signature of
+the same document without that member, so it covers all shards: those of lists by the ids of the
+lists. The first shards of a snapshot are in its lists, which are objects of their
 own, `{"v": 1, "shards": [ShardInfo]}`; the rest are in the manifest itself. So a commit to a large
 dataset writes what it changes, and most snapshots share most of their lists (`lake.manifests`).
 """
@@ -12,17 +14,21 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
+from lake.node_key import NodeKey, can_sign, check_signature
 from lake.objects import ObjectStore
+from lake.provenance import Provenance
 from sennit_core.errors import Corrupt, NotFound
 from sennit_core.hashing import canonical_json
 from sennit_core.records import Record, ShardInfo, SnapshotInfo
 
 __all__ = [
+    "AnyManifest",
     "Manifest",
     "ShardList",
     "StoredManifest",
+    "ids_in_list",
     "read_list",
     "read_stored",
     "write_list",
@@ -31,6 +37,7 @@ __all__ = [
 
 _VERSION = 2
 _LIST_VERSION = 1
+_DOMAIN = b"sennit-manifest-2\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Manifest:
         ingest: How its newest data was read (`source`, `report`); None for computed data.
         name: The dataset's name at the commit, to identify it if its catalog row is damaged.
         lists: Those that the first of its shards are in; empty before it is stored.
+        provenance: What computed it; None in manifests of earlier versions of Sennit.
     """
 
     snapshot: SnapshotInfo
@@ -74,6 +82,7 @@ class Manifest:
     ingest: Mapping[str, Any] | None = None
     name: str | None = None
     lists: tuple[ShardList, ...] = ()
+    provenance: Provenance | None = None
 
     @property
     def rows(self) -> int:
@@ -106,6 +115,7 @@ class StoredManifest:
         created_at: As in `Manifest`.
         ingest: As in `Manifest`.
         name: As in `Manifest`.
+        provenance: As in `Manifest`.
     """
 
     snapshot: SnapshotInfo
@@ -113,6 +123,7 @@ class StoredManifest:
     created_at: float
     ingest: Mapping[str, Any] | None
     name: str | None
+    provenance: Provenance | None = None
 
     @property
     def rows(self) -> int:
@@ -129,6 +140,24 @@ class StoredManifest:
         """The number of shards."""
         return sum(each.shards for each in self.lists) + len(self.snapshot.shards)
 
+    def extended(
+        self,
+        snapshot: SnapshotInfo,
+        created_at: float,
+        ingest: Mapping[str, Any] | None = None,
+        provenance: Provenance | None = None,
+    ) -> StoredManifest:
+        """Return the manifest of a snapshot with these shards, and others after them.
+
+        Args:
+            snapshot: The new snapshot; its shards are the added ones.
+            created_at: As in `Manifest`.
+            ingest: As in `Manifest`.
+            provenance: As in `Manifest`.
+        """
+        whole = replace(snapshot, shards=(*self.snapshot.shards, *snapshot.shards))
+        return StoredManifest(whole, self.lists, created_at, ingest, None, provenance)
+
     def with_shards(self, listed: Iterable[ShardInfo]) -> Manifest:
         """Return the whole manifest.
 
@@ -138,20 +167,43 @@ class StoredManifest:
         snapshot = self.snapshot
         if self.lists:
             snapshot = replace(snapshot, shards=(*listed, *snapshot.shards))
-        return Manifest(snapshot, self.created_at, self.ingest, self.name, self.lists)
+        return Manifest(
+            snapshot, self.created_at, self.ingest, self.name, self.lists, self.provenance
+        )
 
 
-def write_stored(objects: ObjectStore, manifest: StoredManifest) -> str:
-    """Store a manifest; return its object id."""
-    document = {
+AnyManifest: TypeAlias = Manifest | StoredManifest
+
+
+def write_stored(
+    objects: ObjectStore, manifest: StoredManifest, key: NodeKey | None = None
+) -> tuple[str, StoredManifest]:
+    """Store a manifest; return its object id, and the manifest with its signature.
+
+    Args:
+        objects: The store.
+        manifest: The manifest.
+        key: Signs it; None leaves it unsigned.
+    """
+    signed = replace(manifest, snapshot=replace(manifest.snapshot, signature=None))
+    document = _document_of(signed)
+    if key is not None and can_sign():
+        signature = key.sign(_DOMAIN, canonical_json(document))
+        document["snapshot"]["signature"] = signature
+        signed = replace(signed, snapshot=replace(signed.snapshot, signature=signature))
+    return objects.put_bytes(canonical_json(document)).object, signed
+
+
+def _document_of(manifest: StoredManifest) -> dict[str, Any]:
+    return {
         "v": _VERSION,
         "snapshot": manifest.snapshot.to_json(),
         "lists": [each.to_json() for each in manifest.lists],
         "createdAt": manifest.created_at,
         "ingest": manifest.ingest,
         "name": manifest.name,
+        "provenance": None if manifest.provenance is None else manifest.provenance.to_json(),
     }
-    return objects.put_bytes(canonical_json(document)).object
 
 
 def write_list(objects: ObjectStore, shards: Iterable[ShardInfo]) -> ShardList:
@@ -162,19 +214,22 @@ def write_list(objects: ObjectStore, shards: Iterable[ShardInfo]) -> ShardList:
 
 
 def read_stored(objects: ObjectStore, name: str) -> StoredManifest:
-    """Read a manifest and verify its bytes.
+    """Read a manifest, and verify its bytes and its signature if it has one.
 
     Raises:
-        Corrupt: It is missing, damaged, or not a manifest of this version.
+        Corrupt: It is missing, damaged, not a manifest of this version, or its signature is wrong.
     """
-    document = _document(objects, name, "manifest", _VERSION)
+    data, document = _document(objects, name, "manifest", _VERSION)
     try:
+        _check_signed(name, data, document["snapshot"].get("signature"))
+        provenance = document.get("provenance")
         return StoredManifest(
             snapshot=SnapshotInfo.from_json(document["snapshot"]),
             lists=tuple(map(ShardList.from_json, document["lists"])),
             created_at=document["createdAt"],
             ingest=document["ingest"],
             name=document["name"],
+            provenance=None if provenance is None else Provenance.from_json(provenance),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # The bytes are intact, but they are not a manifest.
@@ -187,7 +242,7 @@ def read_list(objects: ObjectStore, name: str) -> tuple[ShardInfo, ...]:
     Raises:
         Corrupt: It is missing, damaged, or not a list of this version.
     """
-    document = _document(objects, name, "list of shards", _LIST_VERSION)
+    _, document = _document(objects, name, "list of shards", _LIST_VERSION)
     try:
         return tuple(map(ShardInfo.from_json, document["shards"]))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -195,15 +250,56 @@ def read_list(objects: ObjectStore, name: str) -> tuple[ShardInfo, ...]:
         raise Corrupt(what, expected="a list of shards", found=str(error)) from error
 
 
-def _document(objects: ObjectStore, name: str, kind: str, version: int) -> dict[str, Any]:
+def ids_in_list(objects: ObjectStore, stored: ShardList) -> frozenset[str]:
+    """Return the ids of the shards and sources of a list, without making records of them.
+
+    Raises:
+        Corrupt: It is missing, damaged, or not the one that the manifest describes.
+    """
+    what = f"list of shards {stored.object}"
+    _, document = _document(objects, stored.object, "list of shards", _LIST_VERSION)
+    try:
+        shards = document["shards"]
+        rows, size = sum(each["rows"] for each in shards), sum(each["bytes"] for each in shards)
+        found = ShardList(stored.object, len(shards), rows, size)
+        ids = [each["object"] for each in shards]
+        ids += filter(None, (each.get("sourceObject") for each in shards))
+        if found == stored and all(isinstance(each, str) for each in ids):
+            return frozenset(ids)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise Corrupt(what, expected="a list of shards", found=str(error)) from error
+    raise Corrupt(what, expected=str(stored), found=str(found))
+
+
+def _check_signed(name: str, data: bytes, signature: str | None) -> None:
+    """Compare a manifest with its signature; one without a signature is of an earlier version."""
+    if signature is None or not can_sign():
+        return
+    # The bytes that were signed: canonical JSON has each member in one form, and `stats` after this
+    # one. The signature covers all else, so it cannot be in the document twice.
+    place = canonical_json({"signature": signature})[1:-1] + b","
+    if data.count(place) != 1 or not check_signature(signature, _DOMAIN, data.replace(place, b"")):
+        raise Corrupt(
+            f"manifest {name}",
+            expected="a signature of its content",
+            found="one that is not",
+            hint="it was not written by the node that it names: restore it from a backup",
+        )
+
+
+def _document(
+    objects: ObjectStore, name: str, kind: str, version: int
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of a JSON object, and what they mean."""
     what = f"{kind} {name}"
     try:
         # `objects.read` verifies each chunk, so damaged bytes are not parsed.
-        document = json.loads(b"".join(objects.read(name)))
+        data = b"".join(objects.read(name))
+        document = json.loads(data)
     except NotFound as error:
         raise Corrupt(what, expected="an object", found="none") from error
     except ValueError as error:
         raise Corrupt(what, expected="JSON", found=str(error)) from error
     if not isinstance(document, dict) or document.get("v") != version:
         raise Corrupt(what, expected=f"v {version}", found=str(document)[:40])
-    return document
+    return data, document

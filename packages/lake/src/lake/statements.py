@@ -20,6 +20,7 @@ from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.mentions import changes_data
+from lake.provenance import Origin
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.running import RunningStatement, RunningStatements
@@ -283,6 +284,7 @@ class Statements:
     ) -> WriteExecution:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
+        origin = Origin(request.sql, request.user, "duckdb")
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             sql, found = self._resolve_history(request, deadline)
@@ -290,7 +292,11 @@ class Statements:
             tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
             names.update({table["name"]: dataset_of(table) for table in tables})
             statement.datasets |= snapshots_of(tables)
+            origin.datasets |= {
+                table["snapshot"]: dataset_of(table) for table in tables if table.get("snapshot")
+            }
             if held.folder is not None:
+                origin.hidden = True
                 statement.hide_text()
             members = {
                 "sql": sql,
@@ -305,8 +311,7 @@ class Statements:
         return WriteExecution(
             start,
             self._writer,
-            request.sql,
-            request.user,
+            origin,
             lambda error: self._complete(
                 without_place(error) if history else error, names, request.requester
             ),
@@ -321,16 +326,18 @@ class Statements:
         """
         if not small_runs(self._catalog.manifest(dataset).snapshot.shards):
             return None
+        origin = Origin("compact", user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             head = self._catalog.manifest(dataset).snapshot
+            origin.datasets[head.id] = head.dataset
             runs = small_runs(head.shards)
             chosen = tuple(head.shards[number] for run in runs for number in run)
             table, held = self._tables.hold_snapshot(replace(head, shards=chosen))
             members = {"tables": [table], "groups": runs, "folder": str(folder)}
             return self._submit(_COMPACT_ENTRY, members, held, user, None)
 
-        return WriteExecution(start, self._writer, "compact", user, lambda error: error)
+        return WriteExecution(start, self._writer, origin, lambda error: error)
 
     def upsert(self, source: UpsertSource, user: str) -> RunningStatement:
         """Start to merge encoded rows into their dataset, by key.

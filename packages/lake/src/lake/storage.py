@@ -12,6 +12,7 @@ from lake.catalog import Catalog
 from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.keys import KeyRing, read_secret
+from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
 from lake.reject_files import RejectFiles
@@ -69,7 +70,8 @@ class Storage:
             space=self.space,
             on_restored=lambda name: self.catalog.note_object(name, None),
         )
-        self.catalog = Catalog(tree, self.objects, clock=clock)
+        self.node_key = NodeKey(folder / "lake" / "node.key")
+        self.catalog = Catalog(tree, self.objects, clock=clock, key=self.node_key)
         self.rejects = RejectFiles(folder / "lake" / "rejects", self.catalog)
         self.retention = Retention(
             self.objects, self.catalog, tree, grace_seconds=options.grace_seconds, clock=clock

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.errors import damaged_shard
-from lake.objects import LOST, load_digest, quarantined_path
+from lake.objects import LOST, has_list, load_digest, quarantined_path
 from sennit_core.errors import Corrupt, UsageError
-from sennit_core.hashing import ObjectDigest
+from sennit_core.hashing import CHUNK_BYTES, ObjectDigest, object_id
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
@@ -91,6 +91,9 @@ class Damage:
     expected: str
     found: str
     is_content: bool = False
+
+
+_MOVED_ASIDE = Damage("the file", "intact bytes", "damaged ones, which were moved aside")
 
 
 class Verifier:
@@ -178,10 +181,10 @@ def find_damage(
             kernel allows (not pages that are mapped).
     """
     try:
-        digest = load_digest(path)
+        digest = load_digest(path) if has_list(path) else None
     except Corrupt as problem:
         if quarantined_path(path).exists():
-            return Damage("the file", "intact bytes", "damaged ones, which were moved aside")
+            return _MOVED_ASIDE
         return Damage("the list of chunk hashes", problem.expected or "", problem.found or "")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -192,6 +195,8 @@ def find_damage(
                 # buffers.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            if digest is None:
+                return _damage_in_one_chunk(descriptor, path.name, checkpoint)
             return _damage_in(descriptor, digest, checkpoint)
         finally:
             if from_disk:
@@ -200,6 +205,8 @@ def find_damage(
     except OSError as error:
         if error.errno not in LOST:
             raise
+        if quarantined_path(path).exists():
+            return _MOVED_ASIDE
         return Damage("the file", "a readable file", str(error.strerror))
 
 
@@ -246,6 +253,23 @@ def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) ->
                 return Damage(
                     f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest(), is_content=True
                 )
+    return None
+
+
+def _damage_in_one_chunk(descriptor: int, name: str, checkpoint: Checkpoint) -> Damage | None:
+    """As `_damage_in`, for an object that has no list of chunk hashes."""
+    hasher, size = hashlib.sha256(), 0
+    piece = bytearray(min(_PIECE_BYTES, max(os.fstat(descriptor).st_size, 1)))
+    with memoryview(piece) as view:
+        while (count := os.readv(descriptor, [view])) and size <= CHUNK_BYTES:
+            hasher.update(view[:count])
+            size += count
+            checkpoint()
+    chunks = (hasher.hexdigest(),) if size else ()
+    # A file that has grown meanwhile is not one chunk any more.
+    found = object_id(size, CHUNK_BYTES, chunks) if size <= CHUNK_BYTES else "more bytes"
+    if found != name:
+        return Damage("chunk 0", f"object {name}", found, is_content=True)
     return None
 
 

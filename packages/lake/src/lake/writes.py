@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any, Self
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
-from lake.file_schemas import column_ids, overall_stats, with_new_shards
+from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
+from lake.provenance import Origin
 from lake.retention import Retention
 from lake.schema_changes import alter
 from lake.snapshots import Manifest
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["StartWrite", "WriteExecution", "Writer"]
 
 _ATTEMPTS = 4
-_QUERY_MAX = 4096
-"""Longest text of a statement in a snapshot's record."""
 
 StartWrite = Callable[[Path], "tuple[Execution, Callable[[], object]]"]
 """Starts a statement that writes into the folder; returns it, and what ends its lease."""
@@ -95,13 +94,12 @@ class Writer:
             make_private_folder(folder)
         return folder
 
-    def commit(self, answer: dict[str, Any], sql: str, author: str) -> DatasetInfo | None:
+    def commit(self, answer: dict[str, Any], origin: Origin) -> DatasetInfo | None:
         """Make the change visible; return the dataset, None if it is gone or there is no change.
 
         Args:
             answer: The executor's response (`lake.sql.write_worker`).
-            sql: The statement, for the snapshot's record.
-            author: The user.
+            origin: The statement and the user, for the snapshot's record.
 
         Raises:
             Conflict: Another change came first; the statement must run again.
@@ -112,7 +110,7 @@ class Writer:
             self._drop(answer)
             return None
         if answer["action"] == "alter":
-            return self._alter(answer, sql, author)
+            return self._alter(answer, origin)
         # Before files are moved; again when nobody else can commit.
         self._check_base(answer)
         reports = [*answer["shards"]]
@@ -121,29 +119,31 @@ class Writer:
         names = [report["object"] for report in reports]
         try:
             with self._retention.lease(names):
-                return self._adopt_and_commit(answer, reports, sql, author)
+                return self._adopt_and_commit(answer, reports, origin)
         except BaseException:
             self._retention.discard(names)
             raise
 
     def _adopt_and_commit(
-        self, answer: dict[str, Any], reports: list[dict[str, Any]], sql: str, author: str
+        self, answer: dict[str, Any], reports: list[dict[str, Any]], origin: Origin
     ) -> DatasetInfo:
         adopted = adopt_shards(self._objects, reports)
         reached("write-adopted")
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
-            dataset = self._check_base(answer, author)
+            dataset = self._check_base(answer, origin.author)
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
                 state = replace(state, shards=adopted)
+            elif not answer["rewritten"]:
+                return self._append(dataset, adopted, answer["inputs"], origin)
             else:
                 head = self._catalog.manifest(dataset.id).snapshot
                 state, new = with_new_shards(head, adopted)
                 state = replace(state, shards=self._applied(answer, dataset, state, iter(new)))
-            return self._commit(dataset, state, answer["inputs"], sql, author)
+            return self._commit(dataset, state, answer["inputs"], origin)
 
-    def _alter(self, answer: dict[str, Any], sql: str, author: str) -> DatasetInfo | None:
+    def _alter(self, answer: dict[str, Any], origin: Origin) -> DatasetInfo | None:
         """Commit a change of columns or of the name."""
         change = answer["change"]
         with self._catalog.writing():
@@ -158,7 +158,8 @@ class Writer:
             changed = alter(head, change)
             if changed.schema == head.schema:
                 return None
-            return self._commit(dataset, changed, (head.id,), sql, author)
+            origin.datasets[head.id] = dataset.id
+            return self._commit(dataset, changed, (head.id,), origin)
 
     def _drop(self, answer: dict[str, Any]) -> None:
         try:
@@ -187,9 +188,10 @@ class Writer:
             head = self._catalog.manifest(info.id).snapshot
             # The ids of columns that came later are not given to others.
             state = replace(earlier, last_column=max(earlier.last_column, head.last_column))
-            return self._commit(
-                info, state, (earlier.id,), f"rollback to version {version}", author
+            origin = Origin(
+                f"rollback to version {version}", author, datasets={earlier.id: info.id}
             )
+            return self._commit(info, state, (earlier.id,), origin)
 
     def reorder_columns(self, dataset: str, columns: Sequence[str], author: str) -> DatasetInfo:
         """Commit a snapshot with the columns in another order.
@@ -208,7 +210,8 @@ class Writer:
             info = self._catalog.get(dataset)
             head = self._catalog.manifest(info.id).snapshot
             state = alter(head, {"do": "reorder", "columns": columns})
-            return self._commit(info, state, (head.id,), "reorder columns", author)
+            origin = Origin("reorder columns", author, datasets={head.id: info.id})
+            return self._commit(info, state, (head.id,), origin)
 
     def _check_base(self, answer: dict[str, Any], author: str = "") -> DatasetInfo:
         """Return the dataset to change, or the one to create.
@@ -232,7 +235,7 @@ class Writer:
         if found is None:
             raise NotFound(kind="dataset", name=answer["table"], suggestion=None)
         # By id as well: another column may have got the name of an earlier one.
-        columns = column_ids(self._catalog.manifest(found.id).snapshot)
+        columns = column_ids(self._catalog.stored_manifest(found.id).snapshot)
         if (found.schema, columns) != (schema, tuple(answer["columns"])):
             raise _moved_on(found)
         # A row that came meanwhile may have a key that the statement has found to be missing.
@@ -256,8 +259,6 @@ class Writer:
             new: The shards of the response: those added, then those of each changed shard.
         """
         added = [next(new) for _ in answer["shards"]]
-        if not answer["rewritten"]:
-            return (*head.shards, *added)
         # Where each object of the head is: an object may be in a dataset several times, of which
         # the statement counted the first as the first.
         places = defaultdict(list)
@@ -277,28 +278,56 @@ class Writer:
             result[found[ordinal]] = [next(new) for _ in change["shards"]]
         return (*chain.from_iterable(result), *added)
 
+    def _append(
+        self,
+        dataset: DatasetInfo,
+        shards: tuple[ShardInfo, ...],
+        inputs: Iterable[str],
+        origin: Origin,
+    ) -> DatasetInfo:
+        """Commit the head with more shards; costs what they cost, however many it has."""
+        head = self._catalog.stored_manifest(dataset.id)
+        state, new = with_new_shards(head.snapshot, shards)
+        state = replace(state, shards=new)
+        state = replace(state, stats=stats_with(head.snapshot, state))
+        snapshot = self._described(dataset, state, inputs, origin)
+        provenance = origin.provenance(snapshot.inputs, self._catalog)
+        manifest = head.extended(snapshot, self._clock.now(), provenance=provenance)
+        reached("write-manifest")
+        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
     def _commit(
         self,
         dataset: DatasetInfo,
         state: SnapshotInfo,
         inputs: Iterable[str],
-        sql: str,
-        author: str,
+        origin: Origin,
     ) -> DatasetInfo:
         """Commit a state of the dataset as a new snapshot."""
-        snapshot = replace(
+        state = replace(state, stats=overall_stats(state))
+        snapshot = self._described(dataset, state, inputs, origin)
+        provenance = origin.provenance(snapshot.inputs, self._catalog)
+        manifest = Manifest(snapshot, self._clock.now(), provenance=provenance)
+        reached("write-manifest")
+        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+    def _described(
+        self,
+        dataset: DatasetInfo,
+        state: SnapshotInfo,
+        inputs: Iterable[str],
+        origin: Origin,
+    ) -> SnapshotInfo:
+        """Return a state as a snapshot that says where it comes from."""
+        return replace(
             state,
             id=new_id(self._clock),
             parent=dataset.head,
-            stats=overall_stats(state),
-            author=author,
+            author=origin.author,
             # A manifest is not encrypted, and the text of a statement has values.
-            query=sql.split(maxsplit=1)[0].upper() if dataset.encrypted else sql[:_QUERY_MAX],
+            query=origin.text(hidden=dataset.encrypted),
             inputs=tuple(inputs),
         )
-        manifest = Manifest(snapshot, self._clock.now())
-        reached("write-manifest")
-        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 
 
 def _first(dataset: DatasetInfo, schema: Schema) -> SnapshotInfo:
@@ -314,8 +343,7 @@ class WriteExecution:
     Args:
         start: Starts it, with the current state of its datasets.
         writer: Commits it.
-        sql: The statement.
-        author: The user.
+        origin: The statement and the user; `start` adds what it may read.
         complete: Called with an error before it is raised; returns the error to raise.
         attempts: How often to run it if other changes come first.
     """
@@ -326,16 +354,14 @@ class WriteExecution:
         self,
         start: StartWrite,
         writer: Writer,
-        sql: str,
-        author: str,
+        origin: Origin,
         complete: Callable[[SennitError], SennitError],
         attempts: int = _ATTEMPTS,
     ) -> None:
         self._attempts = attempts
         self._start = start
         self._writer = writer
-        self._sql = sql
-        self._author = author
+        self._origin = origin
         self._complete = complete
         self._lock = threading.Lock()
         self._cancelled = False
@@ -392,7 +418,7 @@ class WriteExecution:
             try:
                 if self._cancelled:
                     raise Cancelled("the statement")
-                self._writer.commit(answer, self._sql, self._author)
+                self._writer.commit(answer, self._origin)
                 reached("write-committed")
                 self._answer = answer
             except Conflict:

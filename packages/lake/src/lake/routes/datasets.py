@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.interop.iceberg import publish_iceberg
+from lake.provenance import described_origin
 from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
 from sennit_core.records import SnapshotInfo
@@ -149,6 +150,7 @@ def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[
         "bytes": manifest.bytes,
         "shardCount": manifest.shards,
         "ingest": manifest.ingest,
+        **described_origin(manifest),
     }
 
 
