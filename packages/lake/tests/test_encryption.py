@@ -88,7 +88,7 @@ def test_no_byte_of_a_dataset_is_on_the_disk_in_the_clear(
     data = tmp_path / "data"
     with opened(data, pool) as lake:
         upload = upload_file(lake, "t.csv", csv_text(), options={"encrypt": True})
-        assert clear_files(data) != []  # the parts of an upload, until it is ingested
+        assert clear_files(data) == []
         info = lake.ingest(upload.id)
         assert (info.encrypted, info.rows) == (True, ROWS)
         assert clear_files(data) == []

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
 from lake.durable import NewFile
-from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
+from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name, is_encrypted
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
 from lake.policies import Policies
@@ -27,6 +27,7 @@ from lake.statements import StatementRequest, Statements
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
+from lake.uploads.upload_keys import UploadKeys
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
@@ -534,6 +535,10 @@ class Lake:
             space=self.space,
             admit=lambda name, mode, options: check_upload(
                 self.catalog, self.vault.keys, name, mode, options
+            ),
+            keys=UploadKeys(
+                self.vault.keys,
+                lambda name, mode, options: is_encrypted(self.catalog, name, options),
             ),
             clock=self._clock,
         )
