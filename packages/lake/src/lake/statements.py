@@ -211,7 +211,6 @@ class Statements:
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        engine = self._engine(request, held)
         # Only compared, within this process; a list of tables may name thousands of datasets.
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {**_members(request), "tables": tables, **held.members}
@@ -226,7 +225,8 @@ class Statements:
         def start(step: str, own: dict[str, Any]) -> Execution:
             members = whole
             if own:
-                members = {"format": request.format, "maxRows": request.max_rows, **own}
+                members = {"format": request.format, "maxRows": request.max_rows}
+                members |= held.members | own
             return self._pool.submit(
                 _SQL_ENTRY,
                 {**members, "engine": step},
@@ -240,7 +240,7 @@ class Statements:
         try:
             return QueryExecution(
                 start,
-                engine,
+                request.engine,
                 lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
                     without_place(error) if history else error, names, request.requester
@@ -251,17 +251,6 @@ class Statements:
         except BaseException:
             self._tables.release(held)
             raise
-
-    def _engine(self, request: StatementRequest, held: Hold) -> str:
-        """Return the engine that may run a query: EM-√ would spill encrypted data in the clear."""
-        if held.folder is None:
-            return request.engine
-        if request.engine == "emsqrt":
-            self._tables.release(held)
-            raise Unsupported(
-                "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
-            )
-        return "duckdb"
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
         """Return the key of the result in the cache; None if the cache is not to be used."""
