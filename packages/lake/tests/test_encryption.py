@@ -449,6 +449,19 @@ def test_memory_for_decrypted_data_is_bounded_and_reused(
         assert cache.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_dataset_beyond_the_memory_is_refused_before_it_is_decrypted(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with opened(tmp_path / "data", pool, plain_bytes=MIB // 2) as lake:
+        for _ in range(2):
+            rows = pa.table({"x": [os.urandom(150).hex() for _ in range(2000)]})
+            lake.append("t", rows, encrypt=True)
+        with pytest.raises(StorageFull, match=r"needs .* for 2 decrypted shards") as caught:
+            lake.sql("SELECT count(*) FROM t")
+        assert "512" in str(caught.value)
+        assert list(lake.vault.cache.folder.iterdir()) == []
+
+
 def test_what_a_crash_leaves_in_memory_is_removed_at_the_start(secret: Lake) -> None:
     secret.sql("SELECT count(*) FROM t")
     cache = secret.vault.cache.folder

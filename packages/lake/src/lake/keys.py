@@ -30,7 +30,12 @@ from sennit_core.errors import BadInput, Corrupt, Denied, NotFound, UsageError
 from sennit_core.hashing import canonical_json
 from sennit_core.units import MIB
 
-__all__ = ["KeyRing", "Secret", "read_secret"]
+__all__ = ["NO_KEY_HINT", "KeyRing", "Secret", "read_secret"]
+
+NO_KEY_HINT = (
+    "start the node with security.key_file or security.passphrase_file, or open the lake with "
+    "key_file= or passphrase="
+)
 
 _VERSION = 1
 _NONCE_BYTES = 12
@@ -214,8 +219,7 @@ class KeyRing:
             raise Denied(
                 action,
                 needed="the lake's key",
-                hint="start the node with security.key_file or security.passphrase_file, or open "
-                "the lake with key_file= or passphrase=",
+                hint=NO_KEY_HINT,
             )
         return self._wrapping, self._document
 
