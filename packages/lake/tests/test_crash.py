@@ -44,9 +44,9 @@ if __name__ == "__main__":
 """
 
 
-def die(folder: Path, point: str, verb: str, what: str) -> None:
+def die(folder: Path, point: str, verb: str, what: str, child: str = CHILD) -> None:
     script = folder.parent / "child.py"
-    script.write_text(CHILD)
+    script.write_text(child)
     environment = {"SENNIT_LAKE_CRASH_AT": point, "PATH": "/usr/bin:/bin"}
     command = [sys.executable, str(script), str(folder), verb, what]
     died = subprocess.run(command, env=environment, timeout=100, check=False, capture_output=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
+from emsqrt.spill.local import LocalStore
 from lake import Lake
 from lake.ingest.shards import Limits, ShardWriter
 from lake.keys import KeyRing, Secret, read_secret
 from lake.sealed import Seal, seal_file, unseal_file
 from lake.snapshots import Manifest
+from lake.sql.encrypted_spill import EncryptedStore
 from sennit_core.errors import (
     BadInput,
     Conflict,
@@ -88,7 +90,7 @@ def test_no_byte_of_a_dataset_is_on_the_disk_in_the_clear(
     data = tmp_path / "data"
     with opened(data, pool) as lake:
         upload = upload_file(lake, "t.csv", csv_text(), options={"encrypt": True})
-        assert clear_files(data) != []  # the parts of an upload, until it is ingested
+        assert clear_files(data) == []
         info = lake.ingest(upload.id)
         assert (info.encrypted, info.rows) == (True, ROWS)
         assert clear_files(data) == []
@@ -139,11 +141,11 @@ def test_shards_are_on_the_disk_only_when_they_are_encrypted(tmp_path: Path) -> 
 @pytest.mark.nightly  # sorts more than DuckDB has memory: 14 s
 def test_a_query_that_spills_does_so_in_memory(tmp_path: Path) -> None:
     rows = [f"{CANARY}-{os.urandom(200).hex()}" for _ in range(250_000)]
-    with Lake(tmp_path / "data", memory_bytes="256MiB", passphrase=PASSPHRASE) as lake:
+    with Lake(tmp_path / "data", memory_bytes="320MiB", passphrase=PASSPHRASE) as lake:
         lake.append("t", pa.table({"a": rows}), encrypt=True)
         cache = lake.vault.cache.folder
         spilled = 0
-        with lake.run("SELECT a FROM t, range(2) ORDER BY a DESC") as execution:
+        with lake.run("SELECT a FROM t, range(2) ORDER BY a DESC", engine="duckdb") as execution:
             for payload in execution.payloads():
                 del payload
                 spilled += sum(1 for path in cache.glob("run-*/spill/*") if path.stat().st_size)
@@ -151,6 +153,69 @@ def test_a_query_that_spills_does_so_in_memory(tmp_path: Path) -> None:
             assert execution.result()["rows"] == 2 * len(rows)
         assert spilled
         assert list(cache.glob("run-*")) == []
+
+
+def test_both_engines_read_encrypted_datasets(secret: Lake) -> None:
+    query = "SELECT id, secret FROM t ORDER BY secret DESC, id LIMIT 5"
+    assert secret.sql(query, engine="emsqrt").rows == secret.sql(query, engine="duckdb").rows
+    assert list(secret.vault.cache.folder.glob("run-*")) == []
+
+
+@pytest.mark.slow  # sorts more than the memory of EM-√: 3 s
+def test_what_em_sqrt_spills_is_encrypted(tmp_path: Path) -> None:
+    rows = [f"{CANARY}-{index:07d}-{'x' * 100}" for index in range(300_000)]
+    data = tmp_path / "data"
+    with Lake(data, memory_bytes="96MiB", passphrase=PASSPHRASE) as lake:
+        lake.append("t", pa.table({"a": rows}), encrypt=True)
+        seen, clear = 0, []
+        query = "SELECT a FROM t ORDER BY a DESC"
+        with lake.run(query, engine="emsqrt", format="csv") as execution:
+            for index, payload in enumerate(execution.payloads()):
+                if index == 1:  # the first is the header
+                    assert bytes(payload).startswith(rows[-1].encode())
+                del payload
+                if index % 20 == 0:
+                    files = [each for each in (data / "spill").rglob("*") if each.is_file()]
+                    seen = max(seen, sum(each.stat().st_size for each in files))
+                    clear += [each for each in files if CANARY.encode() in each.read_bytes()]
+            answer = execution.result()
+        assert answer["rows"] == len(rows)
+        assert answer["spilledBytes"] > 1_000_000
+        assert seen > 1_000_000
+        assert clear == []
+
+
+@given(
+    pieces=st.lists(st.integers(0, 200_000), max_size=6),
+    ranges=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5)), max_size=5),
+)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_an_encrypted_spill_file_is_read_from_any_offset(
+    tmp_path: Path, pieces: list[int], ranges: list[tuple[int, int]]
+) -> None:
+    content = b"canary" * 200_000
+    written = content[: sum(pieces)]
+    with closing(EncryptedStore(LocalStore(tmp_path))) as store:
+        for name in ("one", "two"):
+            sink = store.create(name)
+            start = 0
+            for size in pieces:
+                sink.write([memoryview(written)[start : start + size]])
+                start += size
+            sink.finish()
+        one, two = (
+            path.read_bytes() for path in sorted(tmp_path.glob("*/*")) if path.name != "lock"
+        )
+        assert len(written) < 32 or one != two
+        assert len(written) < 32 or b"canary" not in one
+        with closing(store.open("two", len(written))) as file:
+            for offset, size in ranges:
+                begin = offset % (len(written) + 1)
+                target = bytearray(min(size, len(written) - begin))
+                file.read_into(begin, memoryview(target))
+                assert target == written[begin : begin + len(target)]
 
 
 def test_manifests_and_rows_have_no_values(secret: Lake) -> None:
@@ -254,8 +319,6 @@ def test_encrypted_files_are_never_published(secret: Lake) -> None:
         assert "encrypted" in answer.text
     with pytest.raises(Unsupported, match="which is encrypted"):
         secret.resolve("t")
-    with pytest.raises(Unsupported, match="EM-√ cannot read encrypted"):
-        secret.sql("SELECT * FROM t", engine="emsqrt")
 
 
 def test_keys_of_datasets_that_are_gone_are_removed_at_the_start(
@@ -384,6 +447,19 @@ def test_memory_for_decrypted_data_is_bounded_and_reused(
         assert "security.plain_bytes" in (caught.value.hint or "")
         assert lake.sql("SELECT count(*) FROM a").value == 2000
         assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_dataset_beyond_the_memory_is_refused_before_it_is_decrypted(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with opened(tmp_path / "data", pool, plain_bytes=MIB // 2) as lake:
+        for _ in range(2):
+            rows = pa.table({"x": [os.urandom(150).hex() for _ in range(2000)]})
+            lake.append("t", rows, encrypt=True)
+        with pytest.raises(StorageFull, match=r"needs .* for 2 decrypted shards") as caught:
+            lake.sql("SELECT count(*) FROM t")
+        assert "512" in str(caught.value)
+        assert list(lake.vault.cache.folder.iterdir()) == []
 
 
 def test_what_a_crash_leaves_in_memory_is_removed_at_the_start(secret: Lake) -> None:

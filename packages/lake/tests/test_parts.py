@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from lake.errors import UploadIncomplete
+from lake.ingest.source import PartsFile
 from lake.uploads.parts import PartStore
 from lake.uploads.upload import SealedUpload, UploadInfo
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
@@ -32,7 +33,8 @@ def send(
 
 
 def content(sealed: SealedUpload) -> bytes:
-    return b"".join(path.read_bytes() for path in sealed.paths)
+    with PartsFile(sealed.paths) as file:
+        return file.read() or b""
 
 
 @pytest.fixture

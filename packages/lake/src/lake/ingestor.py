@@ -29,6 +29,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
+from lake.encrypted_files import EncryptedFile, Source
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.keys import KeyRing
 from lake.local_files import LocalFile
@@ -52,7 +53,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["IngestRequest", "Ingestor", "dataset_name"]
+__all__ = ["IngestRequest", "Ingestor", "dataset_name", "is_encrypted"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
@@ -76,17 +77,19 @@ class IngestRequest:
         owner: Owner of the dataset.
         file: The file, if it is read in place; it must not change meanwhile.
         linked: Whether the dataset exists already, linked to the file.
+        is_upload: Whether the bytes are parts that the lake received.
     """
 
     snapshot: str
     dataset: str
     name: str
-    paths: tuple[Path, ...]
+    paths: tuple[Source, ...]
     mode: str
     options: dict[str, Any]
     owner: str = ""
     file: LocalFile | None = None
     linked: bool = False
+    is_upload: bool = False
 
     @classmethod
     def of(cls, sealed: SealedUpload, owner: str) -> Self:
@@ -102,7 +105,13 @@ class IngestRequest:
             owner=owner,
             file=upload.file,
             linked=upload.linked,
+            is_upload=upload.file is None,
         )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its bytes are encrypted."""
+        return any(isinstance(path, EncryptedFile) for path in self.paths)
 
     @property
     def dataset_name(self) -> str:
@@ -237,7 +246,7 @@ class Ingestor:
             Cancelled: `cancelled` returned True.
         """
         worker_request = {
-            "paths": [str(path) for path in request.paths],
+            "paths": [_sent(path) for path in request.paths],
             "name": request.name,
             "folder": str(folder),
             "options": request.options,
@@ -261,7 +270,8 @@ class Ingestor:
         self, request: IngestRequest, target: DatasetInfo | None, stack: ExitStack
     ) -> Seal | None:
         """Return what encrypts the shards; None if the dataset is not encrypted."""
-        wanted = bool(request.options.get("encrypt"))
+        # Also if the dataset that it was to be appended to is gone.
+        wanted = bool(request.options.get("encrypt")) or request.encrypted
         if target is not None and wanted and not target.encrypted:
             raise Conflict(
                 f"dataset {target.name!r} exists and is not encrypted",
@@ -269,6 +279,11 @@ class Ingestor:
             )
         if not (wanted if target is None else target.encrypted):
             return None
+        if request.is_upload and not request.encrypted:
+            raise Conflict(
+                f"the upload {request.name!r} began before its dataset was encrypted",
+                hint="abort it, and upload the file again: its parts are not encrypted",
+            )
         if request.options.get("keepSource"):
             raise UsageError("the source of an encrypted dataset cannot be kept")
         if request.options.get("onBadRow") == "skip":
@@ -404,6 +419,10 @@ class Ingestor:
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 
 
+def _sent(source: Source) -> str | dict[str, Any]:
+    return source.to_json() if isinstance(source, EncryptedFile) else str(source)
+
+
 def _without_values(error: BadInput) -> BadInput:
     """Return the error without its reason, which may quote the file: a job's row has its error."""
     reason = "it does not fit; no value is shown, because the dataset is encrypted"
@@ -450,11 +469,17 @@ def check_upload(
         Conflict: The mode is `create` and the dataset exists.
         Denied: The dataset is to be encrypted, and the lake has no key.
     """
-    wanted = dataset_name(name, options)
     if mode == "create":
-        catalog.check_free(wanted)
+        catalog.check_free(dataset_name(name, options))
     elif mode not in ("append", "replace"):
         raise Conflict(f"unknown mode {mode!r}")
-    existing = catalog.find_known(wanted)
-    if options.get("encrypt") or (existing is not None and existing.encrypted):
+    if is_encrypted(catalog, name, options):
         keys.check_unlocked("encrypt a dataset")
+
+
+def is_encrypted(catalog: Catalog, name: str, options: dict[str, Any]) -> bool:
+    """Return whether the dataset of an upload is, or will be, encrypted."""
+    if options.get("encrypt"):
+        return True
+    existing = catalog.find_known(dataset_name(name, options))
+    return existing is not None and existing.encrypted

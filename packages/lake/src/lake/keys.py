@@ -30,7 +30,12 @@ from sennit_core.errors import BadInput, Corrupt, Denied, NotFound, UsageError
 from sennit_core.hashing import canonical_json
 from sennit_core.units import MIB
 
-__all__ = ["KeyRing", "Secret", "read_secret"]
+__all__ = ["NO_KEY_HINT", "KeyRing", "Secret", "read_secret"]
+
+NO_KEY_HINT = (
+    "start the node with security.key_file or security.passphrase_file, or open the lake with "
+    "key_file= or passphrase="
+)
 
 _VERSION = 1
 _NONCE_BYTES = 12
@@ -62,8 +67,8 @@ class Secret:
 def read_secret(
     *,
     passphrase: str | None = None,
-    key_file: Path | None = None,
-    passphrase_file: Path | None = None,
+    key_file: Path | str | None = None,
+    passphrase_file: Path | str | None = None,
 ) -> Secret | None:
     """Return the secret of the one argument that is set; None if none is.
 
@@ -145,17 +150,23 @@ class KeyRing:
             self._write({**document, "keys": keys})
             return key
 
-    def key(self, dataset: str, name: str) -> bytes:
+    def key(self, dataset: str, name: str = "", *, what: str = "") -> bytes:
         """Return the data key of a dataset.
+
+        Args:
+            dataset: Its id.
+            name: Its name, for errors.
+            what: Instead, what else has the key.
 
         Raises:
             Denied: The lake has no secret.
             Corrupt: There is no key, or it is damaged.
         """
+        whose = what or f"dataset {name!r}"
         with self._lock:
-            wrapping, document = self._unlocked(f"read dataset {name!r}, which is encrypted")
+            wrapping, document = self._unlocked(f"read {whose}, which is encrypted")
             wrapped = document["keys"].get(dataset)
-        what = f"the data key of dataset {name!r}"
+        what = f"the data key of {whose}"
         hint = "restore lake/keys.json from a backup"
         if wrapped is None:
             raise Corrupt(what, expected="an entry in lake/keys.json", found="none", hint=hint)
@@ -171,10 +182,14 @@ class KeyRing:
             if len(keys) < len(self._document["keys"]):
                 self._write({**self._document, "keys": keys})
 
-    def datasets(self) -> list[str]:
-        """Return the ids of the datasets that have a key."""
+    def entries(self) -> list[str]:
+        """Return what has a key: ids of datasets, and others that have a colon."""
         with self._lock:
             return [] if self._document is None else list(self._document["keys"])
+
+    def datasets(self) -> list[str]:
+        """Return the ids of the datasets that have a key."""
+        return [each for each in self.entries() if ":" not in each]
 
     def rotate(self, secret: Secret) -> int:
         """Wrap all data keys by another secret, which is needed from then on; return their number.
@@ -204,8 +219,7 @@ class KeyRing:
             raise Denied(
                 action,
                 needed="the lake's key",
-                hint="start the node with security.key_file or security.passphrase_file, or open "
-                "the lake with key_file= or passphrase=",
+                hint=NO_KEY_HINT,
             )
         return self._wrapping, self._document
 
@@ -295,7 +309,8 @@ def _damaged(dataset: str) -> Corrupt:
     return Corrupt(f"the data key of dataset {dataset}", found="damaged")
 
 
-def _private_bytes(path: Path) -> bytes:
+def _private_bytes(name: Path | str) -> bytes:
+    path = Path(name)
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
+from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name, is_encrypted
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
@@ -28,6 +28,7 @@ from lake.statements import StatementRequest, Statements
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
+from lake.uploads.upload_keys import UploadKeys
 from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
@@ -548,6 +549,10 @@ class Lake:
             space=self.space,
             admit=lambda name, mode, options: check_upload(
                 self.catalog, self.vault.keys, name, mode, options
+            ),
+            keys=UploadKeys(
+                self.vault.keys,
+                lambda name, mode, options: is_encrypted(self.catalog, name, options),
             ),
             clock=self._clock,
         )

@@ -16,6 +16,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,7 @@ class PlainCache:
         try:
             with self._lock:
                 self._open()
+                self._check_fits(shards)
                 for shard in shards:
                     self._acquire(shard, keys[shard.dataset])
                     done.append(shard.object)
@@ -189,6 +191,22 @@ class PlainCache:
                 hint="mount a larger tmpfs there, or lower security.plain_bytes",
             ) from None
         self._sizes[shard.object] = size
+
+    def _check_fits(self, shards: Sequence[SealedShard]) -> None:
+        """Refuse a statement that could not succeed before anything is decrypted for it."""
+        needed = 0
+        for name in {shard.object for shard in shards}:
+            with suppress(FileNotFoundError):  # which decrypting it reports as damage
+                needed += self._objects.place(name).stat().st_size
+        if needed > self.budget_bytes:
+            raise StorageFull(
+                "the memory for decrypted data",
+                needed,
+                message=f"reading {shards[0].name!r}, which is encrypted, needs "
+                f"{format_bytes(needed)} of memory for {len(shards)} decrypted shards, and "
+                f"security.plain_bytes is {format_bytes(self.budget_bytes)}",
+                hint="raise security.plain_bytes (a tmpfs of that size at /dev/shm is needed too)",
+            )
 
     def _make_room(self, coming: int, name: str) -> None:
         idle = [each for each in self._sizes if each not in self._readers]

@@ -29,7 +29,15 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_BYTES", "Seal", "forbid_core_dumps", "new_cipher", "seal_file", "unseal_file"]
+__all__ = [
+    "KEY_BYTES",
+    "Seal",
+    "file_cipher",
+    "forbid_core_dumps",
+    "new_cipher",
+    "seal_file",
+    "unseal_file",
+]
 
 KEY_BYTES = 32
 _MAGIC = b"SNTSEAL1"
@@ -149,11 +157,16 @@ def plain_size(name: str, header: bytes, file_bytes: int) -> int:
 
 
 def _object_cipher(key: bytes, salt: bytes) -> AESGCM:
+    return file_cipher(key, salt, _INFO)
+
+
+def file_cipher(key: bytes, salt: bytes, use: bytes) -> AESGCM:
+    """Return AES-256-GCM with the key of one file, derived from another key by a random salt."""
     import_optional("cryptography", "encrypted datasets")
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return new_cipher(HKDF(SHA256(), KEY_BYTES, salt, _INFO).derive(key))
+    return new_cipher(HKDF(SHA256(), KEY_BYTES, salt, use).derive(key))
 
 
 def _nonce(index: int) -> bytes:

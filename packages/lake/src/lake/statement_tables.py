@@ -92,15 +92,23 @@ class StatementTables:
             # A dataset deleted between its lookup and its lease may have lost its shards.
             if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
                 try:
-                    return tables, self._vault.unseal(tables, held)
+                    hold = self._vault.unseal(tables, held)
                 except BaseException:
                     self._retention.release(held)
+                    raise
+                try:
+                    return tables, self._vault.with_new(hold, sql) if with_rows else hold
+                except BaseException:
+                    self.release(hold)
                     raise
             self._retention.release(held)
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
-        return {
+        new = {}
+        if hold.new and hold.folder is not None:
+            new[""] = self._vault.seal(hold.new, "", hold.folder).to_json()
+        return new | {
             table["id"]: self._vault.seal(dataset_of(table), table["name"], hold.folder).to_json()
             for table in tables
             if hold.folder is not None and table.get("encrypted") and "damage" not in table
@@ -112,6 +120,8 @@ class StatementTables:
             self._vault.release(hold)
         finally:
             self._retention.release(hold.objects)
+            if hold.new and self._catalog.find_id(hold.new) is None:
+                self._vault.forget_new(hold)
 
     def _find(
         self, sql: str, requester: Requester, with_rows: bool

@@ -214,7 +214,6 @@ class Statements:
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        engine = self._engine(request, held)
         # Only compared, within this process; a list of tables may name thousands of datasets.
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {**_members(request), "tables": tables, **held.members}
@@ -229,7 +228,8 @@ class Statements:
         def start(step: str, own: dict[str, Any]) -> Execution:
             members = whole
             if own:
-                members = {"format": request.format, "maxRows": request.max_rows, **own}
+                members = {"format": request.format, "maxRows": request.max_rows}
+                members |= held.members | own
             return self._pool.submit(
                 _SQL_ENTRY,
                 {**members, "engine": step},
@@ -243,7 +243,7 @@ class Statements:
         try:
             return QueryExecution(
                 start,
-                engine,
+                request.engine,
                 lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
                     without_place(error) if history else error, names, request.requester
@@ -254,17 +254,6 @@ class Statements:
         except BaseException:
             self._tables.release(held)
             raise
-
-    def _engine(self, request: StatementRequest, held: Hold) -> str:
-        """Return the engine that may run a query: EM-√ would spill encrypted data in the clear."""
-        if held.folder is None:
-            return request.engine
-        if request.engine == "emsqrt":
-            self._tables.release(held)
-            raise Unsupported(
-                "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
-            )
-        return "duckdb"
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
         """Return the key of the result in the cache; None if the cache is not to be used."""
@@ -346,9 +335,11 @@ class Statements:
             source: The rows.
             user: The author of the snapshot.
         """
+        origin = Origin(source.text, user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             head = self._catalog.manifest(source.dataset).snapshot
+            origin.datasets[head.id] = head.dataset
             source.check(head)
             table, held = self._tables.hold_snapshot(head)
             table["shardRows"] = [shard.rows for shard in head.shards]
@@ -362,8 +353,7 @@ class Statements:
             lambda _: WriteExecution(
                 start,
                 self._writer,
-                source.text,
-                user,
+                origin,
                 lambda error: self._complete(
                     error, {self._catalog.name(source.dataset): source.dataset}, Requester(user)
                 ),

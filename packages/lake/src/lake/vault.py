@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lake.keys import KeyRing
 from lake.plain_cache import PlainCache, SealedShard
 from lake.sealed import Seal
-from sennit_core.errors import SennitError
+from sennit_core.errors import SennitError, StorageFull
+from sennit_core.ids import new_id
 
 __all__ = ["Hold", "Vault"]
 
@@ -26,12 +27,14 @@ class Hold:
         plain: Decrypted copies.
         folder: Its temporary folder in memory; None if it reads no encrypted dataset.
         temporary_bytes: What it may write there.
+        new: Id of the encrypted dataset that the statement may create; "" for none.
     """
 
     objects: frozenset[str]
     plain: tuple[str, ...] = ()
     folder: Path | None = None
     temporary_bytes: int = 0
+    new: str = ""
 
     @property
     def members(self) -> dict[str, Any]:
@@ -79,6 +82,31 @@ class Vault:
             self.cache.release(plain)
             raise
         return Hold(objects, tuple(plain), folder, self.cache.free_bytes)
+
+    def with_new(self, hold: Hold, sql: str) -> Hold:
+        """Return the hold of a statement with a key for the dataset that it may create.
+
+        The executor reads whether it is to be encrypted; the key must be durable before that. So a
+        statement that only looks like it gets one too, and `forget_new` removes it.
+
+        Raises:
+            StorageFull: There is no room for the key.
+        """
+        folded = sql.casefold()
+        if self.keys.is_locked or not all(word in folded for word in ("create", "with", "encrypt")):
+            return hold
+        dataset = new_id()
+        self.keys.create(dataset)
+        folder, free = hold.folder, hold.temporary_bytes
+        if folder is None:
+            folder, free = self.cache.new_folder(), self.cache.free_bytes
+        return replace(hold, folder=folder, temporary_bytes=free, new=dataset)
+
+    def forget_new(self, hold: Hold) -> None:
+        """Remove the key of a dataset that was not created."""
+        # If there is no room to write that, the next start does it.
+        with suppress(StorageFull):
+            self.keys.forget((hold.new,))
 
     def release(self, hold: Hold) -> None:
         """End the use of decrypted copies, and remove the temporary folder."""

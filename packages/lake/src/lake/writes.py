@@ -230,7 +230,9 @@ class Writer:
             if answer["dataset"] is not None:
                 raise Conflict(f"dataset {name!r} was deleted in the meantime")
             self._catalog.check_free(name)
-            return DatasetInfo(id=new_id(self._clock), name=name, owner=author, schema=schema)
+            sealed = answer["encryptedAs"]
+            new = sealed or new_id(self._clock)
+            return DatasetInfo(new, name, author, schema, encrypted=sealed is not None)
         found = self._catalog.find(answer["dataset"])
         if found is None:
             raise NotFound(kind="dataset", name=answer["table"], suggestion=None)

@@ -17,13 +17,13 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
 from lake.disk_space import WriteLimit
 from lake.durable import storage_errors
+from lake.encrypted_files import Source
 from lake.ingest.source import PartsFile
 from sennit_core.errors import BadInput, TooLarge
 from sennit_core.units import MIB, format_bytes
@@ -67,9 +67,9 @@ def find_compression(head: bytes) -> Compression | None:
 
 
 def unpack(  # noqa: PLR0913 - all but three by keyword
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     compression: Compression,
-    target: Path,
+    target: Source,
     *,
     what: str,
     bytes_max: int | None,
@@ -96,7 +96,7 @@ def unpack(  # noqa: PLR0913 - all but three by keyword
         limit = max(_ALWAYS_ALLOWED_BYTES, RATIO_MAX * file.size)
         limit = limit if bytes_max is None else min(limit, bytes_max)
         written = 0
-        with storage_errors(target, 0), target.open("xb") as sink:
+        with storage_errors(target.parent, 0), target.open("xb") as sink:
             for piece in _pieces(file, compression, what):
                 written += len(piece)
                 # Before the piece is written: a bomb is noticed at the limit, not after it filled

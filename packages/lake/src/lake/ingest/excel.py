@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lake.durable import storage_errors
+from lake.encrypted_files import Source
 from lake.ingest.source import PartsFile
 from sennit_core.errors import BadInput, SennitError, TooLarge, UsageError, nearest
 from sennit_core.optional import import_optional
@@ -57,7 +57,7 @@ class Sheet:
     errors: int = field(default=0)
 
 
-def is_workbook(paths: Sequence[Path], head: bytes) -> bool:
+def is_workbook(paths: Sequence[Source], head: bytes) -> bool:
     """Return whether a file is an Excel workbook of the format of 2007 and later."""
     if not head.startswith(_ZIP):
         return False
@@ -69,8 +69,8 @@ def is_workbook(paths: Sequence[Path], head: bytes) -> bool:
 
 
 def convert_sheet(
-    paths: Sequence[Path],
-    target: Path,
+    paths: Sequence[Source],
+    target: Source,
     *,
     what: str,
     sheet: str | int | None,
@@ -104,8 +104,8 @@ def convert_sheet(
                 book[found.name].reset_dimensions()
                 rows = book[found.name].iter_rows(values_only=True)
                 with (
-                    storage_errors(target, 0),
-                    target.open("x", encoding="utf-8", newline="") as out,
+                    storage_errors(target.parent, 0),
+                    io.TextIOWrapper(target.open("xb"), encoding="utf-8", newline="") as out,
                 ):
                     _write(rows, out, found, what, tick)
             finally:
@@ -119,7 +119,7 @@ def convert_sheet(
     return found
 
 
-def _check_sizes(paths: Sequence[Path], what: str, memory_bytes: int) -> None:
+def _check_sizes(paths: Sequence[Source], what: str, memory_bytes: int) -> None:
     try:
         with PartsFile(paths) as file, zipfile.ZipFile(io.BufferedReader(file)) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}

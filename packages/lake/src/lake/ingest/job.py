@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lake.disk_space import WriteBudget, WriteLimit
+from lake.encrypted_files import EncryptedFile, Source, source_from_json
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
-from lake.sealed import Seal
+from lake.sealed import KEY_BYTES, Seal
 from sennit_core.errors import BadInput
 from sennit_core.file_kinds import unpacked_name
 from sennit_core.schema import Schema
@@ -33,7 +35,7 @@ class Job:
     def __init__(
         self, request: dict[str, Any], options: dict[str, Any], context: EntryContext
     ) -> None:
-        self.paths = [Path(path) for path in request["paths"]]
+        self.paths = [source_from_json(path) for path in request["paths"]]
         self.name: str = request["name"]
         self.inner_name = unpacked_name(self.name)
         self.bytes_max: int | None = request.get("bytesMax")
@@ -45,6 +47,7 @@ class Job:
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
         self.columns: list[int] | None = request.get("columns")
         self.context = context
+        self._file_key = os.urandom(KEY_BYTES)
         self._uploaded = self.paths
         self.rejects: Rejects | None = None  # the rows that were left out, if there are any
         self._bytes_done = 0
@@ -59,7 +62,15 @@ class Job:
         """Whether another file is read than the one that was uploaded."""
         return self.paths != self._uploaded
 
-    def read_from(self, paths: list[Path]) -> None:
+    def new_file(self, name: str) -> Source:
+        """Return a file that does not exist yet in the request's folder.
+
+        It is encrypted if the dataset is, with a key that only this process has.
+        """
+        path = self.folder / name
+        return path if self.seal is None else EncryptedFile(path, name, self._file_key)
+
+    def read_from(self, paths: list[Source]) -> None:
         """Set the files to read, as one joined file."""
         self.paths = paths
         with PartsFile(paths) as file:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import BinaryIO
 
 from emsqrt.io.records import CsvDialect, last_record_end, split_records
+from lake.encrypted_files import Source, source_bytes
 from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 
@@ -27,10 +27,10 @@ _FALLBACK = "sennit-cp1252"
 class PartsFile(io.RawIOBase):
     """A sequence of files as one seekable file; only one of them is open at a time."""
 
-    def __init__(self, paths: Sequence[Path | str]) -> None:
+    def __init__(self, paths: Sequence[Source]) -> None:
         super().__init__()
-        self._paths = [Path(path) for path in paths]
-        sizes = [path.stat().st_size for path in self._paths]
+        self._paths = list(paths)
+        sizes = [source_bytes(path) for path in self._paths]
         # Offset of each part in the joined bytes, then the end of the last one.
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
@@ -117,7 +117,7 @@ class TextSource:
 
     def __init__(
         self,
-        paths: Sequence[Path | str],
+        paths: Sequence[Source],
         encoding: str,
         dialect: CsvDialect,
         *,

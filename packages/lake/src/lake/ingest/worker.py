@@ -16,9 +16,11 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.records import CsvDialect, record_ends
+from lake.encrypted_files import source_bytes
 from lake.ingest import json_table, tables
 from lake.ingest.columns import KINDS
 from lake.ingest.compressed import Compression, find_compression, unpack
@@ -129,7 +131,7 @@ def _check_not_null(job: Job, shards: list[Shard]) -> None:
 def _unpack(job: Job, compression: Compression) -> int:
     """Replace the upload by the unpacked file; return its size in bytes."""
     packed_bytes = job.size
-    target = job.folder / "unpacked"
+    target = job.new_file("unpacked")
 
     def tick(bytes_read: int) -> None:
         job.context.check()
@@ -162,7 +164,7 @@ def _unpack(job: Job, compression: Compression) -> int:
 
 def _convert(job: Job) -> dict[str, Any]:
     """Replace the workbook by a CSV file of its sheet; return what to report about it."""
-    target = job.folder / "sheet.csv"
+    target = job.new_file("sheet.csv")
     sheet = job.options.get("sheet")
     if sheet is not None and not isinstance(sheet, str | int):
         raise UsageError("sheet is the name of a sheet, or its number from 1")
@@ -174,7 +176,7 @@ def _convert(job: Job) -> dict[str, Any]:
         memory_bytes=job.context.left_bytes_under(job.context.cap_bytes) // 2,
         tick=lambda _: job.context.check(),
     )
-    if not target.stat().st_size:
+    if not source_bytes(target):
         raise BadInput(what=job.name, reason=f"the sheet {found.name!r} is empty")
     job.read_from([target])
     # The converter's own choices, whatever the sheet's text looks like.
@@ -185,7 +187,7 @@ def _convert(job: Job) -> dict[str, Any]:
 def _sha256(paths: list[str], context: EntryContext) -> str:
     """Return the SHA-256 of a file that was not hashed while it was received."""
     whole = hashlib.sha256()
-    with PartsFile(paths) as file:
+    with PartsFile([Path(path) for path in paths]) as file:
         while piece := file.read(_BLOCK_BYTES):
             context.check()
             whole.update(piece)

@@ -17,6 +17,7 @@ from lake.errors import not_ingested
 from lake.ingest.names import settle_names
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
+from lake.keys import NO_KEY_HINT
 from lake.sealed import Seal
 from lake.sql.batches import read_batches
 from lake.sql.duckdb_worker import (
@@ -33,7 +34,7 @@ from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_links, used_tables
 from lake.sql.types import quoted
 from lake.verification import verify_shards
-from sennit_core.errors import SqlError, Unsupported
+from sennit_core.errors import Conflict, Denied, SqlError, Unsupported
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class ChangingStatement:
         self.tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
         self.changes: Table | None = None  # the dataset that the statement changes or replaces
+        # What encrypts the dataset that the statement creates, and whether the statement says that it
+        # is not to be encrypted.
+        self._new_seal: Seal | None = None
+        self._in_the_clear = False
         limit = WriteLimit.from_json(request.get("space"))
         self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
@@ -85,19 +90,46 @@ class ChangingStatement:
 
     def _seal(self) -> Seal | None:
         """Return what encrypts new shards; None if the changed dataset is not encrypted."""
+        if self._new_seal is not None:
+            return self._new_seal
         if self.changes is None or not self.changes.encrypted:
             return None
         return Seal.from_json(self._request["seals"][self.changes.id])
 
+    def choose_encryption(self, wanted: bool | None) -> Seal | None:
+        """Note what CREATE TABLE says of encryption; return what encrypts a new dataset.
+
+        Raises:
+            Conflict: The dataset exists, and is encrypted or not, as it was created.
+            Denied: The lake has no key.
+        """
+        if self.changes is not None:
+            if wanted is not None and wanted != self.changes.encrypted:
+                state = "is encrypted" if self.changes.encrypted else "is not encrypted"
+                raise Conflict(
+                    f"dataset {self.changes.name!r} exists and {state}, which cannot be changed",
+                    hint="DROP TABLE it first, or create one of another name",
+                )
+            return None
+        self._in_the_clear = wanted is False
+        if wanted:
+            seal = self._request["seals"].get("")
+            if seal is None:
+                raise Denied("encrypt a dataset", needed="the lake's key", hint=NO_KEY_HINT)
+            self._new_seal = Seal.from_json(seal)
+        return self._new_seal
+
     def _check_secrecy(self, read: Sequence[Table]) -> None:
         """Refuse to write rows of an encrypted dataset to one that is not."""
         secret = next((table for table in read if table.encrypted), None)
-        if secret is not None and (self.changes is None or not self.changes.encrypted):
-            raise Unsupported(
-                f"a statement that writes rows of {secret.name!r}, which is encrypted, to a dataset "
-                "that is not",
-                hint="upload the dataset to write to with --encrypt",
-            )
+        if secret is None or self._in_the_clear or self._seal() is not None:
+            return
+        raise Unsupported(
+            f"a statement that writes rows of {secret.name!r}, which is encrypted, to a dataset "
+            "that is not",
+            hint="CREATE TABLE … WITH (encrypt = true) AS … keeps them encrypted; to have a copy in "
+            "the clear, say so: CREATE TABLE … WITH (encrypt = false) AS …",
+        )
 
     @contextmanager
     def session(

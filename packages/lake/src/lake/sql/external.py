@@ -34,30 +34,49 @@ def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         Corrupt: A shard is damaged; nothing was sent.
     """
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
+    with ExitStack() as stack:
+        if "plain" in request:
+            _encrypt_spill(context, stack)
+        return _run(request, context, stack)
+
+
+def _encrypt_spill(context: EntryContext, stack: ExitStack) -> None:
+    """Let a query that reads encrypted datasets leave nothing of them in its spill files."""
+    from emsqrt.spill.placement import open_local_store
+    from lake.sealed import forbid_core_dumps
+    from lake.sql.encrypted_spill import EncryptedStore
+
+    forbid_core_dumps()
+    store = EncryptedStore(open_local_store(context.spill_dir)[0])
+    stack.callback(store.close)
+    context.spilling = {**context.spilling, "store": store}
+    stack.callback(lambda: setattr(context, "spilling", {}))
+
+
+def _run(request: dict[str, Any], context: EntryContext, stack: ExitStack) -> dict[str, Any]:
     # Before `prepare`, which reads the schema of every file.
     submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
     assert isinstance(submitted, Sink)
-    with ExitStack() as stack:
-        run = ExecutionContext(context)
-        rows, _ = admit_prepared(prepare(submitted, Path()), run, stack)
-        schema = rows.schema.to_arrow()
-        writer = open_format(
-            request.get("format") or "arrow",
-            schema,
-            context.emit,
-            max_rows=request.get("maxRows"),
-        )
-        batches = stack.enter_context(closing(rows.batches()))
-        with run.translate_memory_errors(), writer:
-            for batch in batches:
-                writer.write(batch)
-                # Otherwise this batch stays in memory while the next one is produced.
-                del batch
-                run.report_progress("write")
-                if writer.done:
-                    break
-        # Read before the stack closes the spill.
-        spilled_bytes = run.spilled_bytes
+    run = ExecutionContext(context)
+    rows, _ = admit_prepared(prepare(submitted, Path()), run, stack)
+    schema = rows.schema.to_arrow()
+    writer = open_format(
+        request.get("format") or "arrow",
+        schema,
+        context.emit,
+        max_rows=request.get("maxRows"),
+    )
+    batches = stack.enter_context(closing(rows.batches()))
+    with run.translate_memory_errors(), writer:
+        for batch in batches:
+            writer.write(batch)
+            # Otherwise this batch stays in memory while the next one is produced.
+            del batch
+            run.report_progress("write")
+            if writer.done:
+                break
+    # Before the stack closes the spill.
+    spilled_bytes = run.spilled_bytes
     return {
         "rows": writer.rows,
         "bytes": writer.bytes,

@@ -20,6 +20,7 @@ from lake.sql.alter_statements import Alter, parse_alter
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from lake.sql.statement_reader import Clause, StatementReader
+from lake.sql.table_options import TableOptions, read_options
 from sennit_core.errors import SqlError, Unsupported
 
 __all__ = [
@@ -74,6 +75,7 @@ class CreateTable:
         columns: Names and types; None if there is a query.
         replaces: OR REPLACE.
         if_missing: IF NOT EXISTS.
+        options: WITH (…).
     """
 
     table: str
@@ -81,6 +83,7 @@ class CreateTable:
     columns: tuple[tuple[str, Clause], ...] | None
     replaces: bool
     if_missing: bool
+    options: TableOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,20 +319,25 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable:
         reader.expect("not")
         reader.expect("exists")
     table = reader.name()
+    options = read_options(reader)
     if reader.accept("as"):
         query = reader.cut(reader.position, len(reader.tokens))
-        return CreateTable(table, query, None, replaces, if_missing)
-    stop = reader.find((")",))
-    if reader.word != "(" or stop + 1 < len(reader.tokens):
+        return CreateTable(table, query, None, replaces, if_missing, options)
+    first, stop = reader.position, reader.find((")",))
+    is_list = reader.word == "("
+    reader.position = min(stop + 1, len(reader.tokens))
+    if is_list and options == TableOptions():
+        options = read_options(reader)
+    if not is_list or reader.position < len(reader.tokens):
         raise Unsupported(
             "this form of CREATE TABLE is not supported",
             hint="write CREATE TABLE name AS query, or CREATE TABLE name (column type, …)",
         )
     columns = tuple(
         (reader.unquoted(start), reader.cut(start + 1, end))
-        for start, end in reader.divide_brackets(reader.position)
+        for start, end in reader.divide_brackets(first)
     )
-    return CreateTable(table, None, columns, replaces, if_missing)
+    return CreateTable(table, None, columns, replaces, if_missing, options)
 
 
 def _drop(reader: StatementReader, _prelude: Clause) -> DropTable:

@@ -11,7 +11,7 @@ markers, which any reader understands.
 
 Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `seals` (see `lake.sealed.Seal`,
-by the ids of the encrypted datasets).
+by the ids of the encrypted datasets, and "" for a new one).
 Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
@@ -164,6 +164,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
             f"a dataset named {existing.name!r} exists",
             hint="use CREATE OR REPLACE TABLE, or CREATE TABLE IF NOT EXISTS",
         )
+    seal = statement.choose_encryption(write.options.encrypt)
     if write.columns is not None:
         query = query_for_columns(write.columns)
     else:
@@ -179,6 +180,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         "action": "create",
         "table": name,
         "dataset": None if existing is None else existing.id,
+        "encryptedAs": None if seal is None else seal.dataset,
         "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
         "shards": reports_of(shards),

@@ -1,7 +1,7 @@
 """The parts of uploads, received in any order, each complete or absent.
 
 Each upload is a folder with `upload.json` and one file per part, whose name has its index and
-SHA-256. A part gets that name by an atomic rename after its bytes are durable, so the folder's
+SHA-256. Parts for an encrypted dataset are encrypted as they arrive (`lake.encrypted_files`). A part gets that name by an atomic rename after its bytes are durable, so the folder's
 listing is the state of the upload, and a restart resumes from it. Memory use is constant.
 
 Client input, such as file names, is stored as data and never used in a path.
@@ -15,18 +15,21 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lake.disk_space import DiskSpace, Usage
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
+from lake.encrypted_files import EncryptedWriter, Source, plain_bytes, source_bytes
 from lake.errors import UploadIncomplete
 from lake.local_files import LocalFile
 from lake.uploads.table import UploadRow, UploadTable
 from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
+from lake.uploads.upload_keys import UploadKeys
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import BadInput, Conflict, NotFound, TooLarge, UsageError
+from sennit_core.errors import BadInput, Conflict, Denied, NotFound, TooLarge, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
@@ -58,7 +61,15 @@ class PartWriter:
         self._declared = sha256
         self._limit = upload.expected_bytes(index)
         self._hash = hashlib.sha256()
-        self._new = NewFile(store.folder(upload.id))
+        self._size = 0
+        folder = store.folder(upload.id)
+        self._encrypted: EncryptedWriter | None = None
+        if upload.encrypted:
+            part = store.keys_of(upload).part(upload.id, index, folder)
+            self._encrypted = EncryptedWriter(
+                lambda data: self._new.write(data), part.name, part.key
+            )
+        self._new = NewFile(folder)
         # The file's first bytes, until the format check; only the first part has them.
         self._head: bytearray | None = bytearray() if index == 0 else None
 
@@ -70,7 +81,7 @@ class PartWriter:
             StorageFull: The disk is full.
             BadInput: The file's first bytes are of a format that holds no table.
         """
-        size = self._new.size + memoryview(data).nbytes
+        size = self._size + memoryview(data).nbytes
         if size > self._limit:
             raise TooLarge(
                 what=f"part {self._index} of upload {self._upload.id}",
@@ -79,10 +90,11 @@ class PartWriter:
             )
         self._store.check_end(self._upload.part_bytes * self._index + size)
         # Again for each piece: other writers may have used the room since the upload's start.
-        self._store.space.check_disk(f"the upload {self._upload.name!r}", size - self._new.size)
+        self._store.space.check_disk(f"the upload {self._upload.name!r}", size - self._size)
         self._look_at(data)
         self._hash.update(data)
-        self._new.write(data)
+        (self._encrypted or self._new).write(data)
+        self._size = size
 
     def commit(self) -> str:
         """Store the part; return its SHA-256 as hex.
@@ -100,10 +112,12 @@ class PartWriter:
                 f"its SHA-256 was declared as {self._declared}, the bytes received have {sha256}"
             )
             raise BadInput(what=what, reason=reason, hint="send the part again")
-        if self._upload.size is not None and self._new.size != self._limit:
-            reason = f"it has {self._new.size} bytes, expected {self._limit}"
+        if self._upload.size is not None and self._size != self._limit:
+            reason = f"it has {self._size} bytes, expected {self._limit}"
             raise BadInput(what=what, reason=reason, hint="send the part again, whole")
-        self._store.keep(self._upload.id, self._index, sha256, self._new)
+        if self._encrypted is not None:
+            self._encrypted.finish()
+        self._store.keep(self._upload, self._index, sha256, self._new, self._size)
         return sha256
 
     def _look_at(self, data: bytes | memoryview) -> None:
@@ -137,6 +151,7 @@ class PartStore:
         part_bytes: Default size of parts.
         size_max: Largest accepted upload, in bytes; None for no limit except the disk.
         space: Knows the disk's reserve and the lake's quota; None for the default reserve.
+        keys: Which uploads are encrypted, and their keys; None encrypts none.
         clock: Source of time for ids and expiry.
     """
 
@@ -149,12 +164,14 @@ class PartStore:
         part_bytes: int = PART_BYTES,
         size_max: int | None = None,
         space: DiskSpace | None = None,
+        keys: UploadKeys | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
         self.space = space or DiskSpace(self.root, lambda: Usage(0, 0))
         self._rows = None if tree is None else UploadTable(tree)
         self._admit = admit
+        self._keys = keys
         self._part_bytes = part_bytes
         self._size_max = size_max
         self._clock = clock
@@ -192,9 +209,10 @@ class PartStore:
             Conflict: The dataset exists (raised by `admit`).
             StorageFull: The disk has too little free space.
         """
+        encrypted = self._keys is not None and self._keys.wanted(name, mode, options or {})
         if resume_key:
             for known in self.list():
-                if known.is_resumed_by(resume_key, size, mode, options or {}):
+                if known.is_resumed_by(resume_key, size, mode, options or {}, encrypted=encrypted):
                     return known
         if mode not in ("create", "append", "replace"):
             raise UsageError(f"mode {mode!r} is none of create, append, replace")
@@ -215,6 +233,7 @@ class PartStore:
             options=dict(options or {}),
             created_at=self._clock.now(),
             resume_key=resume_key,
+            encrypted=encrypted,
         )
         self._create(upload)
         return upload
@@ -259,6 +278,10 @@ class PartStore:
         self.check(upload.name, upload.mode, upload.options)
         with storage_errors(self.root, 0):
             self.folder(upload.id).mkdir(mode=FOLDER_MODE)
+        if upload.encrypted:
+            self.keys_of(upload).create(upload.id)
+            if upload.sha256 is not None:
+                upload = replace(upload, sha256=self._stored_hash(upload, upload.sha256))
         # A folder without this record is removed at startup: its id was never returned.
         self._save(upload)
         fsync_folder(self.root)
@@ -301,8 +324,8 @@ class PartStore:
             check_sha256(sha256)
         upload = self.get(upload_id)
         have = self._parts(upload_id).get(index)
-        if have is not None and sha256 is not None and have[0] != sha256:
-            raise _other_bytes(upload_id, index, have[0], sha256)
+        if have is not None and sha256 is not None:
+            _check_same(upload, index, have[0], self._stored_hash(upload, sha256))
         if upload.state != "receiving" and have is None:
             raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
         limit = upload.expected_bytes(index)
@@ -326,14 +349,14 @@ class PartStore:
                 hint="the limit is the setting storage.upload_bytes_max of the node",
             )
 
-    def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
+    def keep(self, upload: UploadInfo, index: int, sha256: str, new: NewFile, size: int) -> None:
         """Store a received part under its final name; storing the same part again has no effect."""
+        upload_id, sha256 = upload.id, self._stored_hash(upload, sha256)
         with self._lock:
             # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)
             if have is not None:
-                if have[0] != sha256:
-                    raise _other_bytes(upload_id, index, have[0], sha256)
+                _check_same(upload, index, have[0], sha256)
                 return
             upload = self.get(upload_id)
             if upload.state != "receiving":
@@ -341,7 +364,7 @@ class PartStore:
             # The name is index and hash: whether the part is here, and which bytes it has, needs no
             # other file.
             new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
-            self._done[upload_id] = self._done.get(upload_id, 0) + new.size
+            self._done[upload_id] = self._done.get(upload_id, 0) + size
         self._mirror(upload)
 
     def seal(self, upload_id: str) -> SealedUpload:
@@ -363,15 +386,15 @@ class PartStore:
                     missing=missing[:100],
                     hint="send the missing parts, then complete it again",
                 )
-            paths = [self.folder(upload_id) / parts[index][1] for index in sorted(parts)]
-            sizes = [path.stat().st_size for path in paths]
+            paths = [self._source(upload, index, parts[index][1]) for index in sorted(parts)]
+            sizes = [source_bytes(path) for path in paths]
             # Offsets of parts are computed from their indexes, so only the last one may be shorter.
             if any(size != upload.part_bytes for size in sizes[:-1]):
                 raise BadInput(
                     what=f"upload {upload_id}", reason="a part before the last is not full"
                 )
             if upload.state == "receiving":
-                _check_whole(upload, paths)
+                self._check_whole(upload, paths)
                 upload = upload.with_state("sealed", size=sum(sizes))
                 # From here on no part is accepted, also after a restart: an ingest reads these
                 # files.
@@ -389,6 +412,8 @@ class PartStore:
                 shutil.rmtree(folder, ignore_errors=True)
                 fsync_folder(self.root)
             self._done.pop(upload_id, None)
+        if self._keys is not None:
+            self._keys.forget(upload_id)
         if self._rows is not None:
             self._rows.remove(upload_id)
 
@@ -409,6 +434,33 @@ class PartStore:
         if not is_id(upload_id):
             raise NotFound(kind="upload", name=upload_id[:80], suggestion=None)
         return self.root / upload_id
+
+    def keys_of(self, upload: UploadInfo) -> UploadKeys:
+        """Return the keys, of which an encrypted upload has one."""
+        if self._keys is None:
+            raise Denied(f"read upload {upload.id}, which is encrypted", needed="the lake's key")
+        return self._keys
+
+    def _stored_hash(self, upload: UploadInfo, sha256: str) -> str:
+        """Return a hash as names of files and the record have it."""
+        return self.keys_of(upload).tag(upload.id, sha256) if upload.encrypted else sha256
+
+    def _source(self, upload: UploadInfo, index: int, name: str) -> Source:
+        path = self.folder(upload.id) / name
+        return self.keys_of(upload).part(upload.id, index, path) if upload.encrypted else path
+
+    def _check_whole(self, upload: UploadInfo, paths: Sequence[Source]) -> None:
+        if upload.sha256 is None:
+            return
+        whole = hashlib.sha256()
+        for path in paths:
+            with path.open("rb") as file:
+                while piece := file.read(MIB):
+                    whole.update(piece)
+        if self._stored_hash(upload, whole.hexdigest()) != upload.sha256:
+            found = "" if upload.encrypted else f" as {upload.sha256}"
+            reason = f"the file's SHA-256 was declared{found}, the parts make {whole.hexdigest()}"
+            raise BadInput(what=upload.name, reason=reason, hint="start the upload again")
 
     def _ids(self) -> Iterator[str]:
         for folder in sorted(self.root.iterdir()):
@@ -456,28 +508,25 @@ class PartStore:
             # Parts whose bytes were not complete when the process ended.
             for leftover in self.folder(upload_id).glob("*.incoming"):
                 leftover.unlink()
-            names = [name for _, name in self._parts(upload_id).values()]
-            self._done[upload_id] = sum(
-                (self.folder(upload_id) / name).stat().st_size for name in names
-            )
-            self._mirror(self.get(upload_id))
+            upload = self.get(upload_id)
+            measure = plain_bytes if upload.encrypted else _file_bytes
+            parts = self._parts(upload_id).values()
+            self._done[upload_id] = sum(measure(self.folder(upload_id) / name) for _, name in parts)
+            self._mirror(upload)
+        if self._keys is not None:
+            self._keys.forget_others(self._ids())
 
 
-def _other_bytes(upload_id: str, index: int, have: str, sha256: str) -> Conflict:
-    return Conflict(
-        f"part {index} of upload {upload_id} is here with SHA-256 {have}, not {sha256}",
+def _file_bytes(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _check_same(upload: UploadInfo, index: int, have: str, sha256: str) -> None:
+    """Raise `Conflict` if a part that is here is another one than was sent, by their hashes."""
+    if have == sha256:
+        return
+    which = "other bytes" if upload.encrypted else f"SHA-256 {have}, not {sha256}"
+    raise Conflict(
+        f"part {index} of upload {upload.id} is here with {which}",
         hint="abort the upload and start again if the file has changed",
     )
-
-
-def _check_whole(upload: UploadInfo, paths: list[Path]) -> None:
-    if upload.sha256 is None:
-        return
-    whole = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(MIB):
-                whole.update(piece)
-    if whole.hexdigest() != upload.sha256:
-        reason = f"the file's SHA-256 was declared as {upload.sha256}, the parts make {whole.hexdigest()}"
-        raise BadInput(what=upload.name, reason=reason, hint="start the upload again")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from lake.encrypted_files import Source
 from lake.local_files import LocalFile
 from sennit_core.errors import UsageError
 
@@ -36,6 +36,7 @@ class UploadInfo:
         have: Indexes of the received parts, in order.
         file: The file, if it is ingested where it is and has no parts.
         linked: Whether its dataset exists already, linked to the file.
+        encrypted: Whether its parts are; then `sha256` is a keyed hash (`lake.uploads.upload_keys`).
     """
 
     id: str
@@ -52,6 +53,7 @@ class UploadInfo:
     have: tuple[int, ...] = ()
     file: LocalFile | None = None
     linked: bool = False
+    encrypted: bool = False
 
     @property
     def parts(self) -> int | None:
@@ -77,16 +79,17 @@ class UploadInfo:
         return replace(self, state=state, size=self.size if size is None else size)
 
     def is_resumed_by(
-        self, resume_key: str, size: int | None, mode: str, options: dict[str, Any]
+        self,
+        resume_key: str,
+        size: int | None,
+        mode: str,
+        options: dict[str, Any],
+        *,
+        encrypted: bool,
     ) -> bool:
         """Whether this unfinished upload is of the same file, for the same ingest."""
-        return (self.state, self.resume_key, self.size, self.mode, self.options) == (
-            "receiving",
-            resume_key,
-            size,
-            mode,
-            options,
-        )
+        own = (self.state, self.resume_key, self.size, self.mode, self.options, self.encrypted)
+        return own == ("receiving", resume_key, size, mode, options, encrypted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the upload in the JSON form of the routes."""
@@ -95,7 +98,7 @@ class UploadInfo:
             "datasetId": self.dataset,
             "name": self.name,
             "size": self.size,
-            "sha256": self.sha256,
+            "sha256": None if self.encrypted else self.sha256,
             "partBytes": self.part_bytes,
             "mode": self.mode,
             "options": self.options,
@@ -123,12 +126,15 @@ class UploadInfo:
             have=tuple(data["have"]),
             file=None if file is None else LocalFile.from_json(file),
             linked=bool(data.get("linked")),
+            encrypted=bool(data.get("encrypted")),
         )
 
     def to_stored_json(self) -> dict[str, Any]:
         """Return the form of `upload.json`, which clients do not see: it may name a path."""
-        stored = self.to_json() | {"resumeKey": self.resume_key}
+        stored = self.to_json() | {"resumeKey": self.resume_key, "sha256": self.sha256}
         del stored["have"]
+        if self.encrypted:
+            stored["encrypted"] = True
         if self.file is not None:
             stored |= {"file": self.file.to_json(), "linked": self.linked}
         return stored
@@ -146,7 +152,7 @@ class SealedUpload:
     """
 
     upload: UploadInfo
-    paths: tuple[Path, ...]
+    paths: tuple[Source, ...]
     size: int
 
     @property
