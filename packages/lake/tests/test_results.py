@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
 from lake import Lake, Result
 
 
-def result(**columns: list[object]) -> Result:
+def result(**columns: Any) -> Result:
     return Result(pa.table(columns), {})
 
 

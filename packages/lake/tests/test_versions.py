@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,3 +258,23 @@ def test_compaction_after_every_append_writes_a_row_a_few_times() -> None:
             shards[run[0] : run[-1] + 1] = [ShardInfo(f"{written:064x}", 1, size, {}, {})]
     assert written < 12 * 512 * 1000
     assert len(shards) < 12
+
+
+def test_a_change_runs_again_if_the_version_that_it_read_has_expired(
+    t: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expiry between a statement's read and its commit once failed it with `not-found`."""
+    committed = t._writer.commit
+    calls: list[int] = []
+
+    def commit_late(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            t.append("t", pa.table({"a": [9], "b": ["z"]}))
+            t.expire("t", keep=1)
+        return committed(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(t._writer, "commit", commit_late)
+    t.sql("UPDATE t SET b = 'new' WHERE a = 2")
+    assert len(calls) == 2
+    assert t.sql("FROM t ORDER BY a").rows == [(2, "new"), (9, "z")]

@@ -266,7 +266,10 @@ class Writer:
         places = defaultdict(list)
         for place, shard in enumerate(head.shards):
             places[shard.object].append(place)
-        base = self._catalog.manifest(dataset.id, answer["base"]).snapshot.shards
+        try:
+            base = self._catalog.manifest(dataset.id, answer["base"]).snapshot.shards
+        except NotFound:  # it has been replaced, and has expired
+            raise _moved_on(dataset) from None
         ordinals: dict[int, int] = {}
         seen: dict[str, int] = defaultdict(int)
         for index, shard in enumerate(base):
