@@ -162,3 +162,21 @@ def test_a_dataset_is_what_a_dict_would_be(lake: Lake, batches: list[dict[int, i
         lake.upsert("d", pa.table({"k": keys, "v": values}), key=["k"])
         model |= new
     assert lake.sql("FROM d").rows == list(model.items())
+
+
+def test_a_key_that_another_writer_adds_meanwhile_is_replaced_not_repeated(
+    t: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = t._writer.commit
+    calls: list[int] = []
+
+    def commit_late(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            t.append("t", table(id=[9], v=["theirs"]))
+        return committed(*arguments, **named)
+
+    monkeypatch.setattr(t._writer, "commit", commit_late)
+    t.upsert("t", table(id=[9], v=["ours"]), key=["id"])
+    assert len(calls) == 2
+    assert t.sql("SELECT v FROM t WHERE id = 9").rows == [("ours",)]

@@ -142,10 +142,10 @@ def _datasets(lake: Lake) -> Iterator[Finding]:
 
 
 def _objects(lake: Lake) -> Iterator[Finding]:
-    aside = len(lake.objects.quarantined())
-    if aside:
+    damaged = len(lake.objects.quarantined())
+    if damaged:
         advice = "`lake verify` names the datasets; upload the data again"
-        yield Finding("quarantine", "error", f"{aside:,} damaged objects", advice)
+        yield Finding("quarantine", "error", f"{damaged:,} damaged objects", advice)
     if lake.retention.withheld:
         found = f"{lake.retention.withheld:,} objects stay, as a damaged manifest may need them"
         yield Finding("unused objects", "warning", found, "`lake verify` names it; `lake rm` it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -92,7 +91,6 @@ class Lake:
         clock: Clock = SYSTEM,
         **storage: Any,
     ) -> None:
-        self._pid = os.getpid()
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
@@ -131,9 +129,6 @@ class Lake:
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
                 self.space,
             )  # fmt: skip
-            self._upserts = Upserts(
-                self.catalog, self._ingestor, self._writer, self._statements.upsert, clock
-            )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -216,6 +211,11 @@ class Lake:
     def linker(self) -> Linker:
         """Links files of this machine as datasets."""
         return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self._clock)
+
+    @cached_property
+    def _upserts(self) -> Upserts:
+        start = self._statements.upsert
+        return Upserts(self.catalog, self._ingestor, self._writer, start, self._clock)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -531,7 +531,7 @@ class Lake:
 
     def close(self) -> None:
         """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
-        if os.getpid() == self._pid:  # in a forked process, what it owns is the parent's
+        if self.storage.is_own_process:  # in a forked process, what it owns is the parent's
             self._owned.close()
 
     def __enter__(self) -> Self:

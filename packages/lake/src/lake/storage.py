@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -48,6 +49,7 @@ class Storage:
     def __init__(
         self, folder: Path, tree: ElkynStore, options: StorageOptions, clock: Clock
     ) -> None:
+        self._pid = os.getpid()
         self.verify_always = check_mode(options.verify)
         self.staging = folder / "lake" / "staging"
         self._ended_cleanly = folder / "lake" / "ended-cleanly"
@@ -83,6 +85,11 @@ class Storage:
         self.scrubber = Scrubber(
             tree, self.new_scrub, self.retention, clock=clock, rate_bytes=options.scrub_rate_bytes
         )
+
+    @property
+    def is_own_process(self) -> bool:
+        """Whether this process opened it, and is not forked from the one that did."""
+        return os.getpid() == self._pid
 
     def new_scrub(self, check: Callable[[], object]) -> Scrub:
         """Return a scrub that calls `check` between pieces of a file."""

@@ -126,8 +126,8 @@ def gc(options: argparse.Namespace) -> None:
         print(json.dumps({**document, "waiting": waiting}))
         return
     verb = "would be deleted" if options.dry_run else "deleted"
-    aside = f"; {waiting:,} wait for their grace time" if waiting else ""
-    print(f"{len(unused):,} objects, {format_bytes(size)}, {verb}{aside}")
+    later = f"; {waiting:,} wait for their grace time" if waiting else ""
+    print(f"{len(unused):,} objects, {format_bytes(size)}, {verb}{later}")
 
 
 def _size(objects: ObjectStore, name: str) -> int:
