@@ -1,4 +1,4 @@
-"""How much each dataset of a lake stores, and how much of it can be given back."""
+"""How much each dataset of a lake stores, and how much of it is reclaimable."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def rekey(options: argparse.Namespace) -> None:
 
 @verb(
     "stats",
-    "print what the datasets store, and what can be given back",
+    "print what the datasets store, and how much is reclaimable",
     argument("name", nargs="?", help="a dataset; all of them by default"),
 )
 def stats(options: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ def _session(
     verify_shards(target.shards, context)
     with (
         translated_errors("", [target], context),
-        # The source was written a moment ago, into a private folder, and has no hashes beside it.
+        # The source has just been written into a private folder, without a file of hashes.
         open_write_session([target, source], (), limits_of(request, context)) as connection,
         interrupted_on_cancel(connection, context),
     ):
