@@ -29,7 +29,7 @@ import duckdb
 import pyarrow as pa
 
 from lake import Lake
-from lake.snapshots import Manifest
+from lake.snapshots import AnyManifest, Manifest
 from sennit_core.hashing import sha256_hex
 from sennit_core.ids import new_id
 from sennit_core.optional import import_optional
@@ -160,6 +160,7 @@ def history(shards: int, snapshots: int) -> None:
                 snapshot = SnapshotInfo(
                     new_id(), info.head, info.id, schema, added, {}, "", None, ()
                 )
+                manifest: AnyManifest
                 if info.head is None:
                     manifest = Manifest(snapshot, time.time())
                 else:
