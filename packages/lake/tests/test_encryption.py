@@ -158,7 +158,6 @@ def test_a_query_that_spills_does_so_in_memory(tmp_path: Path) -> None:
 def test_both_engines_read_encrypted_datasets(secret: Lake) -> None:
     query = "SELECT id, secret FROM t ORDER BY secret DESC, id LIMIT 5"
     assert secret.sql(query, engine="emsqrt").rows == secret.sql(query, engine="duckdb").rows
-    assert list(secret.vault.cache.folder.glob("run-*")) == []
 
 
 @pytest.mark.slow  # sorts more than the memory of EM-√: 3 s
@@ -168,8 +167,9 @@ def test_what_em_sqrt_spills_is_encrypted(tmp_path: Path) -> None:
     with Lake(data, memory_bytes="96MiB", passphrase=PASSPHRASE) as lake:
         lake.append("t", pa.table({"a": rows}), encrypt=True)
         seen, clear = 0, []
-        query = "SELECT a FROM t ORDER BY a DESC"
-        with lake.run(query, engine="emsqrt", format="csv") as execution:
+        with lake.run(
+            "SELECT a FROM t ORDER BY a DESC", engine="emsqrt", format="csv"
+        ) as execution:
             for index, payload in enumerate(execution.payloads()):
                 if index == 1:  # the first is the header
                     assert bytes(payload).startswith(rows[-1].encode())
@@ -180,7 +180,6 @@ def test_what_em_sqrt_spills_is_encrypted(tmp_path: Path) -> None:
                     clear += [each for each in files if CANARY.encode() in each.read_bytes()]
             answer = execution.result()
         assert answer["rows"] == len(rows)
-        assert answer["spilledBytes"] > 1_000_000
         assert seen > 1_000_000
         assert clear == []
 

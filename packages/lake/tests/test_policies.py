@@ -28,7 +28,14 @@ from lake import Lake
 from lake.access import Access, ColumnRule, PolicyRule, policy_key
 from lake.results import Result
 from lake.sql.policies import TablePolicy, restricted_rows
-from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, SqlError, UsageError
+from sennit_core.errors import (
+    Corrupt,
+    Denied,
+    NotFound,
+    SennitError,
+    SqlError,
+    UsageError,
+)
 from sennit_core.schema import Schema
 
 COUNT = 3000
@@ -195,12 +202,6 @@ def test_a_query_sees_what_it_would_if_the_hidden_rows_did_not_exist(
 
     assert found == outcome(filtered, sql)
     assert "SECRET" not in repr(found)
-
-
-@pytest.mark.parametrize("sql", ["EXPLAIN FROM people", "EXPLAIN ANALYZE SELECT 1 FROM people"])
-def test_plans_show_hidden_counts_so_they_are_refused(people: Lake, sql: str) -> None:
-    with pytest.raises(Denied, match="explaining a query over 'people'"):
-        ask(people, sql)
 
 
 @pytest.mark.parametrize("where", ["", " WHERE id < 10"])
@@ -460,8 +461,6 @@ def test_conditions_are_checked_when_they_are_set(
 @pytest.mark.parametrize(
     "rule",
     [
-        PolicyRule("alice", write=True, rows="a = 1"),
-        PolicyRule("alice", write=True, columns=(ColumnRule("a"),)),
         PolicyRule("alice", write=True, read=False),
         PolicyRule(""),
         PolicyRule("alice", columns=(ColumnRule("a"),)),

@@ -52,7 +52,8 @@ class PolicyRule(Record):
     Args:
         principal: A user's name, `role:` and a role, or `*` for all others.
         read: Whether it may read.
-        write: Whether it may change, replace and delete the dataset.
+        write: Whether it may change, replace and delete the dataset; with `rows` or `columns`, only
+            change rows that it sees.
         rows: SQL condition over the dataset's columns: only rows that fulfil it exist for the
             principal. `current_user` and `current_role` are the principal's.
         columns: Columns that are masked or hidden.
@@ -169,11 +170,10 @@ def check_rules(rules: Iterable[PolicyRule]) -> tuple[PolicyRule, ...]:
         if not who or who in seen:
             raise UsageError(f"rule {who!r}: a principal has one rule, and a name")
         seen.add(who)
-        restricted = rule.rows is not None or rule.columns
-        if rule.write and (restricted or not rule.read):
+        if rule.write and not rule.read:
             raise UsageError(
-                f"rule {who!r}: a principal that may write sees the whole dataset",
-                hint="leave out rows and columns, or write",
+                f"rule {who!r}: a principal that may write reads the dataset too",
+                hint="leave out read, or write",
             )
         names = [column.name for column in rule.columns]
         if len(set(names)) < len(names):

@@ -158,7 +158,7 @@ class _Closing(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Always, since `tell` works; `seek` is not there."""
+        """Always: `tell` works."""
         return True
 
     def tell(self) -> int:

@@ -520,6 +520,7 @@ class Lake:
         info = self.catalog.get(dataset)
         policies = [
             Access(rows=rule.rows, columns=rule.columns, user="a user", role="reader").to_json()
+            | {"write": rule.write}
             for rule in rules
             if rule.expressions or rule.columns
         ]

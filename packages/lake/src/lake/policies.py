@@ -226,16 +226,19 @@ class Policies:
             )
 
     def check_change(self, dataset: str, requester: Requester) -> None:
-        """Refuse a change, replacement or deletion of an existing dataset.
+        """Refuse a change, replacement or deletion of an existing dataset as a whole.
 
         Raises:
             NotFound: There is none, as far as the user can know.
-            Denied: The user may not change it.
+            Denied: The user may not change it, or sees a part of it.
         """
         if self and not requester.is_trusted:
             info = self.visible(dataset, requester)
-            if not self.access(info.id, requester).write:
+            access = self.access(info.id, requester)
+            if not access.write:
                 raise not_writable(info.name)
+            if access.is_restricted:
+                self.check_whole(info.id, requester, "changing all of")
 
     def check_upload(self, name: str, mode: str, requester: Requester) -> None:
         """Refuse an upload that appends to, or replaces, a dataset that the user may not change.
@@ -283,15 +286,17 @@ class Policies:
     def may_watch(self, path: str, requester: Requester) -> bool:
         """Return whether a user may read this path of the namespace `sys` in the realtime tree.
 
-        Lists cannot be filtered there, so while there are policies, only admins read lists of
-        datasets as a whole.
+        Lists cannot be filtered there, so while there are policies, only admins read lists as a
+        whole. Uploads, queries and jobs are read by their ids, which only their users know.
         """
         if not self or requester.is_trusted:
             return True
         keys = [key for key in path.split("/") if key]
-        if not keys or keys[0] == "policies":
+        if not keys or keys[0] in ("policies", "catalog"):
             return False
-        if keys[0] not in ("datasets", "snapshots"):
+        if keys[0] in ("uploads", "queries"):
+            return len(keys) > 1
+        if keys[0] not in ("datasets", "snapshots", "tags"):
             return True
         try:
             access = self.access(keys[1], requester) if keys[1:] else NO_ACCESS

@@ -189,6 +189,10 @@ class ChangingStatement:
         # In order, so that the rows of one shard are found without looking at all.
         connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self._params)
 
+    def keep(self, connection: duckdb.DuckDBPyConnection, query: str, table: str) -> None:
+        """Keep a query's result in a temporary table, which spills to disk."""
+        connection.execute(f"CREATE TEMP TABLE {table} AS {query}", self._params)
+
     def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
         """Run a statement with the request's parameters; return the number of changed rows."""
         ((count,),) = connection.execute(sql, self._params).fetchall()
@@ -216,7 +220,9 @@ class ChangingStatement:
                     self.context.check()
                     writer.write(_stored(batch, target), start=None, stop=None)
                     rows += batch.num_rows
-                    self.context.progress(rows=rows)
+                    # Whole shards are written, with the rows that a policy hides.
+                    if table is None or table.policy is None:
+                        self.context.progress(rows=rows)
                 if not rows and schema is None:
                     # An empty dataset has its columns in a shard without rows.
                     writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),

@@ -28,12 +28,12 @@ from emsqrt.io.formats import open_format, type_name
 from lake.sealed import forbid_core_dumps
 from lake.sql.batches import read_batches
 from lake.sql.failures import as_duckdb_error, query_error
-from lake.sql.guard import Statement, check_statement
+from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.session import SqlLimits, open_session
-from lake.sql.tables import Table, check_explained, check_links, rights_key, used_tables
+from lake.sql.tables import Table, check_links, explained_tables, rights_key, used_tables
 from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
@@ -72,7 +72,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         statement = check_statement(sql, frozenset(table.name for table in tables))
         used += used_tables(tables, statement.tables)
         if statement.explains:
-            check_explained(used)
+            used[:] = explained_tables(used, analyzes=analyzes(sql))
+            tables = explained_tables(tables)
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query.
         verify_shards((shard for table in used for shard in table.shards), context)

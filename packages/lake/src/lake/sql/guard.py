@@ -25,6 +25,7 @@ from sennit_core.errors import Denied, SqlError, Unsupported
 
 __all__ = [
     "Statement",
+    "analyzes",
     "check_statement",
     "compute",
     "explained_query",
@@ -296,6 +297,12 @@ def explained_query(sql: str) -> str:
     """Return the query that EXPLAIN explains, any other statement as it is."""
     match = _EXPLAIN.match(sql)
     return sql if match is None else sql[match.end() :]
+
+
+def analyzes(sql: str) -> bool:
+    """Return whether an EXPLAIN runs the query, to show its profile."""
+    match = _EXPLAIN.match(sql)
+    return match is not None and "analy" in match[0].casefold()
 
 
 def compute(expression: str) -> Any:

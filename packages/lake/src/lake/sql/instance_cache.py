@@ -122,6 +122,7 @@ def instance_key(
             table.snapshot or "",
             table.schema.fields,
             table.paths or (),
+            table.explained,
             "" if table.link is None else repr(table.link),
         )
         for table in by_name

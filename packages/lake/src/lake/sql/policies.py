@@ -17,7 +17,7 @@ value, become NULL: a row whose condition fails is hidden. `design/0115` has the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -65,7 +65,9 @@ class TablePolicy:
         return tuple(name for name in schema.names if self.columns.get(name, "") is not None)
 
 
-def restricted_rows(source: str, table: str, schema: Schema, policy: TablePolicy) -> str:
+def restricted_rows(
+    source: str, table: str, schema: Schema, policy: TablePolicy, numbers: Sequence[str] = ()
+) -> str:
     """Return the query of the rows and columns that a policy shows.
 
     Args:
@@ -73,6 +75,7 @@ def restricted_rows(source: str, table: str, schema: Schema, policy: TablePolicy
         table: The dataset's name, for errors.
         schema: Its columns.
         policy: Its expressions are checked again, as a second line of defense.
+        numbers: Columns that `read_parquet` adds, which the result has too.
 
     Raises:
         Denied: The policy names a column that the dataset does not have (any more).
@@ -87,7 +90,8 @@ def restricted_rows(source: str, table: str, schema: Schema, policy: TablePolicy
         columns.append(f"TRY(({shown})) AS {quoted(name)}")
     if not columns:
         raise outdated(table, "no column is left")
-    rows = f"SELECT * FROM {source}"
+    columns += numbers
+    rows = f"SELECT {', '.join(['*', *numbers])} FROM {source}"
     if policy.rows is not None:
         rows += f" WHERE TRY((\n{bound_expression(policy.rows, policy)}\n)) {_BARRIER}"
     return f"SELECT {', '.join(columns)} FROM ({rows})"

@@ -29,6 +29,8 @@ def check_policy(request: dict[str, Any]) -> dict[str, Any]:
     schema = Schema.from_json(request["schema"])
     for rule in request["rules"]:
         _check_rule(schema, TablePolicy.from_json(rule))
+        if rule.get("write"):
+            _check_writing(schema, TablePolicy.from_json(rule))
     return {}
 
 
@@ -56,6 +58,40 @@ def _check_rule(schema: Schema, policy: TablePolicy) -> None:
             connection.execute(restricted_rows(source, "", schema, policy)).fetchall()
         except Denied as error:
             raise SqlError(f"the rule does not fit the dataset: {error.action}") from None
+
+
+def _check_writing(schema: Schema, policy: TablePolicy) -> None:
+    """Check that who may change rows cannot find out values that the rule does not show.
+
+    Rows appear, and are refused, by the condition; a mask is computed again after each change. If one
+    of them read a hidden column beside one that the user sets, the user could try values until the
+    result changes, and so learn the hidden one.
+
+    Raises:
+        SqlError: The condition reads a masked or hidden column, or a mask another one that is shown.
+    """
+    shown = [field for field in schema.fields if field.name not in policy.columns]
+    others = [field for field in schema.fields if field.name in policy.columns]
+    with duckdb.connect(":memory:", config={"threads": "1", "async_threads": "1"}) as connection:
+        masks = [(f"the mask of column {name!r}", mask) for name, mask in policy.columns.items()]
+        for where, text in [("rows", policy.rows), *masks]:
+            if text is None:
+                continue
+            fields = shown if where == "rows" else others
+            bound = bound_expression(text, policy)
+            query = f"SELECT (\n{bound}\n) FROM ({rows_of_schema(Schema(tuple(fields)))})"
+            try:
+                if not fields:
+                    raise duckdb.BinderException("no column is left")
+                connection.execute(query).fetchall()
+            except duckdb.Error:
+                limit = (
+                    "columns that are shown as they are" if where == "rows" else "masked columns"
+                )
+                raise SqlError(
+                    f"{where}: in a rule that may write, it can read only {limit}",
+                    hint="who sets one column could find out the value of another by trying",
+                ) from None
 
 
 def _check_constant(where: str, text: str, inconstant: frozenset[str]) -> None:

@@ -216,8 +216,9 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
         connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT * FROM {rows}")
         return
     body = restricted_rows(rows, table.name, table.schema, table.policy)
+    kind = "TABLE" if table.explained else "VIEW"
     try:
-        connection.execute(f"CREATE VIEW {quoted(name)} AS {body}")
+        connection.execute(f"CREATE {kind} {quoted(name)} AS {body}")
     except (duckdb.ProgrammingError, duckdb.DataError) as error:
         # Without its text, which may show columns that are hidden.
         raise outdated(table.name, type(error).__name__) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from sennit_core.schema import Schema
 
 __all__ = [
     "Table",
-    "check_explained",
     "check_links",
     "check_target",
+    "explained_tables",
     "rights_key",
     "used_tables",
 ]
@@ -46,6 +46,7 @@ class Table:
         link: The file that it reads in place; None for a dataset of shards.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
+        explained: Whether an empty table takes its place.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Table:
     link: LinkedFile | None = None
     policy: TablePolicy | None = None
     writable: bool = True
+    explained: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -164,17 +166,26 @@ def rights_key(tables: list[Table]) -> str:
     )
 
 
-def check_explained(tables: list[Table]) -> None:
-    """Refuse a query plan over datasets of which the user sees a part.
+def explained_tables(tables: list[Table], *, analyzes: bool = False) -> list[Table]:
+    """Return the datasets for a query plan: those of which the user sees a part have no rows.
 
-    A plan shows the policy's condition, and how many rows it hides.
+    A plan over them would show the policy's condition and estimates from statistics of all rows. An
+    empty table with the columns that the user sees has nothing to show.
+
+    Raises:
+        Denied: The query is to be run, and its profile would count hidden rows.
     """
     for table in tables:
-        if table.policy is not None:
+        if table.policy is not None and analyzes:
             raise Denied(
-                f"explaining a query over {table.name!r}, of which your policy shows a part",
+                f"profiling a query over {table.name!r}, of which your policy shows a part",
                 needed="a policy without rows and columns",
+                hint="EXPLAIN without ANALYZE shows the plan, as for a dataset without rows",
             )
+    return [
+        table if table.policy is None else replace(table, paths=(), shard_files=(), explained=True)
+        for table in tables
+    ]
 
 
 def check_target(tables: list[Table], name: str) -> None:

@@ -38,6 +38,19 @@ from lake.sql.changing_statement import (
 )
 from lake.sql.duckdb_worker import translated_errors
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
+from lake.sql.restricted_writes import (
+    NUMBERS,
+    SEEN,
+    check_assigned,
+    check_insertable,
+    check_kind,
+    check_new_rows,
+    hidden_rows,
+    keep_visible_rows,
+    numbers_of_seen,
+    visible_condition,
+    writable_schema,
+)
 from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
@@ -67,9 +80,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_columns", "reports_of", "rewritten", "run"]
 
-# Columns that `read_parquet` adds to those of the files, unless a file has them itself.
-_NUMBERS = ("file_index", "file_row_number")
-
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one statement up to its shards; the module's docstring describes request and response."""
@@ -80,6 +90,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
     statement = ChangingStatement(request, context)
     check_target(statement.tables, write.table)
+    check_kind(write, statement.tables)
     answer = _ACTIONS[type(write)](write, statement)
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
@@ -89,25 +100,34 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
 
 def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    _check_names(write.columns or (), target.schema)
+    writable = writable_schema(target)
+    check_assigned(target, write.columns or ())
+    _check_names(write.columns or (), writable)
+    check_insertable(target)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
     query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
     with statement.session(query, target) as (connection, read):
         if is_list:
             # Each value is cast to its column's type by itself; as rows of a query they would first
             # be cast to the types that they have in common.
+            names = ", ".join(map(quoted, writable.names))
             connection.execute(
-                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT * FROM {quoted(target.name)} WHERE false"
+                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT {names} FROM {quoted(target.name)} "
+                "WHERE false"
             )
             query.is_bound = True
             stop = write.place.offset + len(write.place.text)
             sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
             statement.execute(connection, sql)
-            relation = connection.sql(f"FROM {NEW_TABLE}")
+            relation = connection.sql(f"SELECT {_filled(target, writable)} FROM {NEW_TABLE}")
+            check_new_rows(
+                connection, f"(SELECT {_filled(target, writable)} FROM {NEW_TABLE})", target
+            )
         else:
             types = column_types(target.schema)
             found = statement.bind(connection, query.text).columns
-            places = _places(write, found, target.schema)
+            check_assigned(target, found if write.by_name else ())
+            places = _places(write, found, writable)
             columns = sorted(places, key=places.__getitem__)
             values = ", ".join(
                 f"CAST({quoted(name) if name in places else 'NULL'} AS {kind}) AS {quoted(name)}"
@@ -117,6 +137,11 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
             query.is_bound = True
             text = f"SELECT {values} FROM ({query.text}) AS q({names})"
             relation = statement.bind(connection, text)
+            if target.policy is not None:
+                # Kept, as the rows that are checked must be those that are written.
+                statement.keep(connection, text, NEW_TABLE)
+                check_new_rows(connection, NEW_TABLE, target)
+                relation = connection.sql(f"FROM {NEW_TABLE}")
         shards = statement.write(relation, target)
     return {
         "action": "append" if shards else "none",
@@ -125,6 +150,14 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
         "count": _rows(shards),
         "inputs": _inputs(read),
     }
+
+
+def _filled(target: Table, writable: Schema) -> str:
+    """Return all columns of a dataset, of which those that the user may not set are NULL."""
+    return ", ".join(
+        quoted(name) if name in writable.names else f"CAST(NULL AS {kind}) AS {quoted(name)}"
+        for name, kind in column_types(target.schema).items()
+    )
 
 
 def _places(write: Insert, found: Sequence[str], schema: Schema) -> dict[str, int]:
@@ -191,7 +224,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
 
 def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    if not write.condition.text and not write.sources.text:
+    if not write.condition.text and not write.sources.text and target.policy is None:
         every: list[tuple[int, list[Shard]]] = (
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
@@ -200,6 +233,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
     query = _hits(write, (), target)
     with statement.session(query) as (connection, read):
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
+        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
         found = _hit_counts(connection)
         changed = []
@@ -219,7 +253,9 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
     check_columns(target)
-    _check_names([column for column, _ in write.assignments], target.schema)
+    names = [column for column, _ in write.assignments]
+    check_assigned(target, names)
+    _check_names(names, writable_schema(target))
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
     values: list[str | Clause] = []
@@ -235,6 +271,7 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         distinct = f"DISTINCT ON ({SHARD}, {ROW}) {SHARD}, {ROW}"
         listed = ", ".join([SHARD, ROW, *(f"value{index}" for index in range(len(assigned)))])
+        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(
             connection, query, f"SELECT {distinct}, {casts} FROM ({{}}) AS h({listed})"
         )
@@ -249,11 +286,13 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         changed = []
         for index, _ in found:
-            text = (
-                f"SELECT {columns} FROM {_shard(target, index)} AS s LEFT JOIN "
-                f"(SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
+            join = (
+                f"JOIN (SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h "
+                f"ON h.{ROW} = s.file_row_number"
             )
+            rows = f"SELECT {columns} FROM {_shard(target, index)} AS s"
+            check_new_rows(connection, f"({rows} {join})", target)
+            text = f"{rows} LEFT {join} ORDER BY s.file_row_number"
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
         return rewritten(target, changed, sum(count for _, count in found), read)
@@ -268,35 +307,43 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     """
     target = statement.target(write.table)
     check_columns(target)
-    query = _matches(write, _rows_of(target))
+    query = _matches(write, _rows_of(target), target)
     with statement.session(query) as (connection, read):
         distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
+        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
-        if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)"), target):
+        if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)", target), target):
             touched = list(range(len(target.objects)))
         else:
             found = f"SELECT {SHARD} FROM {HITS} ORDER BY ALL"
             touched = [int(index) for (index,) in connection.execute(found).fetchall()]
         rows = f"{quoted(target.name)} WHERE false"
         if touched:
-            rows = f"{shards_of(target, touched)} AS s ORDER BY s.file_index, s.file_row_number"
+            rows = (
+                f"{shards_of(target, touched)} AS s WHERE {visible_condition(target)} "
+                "ORDER BY s.file_index, s.file_row_number"
+            )
         # In the place of the view of this name.
         connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
         count = statement.execute(connection, statement.sql)
         if not count:
             return {**_of(target), "count": 0}
-        merged = connection.sql(f"FROM {quoted(write.table)}")
-        shards = statement.write(merged, target)
+        check_new_rows(connection, quoted(write.table), target)
+        merged = f"FROM {quoted(write.table)}"
+        if target.policy is not None and touched:
+            kept = hidden_rows(target, shards_of(target, touched))
+            merged = f"FROM ({kept}) UNION ALL {merged}"
+        shards = statement.write(connection.sql(merged), target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
     answer = rewritten(target, changed, count, read)
     return answer if changed else {**answer, "action": "append", "shards": reports_of(shards)}
 
 
-def _matches(write: Merge, target: str | Numbered) -> QueryText:
+def _matches(write: Merge, rows: str | Numbered, target: Table) -> QueryText:
     """Return the query for the rows of a dataset that MERGE matches."""
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), " FROM "]
-    parts += [target, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
+    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), " FROM "]
+    parts += [rows, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
     # Checked and bound with the rest, in the order of their parameters, and never computed.
     for expression in write.expressions:
         parts += [" OR (", expression, ") IS NULL"]
@@ -335,7 +382,7 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> QueryText:
     """Return the query for the numbers of the rows to change, and their new values."""
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), *values]
+    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), *values]
     parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
@@ -356,26 +403,30 @@ def check_columns(target: Table) -> None:
         Unsupported: It has such a column.
     """
     for name in target.schema.names:
-        if name.casefold() in _NUMBERS:
+        if name.casefold() in NUMBERS:
             raise Unsupported(
                 f"changing rows of a dataset with a column {name!r}",
                 hint="CREATE OR REPLACE TABLE … AS SELECT … can change it as well",
             )
 
 
-def _numbers(alias: str) -> Numbered:
+def _numbers(alias: str, target: Table) -> Numbered:
     """Return the numbers of a row's shard and of the row in it, as columns.
 
     Without aliases, which other expressions of the same SELECT could use.
     """
-    index, row = _NUMBERS
+    if target.policy is not None:
+        return Numbered("0, 0", numbers_of_seen(alias))
+    index, row = NUMBERS
     return Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
 
 
 def _rows_of(target: Table) -> Numbered:
     """Return the rows of a dataset, as an item of FROM."""
+    if target.policy is not None:
+        return Numbered(quoted(target.name), SEEN)
     if not target.paths:
-        empty = f"(SELECT *, 0 AS {_NUMBERS[0]}, 0 AS {_NUMBERS[1]} FROM {quoted(target.name)})"
+        empty = f"(SELECT *, 0 AS {NUMBERS[0]}, 0 AS {NUMBERS[1]} FROM {quoted(target.name)})"
         return Numbered(quoted(target.name), empty)
     return Numbered(quoted(target.name), shards_of(target))
 

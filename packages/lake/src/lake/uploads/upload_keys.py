@@ -44,7 +44,7 @@ class UploadKeys:
         self._keys.create(_ENTRY + upload)
 
     def tag(self, upload: str, sha256: str) -> str:
-        """Return what stands for a hash on the disk."""
+        """Return the keyed hash that is stored instead of a hash."""
         return hmac.digest(self._key(upload), sha256.encode(), "sha256").hex()
 
     def part(self, upload: str, index: int, path: Path) -> EncryptedFile:
