@@ -210,6 +210,9 @@ def test_a_delayed_interrupt_does_not_reach_the_next_query(instance: Instance) -
 # ---- which instance serves a query -------------------------------------------------------------
 
 
+_HELD_BYTES_MAX = 64 << 20
+
+
 class World:
     """A cache of instances, and what its queries see and are allowed."""
 
@@ -218,10 +221,10 @@ class World:
         self.table = table
         self.limits = limits
 
-    def ask(self, sql: str, *, may_keep: bool = True) -> Rows:
+    def ask(self, sql: str, *, grown_bytes: int | None = 0) -> Rows:
         key = instance_key([self.table], ["t"], self.limits.threads)
         with self.cache.connect(
-            key, [self.table], ["t"], self.limits, lambda: may_keep
+            key, [self.table], ["t"], self.limits, lambda: grown_bytes, _HELD_BYTES_MAX
         ) as connection:
             rows: Rows = connection.execute(sql).fetchall()
             return rows
@@ -265,7 +268,7 @@ def test_an_instance_ends_with_a_query_that_ended_badly(world: World, sql: str) 
 
 
 def test_an_instance_ends_with_a_query_that_was_stopped(world: World) -> None:
-    assert not is_cached(world, "FROM t", may_keep=False)
+    assert not is_cached(world, "FROM t", grown_bytes=None)
 
 
 @pytest.mark.nightly
@@ -296,6 +299,26 @@ def test_the_least_recently_used_instance_is_closed(world: World, tmp_path: Path
     assert len(world.cache) == 2
 
 
+def test_instances_together_hold_no_more_than_allowed(world: World) -> None:
+    first = world.table
+    world.ask("FROM t", grown_bytes=_HELD_BYTES_MAX // 2)
+    world.ask("FROM t", grown_bytes=_HELD_BYTES_MAX // 2)
+    assert len(world.cache) == 1
+    world.table = replace(first, snapshot="another")
+    world.ask("FROM t", grown_bytes=1)
+    assert len(world.cache) == 1  # the first one was closed
+    world.ask("FROM t", grown_bytes=_HELD_BYTES_MAX)
+    assert not world.cache
+
+
+def test_the_memory_that_an_instance_holds_is_its_own(world: World) -> None:
+    world.ask(f"ROLLBACK; ATTACH ':memory:' AS {CANARY}", grown_bytes=_HELD_BYTES_MAX)
+    # Less is free by what it holds, and it may go on using that.
+    world.limits = replace(world.limits, memory_bytes=world.limits.memory_bytes - _HELD_BYTES_MAX)
+    marked = f"SELECT count(*) FROM duckdb_databases() WHERE database_name = '{CANARY}'"
+    assert world.ask(marked) == [(1,)]
+
+
 def test_readers_with_other_rights_have_other_instances(world: World) -> None:
     one = instance_key([world.table], ["t"], 1, "may see all")
     other = instance_key([world.table], ["t"], 1, "may see half")
@@ -307,7 +330,7 @@ def test_a_name_the_query_does_not_use_is_no_view(world: World, table: Table) ->
     other = replace(table, name="u", id="2" * 26)
     use_both = instance_key([table, other], ["t", "u"], 1)
     with world.cache.connect(
-        use_both, [table, other], ["t", "u"], world.limits, lambda: True
+        use_both, [table, other], ["t", "u"], world.limits, lambda: 0, _HELD_BYTES_MAX
     ) as connection:
         connection.execute("SELECT * FROM t, u").fetchall()
 

@@ -57,8 +57,9 @@ _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
-_KEPT_GROWTH = 32
-"""An instance is closed after a query that grew the process by more than the cap over this."""
+_KEPT_SHARE = 4
+"""Instances together keep at most the cap over this: a process may be given a run of another cap while
+it holds up to 5/8 of that (`emsqrt.executor.placement`)."""
 
 _instances = InstanceCache(_KEPT_INSTANCES)
 
@@ -158,12 +159,12 @@ def _connect(
         # decrypted copies that may be removed.
         return open_session(used, names, limits)
 
-    def may_keep() -> bool:
-        grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
-        return context.stopped is None and context.grown_bytes() <= grown_bytes_max
+    def left() -> int | None:
+        return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
-    return _instances.connect(key, used, names, limits, may_keep)
+    held_bytes_max = context.cap_bytes // _KEPT_SHARE
+    return _instances.connect(key, used, names, limits, left, held_bytes_max)
 
 
 @contextlib.contextmanager

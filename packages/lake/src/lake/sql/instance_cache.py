@@ -1,9 +1,10 @@
 """A cache of locked DuckDB instances, by the set of snapshots that they can read.
 
 A query uses the instance whose views are exactly the snapshots that it names, or opens one. The
-instance is returned to the cache only if the query ended normally and left its memory and temporary
-folder unchanged. Otherwise it is closed, so a query that spilled, was cancelled, ran out of memory
-or hit an internal error of DuckDB cannot affect later queries.
+instance is returned to the cache only if the query ended normally and left no temporary folder.
+Otherwise it is closed, so a query that spilled, was cancelled, ran out of memory or hit an internal
+error of DuckDB cannot affect later queries. Instances keep the memory of their queries, which is
+faulted in page by page otherwise, as long as all of them together keep no more than allowed.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class InstanceCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        # What the queries of an instance in `_kept` have left in the process.
+        self._held_bytes: dict[InstanceKey, int] = {}
         # Idle instances, the least recently used first. An instance in use is not in here, so it
         # can be neither evicted nor used by two queries.
         self._kept: OrderedDict[InstanceKey, Instance] = OrderedDict()
@@ -50,7 +53,8 @@ class InstanceCache:
         tables: Sequence[Table],
         names: Sequence[str],
         limits: SqlLimits,
-        may_keep: Callable[[], bool],
+        left: Callable[[], int | None],
+        held_bytes_max: int,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query to an instance that has these tables and no others.
 
@@ -59,43 +63,55 @@ class InstanceCache:
             tables: Datasets that the query reads.
             names: Their names as written in the query.
             limits: Resource limits; an instance with other limits is replaced.
-            may_keep: Called after the query; False closes the instance.
+            left: Called after the query: the bytes by which it has grown the process; None closes
+                the instance.
+            held_bytes_max: The most memory that kept instances may hold together.
         """
         instance = self._kept.pop(key, None)
-        if instance is not None and not _fits(instance.limits, limits):
+        held_bytes = self._held_bytes.pop(key, 0)
+        # What it holds itself is not free, but it may use it.
+        own = replace(limits, memory_bytes=limits.memory_bytes + held_bytes)
+        if instance is not None and not _fits(instance.limits, own):
             instance.close()
-            instance = None
+            instance, held_bytes = None, 0
         if instance is None:
             instance = Instance(tables, names, _rounded(limits))
         # Set only where the query ended in a known way: any other exception, such as the reason for
         # a stop, closes the instance.
-        keep = False
+        grown_bytes = None
         try:
             with instance.connect() as connection:
                 yield connection
-            keep = may_keep()
+            grown_bytes = left()
         except _ORDINARY:
-            keep = may_keep()
+            grown_bytes = left()
             raise
         finally:
             # Spill files remain until the instance is closed.
-            if keep and not instance.has_spilled:
-                self._put(key, instance)
-            else:
+            if grown_bytes is None or instance.has_spilled:
                 instance.close()
+            else:
+                self._put(key, instance, held_bytes + grown_bytes, held_bytes_max)
 
     def clear(self) -> None:
         """Close all cached instances."""
         while self._kept:
-            self._kept.popitem()[1].close()
+            self._close_oldest()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _put(self, key: InstanceKey, instance: Instance) -> None:
-        self._kept[key] = instance
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)[1].close()
+    def _put(
+        self, key: InstanceKey, instance: Instance, held_bytes: int, held_bytes_max: int
+    ) -> None:
+        self._kept[key], self._held_bytes[key] = instance, held_bytes
+        while len(self._kept) > self._size or sum(self._held_bytes.values()) > held_bytes_max:
+            self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        key, instance = self._kept.popitem(last=False)
+        self._held_bytes.pop(key)
+        instance.close()
 
 
 def instance_key(
