@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from emsqrt.executor.scheduling import Action, Order, Scheduler, State, Ticket
+from emsqrt.executor.scheduling import PRIORITIES, Action, Order, Scheduler, State, Ticket
 from sennit_core.errors import Busy, UsageError
 
 RUNNING = (State.LONG, State.SHORT, State.OVERDUE, State.STOPPING)
@@ -43,9 +43,14 @@ class Histories(RuleBasedStateMachine):
                 assert ticket.state is State.STOPPING
                 self.restarts[ticket] += 1
 
-    @rule(user=st.sampled_from("abc"), restartable=st.booleans(), bounded=st.booleans())
-    def arrive(self, user: str, restartable: bool, bounded: bool) -> None:
-        ticket = Ticket(user, restartable, bounded)
+    @rule(
+        user=st.sampled_from("abc"),
+        restartable=st.booleans(),
+        bounded=st.booleans(),
+        priority=st.sampled_from(PRIORITIES),
+    )
+    def arrive(self, user: str, restartable: bool, bounded: bool, priority: str) -> None:
+        ticket = Ticket(user, restartable, bounded, priority=priority)
         try:
             self.obey(self.scheduler.arrive(ticket))
         except Busy:
@@ -192,3 +197,30 @@ def test_the_bounds_hold_for_each_user_and_for_all() -> None:
 def test_an_executor_at_least_is_not_reserved(reserved: int) -> None:
     with pytest.raises(UsageError, match="reserved"):
         Scheduler(2, reserved=reserved)
+
+
+def test_interactive_requests_overtake_batch_requests_without_starving_them() -> None:
+    scheduler = Scheduler(1)
+    scheduler.arrive(running := Ticket("x"))
+    for index in range(3):
+        scheduler.arrive(Ticket(f"batch {index}", priority="batch"))
+    for index in range(10):
+        scheduler.arrive(Ticket(f"interactive {index}"))
+
+    order = []
+    while found := started(scheduler.finish(running)):
+        (running,) = found
+        order.append(running.priority[0])
+
+    assert "".join(order) == "iiiibiiiibiib"
+
+
+def test_a_batch_request_starts_at_once_while_an_executor_is_free() -> None:
+    scheduler = Scheduler(2, reserved=1)
+    one, two = Ticket(priority="batch"), Ticket(priority="batch")
+    assert started(scheduler.arrive(one)) == [one]
+    assert started(scheduler.arrive(two)) == [two]
+    assert scheduler.outlive(two) == []
+    query = Ticket()
+    assert scheduler.arrive(query) == [(Action.RESTART, two)]
+    assert started(scheduler.finish(two, again=True)) == [query]

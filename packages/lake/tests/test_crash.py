@@ -183,7 +183,9 @@ def test_an_upsert_killed_anywhere_is_done_or_not_and_may_be_repeated(
 
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
-    kinds = ("link", "ingest", "write", "delete", "expire", "retired", "rotate")
+    kinds = (
+        "link", "ingest", "write", "delete", "expire", "retired", "rotate", "transaction",
+        "commit")  # fmt: skip
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)
@@ -216,6 +218,48 @@ def test_a_statement_killed_anywhere_is_done_or_not(
         assert lake.sql("SELECT sum(a) FROM t").value == (sum_after if done else sum_before)
         check_nothing_is_left_over(lake)
         lake.sql("INSERT INTO t (a) VALUES (0)")
+
+
+TRANSACTION = """
+BEGIN;
+INSERT INTO t VALUES (1), (2);
+UPDATE t SET a = a + 10;
+CREATE TABLE new_table AS SELECT a FROM t WHERE a > 10;
+INSERT INTO u SELECT count(*) FROM new_table;
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "write-encoded",
+        "write-adopted",
+        "write-manifest",
+        "write-committed",
+        "transaction-staged",
+        "commit-prepared",
+        "transaction-committed",
+    ],
+)
+def test_a_transaction_killed_anywhere_is_done_or_not(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        lake.sql("CREATE TABLE t AS SELECT 0::BIGINT AS a; CREATE TABLE u (n BIGINT)")
+
+    die(folder, point, "sql", TRANSACTION)
+
+    with opened(folder, pool) as lake, lake.tree:
+        done = point == "transaction-committed"
+        assert lake.sql("FROM t").rows == ([(10,), (11,), (12,)] if done else [(0,)])
+        assert lake.sql("FROM u").rows == ([(2,)] if done else [])
+        names = [info.name for info in lake.catalog.list()]
+        assert names == (["new_table", "t", "u"] if done else ["t", "u"])
+        check_nothing_is_left_over(lake)
+        lake.sql(TRANSACTION.replace("new_table", "other"))
+        check_nothing_is_left_over(lake)
 
 
 @pytest.mark.sample(1)

@@ -130,7 +130,7 @@ def test_the_catalog(flights: Lake, connect: Connect) -> None:
     ]  # fmt: skip
     schema = connection.adbc_get_table_schema("flights")
     assert schema.equals(flights.sql("from flights").to_arrow().schema)
-    assert connection.adbc_get_table_types() == ["TABLE"]
+    assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
     info = connection.adbc_get_info()
     assert info["vendor_name"] == "Sennit"
 
@@ -252,3 +252,28 @@ def test_a_policy_applies_to_every_way_in(flights: Lake, connect: Connect) -> No
             with pytest.raises(adbc_driver_manager.Error):
                 cursor.adbc_ingest("flights", pa.table({"carrier": ["XX"]}), mode=mode)
     assert flights.sql("select count(*) from flights").value == 4
+
+
+def test_views_are_in_the_metadata_and_in_queries(flights: Lake, connect: Connect) -> None:
+    flights.sql("CREATE VIEW far AS SELECT * FROM flights WHERE distance > 1000")
+    connection = connect("rtoken")
+    found = connection.adbc_get_objects(depth="tables", table_types_filter=["VIEW"]).read_all()
+
+    assert "far" in str(found.to_pylist())
+    assert "flights" not in str(found.to_pylist())
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM far")
+        assert cursor.fetchone() == (3,)
+
+
+def test_several_statements_and_a_transaction_in_one_text(lake: Lake, connect: Connect) -> None:
+    with connect().cursor() as cursor:
+        cursor.executescript("CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2)")
+        cursor.execute("BEGIN; UPDATE t SET a = a + 1; DELETE FROM t WHERE a = 3; COMMIT")
+        cursor.execute("INSERT INTO t VALUES (9); SELECT a FROM t ORDER BY a")
+        assert cursor.fetchall() == [(2,), (9,)]
+        with pytest.raises(adbc.Error, match="statement 2 of 2"):
+            cursor.executescript("SELECT 1; SELECT x FROM t")
+    assert lake.catalog.snapshots("t")[0].snapshot.version == 4
+    with connect("rtoken").cursor() as cursor, pytest.raises(adbc.Error, match="writer"):
+        cursor.execute("SELECT 1; DELETE FROM t")

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lake._failpoints import reached
+from lake.catalog_commits import Commit, committed_dataset, numbered
 from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
@@ -27,6 +29,7 @@ from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs, References, objects_of
 from lake.snapshots import AnyManifest, Manifest, StoredManifest
+from lake.views import Views
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, Corrupt, NotFound, nearest
 from sennit_core.records import DatasetInfo, SnapshotInfo
@@ -34,6 +37,7 @@ from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
+    from elkyn.records import Change
 
 __all__ = ["Catalog", "check_dataset_name"]
 
@@ -57,6 +61,7 @@ class Catalog:
         key: NodeKey | None = None,
     ) -> None:
         self._rows = CatalogTables(tree)
+        self.views = Views(tree, clock)
         self._clock = clock
         self._objects = objects
         # Held by commits and removals, from the comparison of the head to the write, so that no two
@@ -134,7 +139,7 @@ class Catalog:
         return self._index.name(dataset_id)
 
     def check_free(self, name: str) -> None:
-        """Refuse a name that a known dataset has; names are compared case-insensitively, as in SQL.
+        """Refuse a name that a known dataset or view has; names are compared case-insensitively, as in SQL.
 
         Raises:
             Conflict: A dataset has the name.
@@ -143,6 +148,7 @@ class Catalog:
         existing = self._index.find_known(check_dataset_name(name))
         if (reason := self._index.unreadable) is not None:
             raise reason
+        self.views.check_free(name)
         if existing is not None:
             raise Conflict(
                 f"a dataset named {self._index.name(existing)!r} exists",
@@ -187,48 +193,60 @@ class Catalog:
         Raises:
             Conflict: The head has changed, or the name is in use.
         """
-        snapshot = manifest.snapshot
+        return self.commit_all([Commit(dataset, manifest, expected_head)])[0]
+
+    def commit_all(self, commits: Sequence[Commit]) -> Sequence[DatasetInfo]:
+        """As `commit`, for several datasets: a reader sees all the snapshots or none.
+
+        Raises:
+            Conflict: The head of one has changed, or its name is in use.
+        """
         with self._lock:
-            known = self._index.get(dataset.id)
-            head = None if known is None else known.head
-            # The caller may have read the head before it had the lock.
-            if head != expected_head:
-                raise Conflict(
-                    f"dataset {dataset.name!r} has moved on to snapshot {head}",
-                    hint="read it again and repeat the change",
-                )
-            if known is None:
-                self.check_free(dataset.name)
-            # The manifest is durable before the row that names it: a crash in between leaves an
-            # object that the next start sweeps, not a dataset that cannot be read. It repeats the
-            # dataset's name, which is then known even if the row is damaged.
-            manifest = replace(self._numbered(manifest, known), name=dataset.name)
-            name = self._manifests.write(manifest, self._parent(manifest, known))
-            committed = replace(
-                dataset,
-                schema=snapshot.schema,
-                head=snapshot.id,
-                rows=manifest.rows,
-                bytes=manifest.bytes,
-                shards=manifest.shards,
-                created_at=dataset.created_at if known is not None else self._clock.now(),
-                damaged=None,
-            )
-            # Before the write, which may reach the disk and still fail: counting an object too much
-            # only keeps it, while a missing count would delete it.
-            if self._references is not None:
-                written = self._manifests.stored(name)
-                self._references.add(self._manifests.needs(name, written, self._references))
-            self._objects.sync_names()  # of the manifest, and of the shards
-            row = SnapshotRow(name, manifest.created_at, manifest.snapshot.version)
-            # One atomic write: the head and its manifest's row appear together or not at all.
+            prepared = [self._prepare(commit) for commit in commits]
+            new = [each.id for each, _, is_new in prepared if is_new]
+            reached("commit-prepared")
+            self._objects.sync_names()  # of the manifests, and of the shards
+            # One atomic write: the heads and their manifests' rows appear together or not at all.
             self._rows.write(
-                self._rows.datasets.change(dataset.id, committed),
-                self._rows.snapshots(dataset.id).change(snapshot.id, row),
-                *(() if known else self._index.change_of_ids(dataset.id, added=True)),
+                *(change for _, changes, _ in prepared for change in changes),
+                *self._index.change_of_ids(*new, added=True),
             )
-            self._snapshots.damage.pop(dataset.id, None)  # the row has just been written whole
-            return committed
+            for each, _, _ in prepared:  # their rows have just been written whole
+                self._snapshots.damage.pop(each.id, None)
+            return [each for each, _, _ in prepared]
+
+    def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
+        """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""
+        dataset = commit.dataset
+        known = self._index.get(dataset.id)
+        head = None if known is None else known.head
+        # The caller may have read the head before it had the lock.
+        if head != commit.expected_head:
+            raise Conflict(
+                f"dataset {dataset.name!r} has moved on to snapshot {head}",
+                hint="read it again and repeat the change",
+            )
+        if known is None:
+            self.check_free(dataset.name)
+        # The manifest is durable before the row that names it: a crash in between leaves an
+        # object that the next start sweeps, not a dataset that cannot be read. It repeats the
+        # dataset's name, which is then known even if the row is damaged.
+        manifest: AnyManifest = commit.manifest
+        manifest = replace(numbered(manifest, known, self._snapshots), name=dataset.name)
+        name = self._manifests.write(manifest, self._parent(manifest, known))
+        created_at = dataset.created_at if known is not None else self._clock.now()
+        committed = replace(committed_dataset(dataset, manifest), created_at=created_at)
+        # Before the write, which may reach the disk and still fail: counting an object too much
+        # only keeps it, while a missing count would delete it.
+        if self._references is not None:
+            written = self._manifests.stored(name)
+            self._references.add(self._manifests.needs(name, written, self._references))
+        row = SnapshotRow(name, manifest.created_at, manifest.snapshot.version)
+        changes = [
+            self._rows.datasets.change(dataset.id, committed),
+            self._rows.snapshots(dataset.id).change(manifest.snapshot.id, row),
+        ]
+        return committed, changes, known is None
 
     def rename(self, dataset_id: str, name: str) -> DatasetInfo:
         """Give a dataset another name.
@@ -243,22 +261,6 @@ class Catalog:
             renamed = replace(info, name=name)
             self._rows.write(self._rows.datasets.change(dataset_id, renamed))
             return renamed
-
-    def _numbered(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> AnyManifest:
-        """Return the manifest with its version, and a time that is not before its parent's.
-
-        The clock may have been set back; times that only grow are in the order of the versions.
-        """
-        parent = None
-        if dataset is not None and dataset.head is not None:
-            parent = self._snapshots.row(dataset.id, dataset.name, dataset.head)
-        version, created_at = 1, manifest.created_at
-        if dataset is not None and parent is not None:
-            # Earlier versions of Sennit did not number snapshots.
-            number = parent.version or len(self._snapshots.rows(dataset.id, dataset.name))
-            version, created_at = number + 1, max(created_at, parent.created_at)
-        snapshot = replace(manifest.snapshot, version=version)
-        return replace(manifest, snapshot=snapshot, created_at=created_at)
 
     def _parent(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> Manifest | None:
         """Return the head, whose lists of shards a new snapshot may share."""

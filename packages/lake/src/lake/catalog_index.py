@@ -152,15 +152,18 @@ class CatalogIndex:
         folded = id_or_name.casefold()
         return folded if folded in self._names else self._ids.get(folded)
 
-    def change_of_ids(self, dataset_id: str, *, added: bool) -> Sequence[Change]:
-        """Return the changes to commit with a dataset's first row or the removal of its rows."""
+    def change_of_ids(self, *dataset_ids: str, added: bool) -> Sequence[Change]:
+        """Return the changes to commit with datasets' first rows or the removal of their rows."""
+        if not dataset_ids:
+            return ()
         with self._lock:
             ids = self._expected_ids()
             if ids is None:
                 if self.problem is not None:
                     return ()
                 ids = IdSet.of(self._names)
-            ids = ids.adding(dataset_id) if added else ids.removing(dataset_id)
+            for dataset_id in dataset_ids:
+                ids = ids.adding(dataset_id) if added else ids.removing(dataset_id)
             return (self._rows.catalog.change(_DATASETS, ids),)
 
     def reload(self) -> None:

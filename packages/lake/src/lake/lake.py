@@ -286,8 +286,7 @@ class Lake:
         A change is committed, as a new snapshot, before the first byte of its result can be read.
 
         Args:
-            sql: One read-only statement over datasets, by name or id; or one INSERT, UPDATE, DELETE,
-                MERGE, TRUNCATE, CREATE TABLE or DROP TABLE.
+            sql: One statement over datasets, by name or id, or several with semicolons between.
             options: The other members of `StatementRequest`.
 
         Raises:

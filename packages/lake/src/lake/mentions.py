@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CHANGING_VERBS", "READING_VERBS", "UNUSUAL_SPACES", "changes_data", "words_of"]
+__all__ = [
+    "CHANGING_VERBS",
+    "READING_VERBS",
+    "UNUSUAL_SPACES",
+    "changes_data",
+    "end_of_quoted",
+    "words_of",
+]
 
 UNUSUAL_SPACES = "".join(
     letter
@@ -79,7 +86,7 @@ def changes_data(sql: str) -> bool:
     while (found := _PIECE.search(sql, position)) is not None:
         position = found.end()
         if found["open"] is not None and found["open"] not in "([{":
-            position = _end_of(sql, found["open"], position)
+            position = end_of_quoted(sql, found["open"], position)
             if position < 0:  # never closed: no statement
                 return False
             is_name = is_name and found["open"] != '"'
@@ -103,7 +110,7 @@ def _with_usual_spaces(sql: str) -> str:
     return sql if sql.isascii() else sql.translate(_SPACES)
 
 
-def _end_of(sql: str, opening: str, start: int) -> int:
+def end_of_quoted(sql: str, opening: str, start: int) -> int:
     """Return where a comment or quoted text ends that was opened before `start`; -1 if nowhere."""
     if opening == "--":
         end = sql.find("\n", start)

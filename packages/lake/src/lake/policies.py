@@ -292,7 +292,8 @@ class Policies:
         if not self or requester.is_trusted:
             return True
         keys = [key for key in path.split("/") if key]
-        if not keys or keys[0] in ("policies", "catalog"):
+        # The text of a view may name what a policy hides.
+        if not keys or keys[0] in ("policies", "catalog", "views"):
             return False
         if keys[0] in ("uploads", "queries"):
             return len(keys) > 1

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from elkyn.records import Table
 from lake.limits import Requester
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from lake.queries import QueryExecution
     from lake.result_cache import CachedQuery
+    from lake.scripts import ScriptExecution
     from lake.writes import WriteExecution
 
 __all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
@@ -37,6 +38,7 @@ _PUBLISH_SECONDS = 1.0
 _audit = logging.getLogger(AUDIT_LOGGER)
 
 T = TypeVar("T")
+Started: TypeAlias = "QueryExecution | CachedQuery | WriteExecution | ScriptExecution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class RunningStatement:
         self._started = time.monotonic()
         # Guards the two below: a stop that comes before the execution counts for it.
         self._lock = threading.Lock()
-        self._execution: QueryExecution | CachedQuery | WriteExecution | None = None
+        self._execution: Started | None = None
         self._stopped_by: str | None = None
         self._bytes = 0
         # "cancelled" until it is known to have ended in another way.
@@ -99,7 +101,7 @@ class RunningStatement:
         """Keep only the verb: the text has values of an encrypted dataset, and a log is in the clear."""
         self._sql = f"{self._sql.split(maxsplit=1)[0].upper()} …" if self._sql.strip() else ""
 
-    def attach(self, execution: QueryExecution | CachedQuery | WriteExecution) -> None:
+    def attach(self, execution: Started) -> None:
         """Set the execution, which is cancelled if the statement was stopped meanwhile."""
         with self._lock:
             self._execution = execution
@@ -108,7 +110,7 @@ class RunningStatement:
             execution.cancel()
 
     @property
-    def execution(self) -> QueryExecution | CachedQuery | WriteExecution:
+    def execution(self) -> Started:
         """What runs it."""
         assert self._execution is not None, "it is handed out when it has started"
         return self._execution
@@ -283,7 +285,7 @@ class RunningStatements:
         sql: str,
         requester: Requester,
         engine: str,
-        begin: Callable[[RunningStatement], QueryExecution | CachedQuery | WriteExecution],
+        begin: Callable[[RunningStatement], Started],
     ) -> RunningStatement:
         """Start a statement, and list it until it is closed.
 

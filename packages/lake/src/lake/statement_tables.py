@@ -6,7 +6,7 @@ datasets that a statement may change, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lake.access import FULL_ACCESS, Access
@@ -20,11 +20,12 @@ from lake.policies import Policies
 from lake.retention import Retention
 from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
+from lake.views import ViewInfo, view_tables
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
-__all__ = ["StatementTables", "dataset_of", "snapshots_of"]
+__all__ = ["StatementTables", "dataset_of", "is_view", "snapshots_of"]
 
 _CATALOG_WORDS = ("show", "information_schema", "describe")
 
@@ -59,7 +60,7 @@ class StatementTables:
         self._catalog = catalog
         self.policies = policies
         self._objects = objects
-        self._retention = retention
+        self.retention = retention
 
     def hold(
         self,
@@ -88,20 +89,21 @@ class StatementTables:
                 objects += [shard.object for shard in manifest.snapshot.shards]
             # A lease also protects objects that do not exist, so it may come first: what is still
             # in the catalog after it cannot lose its objects any more.
-            held = self._retention.acquire(objects)
+            held = self.retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
-            if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
+            read = [dataset_of(table) for table in tables if not is_view(table)]
+            if all(self._catalog.find_id(dataset) is not None for dataset in read):
                 try:
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
-                    self._retention.release(held)
+                    self.retention.release(held)
                     raise
                 try:
                     return tables, self._vault.with_new(hold, sql) if with_rows else hold
                 except BaseException:
                     self.release(hold)
                     raise
-            self._retention.release(held)
+            self.retention.release(held)
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
@@ -119,7 +121,7 @@ class StatementTables:
         try:
             self._vault.release(hold)
         finally:
-            self._retention.release(hold.objects)
+            self.retention.release(hold.objects)
             if hold.new and self._catalog.find_id(hold.new) is None:
                 self._vault.forget_new(hold)
 
@@ -132,13 +134,11 @@ class StatementTables:
         enough to exclude the rest of a large catalog; the executor parses the statement.
         """
         folded = sql.casefold()
-        words = words_of(sql)
-        if words is None:
-            named = [id_ for id_ in self._catalog.ids() if self._is_in(folded, id_)]
-        else:
-            named = list(self._catalog.find_all(words))
-        tables: list[dict[str, Any]] = []
+        named, views = self._named(folded, words_of(sql))
+        lists = any(word in folded for word in _CATALOG_WORDS)
+        tables, below = view_tables(self._catalog, self.policies, requester, views)
         objects: list[str] = []
+        named = list(dict.fromkeys([*named, *below]))
         for dataset_id in named:
             access = self.policies.access(dataset_id, requester)
             if access.read:
@@ -146,13 +146,43 @@ class StatementTables:
                 _check_columns(access, table)
                 tables.append(table | _rights(access))
                 objects.extend(needed)
-        if any(word in folded for word in _CATALOG_WORDS):
+        if lists:
             tables += [
                 _columns_of(info, access)
                 for info, access in self.policies.readable(requester)
                 if info.id not in named and len(info.schema)
             ]
+            others = [view for view in self._catalog.views.all() if view not in views]
+            listed, _ = view_tables(self._catalog, self.policies, requester, others)
+            known = {table["id"] for table in tables}
+            tables += [table for table in listed if table["id"] not in known]
         return tables, objects
+
+    def named(self, texts: Iterable[str]) -> set[str]:
+        """Return the ids of the datasets that statements may read, also through views."""
+        found: set[str] = set()
+        for sql in texts:
+            named, views = self._named(sql.casefold(), words_of(sql))
+            names = {name for view in views for name in self._catalog.views.under(view)[1]}
+            found.update(named, filter(None, map(self._catalog.find_id, names)))
+        return found
+
+    def over(self, catalog: Catalog) -> StatementTables:
+        """Return the same for another state of the catalog."""
+        return StatementTables(
+            catalog, self._objects, self.retention, self.policies, self._vault, self._links,
+            verify_always=self._verify_always,
+        )  # fmt: skip
+
+    def _named(
+        self, folded: str, words: frozenset[str] | None
+    ) -> tuple[Sequence[str], Sequence[ViewInfo]]:
+        """Return the ids of the datasets, and the views, that a text may name."""
+        if words is not None:
+            return self._catalog.find_all(words), self._catalog.views.find_all(words)
+        ids = [id_ for id_ in self._catalog.ids() if self._is_in(folded, id_)]
+        every = ((view, view.name.casefold()) for view in self._catalog.views.all())
+        return ids, [v for v, name in every if name in folded or name.replace('"', '""') in folded]
 
     def _is_in(self, folded: str, dataset_id: str) -> bool:
         name = self._catalog.name(dataset_id).casefold()
@@ -189,14 +219,14 @@ class StatementTables:
             NotFound: It was deleted.
             Corrupt: A shard is known to be damaged.
         """
-        held = self._retention.acquire(shard.object for shard in snapshot.shards)
+        held = self.retention.acquire(shard.object for shard in snapshot.shards)
         try:
             self._catalog.check_shards(snapshot)
             name = self._catalog.get(snapshot.dataset).name
             table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}
             return table, self._vault.unseal([table], held)
         except BaseException:
-            self._retention.release(held)
+            self.retention.release(held)
             raise
 
     def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
@@ -256,6 +286,11 @@ def _rights(access: Access) -> dict[str, Any]:
 def snapshots_of(tables: list[dict[str, Any]]) -> dict[str, str]:
     """Return the names of the tables of a request that are read, by the ids of their snapshots."""
     return {table["snapshot"]: table["name"] for table in tables if table.get("snapshot")}
+
+
+def is_view(table: dict[str, Any]) -> bool:
+    """Return whether a table of a request is a view, which has no snapshot of its own."""
+    return "view" in table
 
 
 def dataset_of(table: dict[str, Any]) -> str:

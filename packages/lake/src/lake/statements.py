@@ -7,7 +7,6 @@ of a change.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +15,20 @@ from typing import TYPE_CHECKING, Any
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import small_runs
+from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.mentions import changes_data
 from lake.provenance import Origin
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
+from lake.request_scripts import start_script
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.running import RunningStatement, RunningStatements
+from lake.script_text import Block, read_script
 from lake.snapshots import Manifest
-from lake.statement_tables import StatementTables, dataset_of, snapshots_of
+from lake.staged_catalog import StagedCatalog
+from lake.statement_tables import StatementTables, dataset_of, is_view, snapshots_of
 from lake.upserts import UPSERT_ATTEMPTS, UpsertSource
 from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
@@ -42,7 +45,6 @@ _COMPACT_ENTRY = "lake.compact"
 _UPSERT_ENTRY = "lake.upsert"
 _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _ENGINES = ("auto", "duckdb", "emsqrt")
-_LEAST_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class StatementRequest:
         role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
         use_cache: Whether the result of a query may come from the cache, and be kept there.
+        priority: `interactive`, or `batch` to wait while interactive statements do.
         describe: Whether to return the columns of a query without running it; parameters are not
             needed for that.
     """
@@ -81,6 +84,7 @@ class StatementRequest:
     read_only: bool = False
     use_cache: bool = True
     describe: bool = False
+    priority: str = "interactive"
 
     @property
     def requester(self) -> Requester:
@@ -129,22 +133,41 @@ class Statements:
             Unsupported: There is no such engine or format.
             Busy: The queue is full. All other errors are raised by the execution.
         """
+        script = read_script(request.sql)
         return self._running.start(
             request.sql,
             request.requester,
             request.engine,
-            lambda statement: self._begin(request, statement),
+            lambda statement: (
+                self.begin(request, statement)
+                if script is None
+                else start_script(self, script, request, statement)
+            ),
         )
 
-    def _begin(
+    def stage(self, block: Block) -> StagedCatalog:
+        """Open the catalog that the statements of a transaction see."""
+        datasets = self._tables.named(piece.text for piece in block.pieces)
+        return StagedCatalog(self._catalog, self._tables.retention, datasets)
+
+    def over(self, catalog: StagedCatalog) -> Statements:
+        """Return the statements of a transaction."""
+        return Statements(
+            self._pool, catalog, self._tables.over(catalog),
+            self._writer.over(catalog, catalog.refuse_drop), self._running, self._cache,
+            self._space,
+        )  # fmt: skip
+
+    def begin(
         self, request: StatementRequest, statement: RunningStatement
     ) -> QueryExecution | CachedQuery | WriteExecution:
+        """Start one statement of a request."""
         check_parameters(request.params)
         if request.format not in _FORMATS:
             raise Unsupported(f"format {request.format!r} is none of {', '.join(_FORMATS)}")
         if request.engine not in _ENGINES:
             raise Unsupported(f"engine {request.engine!r} is none of {', '.join(_ENGINES)}")
-        deadline = _Deadline(request.deadline_seconds)
+        deadline = Deadline(request.deadline_seconds)
         # A query's executor checks again that it is one.
         if not changes_data(request.sql):
             return self._query(request, deadline, statement)
@@ -193,10 +216,10 @@ class Statements:
         parts = dict(zip(names, changed_parts(before, after), strict=True))
         sql = CHANGES_SQL if len(parts) == 2 else NO_CHANGES_SQL
         request = replace(request, sql=sql.format(before=names[0], after=names[1]))
-        return self._start(request, parts, _Deadline(request.deadline_seconds), statement)
+        return self._start(request, parts, Deadline(request.deadline_seconds), statement)
 
     def _query(
-        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+        self, request: StatementRequest, deadline: Deadline, statement: RunningStatement
     ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
         return self._start(replace(request, sql=sql), history, deadline, statement)
@@ -205,12 +228,12 @@ class Statements:
         self,
         request: StatementRequest,
         history: Mapping[str, Manifest],
-        deadline: _Deadline,
+        deadline: Deadline,
         statement: RunningStatement,
     ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
         tables, held = self._tables.hold(request.sql, history, request.requester)
-        names = {table["name"]: dataset_of(table) for table in tables}
+        names = {table["name"]: dataset_of(table) for table in tables if not is_view(table)}
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
@@ -235,6 +258,7 @@ class Statements:
                 {**members, "engine": step},
                 deadline_seconds=deadline.left,
                 user=request.user,
+                priority=request.priority,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
                 data=data,
@@ -269,7 +293,7 @@ class Statements:
         return ResultKeeper(self._cache.entry_bytes_max, keep)
 
     def _change(
-        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+        self, request: StatementRequest, deadline: Deadline, statement: RunningStatement
     ) -> WriteExecution:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
@@ -279,7 +303,7 @@ class Statements:
             sql, found = self._resolve_history(request, deadline)
             history.update(found)
             tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
-            names.update({table["name"]: dataset_of(table) for table in tables})
+            names.update({t["name"]: dataset_of(t) for t in tables if not is_view(t)})
             statement.datasets |= snapshots_of(tables)
             origin.datasets |= {
                 table["snapshot"]: dataset_of(table) for table in tables if table.get("snapshot")
@@ -295,7 +319,9 @@ class Statements:
                 "tables": tables,
                 "folder": str(folder),
             }
-            return self._submit(_WRITE_ENTRY, members, held, request.user, deadline.left)
+            return self._submit(
+                _WRITE_ENTRY, members, held, request.user, deadline.left, request.priority
+            )
 
         return WriteExecution(
             start,
@@ -368,6 +394,7 @@ class Statements:
         held: Hold,
         user: str,
         deadline_seconds: float | None,
+        priority: str = "interactive",
     ) -> tuple[Execution, Callable[[], object]]:
         """Start a change; return it, and what ends its lease."""
         try:
@@ -378,7 +405,7 @@ class Statements:
                 "seals": self._tables.seals(members["tables"], held),
             }
             execution = self._pool.submit(
-                entry, members, deadline_seconds=deadline_seconds, user=user
+                entry, members, deadline_seconds=deadline_seconds, user=user, priority=priority
             )
         except BaseException:
             self._tables.release(held)
@@ -386,7 +413,7 @@ class Statements:
         return execution, lambda: self._tables.release(held)
 
     def _resolve_history(
-        self, request: StatementRequest, deadline: _Deadline
+        self, request: StatementRequest, deadline: Deadline
     ) -> tuple[str, Mapping[str, Manifest]]:
         """Replace tables with an AT clause by views; return the snapshots of these views."""
         if not may_read_history(request.sql):
@@ -396,6 +423,7 @@ class Statements:
             {"engine": "history", "sql": request.sql},
             deadline_seconds=deadline.left,
             user=request.user,
+            priority=request.priority,
             restartable=True,
         ) as execution:
             found = execution.result()["history"]
@@ -427,17 +455,3 @@ def _members(request: StatementRequest) -> dict[str, Any]:
         "maxRows": request.max_rows,
         "describe": request.describe,
     }
-
-
-class _Deadline:
-    """The end of a time limit; of all steps of a statement together."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._until = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """The seconds until then; None if there is no limit."""
-        if self._until is None:
-            return None
-        return max(self._until - time.monotonic(), _LEAST_SECONDS)

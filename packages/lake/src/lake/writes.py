@@ -11,6 +11,7 @@ and otherwise the statement runs again.
     CREATE TABLE      the name has been given to another dataset, or the one to replace has changed
     ALTER TABLE       the column has changed; SET NOT NULL if anything has
     DROP TABLE        never
+    CREATE, DROP VIEW the name has been given to another view or dataset
 
 So an append conflicts with nothing, and rows that are appended while an UPDATE or DELETE runs are
 not seen by it (snapshot isolation, as in Iceberg). The order of files, leases, manifest and row is
@@ -38,6 +39,7 @@ from lake.provenance import Origin
 from lake.retention import Retention
 from lake.schema_changes import alter
 from lake.snapshots import Manifest
+from lake.views import commit_view
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
@@ -87,6 +89,13 @@ class Writer:
         self._staging = staging
         self._clock = clock
 
+    def over(self, catalog: Catalog, delete: Callable[[str], object]) -> Writer:
+        """Return a writer to another state of the catalog."""
+        return Writer(
+            self._objects, catalog, self._retention, self._staging, delete=delete,
+            clock=self._clock,
+        )  # fmt: skip
+
     def open_folder(self) -> Path:
         """Create a folder for the files of one statement."""
         folder = self._staging / new_id(self._clock)
@@ -105,6 +114,9 @@ class Writer:
             Conflict: Another change came first; the statement must run again.
         """
         if answer["action"] == "none":
+            return None
+        if answer["action"] in ("create view", "drop view"):
+            commit_view(self._catalog, answer, origin.author)
             return None
         if answer["action"] == "drop":
             self._drop(answer)

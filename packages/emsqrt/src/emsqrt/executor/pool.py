@@ -20,7 +20,7 @@ from emsqrt.executor.execution import Execution, OnProgress
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.loop import Loop
 from emsqrt.executor.placement import Fit, choose
-from emsqrt.executor.scheduling import Action, Order, Scheduler, State, Ticket
+from emsqrt.executor.scheduling import PRIORITIES, Action, Order, Scheduler, State, Ticket
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.executor.worker import Worker
 from emsqrt.system_errors import any_error
@@ -190,6 +190,7 @@ class ExecutorPool:
         restartable: bool = False,
         bounded: bool = True,
         data: str = "",
+        priority: str = "interactive",
     ) -> Execution:
         """Start an entry point in an executor, or queue it while all are busy.
 
@@ -204,9 +205,11 @@ class ExecutorPool:
                 was read. Only such runs may use a reserved executor.
             bounded: whether the queue limits apply to this request.
             data: names what it is over: it gets a process that ran the same, if one is idle.
+            priority: `interactive`, or `batch`, which waits for these while executors are busy.
 
         Raises:
             NotFound: there is no such entry.
+            UsageError: there is no such priority.
             Busy: too many requests wait.
             Closed: the pool is closed.
             Unsupported: this process was forked from the pool's.
@@ -217,13 +220,15 @@ class ExecutorPool:
                 hint="open it after the fork, or start processes with multiprocessing's 'spawn'",
             )
         path = self._resolve(entry)
+        if priority not in PRIORITIES:
+            raise UsageError(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
         if deadline_seconds is not None:  # locks refuse to wait for longer than three centuries
             deadline_seconds = min(deadline_seconds, threading.TIMEOUT_MAX / 2)
         execution = Execution(
             entry, deadline_seconds, on_progress, lambda reason: self._stop(run, reason)
         )
         run = _Request(
-            Ticket(user, restartable, bounded),
+            Ticket(user, restartable, bounded, priority=priority),
             execution,
             entry,
             path,

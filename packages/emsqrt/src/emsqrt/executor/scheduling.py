@@ -19,7 +19,8 @@ arrive -> waiting -+-> long ------------------------------> gone      at most si
   is still running when its time is over (`outlive`) can be stopped and run again from the start,
   unseen by its caller. That happens when a new request waits, and at most once to each request.
 - A short request becomes long in place as soon as there is room for one more long request.
-- Users are served in rotation; the requests of one user run in order of arrival.
+- Interactive requests precede batch ones; after four of them a batch request that waits is next.
+- Within a priority, users are served in rotation; the requests of one user run in order of arrival.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from enum import Enum
 
 from sennit_core.errors import Busy, UsageError
 
-__all__ = ["Action", "Order", "Scheduler", "State", "Ticket"]
+__all__ = ["PRIORITIES", "Action", "Order", "Scheduler", "State", "Ticket"]
+
+PRIORITIES = ("interactive", "batch")
+_OVERTAKING_MAX = 4
+"""Interactive requests that may start while a batch request waits: it gets every fifth start."""
 
 
 class State(Enum):
@@ -64,12 +69,14 @@ class Ticket:
         restartable: whether it may be stopped and run again before its output was read. A request
             that may not waits for a long place.
         bounded: whether the queue limits apply to it.
+        priority: one of `PRIORITIES`.
     """
 
     user: str = ""
     restartable: bool = True
     bounded: bool = True
     state: State = State.GONE
+    priority: str = "interactive"
 
 
 Order = tuple[Action, Ticket]
@@ -209,10 +216,41 @@ class Scheduler:
 
 
 class _Queue:
-    """Waiting requests. Users are served in rotation, each user's requests in order of arrival."""
+    """Waiting requests: interactive ones first, which may overtake batch ones a few times."""
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._lanes = {priority: _Lane() for priority in PRIORITIES}
+        # Interactive requests that were popped since the last batch request while one waited.
+        self._overtaking = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def count(self, user: str) -> int:
+        return sum(lane.count(user) for lane in self._lanes.values())
+
+    def add(self, ticket: Ticket) -> None:
+        ticket.state = self.state
+        self._lanes[ticket.priority].add(ticket)
+
+    def pop(self) -> Ticket:
+        interactive, batch = (self._lanes[priority] for priority in PRIORITIES)
+        if batch and (not interactive or self._overtaking == _OVERTAKING_MAX):
+            self._overtaking = 0
+            return batch.pop()
+        self._overtaking = self._overtaking + 1 if batch else 0
+        return interactive.pop()
+
+    def remove(self, ticket: Ticket) -> None:
+        self._lanes[ticket.priority].remove(ticket)
+        ticket.state = State.GONE
+
+
+class _Lane:
+    """Requests of one priority. Users are served in rotation, each user's in order of arrival."""
+
+    def __init__(self) -> None:
         self._users: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._length = 0
 
@@ -223,7 +261,6 @@ class _Queue:
         return len(self._users.get(user, ()))
 
     def add(self, ticket: Ticket) -> None:
-        ticket.state = self.state
         self._users.setdefault(ticket.user, deque()).append(ticket)
         self._length += 1
 
@@ -236,7 +273,6 @@ class _Queue:
 
     def remove(self, ticket: Ticket) -> None:
         self._users[ticket.user].remove(ticket)
-        ticket.state = State.GONE
         self._shrink(ticket.user)
 
     def _shrink(self, user: str) -> None:

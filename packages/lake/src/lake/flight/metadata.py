@@ -7,22 +7,24 @@ DuckDB, which runs the statements, has one catalog and one schema, whose names w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lake.flight.messages import CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables
+from lake.views import ViewInfo, views_shown
 
 if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.limits import Requester
+    from sennit_core.records import DatasetInfo
 
 __all__ = ["CATALOG", "SCHEMA", "catalogs", "empty", "schemas", "sql_info", "table_types", "tables"]
 
 CATALOG, SCHEMA = "memory", "main"
-_TABLE = "TABLE"
+_TABLE, _VIEW = "TABLE", "VIEW"
 
 
 def _fields(**types: pa.DataType) -> pa.Schema:
@@ -119,20 +121,21 @@ def schemas(_lake: Lake, _requester: Requester, command: CommandGetDbSchemas) ->
 
 
 def table_types(_lake: Lake, _requester: Requester, _command: object) -> pa.Table:
-    """The one type."""
-    return pa.table([[_TABLE]], schema=_fields(table_type=_TEXT))
+    """Datasets and views."""
+    return pa.table([[_TABLE, _VIEW]], schema=_fields(table_type=_TEXT))
 
 
 def tables(lake: Lake, requester: Requester, command: CommandGetTables) -> pa.Table:
-    """The datasets that the user may read and whose names match."""
+    """The datasets and views that the user may read and whose names match."""
     schema = _fields(catalog_name_=_TEXT, db_schema_name_=_TEXT, table_name=_TEXT, table_type=_TEXT)
     if command.include_schema:
         schema = schema.append(pa.field("table_schema", pa.binary(), nullable=False))
     rows: list[Sequence[object]] = []
     if _is_asked(command):
-        for info in lake.policies.list(requester):
+        for info in _listed(lake, requester, command):
             if _like(command.table_name_filter_pattern, info.name):
-                row: list[object] = [CATALOG, SCHEMA, info.name, _TABLE]
+                kind = _VIEW if isinstance(info, ViewInfo) else _TABLE
+                row: list[object] = [CATALOG, SCHEMA, info.name, kind]
                 if command.include_schema:
                     row.append(info.schema.to_arrow().serialize().to_pybytes())
                 rows.append(row)
@@ -146,11 +149,17 @@ def empty(name: str) -> Any:
 
 
 def _is_asked(command: CommandGetTables) -> bool:
-    return (
-        command.catalog in (None, CATALOG)
-        and _like(command.db_schema_filter_pattern, SCHEMA)
-        and (not command.table_types or _TABLE in command.table_types)
-    )
+    return command.catalog in (None, CATALOG) and _like(command.db_schema_filter_pattern, SCHEMA)
+
+
+def _listed(
+    lake: Lake, requester: Requester, command: CommandGetTables
+) -> Iterator[DatasetInfo | ViewInfo]:
+    """Yield the datasets, then the views, if their types are asked for."""
+    if not command.table_types or _TABLE in command.table_types:
+        yield from lake.policies.list(requester)
+    if not command.table_types or _VIEW in command.table_types:
+        yield from views_shown(lake.catalog, lake.policies, requester)
 
 
 def _like(pattern: str | None, text: str) -> bool:

@@ -27,6 +27,8 @@ from lake.flight.protobuf import decode, encode
 from lake.flight.streams import IpcWriter, encapsulated, flight_messages
 from lake.flight.tickets import Tickets
 from lake.mentions import changes_data
+from lake.script_text import read_script
+from lake.scripts import pieces_of
 from sennit_core.errors import (
     Cancelled,
     Denied,
@@ -96,7 +98,7 @@ class Statements:
         """Check a statement and keep it."""
         text = self._checked(call, request.query, request.transaction_id)
         # Clients treat a statement without columns as a change.
-        schema = b"" if changes_data(text) else self._describe(call, text)
+        schema = self._describe(call, text)
         handle = self._prepared.add(call.caller.key, text, schema)
         result = ActionCreatePreparedStatementResult(handle, schema, b"")
         yield encode(Any_(TYPE_PREFIX + "ActionCreatePreparedStatementResult", encode(result)))
@@ -133,7 +135,7 @@ class Statements:
         """Run the statement of a ticket; yield its result as FlightData."""
         ticket = self._tickets.open(call.caller.key, command.statement_handle or b"")
         assert ticket.query is not None
-        if changes_data(ticket.query):
+        if _changes(ticket.query):
             self._tickets.spend(ticket)
         parameters = None if ticket.params is None else (ticket.params, 0)
         with self._run(call, ticket.query, parameters, ticket.nonce) as execution:
@@ -201,12 +203,15 @@ class Statements:
     def _checked(self, call: Call, query: str | None, transaction: bytes | None) -> str:
         """Return the text of a statement that the caller may run."""
         if transaction:
-            raise Unsupported("transactions", hint="each statement is one")
+            raise Unsupported(
+                "transactions over several calls",
+                hint="send BEGIN; …; COMMIT as the text of one statement",
+            )
         if not query:
             raise UsageError("the statement has no text")
         if len(query) > _QUERY_BYTES_MAX:
             raise TooLarge("the statement", _QUERY_BYTES_MAX, len(query))
-        if changes_data(query) and not call.requester.may_write:
+        if _changes(query) and not call.requester.may_write:
             raise Denied("changing a dataset", needed="writer")
         return query
 
@@ -217,7 +222,8 @@ class Statements:
 
     def _describe(self, call: Call, text: str) -> bytes:
         """Return the columns of a result without running the statement."""
-        if changes_data(text):
+        # Those of several statements may depend on what the first ones change.
+        if changes_data(text) or read_script(text) is not None:
             return b""
         with self._run(call, text, None, None, describe=True) as execution:
             return encapsulated(execution.payloads())
@@ -292,6 +298,14 @@ class Statements:
             self._lake.policies.visible(command.table, call.requester)  # raises NotFound
         mode = {_APPEND: "append", _REPLACE: "replace"}.get(if_exists or 0, "create")
         return command.table, mode
+
+
+def _changes(text: str) -> bool:
+    """Return whether one of the statements of a text changes data."""
+    script = read_script(text)
+    if script is None:
+        return changes_data(text)
+    return any(changes_data(piece.text) for step in script for piece in pieces_of(step))
 
 
 def _parameters(stream: Stream) -> Parameters | None:

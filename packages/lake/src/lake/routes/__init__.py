@@ -22,6 +22,7 @@ from lake.routes import (
     uploads,
     verify,
     versions,
+    views,
 )
 from lake.routes.query import parse_query_request, respond
 from lake.routes.uploads import SubmitIngest
@@ -43,6 +44,7 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(datasets.router(lake))
     routes.include_router(versions.router(lake))
     routes.include_router(policies.router(lake))
+    routes.include_router(views.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
     routes.include_router(rejects.router(lake))

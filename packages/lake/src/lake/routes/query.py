@@ -35,6 +35,7 @@ class QueryRequest(BaseModel):
     sql: Annotated[str, Field(max_length=_SQL_MAX)]
     params: list[Any] | dict[str, Any] | None = None
     engine: str = "auto"
+    priority: str = "interactive"
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
         float | None, Field(alias="deadlineSeconds", gt=0, le=_DEADLINE_SECONDS_MAX)
@@ -66,6 +67,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             max_rows=limits.rows(query.max_rows, format_name),
             deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
             engine=query.engine,
+            priority=query.priority,
             user=requester.name,
             role=requester.role,
             read_only=not requester.may_write,

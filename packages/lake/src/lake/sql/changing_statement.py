@@ -33,6 +33,7 @@ from lake.sql.session import open_write_session
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_links, used_tables
 from lake.sql.types import quoted
+from lake.sql.views import names_of
 from lake.verification import verify_shards
 from sennit_core.errors import Conflict, Denied, SqlError, Unsupported
 from sennit_core.schema import Schema
@@ -80,8 +81,18 @@ class ChangingStatement:
         folded = name.casefold()
         return next((t for t in self.tables if folded in (t.name.casefold(), t.id)), None)
 
+    def refuse_view(self, name: str) -> None:
+        """Refuse a view where a dataset is needed."""
+        found = self.find(name)
+        if found is not None and found.view is not None:
+            raise Unsupported(
+                f"{found.name!r} is a view, which cannot be changed or dropped like a dataset",
+                hint="change the datasets under it; DROP VIEW removes it",
+            )
+
     def target(self, name: str) -> Table:
         """Return the dataset to change."""
+        self.refuse_view(name)
         (table,) = used_tables(self.tables, frozenset((name,)))
         if table.link is not None:
             raise not_ingested(table.name)
@@ -149,8 +160,8 @@ class ChangingStatement:
             statement = check_statement(query.text, frozenset(t.name for t in self.tables))
             if statement.catalog:
                 raise Unsupported("a statement that changes data cannot read the catalog")
-            names = tuple(statement.tables)
             read += used_tables(self.tables, statement.tables)
+            names = tuple(statement.tables | names_of(read))
             if target is not None and target not in read:
                 read.append(target)
             self._check_secrecy(read)
@@ -201,7 +212,13 @@ class ChangingStatement:
     def reads(self, query: QueryText, target: Table) -> bool:
         """Return whether a query names the dataset."""
         names = check_statement(query.text, frozenset(t.name for t in self.tables)).tables
-        return any(self.find(name) is target for name in names)
+        return target in used_tables(self.tables, names)
+
+    def columns_of(self, relation: duckdb.DuckDBPyRelation) -> Schema:
+        """Return a result's columns as a dataset would have them, without reading a row."""
+        check_storable(relation)
+        with read_batches(relation.limit(0)) as (found, _):
+            return Schema.from_arrow(storable(found))
 
     def write(self, relation: duckdb.DuckDBPyRelation, table: Table | None = None) -> list[Shard]:
         """Write a result as shards with the columns of a dataset; None takes the result's."""

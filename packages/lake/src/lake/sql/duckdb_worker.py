@@ -33,7 +33,16 @@ from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.session import SqlLimits, open_session
-from lake.sql.tables import Table, check_links, explained_tables, rights_key, used_tables
+from lake.sql.tables import (
+    Table,
+    check_links,
+    explained_tables,
+    listed_tables,
+    repeatable,
+    rights_key,
+    used_tables,
+)
+from lake.sql.views import names_of
 from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
@@ -87,13 +96,11 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels, limits, used)
-            linked = any(table.link is not None for table in used)
             inputs = [table.snapshot for table in used if table.snapshot is not None]
             return answer | {
                 "inputs": inputs,
                 "engine": "duckdb",
-                # A linked file is compared with its link at each use, so its results are not kept.
-                "repeatable": statement.repeatable and not linked,
+                "repeatable": statement.repeatable and repeatable(used),
             }
 
 
@@ -150,10 +157,9 @@ def _connect(
     limits: SqlLimits,
     context: EntryContext,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    names = tuple(statement.tables)
+    names = tuple(statement.tables | names_of(used))
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        whole = [table for table in tables if table.damage is None]
-        return open_session(whole, names, limits)
+        return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.

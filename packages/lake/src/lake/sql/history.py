@@ -19,15 +19,17 @@ from lake.sql.types import quoted
 from lake.sql.write_statements import (
     Alter,
     CreateTable,
+    CreateView,
     Delete,
     DropTable,
+    DropView,
     Insert,
     Merge,
     Update,
     Write,
     parse_write,
 )
-from sennit_core.errors import SqlError
+from sennit_core.errors import SqlError, Unsupported
 
 __all__ = ["find_history"]
 
@@ -53,7 +55,7 @@ def find_history(sql: str) -> list[dict[str, Any]]:
         SqlError: The statement does not parse, or the value of a clause is of no use.
         Denied: The value would read something.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for before, clause, after in _queries(sql):
         query = before + clause.text + after
         data = query.encode("utf-8", "surrogatepass")
@@ -64,6 +66,9 @@ def find_history(sql: str) -> list[dict[str, Any]]:
                 text = data[start : start + node["query_location_length"]].decode()
                 place = len(data[:start].decode()) - len(before) + clause.offset
                 found.append({"start": place, "stop": place + len(text), **_table(node, text)})
+    if found and isinstance(parse_write(sql), CreateView):
+        hint = "create a dataset of that version: CREATE TABLE … AS SELECT …"
+        raise Unsupported("AT in a view is not supported", hint=hint)
     return sorted(found, key=lambda each: each["start"])
 
 
@@ -81,7 +86,7 @@ def _queries(sql: str) -> Iterator[tuple[str, Clause, str]]:
 
 def _parts(write: Write) -> Iterator[tuple[str, Clause | None, str]]:
     match write:
-        case Insert() | CreateTable():
+        case Insert() | CreateTable() | CreateView():
             yield "", write.query, ""
         case Delete() | Update():
             yield "SELECT 1 FROM ", write.sources, ""
@@ -95,7 +100,7 @@ def _parts(write: Write) -> Iterator[tuple[str, Clause | None, str]]:
         expressions = (expression for _, expression in write.assignments)
     for expression in expressions:
         yield "SELECT ", expression, ""
-    if not isinstance(write, Alter | CreateTable | DropTable):
+    if not isinstance(write, Alter | CreateTable | CreateView | DropTable | DropView):
         yield "", write.prelude, " SELECT 1"
 
 

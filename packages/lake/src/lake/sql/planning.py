@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.plan import Files, Plan, Scan, Sink, StreamTarget, Union, plan_to_json
+from emsqrt.plan import Files, Plan, Rename, Scan, Sink, StreamTarget, Union, plan_to_json
 from emsqrt.plan.tree import scans_of
 from emsqrt.sql_plan import sql
 from lake.file_schemas import rows_of_files
 from lake.sql.guard import check_statement
 from lake.sql.parameters import params_of
 from lake.sql.tables import Table, used_tables
+from lake.sql.views import ViewQuery
 from sennit_core.errors import InternalError, Unsupported
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
         )
     # Names resolve to exactly these sources; `sql` is not called with `files=True`, so no name can
     # be read as a path.
-    sources = {key: _source(table) for table in used for key in (table.name, table.id)}
+    sources: dict[str, Plan] = {}
+    for table in used:  # a view comes after what it reads
+        source = _source(table) if table.view is None else _view(table.view, sources)
+        sources |= dict.fromkeys((table.name, table.id), source)
     plan = sql(text, sources, params_of(request)).plan
     # Such a plan reads an empty placeholder file, which `_check_sources` would report as an
     # internal error.
@@ -62,10 +66,18 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
     _check_sources(plan, used)
     return {
         "plan": plan_to_json(Sink(plan, StreamTarget("arrow"))),
-        "inputs": [table.snapshot for table in used],
+        "inputs": [table.snapshot for table in used if table.snapshot is not None],
         # Verified by the process that runs the plan, just before it opens them.
         "shards": [shard.to_json() for table in used for shard in table.shards],
     }
+
+
+def _view(view: ViewQuery, sources: dict[str, Plan]) -> Plan:
+    query = sql(view.sql, sources)
+    if not view.columns:
+        return query.plan
+    names = zip(query.schema().names, view.columns, strict=False)
+    return Rename(query.plan, tuple((old, new) for old, new in names if old != new))
 
 
 def _source(table: Table) -> Plan:

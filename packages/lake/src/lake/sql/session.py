@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from lake.access import outdated
 from lake.sql.policies import restricted_rows
 from lake.sql.tables import Table
 from lake.sql.types import literal, quoted, shard_types
+from lake.sql.views import create_view
+from sennit_core.errors import SqlError
 from sennit_core.schema import Schema
 
 __all__ = [
@@ -68,16 +70,25 @@ class Instance:
         tables: Datasets that its queries read or list.
         names: Their names as written in the queries; ids among them become views too.
         limits: Memory, temporary space and threads.
+        skips_broken_views: Whether to leave out views that cannot be used, for lists.
     """
 
-    def __init__(self, tables: Sequence[Table], names: Sequence[str], limits: SqlLimits) -> None:
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        names: Sequence[str],
+        limits: SqlLimits,
+        *,
+        skips_broken_views: bool = False,
+    ) -> None:
         self.limits = limits
         self._database = _connect(limits)
         try:
             # A view by id only where a query uses it, so that listings show each dataset once.
             wanted = {name.casefold() for name in names}
             for table in tables:
-                _create_view(self._database, table.name, table)
+                with suppress(SqlError) if skips_broken_views else nullcontext():
+                    _create_view(self._database, table.name, table)
                 if table.id in wanted:
                     _create_view(self._database, table.id, table)
             # After the views: creating them opens shards to read their schemas.
@@ -117,10 +128,14 @@ class Instance:
 
 @contextmanager
 def open_session(
-    tables: Sequence[Table], names: Sequence[str], limits: SqlLimits
+    tables: Sequence[Table],
+    names: Sequence[str],
+    limits: SqlLimits,
+    *,
+    skips_broken_views: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an instance for a single query, and a connection to it."""
-    instance = Instance(tables, names, limits)
+    instance = Instance(tables, names, limits, skips_broken_views=skips_broken_views)
     try:
         with instance.connect() as connection:
             yield connection
@@ -208,6 +223,9 @@ def shards_of(table: Table, indexes: Sequence[int] | None = None) -> str:
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+    if table.view is not None:
+        create_view(connection, name, table)
+        return
     if table.link is not None:
         rows = f"({table.link.query(table.schema)})"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +13,9 @@ from lake.access import not_writable, policy_key
 from lake.file_schemas import FileColumns
 from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
+from lake.sql.views import ViewQuery, checked_view, views_read
 from lake.verification import ShardFile
-from sennit_core.errors import Denied, NotFound, error_from_json
+from sennit_core.errors import Denied, NotFound, SennitError, error_from_json
 from sennit_core.schema import Schema
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "check_links",
     "check_target",
     "explained_tables",
+    "listed_tables",
+    "repeatable",
     "rights_key",
     "used_tables",
 ]
@@ -47,6 +51,7 @@ class Table:
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
         explained: Whether an empty table takes its place.
+        view: The query that it is; None for a dataset.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Table:
     policy: TablePolicy | None = None
     writable: bool = True
     explained: bool = False
+    view: ViewQuery | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -86,6 +92,7 @@ class Table:
             link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
+            view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
         )
 
     @property
@@ -123,7 +130,7 @@ class Table:
 
 
 def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
-    """Return the datasets that a statement names.
+    """Return the datasets and views that a statement reads; a view comes after what it reads.
 
     Args:
         tables: Candidate datasets.
@@ -133,19 +140,54 @@ def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
         NotFound: There is no dataset of a name; the gateway, which knows all names, adds a
             suggestion.
         Corrupt: A dataset is damaged.
+        SqlError: A view cannot be used any more.
     """
     found: dict[str, Table] = {}
+    views: dict[str, Table] = {}
     by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
     # Sorted, so that the same statement always reports the same name first.
     for name in sorted(wanted):
         table = by_name.get(name.casefold())
         if table is None:
             raise NotFound(kind="dataset", name=name, suggestion=None)
-        if table.damage is not None:
-            raise error_from_json(table.damage)
-        # By id, as a statement may use both the name and the id of one dataset.
-        found[table.id] = table
-    return list(found.values())
+        read = [table] if table.view is None else _under(by_name, table)
+        for each in read:
+            if each.damage is not None:
+                raise error_from_json(each.damage)
+            # By id, as a statement may use both the name and the id of one dataset.
+            (found if each.view is None else views)[each.id] = each
+    return [*found.values(), *views.values()]
+
+
+def _under(by_name: dict[str, Table], view: Table) -> list[Table]:
+    """Return what a view reads, and the view."""
+    views = views_read(by_name, view.name)
+    names = {name.casefold() for each in views if each.view is not None for name in each.view.reads}
+    datasets = [by_name[name] for name in sorted(names) if by_name[name].view is None]
+    return [*datasets, *views]
+
+
+def listed_tables(tables: list[Table]) -> list[Table]:
+    """Return what a statement that reads the catalog lists: views that can be used, after the rest."""
+    datasets = [table for table in tables if table.view is None and table.damage is None]
+    by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
+    views: dict[str, Table] = {}
+    for table in tables:
+        if table.view is not None:
+            with suppress(SennitError):
+                found = _under(by_name, table)
+                if all(each.damage is None for each in found):
+                    views.update({each.id: each for each in found if each.view is not None})
+    return [*datasets, *views.values()]
+
+
+def repeatable(tables: list[Table]) -> bool:
+    """Return whether a query over these has the same result while their snapshots are the same."""
+    # A linked file is compared with its link at each use, so its results are not kept.
+    return not any(
+        table.link is not None or (table.view is not None and checked_view(table).volatile)
+        for table in tables
+    )
 
 
 def check_links(tables: list[Table]) -> None:

@@ -27,8 +27,10 @@ __all__ = [
     "Alter",
     "Clause",
     "CreateTable",
+    "CreateView",
     "Delete",
     "DropTable",
+    "DropView",
     "Insert",
     "Merge",
     "Update",
@@ -36,7 +38,9 @@ __all__ = [
     "parse_write",
 ]
 
-_SUPPORTED = "INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE, ALTER and DROP TABLE"
+_SUPPORTED = (
+    "INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE, ALTER and DROP TABLE, CREATE and DROP VIEW"
+)
 # The words of MERGE outside of its expressions, besides names of columns.
 _MERGE_WORDS = frozenset(
     ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
@@ -140,7 +144,28 @@ class DropTable:
     if_exists: bool
 
 
-Write: TypeAlias = Alter | Insert | CreateTable | Delete | Update | Merge | DropTable
+@dataclass(frozen=True, slots=True)
+class CreateView:
+    """CREATE VIEW; `columns` are names for the first columns of the query."""
+
+    table: str
+    query: Clause
+    columns: tuple[str, ...]
+    replaces: bool
+    if_missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DropView:
+    """DROP VIEW."""
+
+    table: str
+    if_exists: bool
+
+
+Write: TypeAlias = (
+    Alter | Insert | CreateTable | CreateView | Delete | Update | Merge | DropTable | DropView
+)
 
 
 def parse_write(sql: str) -> Write | None:
@@ -306,19 +331,24 @@ def _truncate(reader: StatementReader, prelude: Clause) -> Delete:
     return Delete(table, table, prelude, reader.nothing(), reader.nothing())
 
 
-def _create(reader: StatementReader, _prelude: Clause) -> CreateTable:
+def _create(reader: StatementReader, _prelude: Clause) -> CreateTable | CreateView:
     replaces = reader.accept("or")
     if replaces:
         reader.expect("replace")
-    if reader.word != "table":
+    if reader.word not in ("table", "view"):
         kind = reader.word.upper()
         raise Unsupported(f"CREATE {kind} is not supported", hint=f"use {_SUPPORTED}")
-    reader.take()
+    is_view = reader.take() == "view"
     if_missing = reader.accept("if")
     if if_missing:
         reader.expect("not")
         reader.expect("exists")
     table = reader.name()
+    if is_view:
+        names = reader.names_in_brackets() if reader.word == "(" else ()
+        reader.expect("as")
+        query = reader.cut(reader.position, len(reader.tokens))
+        return CreateView(table, query, names, replaces, if_missing)
     options = read_options(reader)
     if reader.accept("as"):
         query = reader.cut(reader.position, len(reader.tokens))
@@ -340,17 +370,19 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable:
     return CreateTable(table, None, columns, replaces, if_missing, options)
 
 
-def _drop(reader: StatementReader, _prelude: Clause) -> DropTable:
-    if reader.word != "table":
-        raise Unsupported(f"DROP {reader.word.upper()} is not supported", hint="use DROP TABLE")
-    reader.take()
+def _drop(reader: StatementReader, _prelude: Clause) -> DropTable | DropView:
+    if reader.word not in ("table", "view"):
+        hint = "use DROP TABLE or DROP VIEW"
+        raise Unsupported(f"DROP {reader.word.upper()} is not supported", hint=hint)
+    word = reader.take()
     if_exists = reader.accept("if")
     if if_exists:
         reader.expect("exists")
     table = reader.name()
     if reader.position < len(reader.tokens):
-        raise Unsupported("DROP TABLE takes one name", hint="CASCADE and RESTRICT have no use here")
-    return DropTable(table, if_exists)
+        hint = "CASCADE and RESTRICT have no use here"
+        raise Unsupported(f"DROP {word.upper()} takes one name", hint=hint)
+    return DropView(table, if_exists) if word == "view" else DropTable(table, if_exists)
 
 
 _PARSERS: dict[str, Callable[[StatementReader, Clause], Write]] = {

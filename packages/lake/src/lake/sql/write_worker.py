@@ -55,11 +55,14 @@ from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
 from lake.sql.types import column_types, quoted
+from lake.sql.view_worker import create_view, drop_view
 from lake.sql.write_statements import (
     Alter,
     CreateTable,
+    CreateView,
     Delete,
     DropTable,
+    DropView,
     Insert,
     Merge,
     Update,
@@ -89,7 +92,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     if write is None:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
     statement = ChangingStatement(request, context)
-    check_target(statement.tables, write.table)
+    if not isinstance(write, CreateView | DropView):  # these look at the view's owner
+        check_target(statement.tables, write.table)
     check_kind(write, statement.tables)
     answer = _ACTIONS[type(write)](write, statement)
     schema = pa.schema([("Count", pa.int64())])
@@ -190,6 +194,8 @@ def _check_names(names: Sequence[str], schema: Schema) -> None:
 
 def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
     existing = statement.changes = statement.find(write.table)
+    if existing is not None and existing.view is not None:
+        raise Conflict(f"a view named {existing.name!r} exists", hint="use another name")
     if existing is not None and not write.replaces:
         if write.if_missing:
             return {**_of(existing), "count": 0}
@@ -360,6 +366,7 @@ def _alter(write: Alter, statement: ChangingStatement) -> dict[str, Any]:
 
 
 def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
+    statement.refuse_view(write.table)
     found = statement.find(write.table)
     if found is None:
         if write.if_exists:
@@ -375,6 +382,8 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
     Update: _update,
     Merge: _merge,
     DropTable: _drop,
+    CreateView: create_view,
+    DropView: drop_view,
     Alter: _alter,
 }
 
