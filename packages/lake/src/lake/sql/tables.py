@@ -10,6 +10,7 @@ from typing import Any
 
 from lake.access import not_writable, policy_key
 from lake.file_schemas import FileColumns
+from lake.layouts import NO_LAYOUT, Layout
 from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
 from lake.verification import ShardFile
@@ -47,6 +48,8 @@ class Table:
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
         explained: Whether an empty table takes its place.
+        layout: How its new shards are written.
+        statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Table:
     policy: TablePolicy | None = None
     writable: bool = True
     explained: bool = False
+    layout: Layout = NO_LAYOUT
+    statistics: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -86,6 +91,8 @@ class Table:
             link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
+            layout=Layout.from_json(data.get("layout")),
+            statistics=data.get("statistics"),
         )
 
     @property
