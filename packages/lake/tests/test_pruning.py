@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from sennit_core.errors import Corrupt, SennitError
+from sennit_core.errors import Corrupt, SennitError, SqlError
 
 TYPES = {
     "i": "INTEGER",
@@ -333,6 +333,21 @@ def _apply(lake: Lake, peer: duckdb.DuckDBPyConnection, step: tuple[Any, ...]) -
             return
     for statement in own or both:
         lake.sql(statement)
+
+
+def test_a_constant_of_another_type_harms_no_query(events: Lake) -> None:
+    for query in (
+        "SELECT count(*) FROM t WHERE i IN ('5', '7.5x') OR i = 6",
+        "SELECT count(*) FROM t WHERE i < 10 AND (u = 'u1' OR i < 1 / (i - i))",
+    ):
+        try:
+            whole = events.sql(query.replace("FROM t", "FROM main.t")).value
+        except SqlError:
+            with pytest.raises(SqlError):
+                events.sql(query)
+        else:
+            assert events.sql(query).value == whole
+    assert events.sql("SELECT count(*) FROM t WHERE u IN ('u1', 'u2') AND i < 7").value == 2
 
 
 def test_nan_is_greater_than_all_bounds(lake: Lake) -> None:

@@ -19,7 +19,8 @@ __all__ = ["PRUNED_MIN", "ShardStatistics"]
 
 PRUNED_MIN = 8
 """The fewest shards of a dataset that are worth a choice: fewer are opened in about the same time."""
-_SNAPSHOTS_KEPT = 16
+_BOUNDS_KEPT = 200_000
+"""Bounds of shards that are kept, at about 300 bytes each."""
 _FILTERS = ("where", "join")
 _NAN = "nan"
 
@@ -45,16 +46,22 @@ class ShardStatistics:
         with self._lock:
             kept = self._kept.setdefault(snapshot.id, {})
             self._kept.move_to_end(snapshot.id)
-            while len(self._kept) > _SNAPSHOTS_KEPT:
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > _BOUNDS_KEPT:
                 self._kept.popitem(last=False)
         missing = [name for name in named if name not in kept]
         if missing:
             own = with_own_names(snapshot).shards
-            kept |= {name: _column(snapshot, own, name) for name in missing}
+            found = {name: _column(snapshot, own, name) for name in missing}
+            with self._lock:
+                kept |= found
         if not named:
             return {}
         columns = {name: kept[name] for name in named}
         return {"statistics": {"rows": [shard.rows for shard in shards], "columns": columns}}
+
+
+def _size(columns: dict[str, dict[str, Any]]) -> int:
+    return sum(len(column["nulls"]) for column in columns.values())
 
 
 def _column(snapshot: SnapshotInfo, shards: Sequence[ShardInfo], name: str) -> dict[str, Any]:

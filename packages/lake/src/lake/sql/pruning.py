@@ -11,7 +11,7 @@ instance has for all shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +119,24 @@ def prune(
     if _is_hard(nodes, known):
         return Pruned()
     scans = find_scans(nodes, columns_of)
+    try:
+        return _chosen(connection, scans, known, choosable, params)
+    except (duckdb.Error, pa.ArrowException, ValueError, OverflowError):
+        # The query finds the error too, if it needs the value. It must not find this transaction,
+        # which the error has ended.
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        return _chosen(connection, scans, known, (), params)
+
+
+def _chosen(
+    connection: duckdb.DuckDBPyConnection,
+    scans: Sequence[Scan],
+    known: Mapping[str, Table],
+    choosable: Sequence[Table],
+    params: list[Any] | dict[str, Any] | None,
+) -> Pruned:
+    """Return what scans need, of datasets that have statistics."""
     needed: dict[str, set[int]] = {table.id: set() for table in choosable}
     scanned: set[str] = set()
     reports = []
@@ -219,15 +237,12 @@ class _Chooser:
         arrow = self._table.schema.to_arrow().field(self._names[column]).type
         numbers = set()
         for constant in constants:
-            cast = f"CAST({constant} AS {kind})"
-            try:
-                # A constant that the column's type does not hold as it is, such as 1.5, has no bucket.
-                row = self._query(f"SELECT {cast} AS v WHERE {cast} = {constant}").to_arrow_table()
-                if row.num_rows != 1:
-                    return None
-                numbers.add(bucket_of(row["v"][0].as_py(), arrow, found["bucketCount"]))
-            except (duckdb.Error, pa.ArrowException, ValueError, OverflowError):
+            cast = f"TRY_CAST({constant} AS {kind})"
+            # A constant that the column's type does not hold as it is, such as 1.5, has no bucket.
+            row = self._query(f"SELECT {cast} AS v WHERE {cast} = {constant}").to_arrow_table()
+            if row.num_rows != 1:
                 return None
+            numbers.add(bucket_of(row["v"][0].as_py(), arrow, found["bucketCount"]))
         place = self.place(column)
         listed = ", ".join(map(str, sorted(numbers)))
         return f"(NOT k{place} OR coalesce(b{place} IN ({listed}), false))"
@@ -240,8 +255,8 @@ class _Chooser:
         """Return the value of a placeholder; None if it has none, or NULL."""
         return self._params.get(identifier)
 
-    def _run(self, test: _Test) -> list[bool] | None:
-        """Return for each shard whether it may have a row; None if the test has an error."""
+    def _run(self, test: _Test) -> list[bool]:
+        """Return for each shard whether it may have a row."""
         columns: dict[str, pa.Array] = {"rows": pa.array(self._statistics["rows"], pa.int64())}
         shown = ["rows"]
         for name in test.columns:
@@ -259,15 +274,14 @@ class _Chooser:
                 columns[f"b{place}"] = pa.array(found["buckets"], pa.int64())
                 columns[f"k{place}"] = pa.array(found["bucketKnown"], pa.bool_())
                 shown += [f"b{place}", f"k{place}"]
+        self._connection.register(_STATISTICS, pa.table(columns))
         try:
-            self._connection.register(_STATISTICS, pa.table(columns))
             inner = f"SELECT {', '.join(shown)} FROM {_STATISTICS}"
-            rows = self._query(f"SELECT {test.text} FROM ({inner})").fetchall()
-            return [keep is not False for (keep,) in rows]
-        except duckdb.Error:
-            return None
+            # TRY is NULL if a constant is not of the column's type.
+            rows = self._query(f"SELECT TRY({test.text}) FROM ({inner})").fetchall()
         finally:
             self._connection.unregister(_STATISTICS)
+        return [keep is not False for (keep,) in rows]
 
     def _query(self, text: str) -> duckdb.DuckDBPyRelation:
         used = {f"p{name}": value for name, value in self._params.items() if f"$p{name}" in text}
