@@ -54,7 +54,7 @@ def test_a_table_has_a_spec_for_each_layout_of_its_files(lake: Lake) -> None:
     assert files(table, "time = '2024-01-02T06:00:00'") == 4
     found = table.scan(row_filter="time = '2024-01-02T06:00:00'").to_arrow()
     assert found["i"].to_pylist() == [30] * 4
-    assert files(table, "time is null") == 2
+    assert files(table, "time is null") == 1
 
 
 def test_a_dropped_column_leaves_its_files_readable(lake: Lake) -> None:

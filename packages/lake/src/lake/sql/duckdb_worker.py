@@ -95,7 +95,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
                 params = params_of(request)
                 pruned = prune(connection, sql, params, used, explains=statement.explains)
                 left = {table.id: table for table in pruned.tables}
-                needed = [left.get(table.id, table) for table in used]
+                needed = [left.get(table.id, table) for table in used if table.statistics]
                 verify_shards(_shards(needed), context)
                 hide_shards(connection, pruned.tables, tuple(statement.tables))
             notes = [str(scan) for scan in pruned.scans] if statement.explains else []
