@@ -68,11 +68,25 @@ export interface SnapshotInfo {
   columns?: number[]
   lastColumn: number
   fileSchemas?: FileSchema[]
+  partitioning?: PartitionField[]
+  sortOrder?: SortField[]
 }
 
 export interface FileSchema {
   schema: Schema
   columns?: number[]
+}
+
+export interface PartitionField {
+  column: number
+  transform: string
+  buckets: number
+}
+
+export interface SortField {
+  column: number
+  descending: boolean
+  nullsFirst: boolean
 }
 
 export interface ShardInfo {

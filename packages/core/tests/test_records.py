@@ -25,9 +25,11 @@ FIELDS = {
     ),
     "SnapshotInfo": (
         "id parent dataset schema shards stats author query inputs signature version columns "
-        "lastColumn fileSchemas"
+        "lastColumn fileSchemas partitioning sortOrder"
     ),
     "FileSchema": "schema columns",
+    "PartitionField": "column transform buckets",
+    "SortField": "column descending nullsFirst",
     "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd fileSchema",
     "JobInfo": (
         "id kind plan planHash engine state progress submittedBy createdAt startedAt finishedAt "
@@ -49,6 +51,8 @@ SHARD: dict[str, Any] = {
     "byteEnd": 4096,
     "fileSchema": 1,
 }
+PARTITION_FIELD = {"column": 2, "transform": "bucket", "buckets": 16}
+SORT_FIELD = {"column": 1, "descending": True, "nullsFirst": False}
 FILE_SCHEMA: dict[str, Any] = {
     "schema": {"fields": [{"name": "late", "type": "Int32", "nullable": True}]},
     "columns": [1],
@@ -84,8 +88,12 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "columns": [1],
         "lastColumn": 3,
         "fileSchemas": [FILE_SCHEMA],
+        "partitioning": [PARTITION_FIELD],
+        "sortOrder": [SORT_FIELD],
     },
     "FileSchema": FILE_SCHEMA,
+    "PartitionField": PARTITION_FIELD,
+    "SortField": SORT_FIELD,
     "ShardInfo": SHARD,
     "JobInfo": {
         "id": "01k",

@@ -34,10 +34,12 @@ __all__ = [
     "JobInfo",
     "JobState",
     "NodeInfo",
+    "PartitionField",
     "Progress",
     "Record",
     "ShardInfo",
     "SnapshotInfo",
+    "SortField",
     "TaskInfo",
     "TaskState",
     "WorkerInfo",
@@ -110,7 +112,8 @@ class ShardInfo(Record):
 
     Args:
         object: its object id.
-        partition: values of the partition columns that all its rows share.
+        partition: the values of the partition fields that it was written with, which all its rows
+            share, by `PartitionField.key`; empty if the dataset was not partitioned.
         stats: `{"min", "max", "nulls"}` of each column, where known.
         source_object: object id, or name, of the source it was cut from.
         byte_start: where its rows begin in the source.
@@ -143,6 +146,42 @@ class FileSchema(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionField(Record):
+    """A field that new shards of a dataset are partitioned by, as in Apache Iceberg.
+
+    Args:
+        column: the id of its column.
+        transform: `identity`, `year`, `month`, `day`, `hour` or `bucket`.
+        buckets: the number of buckets; 0 if it is no `bucket`.
+    """
+
+    column: int
+    transform: str
+    buckets: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in `ShardInfo.partition`, which does not depend on the columns' names."""
+        count = f"{self.buckets}," if self.buckets else ""
+        return f"{self.transform}({count}{self.column})"
+
+
+@dataclass(frozen=True, slots=True)
+class SortField(Record):
+    """A column that the rows of new shards are sorted by.
+
+    Args:
+        column: its id.
+        descending: whether greater values come first.
+        nulls_first: whether rows without a value come first.
+    """
+
+    column: int
+    descending: bool = False
+    nulls_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotInfo(Record):
     """An immutable state of a dataset.
 
@@ -158,6 +197,8 @@ class SnapshotInfo(Record):
             type or place; empty if they are 1, 2, 3 and so on.
         last_column: the greatest id that a column of the dataset has had; 0 if `columns` is empty.
         file_schemas: the columns of the shards' files; empty if all have those of `schema`.
+        partitioning: what new shards are partitioned by; each of them has one value of each field.
+        sort_order: what the rows of each new shard are sorted by.
     """
 
     id: str
@@ -174,6 +215,8 @@ class SnapshotInfo(Record):
     columns: tuple[int, ...] = ()
     last_column: int = 0
     file_schemas: tuple[FileSchema, ...] = ()
+    partitioning: tuple[PartitionField, ...] = ()
+    sort_order: tuple[SortField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +297,8 @@ RECORDS: tuple[type[Record], ...] = (
     DatasetInfo,
     SnapshotInfo,
     FileSchema,
+    PartitionField,
+    SortField,
     ShardInfo,
     JobInfo,
     TaskInfo,

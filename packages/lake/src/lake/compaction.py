@@ -5,6 +5,7 @@ Many small appends leave many small files, each of which costs a query some of i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from sennit_core.records import ShardInfo
@@ -17,18 +18,25 @@ _SMALL_BYTES = _SHARD_BYTES // 2
 
 
 def small_runs(shards: Sequence[ShardInfo]) -> list[list[int]]:
-    """Return runs of consecutive shards, by their numbers, that together are one of usual size.
+    """Return runs of shards of one partition, by their numbers, that together are one of usual size.
+
+    Without partitions they are consecutive, so that rows keep their order.
 
     In each run the largest shard is at most half of the whole. So a row is written again only when its
     shard has doubled: O(log n) times, even if compaction follows each of n appends.
     """
-    return [run for run in _runs(shards) if _is_worth_it([shards[number] for number in run])]
+    partitions: dict[tuple[tuple[str, object], ...], list[int]] = defaultdict(list)
+    for number, shard in enumerate(shards):
+        partitions[tuple(shard.partition.items())].append(number)
+    runs = (run for numbers in partitions.values() for run in _runs(shards, numbers))
+    return [run for run in runs if _is_worth_it([shards[number] for number in run])]
 
 
-def _runs(shards: Sequence[ShardInfo]) -> Iterator[list[int]]:
+def _runs(shards: Sequence[ShardInfo], numbers: Sequence[int]) -> Iterator[list[int]]:
     run: list[int] = []
     size = 0
-    for number, shard in enumerate(shards):
+    for number in numbers:
+        shard = shards[number]
         if shard.bytes > _SMALL_BYTES or size + shard.bytes > _SHARD_BYTES:
             yield run
             run, size = [], 0

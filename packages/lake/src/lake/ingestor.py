@@ -32,6 +32,7 @@ from lake.durable import storage_errors
 from lake.encrypted_files import EncryptedFile, Source
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.keys import KeyRing
+from lake.layouts import Layout, layout_of
 from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
@@ -250,7 +251,7 @@ class Ingestor:
             "name": request.name,
             "folder": str(folder),
             "options": request.options,
-            **self._columns_of(target if request.mode == "append" else None),
+            **self._columns_of(request, target if request.mode == "append" else None),
             "bytesMax": self._upload_bytes_max,
             "space": self._space.limit().to_json(),
             "seal": None if seal is None else seal.to_json(),
@@ -296,12 +297,21 @@ class Ingestor:
             key, dataset = self._vault.keys.key(target.id, target.name), target.id
         return Seal(key, dataset, stack.enter_context(self._vault.folder()))
 
-    def _columns_of(self, target: DatasetInfo | None) -> dict[str, Any]:
-        """Return the columns of the dataset to append to, for the executor."""
+    def _columns_of(self, request: IngestRequest, target: DatasetInfo | None) -> dict[str, Any]:
+        """Return the columns and the layout of the dataset to append to, for the executor."""
         if target is None:
             return {}
         head = self._catalog.stored_manifest(target.id).snapshot
-        return {"schema": target.schema.to_json(), "columns": column_ids(head)}
+        if request.options.get("partitionBy") or request.options.get("sortBy"):
+            raise UsageError(
+                f"dataset {target.name!r} exists, and has a layout of its own",
+                hint="ALTER TABLE … SET PARTITIONED BY or SET SORTED BY changes it",
+            )
+        return {
+            "schema": target.schema.to_json(),
+            "columns": column_ids(head),
+            "layout": layout_of(head).to_json(),
+        }
 
     def _adopt_and_commit(
         self,
@@ -402,13 +412,15 @@ class Ingestor:
                     columns=base.columns,
                     last_column=base.last_column,
                     file_schemas=base.file_schemas,
+                    **layout_of(base).members(),
                 )
                 snapshot = replace(snapshot, stats=stats_with(head, snapshot))
                 manifest = stored.extended(
                     snapshot, self._clock.now(), described, made_by("sennit")
                 )
             else:
-                snapshot = replace(snapshot, shards=shards)
+                layout = Layout.from_json(answer.get("layout"))
+                snapshot = replace(snapshot, shards=shards, **layout.members())
                 snapshot = replace(snapshot, stats=overall_stats(snapshot))
                 manifest = Manifest(
                     snapshot, self._clock.now(), described, provenance=made_by("sennit")

@@ -44,7 +44,7 @@ def adopt_shards(
                 object=report["object"],
                 rows=report["rows"],
                 bytes=report["bytes"],
-                partition={},
+                partition=report.get("partition") or {},
                 stats=report["stats"],
                 source_object=source,
                 byte_start=report["byteStart"],

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lake.file_schemas import column_ids, file_schemas_of
+from lake.layouts import check_changed_type, parse_layout, uses_column
 from sennit_core.errors import Conflict, SqlError, UnknownColumn, Unsupported, nearest
 from sennit_core.records import SnapshotInfo
 from sennit_core.schema import DataType, Field, Schema
@@ -97,6 +98,12 @@ def _drop(head: SnapshotInfo, column: str, if_exists: bool) -> SnapshotInfo:
         raise Unsupported(
             "dropping the only column", hint="DROP TABLE removes the dataset with its rows"
         )
+    used = uses_column(head, head.columns[index])
+    if used is not None:
+        raise Unsupported(
+            f"dropping column {column!r}, which the dataset is {used.lower()}",
+            hint=f"ALTER TABLE … RESET {used} first",
+        )
     fields = head.schema.fields
     return replace(
         head,
@@ -122,6 +129,7 @@ def _change_type(head: SnapshotInfo, column: str, type: str) -> SnapshotInfo:  #
             "not hold all its values",
             hint="CREATE OR REPLACE TABLE … AS SELECT … can convert them",
         )
+    check_changed_type(head, head.columns[index], field.name, field.type, wanted)
     return _with_field(head, index, replace(field, type=wanted))
 
 
@@ -144,6 +152,16 @@ def _reorder(head: SnapshotInfo, columns: Sequence[str]) -> SnapshotInfo:
     )
 
 
+def _partition(head: SnapshotInfo, fields: Sequence[str]) -> SnapshotInfo:
+    layout = parse_layout(head.schema, head.columns, partition_by=fields)
+    return replace(head, partitioning=layout.partitioning)
+
+
+def _sort(head: SnapshotInfo, fields: Sequence[str]) -> SnapshotInfo:
+    layout = parse_layout(head.schema, head.columns, sort_by=fields)
+    return replace(head, sort_order=layout.sort_order)
+
+
 ALTERATIONS: dict[str, Callable[..., SnapshotInfo]] = {
     "add": _add,
     "drop": _drop,
@@ -151,6 +169,8 @@ ALTERATIONS: dict[str, Callable[..., SnapshotInfo]] = {
     "type": _change_type,
     "nullable": _set_nullable,
     "reorder": _reorder,
+    "partitioned": _partition,
+    "sorted": _sort,
 }
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids, columns_of_files
+from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
 from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.retention import Retention
+from lake.shard_statistics import ShardStatistics
 from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
 from lake.views import ViewInfo, view_tables
@@ -55,6 +57,7 @@ class StatementTables:
         verify_always: bool = False,
     ) -> None:
         self._vault = vault
+        self._statistics = ShardStatistics()
         self._links = links
         self._verify_always = verify_always
         self._catalog = catalog
@@ -142,8 +145,10 @@ class StatementTables:
         for dataset_id in named:
             access = self.policies.access(dataset_id, requester)
             if access.read:
-                table, needed = self._table(dataset_id, with_rows)
+                table, needed = self._table(dataset_id, with_rows, folded)
                 _check_columns(access, table)
+                if access.is_restricted:
+                    table.pop("statistics", None)  # of rows that the user may not see
                 tables.append(table | _rights(access))
                 objects.extend(needed)
         if lists:
@@ -188,7 +193,9 @@ class StatementTables:
         name = self._catalog.name(dataset_id).casefold()
         return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
 
-    def _table(self, dataset_id: str, with_rows: bool) -> tuple[dict[str, Any], list[str]]:
+    def _table(
+        self, dataset_id: str, with_rows: bool, text: str
+    ) -> tuple[dict[str, Any], list[str]]:
         """Return a dataset in the form of executor requests; reading a damaged one raises."""
         name = self._catalog.name(dataset_id)
         try:
@@ -209,6 +216,7 @@ class StatementTables:
             "schema": info.schema.to_json(),
             **self._shards(snapshot),
             "encrypted": info.encrypted,
+            **({} if with_rows else self._statistics.of(snapshot, text)),
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
@@ -251,6 +259,7 @@ class StatementTables:
             "fileColumns": files,
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
             "verifyAlways": self._verify_always,
+            "layout": layout_of(snapshot).to_json(),
         }
 
 

@@ -33,6 +33,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
+from lake.layouts import Layout, layout_of
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.provenance import Origin
@@ -146,7 +147,8 @@ class Writer:
             dataset = self._check_base(answer, origin.author)
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
-                state = replace(state, shards=adopted)
+                layout = Layout.from_json(answer.get("layout"))
+                state = replace(state, shards=adopted, **layout.members())
             elif not answer["rewritten"]:
                 return self._append(dataset, adopted, answer["inputs"], origin)
             else:
@@ -168,7 +170,7 @@ class Writer:
                 raise _moved_on(dataset)  # with rows that nobody has checked
             head = self._catalog.manifest(dataset.id).snapshot
             changed = alter(head, change)
-            if changed.schema == head.schema:
+            if (changed.schema, layout_of(changed)) == (head.schema, layout_of(head)):
                 return None
             origin.datasets[head.id] = dataset.id
             return self._commit(dataset, changed, (head.id,), origin)

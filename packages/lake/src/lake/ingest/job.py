@@ -15,6 +15,7 @@ from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
+from lake.layouts import Layout
 from lake.sealed import KEY_BYTES, Seal
 from sennit_core.errors import BadInput
 from sennit_core.file_kinds import unpacked_name
@@ -46,6 +47,7 @@ class Job:
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
         self.columns: list[int] | None = request.get("columns")
+        self.layout = Layout.from_json(request.get("layout"))
         self.context = context
         self._file_key = os.urandom(KEY_BYTES)
         self._uploaded = self.paths
@@ -83,10 +85,14 @@ class Job:
         """Return the writer of another pass over the file, into the request's folder."""
         self._passes += 1
         # Each pass anew: a later one replaces the shards of an earlier one.
-        budget = WriteBudget(self.space, self.folder, f"the ingest of {self.name!r}")
+        budget = self.new_budget()
         return ShardWriter(
             self.folder, limits, f"pass{self._passes}", self.columns, budget=budget, seal=self.seal
         )
+
+    def new_budget(self) -> WriteBudget:
+        """Return the room for the shards of a pass."""
+        return WriteBudget(self.space, self.folder, f"the ingest of {self.name!r}")
 
     def tick(self, bytes_read: int, rows: int) -> None:
         """Report progress; raise if the job was cancelled."""

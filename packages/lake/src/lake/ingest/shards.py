@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lake.disk_space import WriteBudget, WriteLimit
@@ -53,6 +54,8 @@ class Shard:
         line: Line of its first record.
         first_row: Number of rows in earlier shards; set when all shards are known.
         plain: The file in memory that `path` is the encryption of; None if it is not encrypted.
+        floats: For each column of floats, how many of its values are NULL, and how many NaN.
+        partition: The values of the partition fields, as in `ShardInfo`.
     """
 
     path: Path
@@ -63,6 +66,8 @@ class Shard:
     line: int
     first_row: int = 0
     plain: Path | None = None
+    floats: dict[str, dict[str, int]] = field(default_factory=dict)
+    partition: dict[str, Any] = field(default_factory=dict)
     digest: ObjectDigest = field(init=False)
     stats: dict[str, Any] = field(init=False)
 
@@ -70,6 +75,8 @@ class Shard:
         # In the executor, on bytes that are still in the page cache; the node only moves the file.
         self.digest = hash_file(self.path)
         self.stats = column_stats(self.plain or self.path)
+        for name, counts in self.floats.items():
+            self.stats[name] = {**self.stats.get(name, {}), **counts}
         if self.plain is not None:
             # A manifest is not encrypted: it must not have values.
             self.stats = {
@@ -88,6 +95,7 @@ class Shard:
             "bytes": self.digest.size,
             "rows": self.rows,
             "stats": self.stats,
+            "partition": self.partition,
             "byteStart": self.start,
             "byteEnd": self.stop,
             "firstRow": self.first_row,
@@ -116,6 +124,10 @@ class ShardWriter:
         budget: WriteBudget | None = None,
         seal: Seal | None = None,
     ) -> None:
+        self.partition: dict[str, Any] = {}  # of the current shard; set it after `cut`
+        # Columns with NaN so far. Parquet's bounds leave it out, and DuckDB, to which NaN is greater
+        # than all numbers, would skip its rows: such columns have no bounds.
+        self._unbounded: frozenset[str] = frozenset()
         self._seal = seal
         self._budget = budget or WriteBudget(WriteLimit(0, 0), folder, "the shard")
         self.shards: list[Shard] = []
@@ -130,7 +142,9 @@ class ShardWriter:
         self, batch: pa.RecordBatch, *, start: int | None, stop: int | None, line: int = 1
     ) -> None:
         """Append the batch, which was parsed from the source range [start, stop)."""
-        if self._open is not None and not self._open.accepts(batch):
+        with_nan = _with_nan(batch) - self._unbounded
+        self._unbounded |= with_nan
+        if self._open is not None and (with_nan or not self._open.accepts(batch)):
             # Another schema: a column was widened. Shards before it are encoded again at the end
             # (`lake.ingest.encode`).
             self.cut()
@@ -139,7 +153,14 @@ class ShardWriter:
             path = folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
             schema = _with_ids(batch.schema, self._columns)
             self._open = _OpenShard(
-                path, schema, self._limits, start, line, self._encodings, self._budget
+                path,
+                schema,
+                self._limits,
+                start,
+                line,
+                self._encodings,
+                self._budget,
+                self._unbounded,
             )
         self._open.append(batch, stop)
 
@@ -147,7 +168,9 @@ class ShardWriter:
         """Finish the current shard, if any."""
         if self._open is not None:
             shard = self._open.finish
-            self.shards.append(shard() if self._seal is None else shard(self._seal, self._folder))
+            found = shard() if self._seal is None else shard(self._seal, self._folder)
+            found.partition = self.partition
+            self.shards.append(found)
             self._open = None
 
     def discard(self) -> None:
@@ -167,8 +190,10 @@ class _OpenShard:
         line: int,
         encodings: EncodingChooser,
         budget: WriteBudget,
+        unbounded: frozenset[str],
     ) -> None:
         self._path = path
+        self._unbounded = unbounded
         self._budget = budget
         self._counted = 0  # bytes of the file that the budget has counted
         self._encodings = encodings
@@ -182,6 +207,9 @@ class _OpenShard:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
+        self._floats = {
+            each.name: {"nulls": 0, "nans": 0} for each in schema if pa.types.is_floating(each.type)
+        }
         budget.check(0)  # a file costs an inode too
         with storage_errors(path, 0):
             self._file = path.open("wb")
@@ -199,6 +227,11 @@ class _OpenShard:
     def append(self, batch: pa.RecordBatch, stop: int | None) -> None:
         self._rows += batch.num_rows
         self._stop = stop
+        for name, counts in self._floats.items():
+            column = batch.column(name)
+            counts["nulls"] += column.null_count
+            if name in self._unbounded:
+                counts["nans"] += pc.sum(pc.is_nan(column)).as_py() or 0
         for piece in _pieces(batch, self._limits.group_rows):
             self._held.append(piece)
             self._held_rows += piece.num_rows
@@ -219,7 +252,14 @@ class _OpenShard:
             with storage_errors(path, 0):
                 seal_file(plain, path, seal.key, seal.dataset)
         return Shard(
-            path, self._schema, self._rows, self._start, self._stop, self._line, plain=plain
+            path,
+            self._schema,
+            self._rows,
+            self._start,
+            self._stop,
+            self._line,
+            plain=plain,
+            floats=self._floats,
         )
 
     def close(self) -> None:
@@ -250,9 +290,46 @@ class _OpenShard:
         if self._writer is None:
             options = self._encodings.writer_options(table)
             self._writer = pq.ParquetWriter(
-                self._file, self._schema, write_page_index=True, **options
+                self._file,
+                self._schema,
+                write_page_index=True,
+                write_statistics=_with_bounds(self._schema, self._unbounded),
+                **options,
             )
         return self._writer
+
+
+def _with_nan(batch: pa.RecordBatch) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py()
+    )
+
+
+def _with_bounds(schema: pa.Schema, unbounded: frozenset[str]) -> bool | list[str]:
+    """Return the columns that Parquet has bounds of; True for all.
+
+    Of nested columns with floats it has none, as it is not known whether NaN is in them.
+    """
+    hidden = unbounded | {
+        each.name
+        for each in schema
+        if pa.types.is_nested(each.type) and any(map(pa.types.is_floating, _leaves(each.type)))
+    }
+    return not hidden or [
+        each.name
+        for each in schema
+        if each.name not in hidden and not pa.types.is_nested(each.type)
+    ]
+
+
+def _leaves(kind: pa.DataType) -> Iterator[pa.DataType]:
+    if not pa.types.is_nested(kind):
+        yield kind
+        return
+    for index in range(kind.num_fields):
+        yield from _leaves(kind.field(index).type)
 
 
 def _with_ids(schema: pa.Schema, columns: Sequence[int] | None) -> pa.Schema:

@@ -3,9 +3,9 @@
 The worker only reads the parts and writes files; the lake adopts them after the worker has
 finished, so a crash here leaves no visible state.
 
-Request: `paths` `name` `folder` `options` `schema` and `columns` (append: the dataset's) `limits` `bytesMax`
+Request: `paths` `name` `folder` `options` `schema` `columns` and `layout` (append: the dataset's) `limits` `bytesMax`
 `space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`).
-Response: `schema` `columns` `rows` `shards` `source` `report`.
+Response: `schema` `columns` `layout` `rows` `shards` `source` `report`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.sniff import Sniffed, sniff, sniff_format
 from lake.ingest.source import PartsFile, TextSource
+from lake.layouts import Layout, parse_layout
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.file_kinds import check_readable
 from sennit_core.schema import DataType, Schema
@@ -56,10 +57,13 @@ OPTIONS = (
     "sheet",
     "columns",
     "onBadRow",
+    "partitionBy",
+    "sortBy",
 )
 _PLAIN_KINDS = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "text")
 _TEXT_FORMATS = ("csv", "xlsx")
 _TEXT_OPTIONS = ("columns", "onBadRow")
+_LAYOUT_OPTIONS = {"partition_by": "partitionBy", "sort_by": "sortBy"}
 # Read and encoded at once: memory is a block with its copies and one row group, regardless of the
 # file's size.
 _BLOCK_BYTES = MIB
@@ -92,9 +96,11 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         for shard in shards:  # an offset in the unpacked text is not an offset in the uploaded file
             shard.start = shard.stop = None
     _check_not_null(job, shards)
+    shards, layout = _arranged(job, shards, schema)
     return {
         "schema": (job.schema or Schema.from_arrow(schema)).to_json(),
         "columns": job.columns,
+        "layout": layout.to_json(),
         "rows": sum(shard.rows for shard in shards),
         "shards": [shard.to_json() for shard in shards],
         "source": {"format": form, **source, **found},
@@ -118,6 +124,29 @@ def _open_source(job: Job, source: dict[str, Any]) -> str:
     if asked is not None and form not in _TEXT_FORMATS:
         raise UsageError(f"the option {asked} is for CSV and Excel, and this is {form}")
     return form
+
+
+def _arranged(job: Job, shards: list[Shard], schema: pa.Schema) -> tuple[list[Shard], Layout]:
+    """Return the shards by the layout of the dataset, and this layout."""
+    columns = job.columns or range(1, len(schema) + 1)
+    stored = job.schema or Schema.from_arrow(schema)
+    layout = job.layout
+    asked = {name: job.options.get(option) or () for name, option in _LAYOUT_OPTIONS.items()}
+    if any(asked.values()):
+        layout = parse_layout(stored, columns, **asked)
+    if not layout:
+        return shards, layout
+    if job.seal is not None:
+        raise UsageError("an encrypted dataset has no partitions and no sort order")
+    # DuckDB is in `lake.sql`, which ingests need for this alone.
+    from lake.sql.arrange import arrange
+
+    budget = job.new_budget()
+    target = stored.to_arrow()
+    found = arrange(
+        shards, target, layout, columns, folder=job.folder, budget=budget, context=job.context
+    )
+    return found, layout
 
 
 def _check_not_null(job: Job, shards: list[Shard]) -> None:
@@ -205,6 +234,10 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
         raise UsageError("dateOrder must be dmy or mdy")
     if options.get("onBadRow") not in (None, "fail", "skip"):
         raise UsageError("onBadRow must be fail or skip")
+    for name in _LAYOUT_OPTIONS.values():
+        asked = options.get(name) or []
+        if not isinstance(asked, list) or not all(isinstance(each, str) for each in asked):
+            raise UsageError(f'{name} is a list of texts: ["month(ts)", "country"]')
     _types_of(options)
     return options
 

@@ -76,6 +76,8 @@ def _encode(schema: Any, value: Any) -> bytes:
         return _PLAIN[schema](value)
     if schema["type"] == "record":
         return b"".join(_encode(each["type"], value[each["name"]]) for each in schema["fields"])
+    if schema["type"] in _PLAIN:  # a type with a meaning, such as a date
+        return _PLAIN[schema["type"]](value)
     assert schema["type"] == "array", schema
     items = b"".join(_encode(schema["items"], item) for item in value)
     return (_long(len(value)) + items if value else b"") + _long(0)

@@ -1,7 +1,7 @@
 """Publish a snapshot as an Apache Iceberg table (format version 2), whose data files are the shards.
 
-    <folder>/metadata/<snapshot>-m0.avro                       the files, with their statistics
-    <folder>/metadata/snap-<snapshot>.avro                     the list of manifests: the one above
+    <folder>/metadata/<snapshot>-m<spec>.avro                  the files, with their statistics
+    <folder>/metadata/snap-<snapshot>.avro                     the list of manifests: one a partition spec
     <folder>/metadata/v<version>-<snapshot>.metadata.json      the table
     <folder>/metadata/version-hint.text                        the newest metadata
 
@@ -19,7 +19,7 @@ import json
 import struct
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from lake.durable import storage_errors, write_whole
 from lake.file_schemas import column_ids, file_schemas_of, with_own_names
 from lake.interop.avro import container
+from lake.interop.iceberg_layout import PartitionSpec, Specs, sort_orders
 from lake.objects import ObjectStore
 from lake.snapshots import Manifest
 from sennit_core.errors import Denied, Unsupported
@@ -42,8 +43,7 @@ __all__ = ["publish_iceberg"]
 
 _NESTED_IDS = 1_000_000
 """Ids of the fields within columns begin here: the lake numbers columns only."""
-_SPEC_ID, _SCHEMA_ID, _SORT_ID = 0, 0, 0
-_LAST_PARTITION_ID = 999  # the specification's, for tables without partitions
+_SCHEMA_ID = 0
 _NAMESPACE = uuid.UUID("5f7f1d0a-6a0a-5b1c-9d0e-5e4417000102")  # of the uuids made from dataset ids
 _TYPES = {
     "Bool": "boolean", "Int8": "int", "Int16": "int", "Int32": "int", "UInt8": "int",
@@ -89,14 +89,21 @@ def _publish(manifest: Manifest, objects: ObjectStore, folder: Path) -> Path:
     metadata = folder.absolute() / "metadata"
     with storage_errors(metadata, 0):
         make_private_folder(metadata)
-    files = metadata / f"{snapshot.id}-m0.avro"
+    specs = Specs(snapshot)
     listed = metadata / f"snap-{snapshot.id}.avro"
     table = metadata / f"v{snapshot.version:06}-{snapshot.id}.metadata.json"
     schema = columns.to_json()
-    written = container(_ENTRY, _manifest_header(schema), _entries(snapshot, columns, objects))
-    write_whole(files, written)
-    write_whole(listed, container(_MANIFEST, {}, [_listed(files, len(written), manifest, number)]))
+    manifests = []
+    for spec, shards in specs.shards():
+        part = replace(snapshot, shards=tuple(shards))
+        files = metadata / f"{snapshot.id}-m{spec.id}.avro"
+        entries = _entries(part, columns, objects, spec)
+        written = container(_entry(spec), _manifest_header(schema, spec), entries)
+        write_whole(files, written)
+        manifests.append(_listed(files, len(written), part, number, spec))
+    write_whole(listed, container(_MANIFEST, {}, manifests))
     document = _table(manifest, schema, columns, folder.absolute(), listed, number)
+    document |= _layout(snapshot, specs)
     # Last, and the hint after it: a reader finds the old table, or the new one whole.
     write_whole(table, canonical_json(document))
     write_whole(metadata / "version-hint.text", table.name.encode())
@@ -195,7 +202,7 @@ def _mapped_children(kind: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _entries(
-    snapshot: SnapshotInfo, columns: _Columns, objects: ObjectStore
+    snapshot: SnapshotInfo, columns: _Columns, objects: ObjectStore, spec: PartitionSpec
 ) -> Iterator[dict[str, Any]]:
     for shard in snapshot.shards:
         yield {
@@ -207,7 +214,7 @@ def _entries(
                 "content": 0,  # data
                 "file_path": objects.place(shard.object).absolute().as_uri(),
                 "file_format": "PARQUET",
-                "partition": {},
+                "partition": spec.values(shard),
                 "record_count": shard.rows,
                 "file_size_in_bytes": shard.bytes,
                 **_statistics(shard, columns),
@@ -235,31 +242,47 @@ def _statistics(shard: ShardInfo, columns: _Columns) -> dict[str, Any]:
     }
 
 
-def _manifest_header(schema: Mapping[str, Any]) -> dict[str, str]:
+def _layout(snapshot: SnapshotInfo, specs: Specs) -> dict[str, Any]:
+    """Return the members of the table that say how it is partitioned and sorted."""
+    orders = sort_orders(snapshot)
+    return {
+        "partition-specs": [
+            {"spec-id": each.id, "fields": each.to_json()} for each in specs.specs.values()
+        ],
+        "default-spec-id": specs.default.id,
+        "last-partition-id": specs.last_id,
+        "sort-orders": orders,
+        "default-sort-order-id": orders[-1]["order-id"],
+    }
+
+
+def _manifest_header(schema: Mapping[str, Any], spec: PartitionSpec) -> dict[str, str]:
     return {
         "schema": json.dumps(schema),
         "schema-id": str(_SCHEMA_ID),
-        "partition-spec": "[]",
-        "partition-spec-id": str(_SPEC_ID),
+        "partition-spec": json.dumps(spec.to_json()),
+        "partition-spec-id": str(spec.id),
         "format-version": "2",
         "content": "data",
     }
 
 
-def _listed(path: Path, size: int, manifest: Manifest, number: int) -> dict[str, Any]:
-    version = manifest.snapshot.version
+def _listed(
+    path: Path, size: int, snapshot: SnapshotInfo, number: int, spec: PartitionSpec
+) -> dict[str, Any]:
+    version = snapshot.version
     return {
         "manifest_path": path.as_uri(),
         "manifest_length": size,
-        "partition_spec_id": _SPEC_ID,
+        "partition_spec_id": spec.id,
         "content": 0,
         "sequence_number": version,
         "min_sequence_number": version,
         "added_snapshot_id": number,
-        "added_files_count": len(manifest.snapshot.shards),
+        "added_files_count": len(snapshot.shards),
         "existing_files_count": 0,
         "deleted_files_count": 0,
-        "added_rows_count": manifest.rows,
+        "added_rows_count": sum(shard.rows for shard in snapshot.shards),
         "existing_rows_count": 0,
         "deleted_rows_count": 0,
     }
@@ -296,11 +319,6 @@ def _table(
         "last-column-id": columns.last_id,
         "schemas": [schema],
         "current-schema-id": _SCHEMA_ID,
-        "partition-specs": [{"spec-id": _SPEC_ID, "fields": []}],
-        "default-spec-id": _SPEC_ID,
-        "last-partition-id": _LAST_PARTITION_ID,
-        "sort-orders": [{"order-id": _SORT_ID, "fields": []}],
-        "default-sort-order-id": _SORT_ID,
         "properties": properties,
         "current-snapshot-id": number,
         "refs": {"main": {"snapshot-id": number, "type": "branch"}},
@@ -336,7 +354,7 @@ def _by_column(key: int, value: int, kind: str) -> dict[str, Any]:
     return {"type": "array", "logicalType": "map", "items": items}
 
 
-_ENTRY = {
+_ENTRY: dict[str, Any] = {
     "type": "record",
     "name": "manifest_entry",
     "fields": [
@@ -366,6 +384,19 @@ _ENTRY = {
         ),
     ],
 }
+
+
+def _entry(spec: PartitionSpec) -> dict[str, Any]:
+    """Return the type of an entry of a manifest, whose partition is that of a spec."""
+    *others, last = _ENTRY["fields"]
+    file = last["type"]
+    members = [
+        {**each, "type": spec.record()} if each["name"] == "partition" else each
+        for each in file["fields"]
+    ]
+    return {**_ENTRY, "fields": [*others, {**last, "type": {**file, "fields": members}}]}
+
+
 _MANIFEST = {
     "type": "record",
     "name": "manifest_file",

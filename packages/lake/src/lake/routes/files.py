@@ -23,6 +23,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from lake.layouts import partition_names
 from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
 from sennit_core.errors import Denied, NotFound
@@ -112,7 +113,8 @@ def _add_lists(routes: APIRouter, lake: Lake) -> None:
     ) -> dict[str, Any]:
         """The files of a snapshot from number `offset` on, in the order of its rows.
 
-        Each has its stable address; `shards` is the number of all.
+        Each has its stable address, and the values of what it is partitioned by, such as
+        `{"month(ts)": 650}`: months since 1970, as in Apache Iceberg. `shards` is the number of all.
         """
         lake.policies.check_whole(dataset, requester_of(request), "listing the files of")
         manifest = _manifest(lake, dataset, snapshot)
@@ -123,6 +125,7 @@ def _add_lists(routes: APIRouter, lake: Lake) -> None:
                 "object": shard.object,
                 "rows": shard.rows,
                 "bytes": shard.bytes,
+                "partition": partition_names(manifest.snapshot, shard),
             }
             for index, shard in enumerate(shards, offset)
         ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from lake.sql.layout_clauses import ResetLayout, SetLayout, reset_layout, set_layout
 from lake.sql.statement_reader import Clause, StatementReader
 from sennit_core.errors import Unsupported
 
@@ -23,7 +24,7 @@ __all__ = [
 
 _SUPPORTED = (
     "use ADD COLUMN, DROP COLUMN, RENAME COLUMN, RENAME TO, ALTER COLUMN … TYPE, "
-    "SET NOT NULL or DROP NOT NULL"
+    "SET NOT NULL or DROP NOT NULL, SET or RESET PARTITIONED BY or SORTED BY"
 )
 
 
@@ -76,7 +77,14 @@ class SetNullable:
 
 
 Alteration: TypeAlias = (
-    AddColumn | DropColumn | RenameColumn | RenameTable | ChangeType | SetNullable
+    AddColumn
+    | DropColumn
+    | RenameColumn
+    | RenameTable
+    | ChangeType
+    | SetNullable
+    | SetLayout
+    | ResetLayout
 )
 
 
@@ -173,4 +181,6 @@ _FORMS: dict[str, Callable[[StatementReader], Alteration]] = {
     "drop": _drop,
     "rename": _rename,
     "alter": _alter,
+    "set": set_layout,
+    "reset": reset_layout,
 }

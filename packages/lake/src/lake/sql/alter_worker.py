@@ -20,6 +20,7 @@ from lake.sql.changing_statement import (
     query_for_columns,
     storable,
 )
+from lake.sql.layout_clauses import ResetLayout, SetLayout
 from lake.sql.query_text import QueryText
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table
@@ -50,6 +51,11 @@ def change_of(
             if not nullable:
                 _check_no_null(column, target, statement)
             return {"do": "nullable", "column": column, "nullable": nullable}
+        case SetLayout(kind, fields):
+            _check_not_encrypted(target)
+            return {"do": kind, "fields": fields}
+        case ResetLayout(kind):
+            return {"do": kind, "fields": ()}
 
 
 def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
@@ -60,6 +66,14 @@ def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
         check_storable(relation)
         ((field),) = storable(relation.to_arrow_table().schema)
     return str(DataType.from_arrow(field.type))
+
+
+def _check_not_encrypted(target: Table) -> None:
+    if target.encrypted:
+        raise Unsupported(
+            f"a layout of {target.name!r}, which is encrypted",
+            hint="partition values would be in its manifest, which is not encrypted",
+        )
 
 
 def _check_no_null(column: str, target: Table, statement: ChangingStatement) -> None:

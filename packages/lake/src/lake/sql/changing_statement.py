@@ -15,9 +15,11 @@ import pyarrow as pa
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.errors import not_ingested
 from lake.ingest.names import settle_names
+from lake.ingest.partitioned import PartitionedWriter
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.keys import NO_KEY_HINT
+from lake.layouts import Layout, parse_layout
 from lake.sealed import Seal
 from lake.sql.batches import read_batches
 from lake.sql.duckdb_worker import (
@@ -27,6 +29,8 @@ from lake.sql.duckdb_worker import (
     translated_errors,
 )
 from lake.sql.guard import check_statement
+from lake.sql.layout_clauses import LayoutClauses
+from lake.sql.layout_order import in_layout_order
 from lake.sql.parameters import params_of
 from lake.sql.query_text import QueryText
 from lake.sql.session import open_write_session
@@ -47,6 +51,7 @@ __all__ = [
     "SHARD",
     "ChangingStatement",
     "check_storable",
+    "layout_for",
     "query_for_columns",
     "storable",
 ]
@@ -73,6 +78,8 @@ class ChangingStatement:
         # is not to be encrypted.
         self._new_seal: Seal | None = None
         self._in_the_clear = False
+        self._partitions: set[tuple[Any, ...]] = set()  # those that it has written rows of
+        self._connection: duckdb.DuckDBPyConnection | None = None  # that of the session
         limit = WriteLimit.from_json(request.get("space"))
         self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
@@ -174,6 +181,7 @@ class ChangingStatement:
             ):
                 self.context.forgive_reserved()
                 check_links(read)
+                self._connection = connection
                 yield connection, read
                 check_links(read)
 
@@ -220,10 +228,25 @@ class ChangingStatement:
         with read_batches(relation.limit(0)) as (found, _):
             return Schema.from_arrow(storable(found))
 
-    def write(self, relation: duckdb.DuckDBPyRelation, table: Table | None = None) -> list[Shard]:
-        """Write a result as shards with the columns of a dataset; None takes the result's."""
+    def write(
+        self,
+        relation: duckdb.DuckDBPyRelation,
+        table: Table | None = None,
+        layout: Layout | None = None,
+    ) -> list[Shard]:
+        """Write a result as shards with the columns of a dataset, by its layout.
+
+        Args:
+            relation: The rows.
+            table: The dataset; None takes the result's columns.
+            layout: How to write them; None takes the dataset's.
+        """
         schema = None if table is None else table.schema.to_arrow()
         columns = None if table is None else table.columns
+        layout = layout or (Layout() if table is None else table.layout)
+        ids = columns or tuple(range(1, len(relation.columns) + 1))
+        assert self._connection is not None, "within a session"
+        relation = in_layout_order(self._connection, relation, layout, ids)
         folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
         writer = ShardWriter(
             folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
@@ -232,10 +255,13 @@ class ChangingStatement:
         try:
             with read_batches(relation) as (found, batches):
                 target = schema or storable(found)
+                named = dict(zip(ids, target.names, strict=True))
+                fields = tuple((field, named[field.column]) for field in layout.partitioning)
+                rows_of = PartitionedWriter(writer, fields, self._partitions)
                 for batch in batches:
                     self.context.forgive_reserved()
                     self.context.check()
-                    writer.write(_stored(batch, target), start=None, stop=None)
+                    rows_of.write(_stored(batch, target))
                     rows += batch.num_rows
                     # Whole shards are written, with the rows that a policy hides.
                     if table is None or table.policy is None:
@@ -249,6 +275,15 @@ class ChangingStatement:
             writer.discard()
             raise
         return writer.shards
+
+
+def layout_for(clauses: LayoutClauses, relation: duckdb.DuckDBPyRelation) -> Layout:
+    """Return the layout that a statement asks for, for the columns of its result."""
+    if not (clauses.partition_by or clauses.sort_by):
+        return Layout()
+    found = Schema.from_arrow(storable(relation.limit(0).to_arrow_table().schema))
+    numbers = range(1, len(found) + 1)
+    return parse_layout(found, numbers, partition_by=clauses.partition_by, sort_by=clauses.sort_by)
 
 
 def check_storable(relation: duckdb.DuckDBPyRelation) -> None:

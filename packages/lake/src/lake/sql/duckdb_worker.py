@@ -32,7 +32,8 @@ from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
-from lake.sql.session import SqlLimits, open_session
+from lake.sql.pruning import Pruned, prune
+from lake.sql.session import SqlLimits, hide_shards, open_session
 from lake.sql.tables import (
     Table,
     check_links,
@@ -43,7 +44,7 @@ from lake.sql.tables import (
     used_tables,
 )
 from lake.sql.views import names_of
-from lake.verification import verify_shards
+from lake.verification import ShardFile, verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ _KEPT_SHARE = 4
 """Instances together keep at most the cap over this: a process may be given a run of another cap while
 it holds up to 5/8 of that (`emsqrt.executor.placement`)."""
 
+_EXPLAINED = ["explain_key", "explain_value"]
+
 _instances = InstanceCache(_KEPT_INSTANCES)
 
 
@@ -84,9 +87,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         if statement.explains:
             used[:] = explained_tables(used, analyzes=analyzes(sql))
             tables = explained_tables(tables)
+        may_prune = not (statement.catalog or request.get("describe"))
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
-        # query.
-        verify_shards((shard for table in used for shard in table.shards), context)
+        # query. A view opens its first.
+        verify_shards(_shards(used, first=may_prune), context)
         check_links(used)
         limits = limits_of(request, context)
         with (
@@ -95,13 +99,28 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         ):
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
-            answer = _stream(connection, request, context, labels, limits, used)
+            pruned = Pruned()
+            if may_prune:
+                params = params_of(request)
+                pruned = prune(connection, sql, params, used, explains=statement.explains)
+                left = {table.id: table for table in pruned.tables}
+                needed = [left.get(table.id, table) for table in used if table.statistics]
+                verify_shards(_shards(needed), context)
+                hide_shards(connection, pruned.tables, tuple(statement.tables))
+            notes = [str(scan) for scan in pruned.scans] if statement.explains else []
+            answer = _stream(connection, request, context, labels, limits, used, notes)
             inputs = [table.snapshot for table in used if table.snapshot is not None]
             return answer | {
                 "inputs": inputs,
                 "engine": "duckdb",
                 "repeatable": statement.repeatable and repeatable(used),
             }
+
+
+def _shards(tables: list[Table], *, first: bool = False) -> Iterator[ShardFile]:
+    """Yield the shards of tables, or the first of those of which some may be left out."""
+    for table in tables:
+        yield from table.shards[:1] if first and table.statistics else table.shards
 
 
 @contextlib.contextmanager
@@ -201,13 +220,14 @@ def interrupted_on_cancel(
         is_over.set()
 
 
-def _stream(
+def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
     context: EntryContext,
     labels: dict[str, str],
     limits: SqlLimits,
     used: list[Table],
+    notes: list[str],
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
     relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
@@ -235,6 +255,12 @@ def _stream(
                 writer.write(_relabelled(batch, labels) if labels else batch)
                 if writer.done:
                     break
+            if notes and schema.names == _EXPLAINED:
+                rows = [["shards"], ["\n".join(notes)]]
+                columns = [
+                    pa.array(each, field.type) for each, field in zip(rows, schema, strict=True)
+                ]
+                writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
             # Before the last bytes of the result: a file that was written meanwhile has rows of two
             # states.
             check_links(used)

@@ -30,6 +30,8 @@ __all__ = [
     "compute",
     "explained_query",
     "expression_nodes",
+    "expression_text",
+    "query_nodes",
     "statement_kinds",
     "table_nodes",
 ]
@@ -291,6 +293,31 @@ def expression_nodes(text: str) -> list[dict[str, Any]]:
                 f"{found} in {text[:80]!r}", hint="use the columns of the row, and constants"
             )
     return nodes
+
+
+def query_nodes(sql: str) -> list[dict[str, Any]]:
+    """Return the nodes of the tree of a query, or of the one that EXPLAIN explains."""
+    tree = _tree_of(explained_query(sql))
+    return [] if tree["error"] else list(_nodes(tree["statements"]))
+
+
+def expression_text(node: dict[str, Any]) -> str | None:
+    """Return the text of an expression's tree; None if DuckDB cannot write it.
+
+    Its placeholders get the letter `p` before their names, so that those with numbers have names.
+    """
+    (statement,) = _tree_of("SELECT 1")["statements"]
+    named = json.loads(json.dumps(node))
+    for each in _nodes(named):
+        if each.get("class") == "PARAMETER":
+            each["identifier"] = f"p{each['identifier']}"
+    node = {**statement["node"], "select_list": [named]}
+    tree = json.dumps({"error": False, "statements": [{**statement, "node": node}]})
+    try:
+        text = _parser().execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
+    except duckdb.Error:
+        return None
+    return f"({text.removeprefix('SELECT ')})"
 
 
 def explained_query(sql: str) -> str:

@@ -42,7 +42,9 @@ _TABLE = "linked"
 _GLOB = "*?[{"
 _PARQUET_ROWS = 1024
 # Options under which the ingest does more than DuckDB's reader can.
-_INGEST_ONLY = ("columns", "onBadRow", "dateOrder", "keepSource", "encrypt")
+_INGEST_ONLY = (
+    *("columns", "onBadRow", "dateOrder", "keepSource", "encrypt", "partitionBy", "sortBy"),
+)
 
 
 class _NotLinkable(Exception):

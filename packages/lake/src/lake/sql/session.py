@@ -31,6 +31,7 @@ __all__ = [
     "Instance",
     "SqlLimits",
     "Table",
+    "hide_shards",
     "open_session",
     "open_write_session",
     "rows_of_schema",
@@ -220,6 +221,24 @@ def shards_of(table: Table, indexes: Sequence[int] | None = None) -> str:
         )
         options.append(f"schema = MAP {{{columns}}}")
     return f"read_parquet([{', '.join(map(literal, chosen))}], {', '.join(options)})"
+
+
+def hide_shards(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[Table], names: Sequence[str]
+) -> None:
+    """Give a connection views of its own, with fewer shards, in the place of those of its instance.
+
+    Args:
+        connection: The connection; the views end with it.
+        tables: Datasets with the shards to read, without policies.
+        names: Their names as written in the query.
+    """
+    wanted = {name.casefold() for name in names}
+    for table in tables:
+        assert table.policy is None, "its condition is part of the view"
+        rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+        for name in (table.name, *((table.id,) if table.id in wanted else ())):
+            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT * FROM {rows}")
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lake.access import not_writable, policy_key
 from lake.file_schemas import FileColumns
+from lake.layouts import NO_LAYOUT, Layout
 from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
 from lake.sql.views import ViewQuery, checked_view, views_read
@@ -52,6 +53,8 @@ class Table:
         writable: Whether the user may change it.
         explained: Whether an empty table takes its place.
         view: The query that it is; None for a dataset.
+        layout: How its new shards are written.
+        statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Table:
     writable: bool = True
     explained: bool = False
     view: ViewQuery | None = None
+    layout: Layout = NO_LAYOUT
+    statistics: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -93,6 +98,8 @@ class Table:
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
             view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
+            layout=Layout.from_json(data.get("layout")),
+            statistics=data.get("statistics"),
         )
 
     @property

@@ -19,6 +19,7 @@ from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
+from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout
 from lake.sql.statement_reader import Clause, StatementReader
 from lake.sql.table_options import TableOptions, read_options
 from sennit_core.errors import SqlError, Unsupported
@@ -80,6 +81,7 @@ class CreateTable:
         replaces: OR REPLACE.
         if_missing: IF NOT EXISTS.
         options: WITH (…).
+        layout: PARTITIONED BY and SORTED BY.
     """
 
     table: str
@@ -88,6 +90,7 @@ class CreateTable:
     replaces: bool
     if_missing: bool
     options: TableOptions
+    layout: LayoutClauses = NO_CLAUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,13 +352,16 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable | CreateVi
         reader.expect("as")
         query = reader.cut(reader.position, len(reader.tokens))
         return CreateView(table, query, names, replaces, if_missing)
+    layout = read_layout(reader)
     options = read_options(reader)
     if reader.accept("as"):
         query = reader.cut(reader.position, len(reader.tokens))
-        return CreateTable(table, query, None, replaces, if_missing, options)
+        return CreateTable(table, query, None, replaces, if_missing, options, layout)
     first, stop = reader.position, reader.find((")",))
     is_list = reader.word == "("
     reader.position = min(stop + 1, len(reader.tokens))
+    if is_list:
+        layout = read_layout(reader)
     if is_list and options == TableOptions():
         options = read_options(reader)
     if not is_list or reader.position < len(reader.tokens):
@@ -367,7 +373,7 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable | CreateVi
         (reader.unquoted(start), reader.cut(start + 1, end))
         for start, end in reader.divide_brackets(first)
     )
-    return CreateTable(table, None, columns, replaces, if_missing, options)
+    return CreateTable(table, None, columns, replaces, if_missing, options, layout)
 
 
 def _drop(reader: StatementReader, _prelude: Clause) -> DropTable | DropView:

@@ -34,6 +34,7 @@ from lake.sql.changing_statement import (
     SHARD,
     ChangingStatement,
     check_storable,
+    layout_for,
     query_for_columns,
 )
 from lake.sql.duckdb_worker import translated_errors
@@ -212,7 +213,13 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         relation = statement.bind(connection, query.text)
         query.is_bound = True
         check_storable(relation)
-        shards = statement.write(relation)
+        layout = layout_for(write.layout, relation)
+        if seal is not None and layout:
+            raise Unsupported(
+                f"a layout of {write.table!r}, which is encrypted",
+                hint="partition values would be in its manifest, which is not encrypted",
+            )
+        shards = statement.write(relation, layout=layout)
     schema = Schema.from_arrow(shards[0].schema)
     name = write.table if existing is None else existing.name
     return {
@@ -222,6 +229,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         "encryptedAs": None if seal is None else seal.dataset,
         "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
+        "layout": layout.to_json(),
         "shards": reports_of(shards),
         "count": _rows(shards),
         "inputs": _inputs(read),
