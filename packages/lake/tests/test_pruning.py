@@ -157,6 +157,16 @@ def _values(rows: Any) -> Iterator[tuple[Any, ...]]:
         yield tuple(row.values()) if isinstance(row, dict) else tuple(row)
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT c, i FROM v, t WHERE i = 55", "SELECT (SELECT c FROM v), i FROM t WHERE i = 55"],
+)
+def test_a_view_beside_a_filter_reads_all_shards(events: Lake, query: str) -> None:
+    events.sql("CREATE VIEW v AS SELECT count(*) AS c FROM t")
+
+    assert events.sql(query).fetchall() == [(5000, 55)]
+
+
 def test_shards_that_are_left_out_are_not_opened(events: Lake) -> None:
     shards = events.catalog.manifest("t").snapshot.shards
     for shard in shards[1:]:

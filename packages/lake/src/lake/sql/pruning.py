@@ -107,7 +107,15 @@ def prune(
         explains: Whether to report scans of datasets that nothing is left out of.
     """
     known = {key.casefold(): t for t in tables if t.paths is not None for key in (t.name, t.id)}
-    choosable = [table for table in tables if table.statistics and table.policy is None]
+    # A view reads by name too, and would find the connection's view of fewer shards.
+    under_views = {name.casefold() for t in tables if t.view is not None for name in t.view.reads}
+    choosable = [
+        table
+        for table in tables
+        if table.statistics
+        and table.policy is None
+        and under_views.isdisjoint((table.name.casefold(), table.id))
+    ]
     if not choosable and not explains:
         return Pruned()
 
