@@ -255,6 +255,37 @@ def a_scrub_is_planned_and_runs_at_its_rate(
     )
 
 
+@effect_of("storage.compact_hours", "storage.expire_hours", "storage.sweep_hours")
+def maintenance_has_its_periods(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    names = ("compact", "expire", "sweep")
+    node = opened({f"storage.{name}_hours": 1e-6 for name in names})
+    for name in names:
+        wait_for(lambda name=name: _task(node, name)["finishedAt"] > 0, 60)
+    node = opened({f"storage.{name}_hours": 0 for name in names})
+    assert all(_task(node, name)["nextAt"] == 0 for name in names)
+
+
+def _task(node: OpenNode, name: str) -> dict[str, Any]:
+    found = node.client.get("/api/maintenance").json()
+    return next(each for each in found if each["task"] == name)
+
+
+@effect_of("storage.retention_keep", "storage.retention_days")
+def versions_expire_by_the_nodes_rule(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    for days, left in ((0.0, 2), (1.0, 4)):
+        node = opened({"storage.retention_keep": 2, "storage.retention_days": days})
+        node.upload("t.csv", b"a\n1\n")
+        for number in range(3):
+            body = {"sql": f"INSERT INTO t VALUES ({number})"}
+            assert node.client.post("/api/query", json=body).status_code == 200
+        node.node.lake.maintenance.run("expire")
+        assert len(node.client.get("/api/datasets/t/snapshots").json()) == left
+
+
 @effect_of("security.key_file", "security.passphrase_file", "security.plain_bytes")
 def a_key_unlocks_encrypted_datasets(
     opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch

@@ -29,6 +29,11 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "reserve_bytes"): (0, 1024 * TIB),
     ("storage", "scrub_days"): (0, 3650),
     ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
+    ("storage", "compact_hours"): (0, 8760),
+    ("storage", "expire_hours"): (0, 8760),
+    ("storage", "sweep_hours"): (0, 8760),
+    ("storage", "retention_keep"): (0, 2**53),
+    ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB

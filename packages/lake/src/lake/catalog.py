@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
+from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
@@ -62,13 +63,14 @@ class Catalog:
         # Held by commits and removals, from the comparison of the head to the write, so that no two
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
-        # `reload` empties its cache, to find damage that came later.
-        self._manifests = Manifests(objects, key)
+        self._manifests = Manifests(objects, key)  # `reload` empties its cache, to find damage
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._references: References | None = None  # computed on first use
-        # Shards that a scrub found to be damaged.
-        self._damaged_objects: dict[str, Corrupt] = {}
+        self.rewriter = SnapshotRewriter(
+            self._rows, self._manifests, self._snapshots, self._counted, objects.sync_names
+        )
+        self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.
@@ -76,8 +78,7 @@ class Catalog:
         Raises:
             Corrupt: The catalog cannot be read at all.
         """
-        found = (self._shown(dataset_id) for dataset_id in self._index.ids())
-        return [info for info in found if info is not None]
+        return [info for info in map(self._shown, self._index.ids()) if info is not None]
 
     def count(self) -> int:
         """Return the number of datasets."""

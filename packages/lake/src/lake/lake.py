@@ -16,7 +16,10 @@ from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name, i
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
+from lake.maintenance_plan import open_maintenance
+from lake.opening import open_pool, open_tree
 from lake.policies import Policies
+from lake.purge import Purger, PurgeReport, PurgeRequest
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
 from lake.results import Result
@@ -41,7 +44,7 @@ from sennit_core.errors import (
 )
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
-from sennit_core.units import GIB, parse_bytes
+from sennit_core.units import GIB
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,10 +97,10 @@ class Lake:
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
-        self._clock = clock
+        self.clock = clock
         with ExitStack() as owned:
-            self.tree = tree or owned.enter_context(_open_tree(self.folder))
-            self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
+            self.tree = tree or owned.enter_context(open_tree(self.folder))
+            self.pool = pool or owned.enter_context(open_pool(self.folder, memory_bytes))
             self.storage = Storage(self.folder, self.tree, options, clock)
             self.verify_always = self.storage.verify_always
             self.staging = self.storage.staging
@@ -133,17 +136,25 @@ class Lake:
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
-            # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
-            self.storage.recover()
-            self.linker.sweep()
-            self.parts.sweep(_ABANDONED_SECONDS)
+            self.purger = Purger(self, self._statements, clock)
+            self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
             # Called before the others, while the catalog can still be read.
             owned.callback(self.storage.close)
-            self.storage.start(options.scrub_days)
+            self.retention_rules = self.storage.retention_rules
+            self.maintenance = owned.enter_context(
+                open_maintenance(self, self._statements, options)
+            )
             self._owned = owned.pop_all()
+
+    def _recover(self) -> None:
+        # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
+        self.storage.recover()
+        self.purger.recover()
+        self.linker.sweep()
+        self.parts.sweep(_ABANDONED_SECONDS)
 
     def ingest(
         self,
@@ -210,12 +221,12 @@ class Lake:
     @cached_property
     def linker(self) -> Linker:
         """Links files of this machine as datasets."""
-        return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self._clock)
+        return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self.clock)
 
     @cached_property
     def _upserts(self) -> Upserts:
         start = self._statements.upsert
-        return Upserts(self.catalog, self._ingestor, self._writer, start, self._clock)
+        return Upserts(self.catalog, self._ingestor, self._writer, start, self.clock)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -276,7 +287,7 @@ class Lake:
             BadInput: The file cannot be read.
             Conflict: The mode is `create` and the dataset exists.
         """
-        new, dataset = new_id(self._clock), new_id(self._clock)
+        new, dataset = new_id(self.clock), new_id(self.clock)
         request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
         return self._ingestor.ingest(request, cancelled=cancelled)
 
@@ -381,7 +392,7 @@ class Lake:
         """
         if keep < 1 or not older_than_seconds >= 0:
             raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
-        before = self._clock.now() - older_than_seconds
+        before = self.clock.now() - older_than_seconds
         info = self.catalog.get(dataset)
         # Rows that only expired snapshots have are to be gone from memory too.
         try:
@@ -390,6 +401,10 @@ class Lake:
             )
         finally:
             self.result_cache.drop_dataset(info.id)
+
+    def purge(self, dataset: str, where: str, **options: Any) -> PurgeReport:
+        """Remove rows from every kept version of a dataset; arguments as of `PurgeRequest`."""
+        return self.purger.purge(PurgeRequest(dataset, where, **options))
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
@@ -497,6 +512,7 @@ class Lake:
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
+        self.reserve.spend(lambda: self.retention_rules.forget(info.id))
         self.result_cache.drop_dataset(info.id)
         self.reserve.spend(lambda: self.storage.forget_keys(info.id))
         self.storage.rejects.remove(info.id)
@@ -530,7 +546,7 @@ class Lake:
         return self.policies.set(info.id, rules, author)
 
     def close(self) -> None:
-        """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
+        """Stop the maintenance, close the tree and the pool if the lake opened them; may be repeated."""
         if self.storage.is_own_process:  # in a forked process, what it owns is the parent's
             self._owned.close()
 
@@ -554,7 +570,7 @@ class Lake:
                 self.vault.keys,
                 lambda name, mode, options: is_encrypted(self.catalog, name, options),
             ),
-            clock=self._clock,
+            clock=self.clock,
         )
 
     @contextmanager
@@ -585,15 +601,3 @@ class Lake:
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
     """Open the lake in a folder, which is created if it is missing; settings as of `Lake`."""
     return Lake(folder, **settings)
-
-
-def _open_tree(folder: Path) -> ElkynStore:
-    from elkyn import ElkynStore
-
-    return ElkynStore(folder / "elkyn" / "sys", namespace="sys")
-
-
-def _open_pool(folder: Path, memory_bytes: int | str) -> ExecutorPool:
-    from emsqrt.executor import ExecutorPool
-
-    return ExecutorPool(1, memory_bytes=parse_bytes(memory_bytes), spill_dir=folder / "spill")

@@ -80,6 +80,7 @@ class StatementTables:
             with_rows: Whether to name the number of rows of each shard.
         """
         while True:
+            purges = self._catalog.rewriter.purges
             tables, objects = self._find(sql, requester, with_rows)
             for name, manifest in history.items():
                 self._catalog.check_shards(manifest.snapshot)
@@ -90,8 +91,10 @@ class StatementTables:
             # in the catalog after it cannot lose its objects any more.
             held = self._retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
-            if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
+            is_there = all(self._catalog.find_id(dataset_of(each)) is not None for each in tables)
+            if is_there and self._catalog.rewriter.purges == purges:
                 try:
+                    self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
                     self._retention.release(held)
@@ -182,15 +185,21 @@ class StatementTables:
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
-    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], Hold]:
+    def hold_snapshot(self, snapshot: SnapshotInfo, purges: int) -> tuple[dict[str, Any], Hold]:
         """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
+
+        Args:
+            snapshot: The snapshot.
+            purges: `catalog.rewriter.purges` before it was read.
 
         Raises:
             NotFound: It was deleted.
+            Conflict: There was a purge.
             Corrupt: A shard is known to be damaged.
         """
         held = self._retention.acquire(shard.object for shard in snapshot.shards)
         try:
+            self._catalog.rewriter.check(purges)
             self._catalog.check_shards(snapshot)
             name = self._catalog.get(snapshot.dataset).name
             table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}

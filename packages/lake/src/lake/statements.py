@@ -7,6 +7,7 @@ of a change.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
-from lake.compaction import small_runs
+from lake.compaction import RunLimits, small_runs
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
@@ -30,6 +31,7 @@ from lake.upserts import UPSERT_ATTEMPTS, UpsertSource
 from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
+from sennit_core.records import SnapshotInfo
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
@@ -39,6 +41,7 @@ __all__ = ["StatementRequest", "Statements"]
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
 _COMPACT_ENTRY = "lake.compact"
+_PURGE_ENTRY = "lake.purge"
 _UPSERT_ENTRY = "lake.upsert"
 _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _ENGINES = ("auto", "duckdb", "emsqrt")
@@ -306,23 +309,27 @@ class Statements:
             ),
         )
 
-    def compact(self, dataset: str, user: str) -> WriteExecution | None:
+    def compact(
+        self, dataset: str, user: str, limits: RunLimits | None = None
+    ) -> WriteExecution | None:
         """Start to write small shards of a dataset anew as larger ones; None if there are none.
 
         Args:
             dataset: Id or name.
             user: The author of the snapshot.
+            limits: Which of them; None for all.
         """
-        if not small_runs(self._catalog.manifest(dataset).snapshot.shards):
+        if not small_runs(self._catalog.manifest(dataset).snapshot.shards, limits):
             return None
         origin = Origin("compact", user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            purges = self._catalog.rewriter.purges
             head = self._catalog.manifest(dataset).snapshot
             origin.datasets[head.id] = head.dataset
-            runs = small_runs(head.shards)
+            runs = small_runs(head.shards, limits)
             chosen = tuple(head.shards[number] for run in runs for number in run)
-            table, held = self._tables.hold_snapshot(replace(head, shards=chosen))
+            table, held = self._tables.hold_snapshot(replace(head, shards=chosen), purges)
             members = {"tables": [table], "groups": runs, "folder": str(folder)}
             return self._submit(_COMPACT_ENTRY, members, held, user, None)
 
@@ -338,10 +345,11 @@ class Statements:
         origin = Origin(source.text, user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            purges = self._catalog.rewriter.purges
             head = self._catalog.manifest(source.dataset).snapshot
             origin.datasets[head.id] = head.dataset
             source.check(head)
-            table, held = self._tables.hold_snapshot(head)
+            table, held = self._tables.hold_snapshot(head, purges)
             table["shardRows"] = [shard.rows for shard in head.shards]
             members = {"tables": [table], "folder": str(folder), **source.members}
             return self._submit(_UPSERT_ENTRY, members, held, user, None)
@@ -360,6 +368,34 @@ class Statements:
                 UPSERT_ATTEMPTS,
             ),
         )
+
+    def purge(
+        self,
+        state: SnapshotInfo,
+        members: dict[str, Any],
+        user: str,
+        adopt: Callable[[dict[str, Any]], object],
+    ) -> None:
+        """Write the shards that have rows to purge anew, without these rows; blocks.
+
+        Args:
+            state: A snapshot with the shards to examine.
+            members: What the executor gets besides (`lake.sql.purge_worker`).
+            user: The user.
+            adopt: Takes the files of the executor's response.
+        """
+        folder = self._writer.open_folder()
+        try:
+            table, held = self._tables.hold_snapshot(state, self._catalog.rewriter.purges)
+            members = {**members, "tables": [table], "folder": str(folder)}
+            execution, release = self._submit(_PURGE_ENTRY, members, held, user, None)
+            try:
+                with execution:
+                    adopt(execution.result())
+            finally:
+                release()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _submit(
         self,

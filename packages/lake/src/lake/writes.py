@@ -87,6 +87,11 @@ class Writer:
         self._staging = staging
         self._clock = clock
 
+    @property
+    def purges(self) -> int:
+        """How many purges there were (`lake.catalog_rewrite`)."""
+        return self._catalog.rewriter.purges
+
     def open_folder(self) -> Path:
         """Create a folder for the files of one statement."""
         folder = self._staging / new_id(self._clock)
@@ -219,6 +224,8 @@ class Writer:
         Raises:
             Conflict: It is not the one that the statement read.
         """
+        # What it has read may have had rows that are to be gone.
+        self._catalog.rewriter.check(answer["purges"])
         schema = Schema.from_json(answer["schema"])
         if answer["action"] == "create":
             name = check_dataset_name(answer["table"])
@@ -460,6 +467,7 @@ class WriteExecution:
 
     def _begin(self) -> None:
         folder = self._writer.open_folder()
+        self._purges = self._writer.purges  # before the statement reads
         try:
             execution, release = self._start(folder)
         except BaseException:
@@ -479,7 +487,7 @@ class WriteExecution:
         except SennitError as error:
             raise self._complete(error) from error
         reached("write-encoded")
-        return answer
+        return {**answer, "purges": self._purges}
 
     def _end(self) -> None:
         release, self._release = self._release, None

@@ -203,29 +203,38 @@ class ChangingStatement:
         """Write a result as shards with the columns of a dataset; None takes the result's."""
         schema = None if table is None else table.schema.to_arrow()
         columns = None if table is None else table.columns
+        rows = 0
+        with self.shard_writer(columns) as writer, read_batches(relation) as (found, batches):
+            target = schema or storable(found)
+            for batch in batches:
+                self.context.forgive_reserved()
+                self.context.check()
+                writer.write(_stored(batch, target), start=None, stop=None)
+                rows += batch.num_rows
+                self.context.progress(rows=rows)
+            if not rows and schema is None:
+                # An empty dataset has its columns in a shard without rows.
+                writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
+                             start=None, stop=None)  # fmt: skip
+        return writer.shards
+
+    @contextmanager
+    def shard_writer(self, columns: Sequence[int] | None) -> Iterator[ShardWriter]:
+        """Open a writer of shards of the changed dataset, which are finished at the end.
+
+        Args:
+            columns: The ids of the columns; None numbers them from 1.
+        """
         folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
         writer = ShardWriter(
             folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
         )
-        rows = 0
         try:
-            with read_batches(relation) as (found, batches):
-                target = schema or storable(found)
-                for batch in batches:
-                    self.context.forgive_reserved()
-                    self.context.check()
-                    writer.write(_stored(batch, target), start=None, stop=None)
-                    rows += batch.num_rows
-                    self.context.progress(rows=rows)
-                if not rows and schema is None:
-                    # An empty dataset has its columns in a shard without rows.
-                    writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
-                                 start=None, stop=None)  # fmt: skip
+            yield writer
             writer.cut()
         except BaseException:
             writer.discard()
             raise
-        return writer.shards
 
 
 def check_storable(relation: duckdb.DuckDBPyRelation) -> None:
