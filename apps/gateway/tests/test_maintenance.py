@@ -35,7 +35,8 @@ def job(node: OpenNode, job_id: str) -> dict[str, Any]:
 
 
 def ended(node: OpenNode, job_id: str) -> dict[str, Any]:
-    wait_for(lambda: job(node, job_id)["state"] in ("done", "failed", "cancelled"), 60)
+    states = ("done", "failed", "cancelled")
+    wait_for(lambda: job(node, job_id)["state"] in states or None, what=job_id, seconds=60)
     return job(node, job_id)
 
 
@@ -64,7 +65,8 @@ def test_a_scrub_is_a_job_that_can_be_cancelled(node: OpenNode) -> None:
     lake.scrubber.rate_bytes = 1024
     try:
         job_id = node.client.post("/api/maintenance/scrub").json()["jobId"]
-        wait_for(lambda: job(node, job_id)["state"] == "running", 60)
+        running = "running"
+        wait_for(lambda: job(node, job_id)["state"] == running or None, what=running, seconds=60)
         node.client.delete(f"/api/jobs/{job_id}")
         assert ended(node, job_id)["state"] == "cancelled"
     finally:
@@ -111,13 +113,15 @@ def test_a_purge_needs_the_owner_or_an_admin(node: OpenNode) -> None:
 def test_the_verbs(
     node: OpenNode, verbs: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    assert run(["maintenance", "run", "compact"]) == 0
     small_shards(node, "verbs")
+    capsys.readouterr()
     assert run(["maintenance"]) == 0
     assert "compact" in capsys.readouterr().out
     assert run(["maintenance", "run", "compact"]) == 0
-    assert "compact: 1 changed, 0 skipped" in capsys.readouterr().out
+    assert "1 changed, 0 skipped" in capsys.readouterr().out
     assert run(["maintenance", "run"]) == 2
-    assert run(["maintenance", "run", "nothing"]) == 1
+    assert run(["maintenance", "run", "nothing"]) == 4
 
     assert run(["retention", "verbs"]) == 0
     assert "every version" in capsys.readouterr().out
@@ -128,5 +132,37 @@ def test_the_verbs(
     assert run(["retention", "verbs", "--clear"]) == 0
     assert run(["retention", "verbs", "--clear", "--keep", "1"]) == 2
 
+    capsys.readouterr()
     assert run(["purge", "verbs", "--where", "a = 3", "--yes", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["rows"] == 1
+    assert json.loads(capsys.readouterr().out)["rows"] == 1
+
+
+def test_quotas_of_users_at_every_door(
+    node: OpenNode, verbs: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["quota", "quinn", "--disk", "1KiB", "--per-minute", "100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["diskBytes"] == 1024
+    assert run(["quota", "quinn", "--statements", "3"]) == 0
+    assert "1.0 KiB" in capsys.readouterr().out  # what is not named stays
+    with node.anonymous_client() as quinn:
+        quinn.headers["authorization"] = f"Bearer {node.node.tokens.issue('quinn', 'writer')}"
+        create = {"sql": "CREATE TABLE small_one AS SELECT i FROM range(300) r(i)"}
+        assert quinn.post("/api/query", json=create).status_code == 200
+        refused = {"sql": "CREATE TABLE large AS SELECT hash(i) FROM range(9000) r(i)"}
+        answer = quinn.post("/api/query", json=refused)
+        assert answer.status_code == 507
+        assert "quinn" in answer.json()["error"]
+        assert "ask an admin" in answer.json()["hint"]
+        assert quinn.put("/api/quotas/quinn", json={}).status_code == 403
+        assert quinn.get("/api/quotas/quinn").json()["diskBytes"] == 1024
+        assert quinn.get("/api/quotas/other").status_code == 404
+        assert run(["quota", "quinn", "--disk", "1"]) == 0
+        start = {"name": "x.csv", "size": 4}
+        assert quinn.post("/api/start-upload", json=start).status_code == 507
+        assert run(["quota", "quinn", "--per-minute", "1"]) == 0
+        codes = {quinn.post("/api/query", json={"sql": "SELECT 1"}).status_code for _ in range(3)}
+        assert 429 in codes
+        assert "disk" not in quinn.get("/api/stats/storage").json()
+    assert run(["quota", "quinn", "--clear"]) == 0
+    assert run(["quota", "--clear"]) == 2
+    assert run(["quota"]) == 0

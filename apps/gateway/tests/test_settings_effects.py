@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import httpx
 import pytest
 from opened_node import OpenNode, OpenNodes
 
+from elytra.transport import wait_for
 from nodes import platform, running_node
 from sennit import run_file
 from sennit.settings import Settings
@@ -256,20 +258,36 @@ def a_scrub_is_planned_and_runs_at_its_rate(
 
 
 @effect_of("storage.compact_hours", "storage.expire_hours", "storage.sweep_hours")
-def maintenance_has_its_periods(
-    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
-) -> None:
+def maintenance_has_its_periods(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
     names = ("compact", "expire", "sweep")
     node = opened({f"storage.{name}_hours": 1e-6 for name in names})
     for name in names:
-        wait_for(lambda name=name: _task(node, name)["finishedAt"] > 0, 60)
+        finished = partial(_finished, node, name)
+        wait_for(finished, what=name, seconds=60)
     node = opened({f"storage.{name}_hours": 0 for name in names})
     assert all(_task(node, name)["nextAt"] == 0 for name in names)
+
+
+def _finished(node: OpenNode, name: str) -> bool | None:
+    return _task(node, name)["finishedAt"] > 0 or None
 
 
 def _task(node: OpenNode, name: str) -> dict[str, Any]:
     found = node.client.get("/api/maintenance").json()
     return next(each for each in found if each["task"] == name)
+
+
+@effect_of("analytics.engine")
+def queries_without_an_engine_run_on_the_nodes(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    for engine in ("duckdb", "emsqrt"):
+        node = opened({"analytics.engine": engine})
+        node.upload("t.csv", b"a\n1\n")
+        query = {"sql": "SELECT a FROM t"}
+        assert node.client.post("/api/query", json=query).headers["sennit-engine"] == engine
+        other = {**query, "engine": "duckdb"}
+        assert node.client.post("/api/query", json=other).headers["sennit-engine"] == "duckdb"
 
 
 @effect_of("storage.retention_keep", "storage.retention_days")

@@ -105,7 +105,7 @@ def test_compaction_leaves_few_small_shards_as_they_are(kept: Lake) -> None:
 def test_versions_expire_only_where_a_rule_says_so(kept: Lake, clock: ManualClock) -> None:
     many_shards(kept, "ruled", 4)
     many_shards(kept, "free", 4)
-    kept.retention_rules.set("ruled", RetentionRule(keep=2, older_than_seconds=DAY))
+    kept.storage.retention_rules.set("ruled", RetentionRule(keep=2, older_than_seconds=DAY))
 
     assert kept.maintenance.run("expire").changed == 0  # none is old enough
     clock.advance(2 * DAY)
@@ -118,8 +118,8 @@ def test_versions_expire_only_where_a_rule_says_so(kept: Lake, clock: ManualCloc
 def test_a_rule_goes_with_its_dataset_and_is_checked(kept: Lake) -> None:
     many_shards(kept, "t", 1)
     with pytest.raises(UsageError, match="0 or more"):
-        kept.retention_rules.set("t", RetentionRule(keep=-1))
-    kept.retention_rules.set("t", RetentionRule(keep=3))
+        kept.storage.retention_rules.set("t", RetentionRule(keep=-1))
+    kept.storage.retention_rules.set("t", RetentionRule(keep=3))
     assert kept.tree.get("/retention")
 
     kept.delete("t")

@@ -260,6 +260,31 @@ class Session:
         """Remove the rule of a dataset; return the node's, which applies now."""
         return self._client.clear_retention(dataset)
 
+    def quotas(self) -> list[dict[str, Any]]:
+        """Return the quotas of users, with what each stores; needs an admin."""
+        return self._client.quotas()
+
+    def quota(self, user: str) -> dict[str, Any]:
+        """Return the quota of a user, 0 for no limit: one's own, or any for an admin."""
+        return self._client.quota(user)
+
+    def set_quota(self, user: str, limits: Mapping[str, int]) -> dict[str, Any]:
+        """Set the quota of a user; needs an admin.
+
+        Args:
+            user: the name of the user's tokens.
+            limits: `diskBytes`, `memoryBytes`, `statements`, `statementsPerMinute`.
+        """
+        return self._client.set_quota(user, limits)
+
+    def clear_quota(self, user: str) -> bool:
+        """Remove the quota of a user; return whether there was one."""
+        return self._client.clear_quota(user)
+
+    def storage(self) -> dict[str, Any]:
+        """Return what each dataset stores, and what maintenance can free."""
+        return self._client.storage()
+
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node has on record, newest first."""
         return self._client.jobs()

@@ -180,6 +180,7 @@ def _open_lake(
         query_limits=QueryLimits(
             seconds=settings.analytics.query_seconds,
             json_rows=settings.analytics.json_rows_max,
+            engine=settings.analytics.engine,
         ),
         cache_bytes=settings.analytics.cache_bytes,
         verify=storage.verify,

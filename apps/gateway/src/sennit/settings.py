@@ -90,6 +90,7 @@ class AnalyticsSettings:
     """Limits of queries, and the memory for their results.
 
     Attributes:
+        engine: engine of queries over HTTP that name none.
         query_seconds: time limit of a query, including waiting and sending.
         json_rows_max: row limit of a JSON result whose request does not set `maxRows`.
         queue_max: maximum requests of all users in the queue for an executor.
@@ -97,6 +98,7 @@ class AnalyticsSettings:
         cache_bytes: memory of the gateway for results of repeated queries; 0 keeps none.
     """
 
+    engine: Literal["auto", "duckdb", "emsqrt"] = "auto"
     query_seconds: float = 300.0
     json_rows_max: int = 10_000
     queue_max: int = 256

@@ -259,6 +259,28 @@ class Client:
         """Remove the rule of a dataset; return the node's, which applies now."""
         return dict(self._transport.json("DELETE", _retention(dataset)))
 
+    # Quotas and storage
+
+    def quotas(self) -> list[dict[str, Any]]:
+        """Return the quotas of users, with what each stores; needs an admin."""
+        return list(self._transport.json("GET", "/api/quotas"))
+
+    def quota(self, user: str) -> dict[str, Any]:
+        """Return the quota of a user, 0 for no limit: one's own, or any for an admin."""
+        return dict(self._transport.json("GET", _quota(user)))
+
+    def set_quota(self, user: str, limits: Mapping[str, int]) -> dict[str, Any]:
+        """Set the quota of a user; `limits` as in `docs/limits.md`. Needs an admin."""
+        return dict(self._transport.json("PUT", _quota(user), document=dict(limits)))
+
+    def clear_quota(self, user: str) -> bool:
+        """Remove the quota of a user; return whether there was one."""
+        return bool(self._transport.json("DELETE", _quota(user))["deleted"])
+
+    def storage(self) -> dict[str, Any]:
+        """Return what each dataset stores, and what maintenance can free."""
+        return dict(self._transport.json("GET", "/api/stats/storage"))
+
     # Datasets and queries
 
     def datasets(self) -> list[DatasetInfo]:
@@ -475,6 +497,10 @@ class Client:
 
 def _tree(path: str, namespace: str) -> str:
     return f"/{quote(path.strip('/'))}.json?{urlencode({'ns': namespace})}"
+
+
+def _quota(user: str) -> str:
+    return f"/api/quotas/{quote(user, safe='')}"
 
 
 def _retention(dataset: str) -> str:

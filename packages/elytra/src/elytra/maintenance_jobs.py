@@ -11,6 +11,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, SennitError
 from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, Progress
+from sennit_core.states import JobState
 
 __all__ = ["KIND", "MaintenanceJobs"]
 
@@ -61,7 +62,7 @@ class MaintenanceJobs:
         """Record the end of a run."""
         with self._lock:
             self._cancelled.discard(run_id)
-        state = "done" if error is None else "failed"
+        state: JobState = "done" if error is None else "failed"
         if isinstance(error, Cancelled):
             state = "cancelled"
         document = None if error is None else error.to_json()

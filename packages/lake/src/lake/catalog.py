@@ -12,7 +12,7 @@ and both against each other. Damage to one dataset is an error of that dataset o
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -71,6 +71,7 @@ class Catalog:
             self._rows, self._manifests, self._snapshots, self._counted, objects.sync_names
         )
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
+        self.admit: Callable[[DatasetInfo, AnyManifest], object] = lambda *_: None  # or raises
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.
@@ -98,8 +99,7 @@ class Catalog:
 
     def not_found(self, name: str) -> NotFound | Corrupt:
         """Return the error for a name that no known dataset has."""
-        reason = self._index.uncertainty
-        if reason is not None:
+        if (reason := self._index.uncertainty) is not None:
             return reason
         return NotFound("dataset", name, suggestion=nearest(name, tuple(self._index.names())))
 
@@ -200,6 +200,7 @@ class Catalog:
                 )
             if known is None:
                 self.check_free(dataset.name)
+            self.admit(known or replace(dataset, head=None), manifest)
             # The manifest is durable before the row that names it: a crash in between leaves an
             # object that the next start sweeps, not a dataset that cannot be read. It repeats the
             # dataset's name, which is then known even if the row is damaged.
@@ -222,7 +223,7 @@ class Catalog:
                 self._references.add(self._manifests.needs(name, written, self._references))
             self._objects.sync_names()  # of the manifest, and of the shards
             row = SnapshotRow(name, manifest.created_at, manifest.snapshot.version)
-            # One atomic write: the head and its manifest's row appear together or not at all.
+            # One atomic write: the head and its manifest's row appear together or not.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
                 self._rows.snapshots(dataset.id).change(snapshot.id, row),
@@ -241,9 +242,9 @@ class Catalog:
             info = self.get(dataset_id)
             if self._index.find_known(check_dataset_name(name)) != dataset_id:
                 self.check_free(name)
-            renamed = replace(info, name=name)
-            self._rows.write(self._rows.datasets.change(dataset_id, renamed))
-            return renamed
+            info = replace(info, name=name)
+            self._rows.write(self._rows.datasets.change(dataset_id, info))
+            return info
 
     def _numbered(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> AnyManifest:
         """Return the manifest with its version, and a time that is not before its parent's.
@@ -561,10 +562,10 @@ class Catalog:
     def _each_needs(
         self, dataset_id: str, known: Container[str] = ()
     ) -> Iterator[tuple[str, Needs | None]]:
-        info = None
+        info, name = None, self._index.name(dataset_id)
         with suppress(Corrupt):
             info = self._index.get(dataset_id)
-        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info, known)
+        return self._snapshots.needs(dataset_id, name, info, known)
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
         """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""

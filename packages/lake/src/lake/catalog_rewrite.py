@@ -1,21 +1,22 @@
 """Replaces the manifests of all snapshots of a dataset at once, for a purge.
 
-The snapshots keep their ids, versions and times; only where their manifests are changes. Who read the
-old manifests before may be about to read objects that are gone: `purges` counts the replacements, and
-whoever holds what it read before compares the count after it has leased the objects.
+The snapshots keep their ids, versions and times; only where their manifests are changes. A reader of the
+old manifests may be about to read objects that are gone: `purges` counts the replacements, and
+a caller that keeps what it read before compares the count after it has leased the objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from elkyn.records import Change
 from lake.catalog_snapshots import CheckedSnapshots
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.errors import damaged_dataset
 from lake.manifests import Manifests
-from lake.references import Needs, References
+from lake.references import Needs, References, objects_of
 from lake.snapshots import Manifest
 from sennit_core.errors import Conflict, Corrupt
 from sennit_core.records import DatasetInfo
@@ -90,6 +91,13 @@ class SnapshotRewriter:
             if row is None or self._manifests.read(row.manifest).snapshot != each.snapshot:
                 raise _purged()
 
+    def manifests_of(self, info: DatasetInfo) -> dict[str, Callable[[], Manifest]]:
+        """Return what reads the manifest of each snapshot, by the manifest's id; as `read`."""
+        return {
+            row.manifest: partial(self._snapshots.whole, info, snapshot, row)
+            for snapshot, row in self._snapshots.rows(info.id, info.name).items()
+        }
+
     def read(self, info: DatasetInfo) -> dict[str, Manifest]:
         """Return the manifest of every snapshot of a dataset by the manifest's id, oldest first.
 
@@ -146,7 +154,7 @@ class SnapshotRewriter:
         for snapshot, each in needs.items():
             references.remove((info.id, snapshot), each)
         self._manifests.clear()  # their statistics have values
-        return Rewritten(changed, frozenset().union(*(each.all for each in needs.values())))
+        return Rewritten(changed, frozenset(objects_of(needs.values())))
 
     def _needs(self, info: DatasetInfo) -> dict[str, Needs]:
         found = {}

@@ -12,7 +12,14 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name, is_encrypted
+from lake.ingestor import (
+    Ingestor,
+    IngestRequest,
+    check_upload,
+    committed,
+    dataset_name,
+    is_encrypted,
+)
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
@@ -110,7 +117,8 @@ class Lake:
             self.retention = self.storage.retention
             self.vault = self.storage.vault
             self.scrubber = self.storage.scrubber
-            self.running = RunningStatements(self.tree, clock=clock)
+            self.quotas = self.storage.quotas
+            self.running = RunningStatements(self.tree, self.quotas, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
@@ -143,7 +151,6 @@ class Lake:
                 self.reserve.fill()
             # Called before the others, while the catalog can still be read.
             owned.callback(self.storage.close)
-            self.retention_rules = self.storage.retention_rules
             self.maintenance = owned.enter_context(
                 open_maintenance(self, self._statements, options)
             )
@@ -186,11 +193,11 @@ class Lake:
         with self._exclusive(upload_id, cancelled):
             # Committed by an earlier call that was interrupted, or by the one that this one waited
             # for.
-            committed = self._committed(request)
-            if committed is None:
+            done = committed(self.catalog, request)
+            if done is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    committed = self._ingestor.ingest(
+                    done = self._ingestor.ingest(
                         request, on_progress=on_progress, cancelled=cancelled
                     )
                 except SennitError:
@@ -198,9 +205,9 @@ class Lake:
                     raise
                 reached("ingest-committed")
             # Only now: until the commit the upload is the only copy of the data.
-            self.linker.forget(committed)
+            self.linker.forget(done)
             self.parts.abort(upload_id)
-        return committed
+        return done
 
     def check_upload_target(self, upload_id: str, requester: Requester) -> None:
         """Refuse to ingest an upload into a dataset that the user may not change.
@@ -512,7 +519,7 @@ class Lake:
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
-        self.reserve.spend(lambda: self.retention_rules.forget(info.id))
+        self.reserve.spend(lambda: self.storage.retention_rules.forget(info.id))
         self.result_cache.drop_dataset(info.id)
         self.reserve.spend(lambda: self.storage.forget_keys(info.id))
         self.storage.rejects.remove(info.id)
@@ -585,17 +592,6 @@ class Lake:
             yield
         finally:
             lock.release()
-
-    def _committed(self, request: IngestRequest) -> DatasetInfo | None:
-        """Return the dataset if this upload has already been committed to it."""
-        name = dataset_name(request.name, request.options)
-        # A created dataset has the id that the upload assigned; an appended one is found by its
-        # name.
-        for key in (request.dataset, name):
-            info = self.catalog.find_known(key)
-            if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
-                return info
-        return None
 
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`

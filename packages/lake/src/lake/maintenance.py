@@ -275,6 +275,7 @@ class Maintenance:
     def _finish(self, task: Task, check: Callable[[], None], shown: _Shown) -> Step:
         """Run a task to its end, and show it."""
         step, error = Step(), None
+        shown.begin()
         try:
             for step in task.run(check):
                 shown.progressed(step)
@@ -324,6 +325,10 @@ class _Shown:
         self._observer = observer
         self._task = task
         self._run_id = run_id
+
+    def begin(self) -> None:
+        if self._run_id is not None:
+            self._observer.progressed(self._run_id, Progress(phase=self._task.name))
 
     def progressed(self, step: Step) -> None:
         if self._run_id is None and (step.changed or self._task.is_long):

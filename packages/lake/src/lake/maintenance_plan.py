@@ -49,7 +49,7 @@ def open_maintenance(lake: Lake, statements: Statements, options: StorageOptions
 
     def expire(dataset: str, check: Callable[[], None]) -> int:
         del check
-        rule = lake.retention_rules.get(dataset)
+        rule = lake.storage.retention_rules.get(dataset)
         if not rule.keep or not _is_ingested(lake, dataset):
             return 0
         older = rule.older_than_seconds

@@ -241,7 +241,7 @@ class Purger:
     def _wait(self, objects: set[str], seconds: float) -> set[str]:
         """Wait for the readers of objects; return those that are still read."""
         until = time.monotonic() + seconds
-        while (left := self._lake.retention.leased_of(objects)) and time.monotonic() < until:
+        while (left := self._lake.retention.left_of(objects)) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
         return left
 

@@ -200,9 +200,9 @@ class Retention:
             return versions
 
     def erase(self, objects: Iterable[str]) -> set[str]:
-        """Delete unreferenced objects now, and all retired ones; return those that readers lease.
+        """Delete unreferenced objects now, and all retired ones; return those that are still there.
 
-        These are deleted when their last lease ends. For a purge, whose rows retired objects may have.
+        These are deleted when their last lease ends, or their last pin is removed. For a purge, whose rows retired objects may have.
         """
         wanted = set(objects)
         with self._lock:
@@ -210,12 +210,16 @@ class Retention:
             self._retained.forget(rows)
             wanted.update(name for names in rows.values() for name in names)
             self._forget(wanted)
-            return wanted & self._doomed
+            return self.left_of(wanted)
 
-    def leased_of(self, objects: Iterable[str]) -> set[str]:
-        """Return those of the objects that wait for the end of a lease."""
+    def left_of(self, objects: Iterable[str]) -> set[str]:
+        """Return those of the objects that exist and that no snapshot references."""
         with self._lock:
-            return set(objects) & self._doomed
+            return {
+                name
+                for name in objects
+                if name in self._objects and not self._catalog.references(name)
+            }
 
     def check_unpinned(self, objects: Iterable[str], what: str) -> None:
         """Refuse an erasure of objects that are pinned.

@@ -238,6 +238,7 @@ class Statements:
                 {**members, "engine": step},
                 deadline_seconds=deadline.left,
                 user=request.user,
+                mem_cap_bytes=statement.memory_bytes or None,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
                 data=data,
@@ -298,7 +299,9 @@ class Statements:
                 "tables": tables,
                 "folder": str(folder),
             }
-            return self._submit(_WRITE_ENTRY, members, held, request.user, deadline.left)
+            return self._submit(
+                _WRITE_ENTRY, members, held, request.user, deadline.left, statement.memory_bytes
+            )
 
         return WriteExecution(
             start,
@@ -380,7 +383,7 @@ class Statements:
 
         Args:
             state: A snapshot with the shards to examine.
-            members: What the executor gets besides (`lake.sql.purge_worker`).
+            members: Further members of the request (`lake.sql.purge_worker`).
             user: The user.
             adopt: Takes the files of the executor's response.
         """
@@ -404,6 +407,7 @@ class Statements:
         held: Hold,
         user: str,
         deadline_seconds: float | None,
+        memory_bytes: int = 0,
     ) -> tuple[Execution, Callable[[], object]]:
         """Start a change; return it, and what ends its lease."""
         try:
@@ -414,7 +418,11 @@ class Statements:
                 "seals": self._tables.seals(members["tables"], held),
             }
             execution = self._pool.submit(
-                entry, members, deadline_seconds=deadline_seconds, user=user
+                entry,
+                members,
+                mem_cap_bytes=memory_bytes or None,
+                deadline_seconds=deadline_seconds,
+                user=user,
             )
         except BaseException:
             self._tables.release(held)

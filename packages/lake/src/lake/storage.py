@@ -16,6 +16,7 @@ from lake.keys import KeyRing, read_secret
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
+from lake.quotas import Quotas
 from lake.reject_files import RejectFiles
 from lake.retention import Retention
 from lake.retention_rules import RetentionRules
@@ -84,6 +85,7 @@ class Storage:
         )
         self.vault = Vault(keys, cache)
         self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
+        self.quotas = Quotas(tree, self.catalog, clock)
         self.scrubber = Scrubber(
             tree, self.new_scrub, clock=clock, rate_bytes=options.scrub_rate_bytes
         )

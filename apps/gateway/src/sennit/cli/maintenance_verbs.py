@@ -133,7 +133,7 @@ def purge(
         emit_json(report)
         return
     typer.echo(
-        f"{report['rows']:,} rows left {dataset}, in {report['versions']:,} versions; "
+        f"{report['rows']:,} rows left {dataset}, {report['rowsAll']:,} in all its versions; "
         f"{report['shards']:,} shards were written anew"
     )
     if report["stillRead"]:

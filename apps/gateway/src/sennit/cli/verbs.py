@@ -15,6 +15,7 @@ from sennit.cli import (
     node_verbs,
     policy_verb,
     queries_verb,
+    quota_verbs,
     verify_verb,
 )
 
@@ -35,3 +36,4 @@ verify_verb.register(app)
 policy_verb.register(app)
 queries_verb.register(app)
 maintenance_verbs.register(app)
+quota_verbs.register(app)

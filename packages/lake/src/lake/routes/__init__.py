@@ -20,6 +20,7 @@ from lake.routes import (
     purge,
     queries,
     query,
+    quotas,
     rejects,
     uploads,
     verify,
@@ -53,6 +54,7 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(verify.router(lake))
     routes.include_router(maintenance.router(lake))
     routes.include_router(purge.router(lake))
+    routes.include_router(quotas.router(lake))
     routes.include_router(aborted_results.router())
     routes.include_router(uploads.router(lake, submit_ingest))
     return routes

@@ -48,7 +48,7 @@ def router(lake: Lake) -> APIRouter:
     def get_retention(dataset: str, request: Request) -> dict[str, Any]:
         """The rule by which versions of a dataset expire; `keep` 0 keeps all."""
         info = lake.policies.visible(dataset, requester_of(request))
-        return lake.retention_rules.get(info.id).to_json()
+        return lake.storage.retention_rules.get(info.id).to_json()
 
     @routes.put(path, openapi_extra=needs("writer"))
     def put_retention(
@@ -57,12 +57,12 @@ def router(lake: Lake) -> APIRouter:
         """Set the rule of a dataset; needs the right to change it."""
         lake.policies.check_change(dataset, requester_of(request))
         wanted = RetentionRule(rule.keep, rule.older_than_seconds)
-        return lake.retention_rules.set(dataset, wanted).to_json()
+        return lake.storage.retention_rules.set(dataset, wanted).to_json()
 
     @routes.delete(path, openapi_extra=needs("writer"))
     def delete_retention(dataset: str, request: Request) -> dict[str, Any]:
         """Remove the rule of a dataset; return the node's, which applies now."""
         lake.policies.check_change(dataset, requester_of(request))
-        return lake.retention_rules.set(dataset, None).to_json()
+        return lake.storage.retention_rules.set(dataset, None).to_json()
 
     return routes
