@@ -8,7 +8,7 @@ import pytest
 
 from sennit.settings import EmsqrtSettings, MemoryShares, is_loopback
 from sennit.settings_loading import load
-from sennit_core.errors import UsageError
+from sennit_core.errors import Unsupported, UsageError
 from sennit_core.units import GIB, MIB
 
 
@@ -92,3 +92,23 @@ def test_origins_are_kept_as_browsers_write_them(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"network": {"allowed_origins": origins}})
     expected = ("https://app.example", "http://localhost:3000", "https://a.example")
     assert loaded.network.allowed_origins == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["network.peers", "network.discovery", "storage.replication", "storage.chunk_bytes",
+     "storage.paths"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["file", "environment", "arguments"])
+def test_settings_of_later_versions_are_refused_by_name(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, key = name.split(".")
+    if place == "file":
+        (tmp_path / "config.toml").write_text(f"[{section}]\n{key} = 3\n")
+    elif place == "environment":
+        monkeypatch.setenv(f"SENNIT_{section}__{key}".upper(), "3")
+    arguments: dict[str, dict[str, object]] = {section: {key: 3}} if place == "arguments" else {}
+
+    with pytest.raises(Unsupported, match=f"{name}: .* in this version"):
+        load(tmp_path, arguments)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import httpx
 import pytest
 from opened_node import OpenNode, OpenNodes
 
+from elytra.transport import wait_for
 from nodes import platform, running_node
 from sennit import run_file
 from sennit.settings import Settings
@@ -253,6 +255,53 @@ def a_scrub_is_planned_and_runs_at_its_rate(
         opened({"storage.scrub_days": 0}).client.get("/api/stats").json()["storage"]["scrub"]
         is None
     )
+
+
+@effect_of("storage.compact_hours", "storage.expire_hours", "storage.sweep_hours")
+def maintenance_has_its_periods(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    names = ("compact", "expire", "sweep")
+    node = opened({f"storage.{name}_hours": 1e-6 for name in names})
+    for name in names:
+        finished = partial(_finished, node, name)
+        wait_for(finished, what=name, seconds=60)
+    node = opened({f"storage.{name}_hours": 0 for name in names})
+    assert all(_task(node, name)["nextAt"] == 0 for name in names)
+
+
+def _finished(node: OpenNode, name: str) -> bool | None:
+    return _task(node, name)["finishedAt"] > 0 or None
+
+
+def _task(node: OpenNode, name: str) -> dict[str, Any]:
+    found = node.client.get("/api/maintenance").json()
+    return next(each for each in found if each["task"] == name)
+
+
+@effect_of("analytics.engine")
+def queries_without_an_engine_run_on_the_nodes(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    for engine in ("duckdb", "emsqrt"):
+        node = opened({"analytics.engine": engine})
+        node.upload("t.csv", b"a\n1\n")
+        query = {"sql": "SELECT a FROM t"}
+        assert node.client.post("/api/query", json=query).headers["sennit-engine"] == engine
+        other = {**query, "engine": "duckdb"}
+        assert node.client.post("/api/query", json=other).headers["sennit-engine"] == "duckdb"
+
+
+@effect_of("storage.retention_keep", "storage.retention_days")
+def versions_expire_by_the_nodes_rule(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    for days, left in ((0.0, 2), (1.0, 4)):
+        node = opened({"storage.retention_keep": 2, "storage.retention_days": days})
+        node.upload("t.csv", b"a\n1\n")
+        for number in range(3):
+            body = {"sql": f"INSERT INTO t VALUES ({number})"}
+            assert node.client.post("/api/query", json=body).status_code == 200
+        node.node.lake.maintenance.run("expire")
+        assert len(node.client.get("/api/datasets/t/snapshots").json()) == left
 
 
 @effect_of("security.key_file", "security.passphrase_file", "security.plain_bytes")

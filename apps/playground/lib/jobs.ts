@@ -109,8 +109,19 @@ export function titleOf(
       (typeof file === 'string' ? file : undefined)
     return name ? `Read in ${name}` : 'Read in an upload'
   }
+  if (job.kind === 'maintenance') {
+    const task = job.result?.task
+    return typeof task === 'string' ? `Maintenance: ${task}` : 'Maintenance'
+  }
   const name = names.get(sourceOf(job.plan) ?? '')
   return name ? `Pipeline over ${name}` : 'Pipeline'
+}
+
+const KINDS: Record<string, string> = { ingest: 'Ingest', maintenance: 'Maintenance' }
+
+/** The kind of a job in a word. */
+export function kindOf(job: Pick<JobInfo, 'kind'>): string {
+  return KINDS[job.kind] ?? 'Pipeline'
 }
 
 /** A stored error in words: what happened and what to do about it. */

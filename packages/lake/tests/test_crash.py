@@ -39,6 +39,8 @@ if __name__ == "__main__":
             "upsert": lambda what: lake.upsert("t", what, key=["a"]),
             "retire": lambda what: retire(lake, what),
             "link": lambda what: lake.linker.link(LinkRequest(what)),
+            "purge": lambda what: lake.purge(what, "a < 10"),
+            "maintain": lake.maintenance.run,
         }
         (verbs.get(verb) or getattr(lake, verb))(what)
 """
@@ -185,7 +187,7 @@ def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
     kinds = (
         "link", "ingest", "write", "delete", "expire", "retired", "rotate", "transaction",
-        "commit")  # fmt: skip
+        "commit", "maint", "purge")  # fmt: skip
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)
@@ -297,4 +299,53 @@ def test_an_expiry_killed_anywhere_is_finished_at_the_next_start(
         assert len(list(lake.objects)) == before - 4
         assert [each.snapshot.version for each in lake.catalog.snapshots("t")] == [3]
         assert lake.sql("FROM t").rows == [(2,)]
+        check_nothing_is_left_over(lake)
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("purge")])
+def test_a_purge_killed_anywhere_has_not_begun_or_is_finished_at_the_next_start(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        put(lake, "t.csv", TEXT)
+        lake.sql("INSERT INTO t VALUES (5, 'again')")
+        rejects = lake.storage.rejects
+        file = lake.staging / "rows"
+        file.write_text("5,x5")
+        rejects.keep(lake.catalog.get("t").id, lake.catalog.manifest("t").snapshot.id, file)
+
+    die(folder, point, "purge", "t")
+
+    with opened(folder, pool) as lake, lake.tree:
+        done = point in ("purge-committed", "purge-deleted")
+        assert lake.sql("SELECT count(*) FROM t").value == ROWS + 1 - 11 * done
+        first = "SELECT count(*) FROM t AT (VERSION => 1)"
+        assert lake.sql(first).value == ROWS - 10 * done
+        assert any((folder / "lake" / "rejects").iterdir()) != done
+        assert not lake.tree.get("/purges")
+        check_nothing_is_left_over(lake)
+        assert lake.purge("t", "a < 10").rows == (0 if done else 11)
+        check_nothing_is_left_over(lake)
+
+
+def test_maintenance_killed_between_datasets_continues_after_the_last_one(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        for name in "ab":
+            lake.sql(f"CREATE TABLE {name} AS SELECT 0 AS i")
+            for number in range(1, 9):
+                lake.sql(f"INSERT INTO {name} VALUES ({number})")
+
+    die(folder, "maintenance-examined", "maintain", "compact")
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert sorted(info.shards for info in lake.catalog.list()) == [1, 9]
+        assert lake.maintenance.tasks["compact"].state.cursor
+        step = lake.maintenance.run("compact")
+        assert (step.examined, step.changed) == (2, 2)
+        assert [info.rows for info in lake.catalog.list()] == [9, 9]
+        assert {info.shards for info in lake.catalog.list()} == {1}
         check_nothing_is_left_over(lake)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.node_key import NodeKey, check_signature, node_id, signer_of
-from lake.provenance import described_origin
+from lake.origins import described_origin
 from sennit_core.errors import Corrupt, Denied
 from sennit_core.hashing import canonical_json
 

@@ -13,7 +13,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.compaction import small_runs
-from lake.provenance import Origin
+from lake.origins import Origin
 from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError
 from sennit_core.records import ShardInfo
 from sennit_core.testing import ManualClock

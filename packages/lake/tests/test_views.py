@@ -12,7 +12,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.access import ColumnRule, PolicyRule
 from lake.limits import Requester
-from lake.views import views_shown
+from lake.view_access import views_shown
 from sennit_core.errors import (
     Conflict,
     Denied,
@@ -271,8 +271,10 @@ def test_who_sees_a_part_of_a_dataset_sees_no_text_of_a_view(restricted: Lake) -
     with pytest.raises(SqlError, match="its owner can see why") as error:
         run(restricted, "eve", "FROM long_trips")
     assert "km" not in str(error.value)
-    with pytest.raises(Denied):
+    with pytest.raises(Denied, match="the view 'cities'") as denied:
         run(restricted, "eve", "EXPLAIN FROM cities")
+    assert "km" not in str(denied.value)
+    assert run(restricted, "eve", "EXPLAIN FROM trips")
     assert not restricted.policies.may_watch("/views/x", Requester("eve", role="writer"))
 
 

@@ -216,6 +216,75 @@ class Session:
         """Remove the access policy of a dataset; return whether it had one."""
         return self._client.clear_policy(dataset)
 
+    def maintenance(self) -> list[dict[str, Any]]:
+        """Return the tasks of the node's maintenance, and when each ran and will run."""
+        return self._client.maintenance()
+
+    def run_maintenance(self, task: str) -> JobInfo:
+        """Run a task of maintenance, and wait for its end; needs an admin.
+
+        Args:
+            task: `scrub`, `compact`, `expire` or `sweep`.
+        """
+        return self.job(self._client.run_maintenance(task)).wait()
+
+    def purge(
+        self, dataset: str, where: str, params: list[Any] | dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Remove rows from every version of a dataset; needs its owner or an admin.
+
+        Args:
+            dataset: an id or name.
+            where: the condition, as after WHERE.
+            params: values for `?` or `$name` in it.
+        """
+        return self._client.purge(dataset, where, params)
+
+    def retention(self, dataset: str) -> dict[str, Any]:
+        """Return the rule by which the versions of a dataset expire; `keep` 0 keeps all."""
+        return self._client.retention(dataset)
+
+    def set_retention(
+        self, dataset: str, *, keep: int, older_than_seconds: float = 0.0
+    ) -> dict[str, Any]:
+        """Let versions of a dataset expire: all but the newest, once they are old enough.
+
+        Args:
+            dataset: an id or name.
+            keep: how many of the newest stay; 0 keeps all.
+            older_than_seconds: only versions that something newer replaced so long ago.
+        """
+        return self._client.set_retention(dataset, keep=keep, older_than_seconds=older_than_seconds)
+
+    def clear_retention(self, dataset: str) -> dict[str, Any]:
+        """Remove the rule of a dataset; return the node's, which applies now."""
+        return self._client.clear_retention(dataset)
+
+    def quotas(self) -> list[dict[str, Any]]:
+        """Return the quotas of users, with what each stores; needs an admin."""
+        return self._client.quotas()
+
+    def quota(self, user: str) -> dict[str, Any]:
+        """Return the quota of a user, 0 for no limit: one's own, or any for an admin."""
+        return self._client.quota(user)
+
+    def set_quota(self, user: str, limits: Mapping[str, int]) -> dict[str, Any]:
+        """Set the quota of a user; needs an admin.
+
+        Args:
+            user: the name of the user's tokens.
+            limits: `diskBytes`, `memoryBytes`, `statements`, `statementsPerMinute`.
+        """
+        return self._client.set_quota(user, limits)
+
+    def clear_quota(self, user: str) -> bool:
+        """Remove the quota of a user; return whether there was one."""
+        return self._client.clear_quota(user)
+
+    def storage(self) -> dict[str, Any]:
+        """Return what each dataset stores, and what maintenance can free."""
+        return self._client.storage()
+
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node has on record, newest first."""
         return self._client.jobs()

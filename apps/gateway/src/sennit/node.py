@@ -20,6 +20,7 @@ from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.reserve import Reserve
+from lake.retention_rules import RetentionRule
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
 from sennit.settings import MemoryShares, Settings
@@ -179,6 +180,7 @@ def _open_lake(
         query_limits=QueryLimits(
             seconds=settings.analytics.query_seconds,
             json_rows=settings.analytics.json_rows_max,
+            engine=settings.analytics.engine,
         ),
         cache_bytes=settings.analytics.cache_bytes,
         verify=storage.verify,
@@ -188,6 +190,10 @@ def _open_lake(
         grace_seconds=storage.retention_grace_seconds,
         scrub_days=storage.scrub_days,
         scrub_rate_bytes=storage.scrub_rate_bytes,
+        compact_seconds=storage.compact_hours * 3600.0,
+        expire_seconds=storage.expire_hours * 3600.0,
+        sweep_seconds=storage.sweep_hours * 3600.0,
+        retention=RetentionRule(storage.retention_keep, storage.retention_days * 86_400.0),
         key_file=security.key_file,
         passphrase_file=security.passphrase_file,
         plain_bytes=security.plain_bytes,

@@ -61,7 +61,11 @@ class StorageSettings:
     `quota_objects` limit all stored objects together (0: no limit); `reserve_bytes` of the disk stay
     free for metadata and deletions (docs/limits.md). `retention_grace_seconds` is how long objects
     stay that maintenance has taken out of use; DROP and deletions do not wait. All stored bytes are
-    verified about every `scrub_days` (0: never), at most `scrub_rate_bytes` in a second.
+    verified about every `scrub_days` (0: never), at most `scrub_rate_bytes` in a second. Every
+    `compact_hours`, `expire_hours` and `sweep_hours` (0: never) small shards are compacted, old
+    versions expire, and objects that nothing references are deleted (docs/maintenance.md). Versions
+    expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
+    newest `retention_keep` that were replaced over `retention_days` ago.
     """
 
     part_bytes: int = 16 * MIB
@@ -74,6 +78,11 @@ class StorageSettings:
     retention_grace_seconds: float = 24 * 3600.0
     scrub_days: float = 30.0
     scrub_rate_bytes: int = 32 * MIB
+    compact_hours: float = 1.0
+    expire_hours: float = 1.0
+    retention_keep: int = 0
+    retention_days: float = 0.0
+    sweep_hours: float = 24.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class AnalyticsSettings:
     """Limits of queries, and the memory for their results.
 
     Attributes:
+        engine: engine of queries over HTTP that name none.
         query_seconds: time limit of a query, including waiting and sending.
         json_rows_max: row limit of a JSON result whose request does not set `maxRows`.
         queue_max: maximum requests of all users in the queue for an executor.
@@ -88,6 +98,7 @@ class AnalyticsSettings:
         cache_bytes: memory of the gateway for results of repeated queries; 0 keeps none.
     """
 
+    engine: Literal["auto", "duckdb", "emsqrt"] = "auto"
     query_seconds: float = 300.0
     json_rows_max: int = 10_000
     queue_max: int = 256

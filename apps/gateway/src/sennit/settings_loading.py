@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sennit.cors import checked_origin
 from sennit.settings import NetworkSettings, Settings, is_loopback
-from sennit_core.errors import UsageError
+from sennit_core.errors import Unsupported, UsageError
 from sennit_core.settings import load_settings
 from sennit_core.units import GIB, KIB, MIB, TIB
 
@@ -29,6 +30,11 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "reserve_bytes"): (0, 1024 * TIB),
     ("storage", "scrub_days"): (0, 3650),
     ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
+    ("storage", "compact_hours"): (0, 8760),
+    ("storage", "expire_hours"): (0, 8760),
+    ("storage", "sweep_hours"): (0, 8760),
+    ("storage", "retention_keep"): (0, 2**53),
+    ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
@@ -44,13 +50,44 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 }
 
 
+_PLANNED = {
+    "network.peers": "a node has no peers in this version",
+    "network.discovery": "a node has no peers in this version",
+    "storage.replication": "a node keeps one copy of each object in this version",
+    "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",
+    "storage.paths": "a node has one data folder in this version: --data",
+}
+"""Settings of later versions: to ignore one would promise what no node does."""
+
+
+def _refuse_planned(file: Path, arguments: dict[str, dict[str, object]]) -> None:
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # reported where the file is read for its settings
+        found = {}
+    for name, reason in _PLANNED.items():
+        section, key = name.split(".")
+        variable = f"SENNIT_{section}__{key}".upper()
+        in_file = found.get(section)
+        if (
+            variable in os.environ
+            or key in arguments.get(section, {})
+            or (isinstance(in_file, dict) and key in in_file)
+        ):
+            raise Unsupported(
+                f"the setting {name}: {reason}", hint="remove it; see docs/not-yet.md"
+            )
+
+
 def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
     """Load a node's settings, with origins as browsers send them.
 
     Raises:
+        Unsupported: a key is of a later version.
         UsageError: a key is unknown (the error names the nearest known one), a value is out of
             range, an origin is invalid, a TLS file is unreadable, or the address needs TLS.
     """
+    _refuse_planned(data / "config.toml", arguments)
     settings = load_settings(
         Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
     )

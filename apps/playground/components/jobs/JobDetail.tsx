@@ -22,6 +22,7 @@ import {
   datasetOf,
   fractionOf,
   hasEnded,
+  kindOf,
   phaseOf,
   tasksOfJob,
   troubleOf,
@@ -76,7 +77,7 @@ export function JobDetail({ job, title }: { job: LiveJob; title: string }) {
       {job.kind === 'ingest' && job.state === 'done' && dataset && (
         <IngestReport dataset={dataset} />
       )}
-      {job.kind !== 'ingest' && job.state === 'done' && <JobAnswer job={job} />}
+      {job.kind === 'plan' && job.state === 'done' && <JobAnswer job={job} />}
       {job.plan && (
         <details className="panel group">
           <summary className="flex cursor-pointer items-center gap-2 px-5 py-3 font-medium -outline-offset-2">
@@ -184,7 +185,7 @@ function Facts({ job, ended }: { job: LiveJob; ended: boolean }) {
         )}
       </Fact>
       <Fact name="Spilled to disk">{progress ? formatBytes(progress.spilledBytes) : '–'}</Fact>
-      <Fact name="Kind">{job.kind === 'ingest' ? 'Ingest' : 'Pipeline'}</Fact>
+      <Fact name="Kind">{kindOf(job)}</Fact>
       <Fact name="Engine">{job.engine}</Fact>
       <Fact name="Asked by">{job.submittedBy}</Fact>
       <Fact name="Started">{now > 0 ? formatDate(started ?? timeMs(job.createdAt)) : '–'}</Fact>

@@ -225,6 +225,62 @@ class Client:
         """Remove the access policy of a dataset; return whether it had one."""
         return bool(self._transport.json("DELETE", _policies(dataset))["deleted"])
 
+    # Maintenance
+
+    def maintenance(self) -> list[dict[str, Any]]:
+        """Return the tasks of the node's maintenance, and when each ran and will run."""
+        return list(self._transport.json("GET", "/api/maintenance"))
+
+    def run_maintenance(self, task: str) -> str:
+        """Let the node run a task next; return the job's id. Needs an admin."""
+        path = f"/api/maintenance/{quote(task, safe='')}"
+        return str(self._transport.json("POST", path)["jobId"])
+
+    def purge(
+        self, dataset: str, where: str, params: list[Any] | dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Remove rows from every version of a dataset; needs its owner or an admin."""
+        path = f"/api/datasets/{quote(dataset, safe='')}/purge"
+        body = {"where": where, "params": params}
+        return dict(self._transport.json("POST", path, document=body))
+
+    def retention(self, dataset: str) -> dict[str, Any]:
+        """Return the rule by which the versions of a dataset expire."""
+        return dict(self._transport.json("GET", _retention(dataset)))
+
+    def set_retention(
+        self, dataset: str, *, keep: int, older_than_seconds: float = 0.0
+    ) -> dict[str, Any]:
+        """Keep the newest versions of a dataset, and those that were replaced recently."""
+        body = {"keep": keep, "olderThanSeconds": older_than_seconds}
+        return dict(self._transport.json("PUT", _retention(dataset), document=body))
+
+    def clear_retention(self, dataset: str) -> dict[str, Any]:
+        """Remove the rule of a dataset; return the node's, which applies now."""
+        return dict(self._transport.json("DELETE", _retention(dataset)))
+
+    # Quotas and storage
+
+    def quotas(self) -> list[dict[str, Any]]:
+        """Return the quotas of users, with what each stores; needs an admin."""
+        return list(self._transport.json("GET", "/api/quotas"))
+
+    def quota(self, user: str) -> dict[str, Any]:
+        """Return the quota of a user, 0 for no limit: one's own, or any for an admin."""
+        return dict(self._transport.json("GET", _quota(user)))
+
+    def set_quota(self, user: str, limits: Mapping[str, int]) -> dict[str, Any]:
+        """Set the quota of a user; `limits` as in `docs/limits.md`. Needs an admin."""
+        return dict(self._transport.json("PUT", _quota(user), document=dict(limits)))
+
+    def clear_quota(self, user: str) -> bool:
+        """Remove the quota of a user; return whether there was one."""
+        return bool(self._transport.json("DELETE", _quota(user))["deleted"])
+
+    def storage(self) -> dict[str, Any]:
+        """Return what each dataset stores, and what maintenance can free."""
+        return dict(self._transport.json("GET", "/api/stats/storage"))
+
     # Datasets and queries
 
     def datasets(self) -> list[DatasetInfo]:
@@ -441,6 +497,14 @@ class Client:
 
 def _tree(path: str, namespace: str) -> str:
     return f"/{quote(path.strip('/'))}.json?{urlencode({'ns': namespace})}"
+
+
+def _quota(user: str) -> str:
+    return f"/api/quotas/{quote(user, safe='')}"
+
+
+def _retention(dataset: str) -> str:
+    return f"/api/datasets/{quote(dataset, safe='')}/retention"
 
 
 def _policies(dataset: str) -> str:

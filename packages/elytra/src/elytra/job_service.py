@@ -17,6 +17,7 @@ from elytra.backends import ENGINES, Backend
 from elytra.backends.local import LocalBackend
 from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
+from elytra.maintenance_jobs import KIND, MaintenanceJobs
 from elytra.messages import CancelRequested, JobChanged
 from elytra.splitter import datasets_of, rebase, split
 from elytra.work import (
@@ -102,6 +103,9 @@ class JobService:
         self._whole_bytes = whole_bytes
         self._folder = Path(folder) if folder is not None else lake.folder / "jobs"
         self._job_store = JobStore(tree, self._folder, clock=clock)
+        self._maintenance = MaintenanceJobs(self._job_store, clock=clock)
+        lake.maintenance.observer = self._maintenance
+        lake.purger.observe(self._forget_results)
         self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
@@ -236,7 +240,10 @@ class JobService:
         """Cancel a job; no effect if it has already ended."""
         job = self._job_store.get(job_id)
         if not is_terminal("job", job.state):
-            self._loop.post(CancelRequested(job_id))
+            if job.kind == KIND:
+                self._maintenance.cancel(job_id)
+            else:
+                self._loop.post(CancelRequested(job_id))
         return job
 
     def result(self, job_id: str) -> Sequence[Path]:
@@ -253,7 +260,8 @@ class JobService:
                 hint="wait until it is done" if not is_terminal("job", job.state) else None,
             )
         if job.kind != "plan":
-            raise NotFound("result of job", job_id, hint="an ingest makes a dataset: query that")
+            hint = "an ingest makes a dataset: query that" if job.kind == "ingest" else None
+            raise NotFound("result of job", job_id, hint=hint)
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
     def open_result(
@@ -303,9 +311,8 @@ class JobService:
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
             else:
-                error = Unavailable(
-                    "the node (it restarted while the job ran)", hint="submit the job again"
-                )
+                again = "the next run continues it" if job.kind == KIND else "submit the job again"
+                error = Unavailable("the node (it restarted while the job ran)", hint=again)
                 self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
                 remove_outputs(self._folder / job.id)
 
@@ -384,10 +391,25 @@ class JobService:
         self._loop.begin(job.id, work)
 
     def _check_still_there(self, work: JobWork) -> None:
-        """Check that the dataset was not deleted between its lookup and its lease."""
-        if isinstance(work, PlanWork):
-            for read in work.shards:
-                self._lake.resolve(read.dataset, read.snapshot)
+        """Check that the dataset was not deleted or purged between its lookup and its lease."""
+        if not isinstance(work, PlanWork):
+            return
+        for read, shards in work.shards.items():
+            now, _ = self._lake.resolve(read.dataset, read.snapshot)
+            if [shard.object for shard in now.shards] != [shard.info.object for shard in shards]:
+                raise Conflict("rows were purged in the meantime", hint="submit the job again")
+
+    def _forget_results(self, dataset: str) -> None:
+        """Remove the results of pipelines over a dataset, whose rows are purged."""
+        for job in self._job_store.all():
+            if job.plan is None:
+                continue
+            if dataset not in {ref.dataset for ref in datasets_of(plan_from_json(job.plan))}:
+                continue
+            if is_terminal("job", job.state):
+                self._job_store.forget(job.id)
+            else:  # its shards have the rows
+                self._loop.post(CancelRequested(job.id))
 
     def _release(self, job_id: str) -> None:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))

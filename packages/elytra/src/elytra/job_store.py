@@ -222,12 +222,17 @@ class JobStore:
         except SennitError as error:  # the job continues; `get` reads from memory
             _log.warning("cannot publish job %s in the tree: %s", job_id, error)
 
-    def _forget_oldest(self) -> None:
-        ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]
-        for job_id in sorted(ended)[: max(0, len(ended) - self._remembered_max)]:
+    def forget(self, job_id: str) -> None:
+        """Remove an ended job with its result."""
+        with self._lock:
             del self._jobs[job_id]
             self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+    def _forget_oldest(self) -> None:
+        ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]
+        for job_id in sorted(ended)[: max(0, len(ended) - self._remembered_max)]:
+            self.forget(job_id)
 
 
 class _JobProgress:

@@ -26,6 +26,11 @@ POINTS = (
     "delete-uncataloged",
     "expire-uncataloged",
     "retired-deleted",
+    "maintenance-examined",
+    "purge-adopted",
+    "purge-manifests",
+    "purge-committed",
+    "purge-deleted",
     "rotate-wrapped",
     "rotate-written",
 )

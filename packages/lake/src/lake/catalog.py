@@ -12,15 +12,16 @@ and both against each other. Damage to one dataset is an error of that dataset o
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
-from lake.catalog_commits import Commit, committed_dataset, numbered
+from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
 from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
+from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
@@ -67,13 +68,15 @@ class Catalog:
         # Held by commits and removals, from the comparison of the head to the write, so that no two
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
-        # `reload` empties its cache, to find damage that came later.
-        self._manifests = Manifests(objects, key)
+        self._manifests = Manifests(objects, key)  # `reload` empties its cache, to find damage
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._references: References | None = None  # computed on first use
-        # Shards that a scrub found to be damaged.
-        self._damaged_objects: dict[str, Corrupt] = {}
+        self.rewriter = SnapshotRewriter(
+            self._rows, self._manifests, self._snapshots, self._counted, objects.sync_names
+        )
+        self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
+        self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.
@@ -81,8 +84,7 @@ class Catalog:
         Raises:
             Corrupt: The catalog cannot be read at all.
         """
-        found = (self._shown(dataset_id) for dataset_id in self._index.ids())
-        return [info for info in found if info is not None]
+        return [info for info in map(self._shown, self._index.ids()) if info is not None]
 
     def count(self) -> int:
         """Return the number of datasets."""
@@ -102,8 +104,7 @@ class Catalog:
 
     def not_found(self, name: str) -> NotFound | Corrupt:
         """Return the error for a name that no known dataset has."""
-        reason = self._index.uncertainty
-        if reason is not None:
+        if (reason := self._index.uncertainty) is not None:
             return reason
         return NotFound("dataset", name, suggestion=nearest(name, tuple(self._index.names())))
 
@@ -202,6 +203,7 @@ class Catalog:
             Conflict: The head of one has changed, or its name is in use.
         """
         with self._lock:
+            self.admit(commits)
             prepared = [self._prepare(commit) for commit in commits]
             new = [each.id for each, _, is_new in prepared if is_new]
             reached("commit-prepared")
@@ -233,7 +235,7 @@ class Catalog:
         # dataset's name, which is then known even if the row is damaged.
         manifest: AnyManifest = commit.manifest
         manifest = replace(numbered(manifest, known, self._snapshots), name=dataset.name)
-        name = self._manifests.write(manifest, self._parent(manifest, known))
+        name = self._manifests.write(manifest, parent_of(manifest, known, self._snapshots))
         created_at = dataset.created_at if known is not None else self._clock.now()
         committed = replace(committed_dataset(dataset, manifest), created_at=created_at)
         # Before the write, which may reach the disk and still fail: counting an object too much
@@ -258,18 +260,9 @@ class Catalog:
             info = self.get(dataset_id)
             if self._index.find_known(check_dataset_name(name)) != dataset_id:
                 self.check_free(name)
-            renamed = replace(info, name=name)
-            self._rows.write(self._rows.datasets.change(dataset_id, renamed))
-            return renamed
-
-    def _parent(self, manifest: AnyManifest, dataset: DatasetInfo | None) -> Manifest | None:
-        """Return the head, whose lists of shards a new snapshot may share."""
-        if dataset is None or dataset.head is None or isinstance(manifest, StoredManifest):
-            return None  # a stored one names the lists itself
-        if not manifest.snapshot.shards:
-            return None
-        row = self._snapshots.row(dataset.id, dataset.name, dataset.head)
-        return None if row is None else self._snapshots.whole(dataset, dataset.head, row)
+            info = replace(info, name=name)
+            self._rows.write(self._rows.datasets.change(dataset_id, info))
+            return info
 
     def manifest_at(
         self,
@@ -562,10 +555,10 @@ class Catalog:
     def _each_needs(
         self, dataset_id: str, known: Container[str] = ()
     ) -> Iterator[tuple[str, Needs | None]]:
-        info = None
+        info, name = None, self._index.name(dataset_id)
         with suppress(Corrupt):
             info = self._index.get(dataset_id)
-        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info, known)
+        return self._snapshots.needs(dataset_id, name, info, known)
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
         """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lake.catalog_snapshots import CheckedSnapshots
-from lake.snapshots import AnyManifest
+from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from sennit_core.records import DatasetInfo
 
-__all__ = ["Commit", "committed_dataset", "numbered"]
+__all__ = ["Commit", "committed_dataset", "numbered", "parent_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +57,15 @@ def numbered(
         version, created_at = number + 1, max(created_at, parent.created_at)
     snapshot = replace(manifest.snapshot, version=version)
     return replace(manifest, snapshot=snapshot, created_at=created_at)
+
+
+def parent_of(
+    manifest: AnyManifest, dataset: DatasetInfo | None, snapshots: CheckedSnapshots
+) -> Manifest | None:
+    """Return the head of a dataset, whose lists of shards a new snapshot may share."""
+    if dataset is None or dataset.head is None or isinstance(manifest, StoredManifest):
+        return None  # a stored one names the lists itself
+    if not manifest.snapshot.shards:
+        return None
+    row = snapshots.row(dataset.id, dataset.name, dataset.head)
+    return None if row is None else snapshots.whole(dataset, dataset.head, row)

@@ -495,3 +495,15 @@ def is_encrypted(catalog: Catalog, name: str, options: dict[str, Any]) -> bool:
         return True
     existing = catalog.find_known(dataset_name(name, options))
     return existing is not None and existing.encrypted
+
+
+def committed(catalog: Catalog, request: IngestRequest) -> DatasetInfo | None:
+    """Return the dataset if this upload has already been committed to it."""
+    name = dataset_name(request.name, request.options)
+    # A created dataset has the id that the upload assigned; an appended one is found by its
+    # name.
+    for key in (request.dataset, name):
+        info = catalog.find_known(key)
+        if info is not None and catalog.has_snapshot(info.id, request.snapshot):
+            return info
+    return None

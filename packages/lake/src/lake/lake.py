@@ -12,18 +12,29 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Access, Policy, PolicyRule, check_rules
-from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name, is_encrypted
+from lake.ingestor import (
+    Ingestor,
+    IngestRequest,
+    check_upload,
+    committed,
+    dataset_name,
+    is_encrypted,
+)
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
+from lake.maintenance_plan import open_maintenance
+from lake.opening import open_pool, open_tree
 from lake.policies import Policies
+from lake.purge import Purger, PurgeReport, PurgeRequest
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
 from lake.results import Result
 from lake.running import RunningStatement, RunningStatements
 from lake.scrub import ScrubReport
+from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables
-from lake.statements import StatementRequest, Statements
+from lake.statements import Statements
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
@@ -41,7 +52,7 @@ from sennit_core.errors import (
 )
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
-from sennit_core.units import GIB, parse_bytes
+from sennit_core.units import GIB
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,10 +105,10 @@ class Lake:
         options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
-        self._clock = clock
+        self.clock = clock
         with ExitStack() as owned:
-            self.tree = tree or owned.enter_context(_open_tree(self.folder))
-            self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
+            self.tree = tree or owned.enter_context(open_tree(self.folder))
+            self.pool = pool or owned.enter_context(open_pool(self.folder, memory_bytes))
             self.storage = Storage(self.folder, self.tree, options, clock)
             self.verify_always = self.storage.verify_always
             self.staging = self.storage.staging
@@ -107,7 +118,8 @@ class Lake:
             self.retention = self.storage.retention
             self.vault = self.storage.vault
             self.scrubber = self.storage.scrubber
-            self.running = RunningStatements(self.tree, clock=clock)
+            self.quotas = self.storage.quotas
+            self.running = RunningStatements(self.tree, self.quotas, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
@@ -133,17 +145,24 @@ class Lake:
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
-            # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
-            self.storage.recover()
-            self.linker.sweep()
-            self.parts.sweep(_ABANDONED_SECONDS)
+            self.purger = Purger(self, self._statements, clock)
+            self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
             # Called before the others, while the catalog can still be read.
             owned.callback(self.storage.close)
-            self.storage.start(options.scrub_days)
+            self.maintenance = owned.enter_context(
+                open_maintenance(self, self._statements, options)
+            )
             self._owned = owned.pop_all()
+
+    def _recover(self) -> None:
+        # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
+        self.storage.recover()
+        self.purger.recover()
+        self.linker.sweep()
+        self.parts.sweep(_ABANDONED_SECONDS)
 
     def ingest(
         self,
@@ -175,11 +194,11 @@ class Lake:
         with self._exclusive(upload_id, cancelled):
             # Committed by an earlier call that was interrupted, or by the one that this one waited
             # for.
-            committed = self._committed(request)
-            if committed is None:
+            done = committed(self.catalog, request)
+            if done is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    committed = self._ingestor.ingest(
+                    done = self._ingestor.ingest(
                         request, on_progress=on_progress, cancelled=cancelled
                     )
                 except SennitError:
@@ -187,9 +206,9 @@ class Lake:
                     raise
                 reached("ingest-committed")
             # Only now: until the commit the upload is the only copy of the data.
-            self.linker.forget(committed)
+            self.linker.forget(done)
             self.parts.abort(upload_id)
-        return committed
+        return done
 
     def check_upload_target(self, upload_id: str, requester: Requester) -> None:
         """Refuse to ingest an upload into a dataset that the user may not change.
@@ -210,12 +229,12 @@ class Lake:
     @cached_property
     def linker(self) -> Linker:
         """Links files of this machine as datasets."""
-        return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self._clock)
+        return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self.clock)
 
     @cached_property
     def _upserts(self) -> Upserts:
         start = self._statements.upsert
-        return Upserts(self.catalog, self._ingestor, self._writer, start, self._clock)
+        return Upserts(self.catalog, self._ingestor, self._writer, start, self.clock)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -276,7 +295,7 @@ class Lake:
             BadInput: The file cannot be read.
             Conflict: The mode is `create` and the dataset exists.
         """
-        new, dataset = new_id(self._clock), new_id(self._clock)
+        new, dataset = new_id(self.clock), new_id(self.clock)
         request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
         return self._ingestor.ingest(request, cancelled=cancelled)
 
@@ -380,7 +399,7 @@ class Lake:
         """
         if keep < 1 or not older_than_seconds >= 0:
             raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
-        before = self._clock.now() - older_than_seconds
+        before = self.clock.now() - older_than_seconds
         info = self.catalog.get(dataset)
         # Rows that only expired snapshots have are to be gone from memory too.
         try:
@@ -389,6 +408,10 @@ class Lake:
             )
         finally:
             self.result_cache.drop_dataset(info.id)
+
+    def purge(self, dataset: str, where: str, **options: Any) -> PurgeReport:
+        """Remove rows from every kept version of a dataset; arguments as of `PurgeRequest`."""
+        return self.purger.purge(PurgeRequest(dataset, where, **options))
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
@@ -496,6 +519,7 @@ class Lake:
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
+        self.reserve.spend(lambda: self.storage.retention_rules.forget(info.id))
         self.result_cache.drop_dataset(info.id)
         self.reserve.spend(lambda: self.storage.forget_keys(info.id))
         self.storage.rejects.remove(info.id)
@@ -530,7 +554,7 @@ class Lake:
         return self.policies.set(info.id, rules, author)
 
     def close(self) -> None:
-        """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
+        """Stop the maintenance, close the tree and the pool if the lake opened them; may be repeated."""
         if self.storage.is_own_process:  # in a forked process, what it owns is the parent's
             self._owned.close()
 
@@ -554,7 +578,7 @@ class Lake:
                 self.vault.keys,
                 lambda name, mode, options: is_encrypted(self.catalog, name, options),
             ),
-            clock=self._clock,
+            clock=self.clock,
         )
 
     @contextmanager
@@ -570,30 +594,7 @@ class Lake:
         finally:
             lock.release()
 
-    def _committed(self, request: IngestRequest) -> DatasetInfo | None:
-        """Return the dataset if this upload has already been committed to it."""
-        name = dataset_name(request.name, request.options)
-        # A created dataset has the id that the upload assigned; an appended one is found by its
-        # name.
-        for key in (request.dataset, name):
-            info = self.catalog.find_known(key)
-            if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
-                return info
-        return None
-
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
     """Open the lake in a folder, which is created if it is missing; settings as of `Lake`."""
     return Lake(folder, **settings)
-
-
-def _open_tree(folder: Path) -> ElkynStore:
-    from elkyn import ElkynStore
-
-    return ElkynStore(folder / "elkyn" / "sys", namespace="sys")
-
-
-def _open_pool(folder: Path, memory_bytes: int | str) -> ExecutorPool:
-    from emsqrt.executor import ExecutorPool
-
-    return ExecutorPool(1, memory_bytes=parse_bytes(memory_bytes), spill_dir=folder / "spill")

@@ -39,10 +39,12 @@ class QueryLimits:
     Args:
         seconds: time limit of a query, from its request to its last byte; None for no limit.
         json_rows: row limit of JSON results without an explicit limit; None for all rows.
+        engine: engine of queries that name none.
     """
 
     seconds: float | None = None
     json_rows: int | None = None
+    engine: str = "auto"
 
     def deadline_seconds(self, asked: float | None, requester: Requester) -> float | None:
         """Return a query's time limit: the requested one; only an admin may exceed the default."""

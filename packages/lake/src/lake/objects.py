@@ -279,7 +279,14 @@ class ObjectStore:
     def __iter__(self) -> Iterator[str]:
         for folder in sorted(self.root.iterdir()):
             if len(folder.name) == 2:
-                yield from sorted(p.name for p in folder.iterdir() if _ID.fullmatch(p.name))
+                yield from self.names(folder.name)
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the ids that begin with two digits, in order."""
+        folder = self.root / prefix
+        if not folder.is_dir():
+            return []
+        return sorted(path.name for path in folder.iterdir() if _ID.fullmatch(path.name))
 
     def stored_bytes(self) -> int:
         """Return the total bytes of all objects."""

@@ -15,7 +15,7 @@ import shutil
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,8 @@ class PlainCache:
         # each; a file with readers is never removed.
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._readers: dict[str, int] = {}
+        # Those with readers that go although there is room; a subset of the readers' keys.
+        self._unwanted: set[str] = set()
         self._is_open = False
         self.close()  # what a crash has left
 
@@ -118,8 +120,18 @@ class PlainCache:
                 self._readers[name] -= 1
                 if not self._readers[name]:
                     del self._readers[name]
-                    if not self._keep:
+                    if not self._keep or name in self._unwanted:
+                        self._unwanted.discard(name)
                         self._remove(name)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove decrypted shards, each when its last reader has ended."""
+        with self._lock:
+            for name in self._sizes.keys() & set(names):
+                if name in self._readers:
+                    self._unwanted.add(name)
+                else:
+                    self._remove(name)
 
     def new_folder(self) -> Path:
         """Return a new folder in memory for the temporary files of a statement or ingest."""
@@ -141,6 +153,7 @@ class PlainCache:
         with self._lock:
             self._sizes.clear()
             self._readers.clear()
+            self._unwanted.clear()
             self._is_open = False
             if self.folder.is_symlink() or not self.folder.exists():
                 return

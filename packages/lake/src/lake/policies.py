@@ -269,7 +269,9 @@ class Policies:
                 hint="name one dataset",
             )
 
-    def check_manage(self, dataset: str, requester: Requester) -> DatasetInfo:
+    def check_manage(
+        self, dataset: str, requester: Requester, action: str = "managing the policy of"
+    ) -> DatasetInfo:
         """Return a dataset whose policy the user may read and set: its owner, and admins.
 
         Raises:
@@ -280,7 +282,7 @@ class Policies:
             return self._catalog.get(dataset)
         info = self.visible(dataset, requester)
         if info.owner != requester.name:
-            raise Denied(f"managing the policy of {info.name!r}", needed="its owner or an admin")
+            raise Denied(f"{action} {info.name!r}", needed="its owner or an admin")
         return info
 
     def may_watch(self, path: str, requester: Requester) -> bool:

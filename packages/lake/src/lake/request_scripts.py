@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from lake.deadline import Deadline
 from lake.mentions import changes_data
@@ -17,13 +17,29 @@ from sennit_core.errors import Denied, Unsupported, UsageError
 if TYPE_CHECKING:
     from lake.running import RunningStatement
     from lake.staged_catalog import StagedCatalog
-    from lake.statements import StatementRequest, Statements
+    from lake.statement_request import StatementRequest
 
 __all__ = ["start_script"]
 
 
+class Starter(Protocol):
+    """Starts single statements (`lake.statements.Statements`)."""
+
+    def begin(self, request: StatementRequest, statement: RunningStatement) -> StepExecution:
+        """Start a statement of a listed request."""
+        ...
+
+    def stage(self, block: Block) -> StagedCatalog:
+        """Return a catalog for the changes of a transaction."""
+        ...
+
+    def over(self, catalog: StagedCatalog) -> Self:
+        """Return one whose statements see and change these datasets."""
+        ...
+
+
 def start_script(
-    statements: Statements,
+    statements: Starter,
     script: Sequence[Step],
     request: StatementRequest,
     running: RunningStatement,

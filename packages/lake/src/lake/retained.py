@@ -154,6 +154,18 @@ class Retained:
             row_id: row.objects for row_id, row in self._retired.items() if row.not_before <= now
         }
 
+    def retired_rows(self) -> dict[str, tuple[str, ...]]:
+        """Return the rows of all retired objects; as `due`."""
+        return {row_id: row.objects for row_id, row in self._retired.items()}
+
+    def pins_of(self, objects: Iterable[str]) -> set[str]:
+        """Return the ids of the pins that have one of the objects."""
+        wanted = set(objects) & self._pinned.keys()
+        if not wanted:
+            return set()
+        rows = self._pinned_rows.all().values()
+        return {row.pin for row in rows if not wanted.isdisjoint(row.objects)}
+
     def forget(self, row_ids: Iterable[str]) -> None:
         """Remove rows of retired objects, after these were deleted."""
         gone = list(row_ids)

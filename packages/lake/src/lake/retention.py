@@ -27,7 +27,7 @@ from lake.catalog import Catalog
 from lake.objects import ObjectStore
 from lake.retained import PinInfo, Retained
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import UsageError
+from sennit_core.errors import Conflict, UsageError
 from sennit_core.records import DatasetInfo
 
 if TYPE_CHECKING:
@@ -199,6 +199,41 @@ class Retention:
             self._forget(used)
             return versions
 
+    def erase(self, objects: Iterable[str]) -> set[str]:
+        """Delete unreferenced objects now, and all retired ones; return those that are still there.
+
+        These are deleted when their last lease ends, or their last pin is removed. For a purge, whose rows retired objects may have.
+        """
+        wanted = set(objects)
+        with self._lock:
+            rows = self._retained.retired_rows()
+            self._retained.forget(rows)
+            wanted.update(name for names in rows.values() for name in names)
+            self._forget(wanted)
+            return self.left_of(wanted)
+
+    def left_of(self, objects: Iterable[str]) -> set[str]:
+        """Return those of the objects that exist and that no snapshot references."""
+        with self._lock:
+            return {
+                name
+                for name in objects
+                if name in self._objects and not self._catalog.references(name)
+            }
+
+    def check_unpinned(self, objects: Iterable[str], what: str) -> None:
+        """Refuse an erasure of objects that are pinned.
+
+        Raises:
+            Conflict: One is.
+        """
+        with self._lock:
+            pins = self._retained.pins_of(objects)
+        if pins:
+            raise Conflict(
+                f"{what} is pinned: {', '.join(sorted(pins)[:8])}", hint="remove the pins first"
+            )
+
     def sweep(self) -> list[str]:
         """Delete all objects without reference or lease; return their ids.
 
@@ -222,6 +257,27 @@ class Retention:
                 and not self._retained.keeps(name)
                 and self._leases[name] <= 0
             )
+
+    def sweep_older(self, prefix: str, before: float) -> list[str]:
+        """Delete unreferenced objects that were stored before a time; return their ids.
+
+        Unlike `sweep` it may run at any time: a manifest is younger while its commit is under way.
+
+        Args:
+            prefix: The first two digits of their ids.
+            before: Unix seconds.
+        """
+        # Shards are leased before they are stored, and manifests are stored under the catalog's lock.
+        with self._lock, self._catalog.writing():
+            found = {name for name in self._objects.names(prefix) if self._is_older(name, before)}
+            return self._forget({name for name in found if name not in self._leases})
+
+    def _is_older(self, name: str, before: float) -> bool:
+        try:
+            # Not of the content: a put of the same object gives it a new file.
+            return self._objects.place(name).stat().st_ctime < before
+        except OSError:
+            return False
 
     def retry_withheld(self) -> list[str]:
         """Delete withheld objects if all manifests can be read now; return the ids."""

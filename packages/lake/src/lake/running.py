@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elkyn import ElkynStore
+    from emsqrt.executor import ExecutorPool
     from lake.queries import QueryExecution
+    from lake.quotas import Quotas
     from lake.result_cache import CachedQuery
     from lake.scripts import ScriptExecution
     from lake.writes import WriteExecution
@@ -81,6 +83,8 @@ class RunningStatement:
     ) -> None:
         self.id = new_id()
         self.requester = requester
+        self.memory_bytes = 0
+        """What the user's quota leaves for it; 0 for the cap of an executor."""
         self.datasets: dict[str, str] = {}
         """The datasets that it may read: names by the ids of their snapshots."""
         self._owner = owner
@@ -264,10 +268,16 @@ class RunningStatements:
 
     Args:
         tree: The namespace `sys`, in which long ones are published.
+        quotas: Those of the users.
+        pool: The executors.
         clock: Source of times.
     """
 
-    def __init__(self, tree: ElkynStore, *, clock: Clock) -> None:
+    def __init__(
+        self, tree: ElkynStore, quotas: Quotas, pool: ExecutorPool, *, clock: Clock
+    ) -> None:
+        self._quotas = quotas
+        self._executor_bytes = pool.executor_bytes
         self._table = Table(tree, "/queries", QueryInfo)
         self._clock = clock
         self._lock = threading.Condition()
@@ -294,9 +304,17 @@ class RunningStatements:
             requester: The user.
             engine: The requested engine.
             begin: Starts the execution.
+
+        Raises:
+            Busy: The user's quota is used up.
         """
         statement = RunningStatement(self, sql, requester, engine, self._clock.now())
         with self._lock:
+            try:
+                self._admit(statement)
+            except SennitError as error:
+                statement.fail(error)
+                raise
             self._running[statement.id] = statement
             if self._publisher is None:
                 self._publisher = threading.Thread(
@@ -312,6 +330,13 @@ class RunningStatements:
             self.remove(statement)
             raise
         return statement
+
+    def _admit(self, statement: RunningStatement) -> None:
+        user = statement.requester.name
+        reserved = [
+            each.memory_bytes for each in self._running.values() if each.requester.name == user
+        ]
+        statement.memory_bytes = self._quotas.admit_statement(user, reserved, self._executor_bytes)
 
     def list(self, requester: Requester) -> list[QueryInfo]:
         """Return the statements that a user may see, the oldest first: one's own; all for admins."""

@@ -1,45 +1,35 @@
-"""The scheduled scrub: reads everything that is stored, slowly, again and again.
+"""The scrub: reads everything that is stored, slowly; `lake.maintenance` runs it again and again.
 
 A pass reads the objects in the order of their ids and notes where it is in the tree, so a restart
-continues it. Passes start about `days` apart, each time up to 15 % earlier or later, so that the
-nodes of a network do not all read at once. The thread has the lowest priority, and sleeps between
-pieces to stay at its rate. While it waits it also deletes retired objects whose time has come.
+continues it. It sleeps between pieces to stay at its rate.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable
+from lake.maintenance_tasks import jittered
 from lake.scrub import Scrub, ScrubReport
 from sennit_core.clock import Clock
-from sennit_core.errors import Cancelled, Corrupt, SennitError
-from sennit_core.logs import get_logger
+from sennit_core.errors import Cancelled, Corrupt
 from sennit_core.records import Record
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
-    from lake.retention import Retention
 
 __all__ = ["RATE_BYTES", "ScrubState", "Scrubber"]
-
-_log = get_logger(__name__)
 
 RATE_BYTES = 32 * MIB
 _PIECE_BYTES = 256 << 10  # at most this much is read between two checks
 _DAY_SECONDS = 24 * 3600.0
-_JITTER = 0.15
 _NOTE_SECONDS = 5.0  # how much work a crash may repeat
-_WAKE_SECONDS = 60.0
-_NICE_MAX = 19
 _ROW = "scrub"
 
 
@@ -67,32 +57,28 @@ class ScrubState(Record):
 
 
 class Scrubber:
-    """Runs passes, on demand or by a thread that `start` starts.
+    """Runs passes.
 
     Args:
         tree: The `sys` namespace, for the state.
         scrub: Makes a scrub that calls its argument between pieces.
-        retention: Has the retired objects.
         clock: Source of time.
-        rate_bytes: Bytes per second that the thread reads at most.
+        rate_bytes: Bytes per second that scheduled passes read at most.
     """
 
     def __init__(
         self,
         tree: ElkynStore,
         scrub: Callable[[Callable[[], object]], Scrub],
-        retention: Retention,
         *,
         clock: Clock,
         rate_bytes: int = RATE_BYTES,
     ) -> None:
         self._rows = CheckedTable(tree, "/maintenance", ScrubState)
         self._scrub = scrub
-        self._retention = retention
         self._clock = clock
         self.rate_bytes = rate_bytes
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self._running = threading.Lock()  # held by a pass: two would disturb each other's cursor
 
     @property
@@ -103,21 +89,18 @@ class Scrubber:
         except Corrupt:
             return None  # only costs a pass from the beginning
 
-    def start(self, days: float) -> None:
-        """Start the thread; passes begin about `days` apart."""
-        if self.state is None:
-            # Anywhere within the first period: many nodes may be set up in one hour.
-            self._put(ScrubState(self._clock.now() + days * _DAY_SECONDS * random.random()))
-        self._thread = threading.Thread(
-            target=self._run, args=(days,), name="lake-scrubber", daemon=True
-        )
-        self._thread.start()
+    def plan(self, days: float) -> None:
+        """Set the time of the next pass, which continues an interrupted one.
+
+        The first is anywhere within the first period: many nodes may be set up in one hour.
+        """
+        factor = random.random() if self.state is None else jittered(1.0)
+        next_at = self._clock.now() + days * _DAY_SECONDS * factor
+        self._put(replace(self.state or ScrubState(0.0), next_at=next_at))
 
     def close(self) -> None:
-        """Stop the thread; a pass continues at the next start."""
+        """Stop a pass that runs; the next one continues there."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
 
     def run_pass(
         self,
@@ -155,7 +138,7 @@ class Scrubber:
                     damaged=before.damaged + scrub.damaged_objects,
                 )
                 if report.done:
-                    pause = days * _DAY_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER)
+                    pause = jittered(days * _DAY_SECONDS)
                     ended = self._clock.now()
                     state = replace(state, cursor="", finished_at=ended, next_at=ended + pause)
                 elif time.monotonic() - noted_at >= _NOTE_SECONDS:
@@ -164,24 +147,6 @@ class Scrubber:
                 yield report
         finally:
             self._put(state)
-
-    def _run(self, days: float) -> None:
-        with suppress(OSError):  # only Linux knows threads here
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE_MAX)
-        while not self._stop.is_set():
-            try:
-                self._retention.sweep_retired()
-                state = self.state
-                if state is None or state.cursor or state.next_at <= self._clock.now():
-                    for report in self.run_pass(rate_bytes=self.rate_bytes, days=days):
-                        if report.done and report.findings:
-                            _log.error("the scrub found damage: `platform verify` lists it")
-            except Cancelled:
-                return
-            except (SennitError, OSError) as error:
-                # Such as a full disk: the state could not be written. The next round tries again.
-                _log.warning("the scrub was interrupted: %s", error)
-            self._stop.wait(_WAKE_SECONDS)
 
     def _put(self, state: ScrubState) -> None:
         self._rows.put(_ROW, state)

@@ -74,11 +74,13 @@ class StagedCatalog(Catalog):
         self._leases: list[frozenset[str]] = []
         self._own: set[str] = set()  # ids of its snapshots, of which one a dataset is committed
         self._written: set[str] = set()  # objects of its own
+        self._purges = 0
         self._pin(tuple(datasets))
 
     def _pin(self, datasets: Sequence[str]) -> None:
         """Lease one state of the datasets."""
         while True:
+            self._purges = self._base.rewriter.purges
             with self._base.writing():
                 pinned = dict(filter(None, map(self._pinned, datasets)))
             # Without the catalog's lock, which a deletion takes while it has that of the leases.
@@ -203,9 +205,11 @@ class StagedCatalog(Catalog):
 
         Raises:
             Conflict: Others have changed one of them, and not by appends alone to which this
-                transaction appends too.
+                transaction appends too; or there was a purge.
         """
         with self._base.writing():
+            # The states may have had rows that are to be gone.
+            self._base.rewriter.check(self._purges)
             changed = [each for each in self._staged.values() if each.queries]
             commits = [self._commit_of(each) for each in changed]
             return self._base.commit_all(commits) if commits else []

@@ -22,7 +22,8 @@ from lake.retention import Retention
 from lake.shard_statistics import ShardStatistics
 from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
-from lake.views import ViewInfo, view_tables
+from lake.view_access import view_tables
+from lake.views import ViewInfo
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -84,6 +85,7 @@ class StatementTables:
             with_rows: Whether to name the number of rows of each shard.
         """
         while True:
+            purges = self._catalog.rewriter.purges
             tables, objects = self._find(sql, requester, with_rows)
             for name, manifest in history.items():
                 self._catalog.check_shards(manifest.snapshot)
@@ -95,8 +97,10 @@ class StatementTables:
             held = self.retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
             read = [dataset_of(table) for table in tables if not is_view(table)]
-            if all(self._catalog.find_id(dataset) is not None for dataset in read):
+            is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
+            if is_there and self._catalog.rewriter.purges == purges:
                 try:
+                    self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
                     self.retention.release(held)
@@ -220,15 +224,21 @@ class StatementTables:
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
-    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], Hold]:
+    def hold_snapshot(self, snapshot: SnapshotInfo, purges: int) -> tuple[dict[str, Any], Hold]:
         """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
+
+        Args:
+            snapshot: The snapshot.
+            purges: `catalog.rewriter.purges` before it was read.
 
         Raises:
             NotFound: It was deleted.
+            Conflict: There was a purge.
             Corrupt: A shard is known to be damaged.
         """
         held = self.retention.acquire(shard.object for shard in snapshot.shards)
         try:
+            self._catalog.rewriter.check(purges)
             self._catalog.check_shards(snapshot)
             name = self._catalog.get(snapshot.dataset).name
             table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}

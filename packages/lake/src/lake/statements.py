@@ -7,20 +7,21 @@ of a change.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
-from lake.compaction import small_runs
+from lake.compaction import RunLimits, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.mentions import changes_data
-from lake.provenance import Origin
+from lake.origins import Origin
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.request_scripts import start_script
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
@@ -28,68 +29,26 @@ from lake.running import RunningStatement, RunningStatements
 from lake.script_text import Block, read_script
 from lake.snapshots import Manifest
 from lake.staged_catalog import StagedCatalog
+from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables, dataset_of, is_view, snapshots_of
 from lake.upserts import UPSERT_ATTEMPTS, UpsertSource
 from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
+from sennit_core.records import SnapshotInfo
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["StatementRequest", "Statements"]
+__all__ = ["Statements"]
 
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
 _COMPACT_ENTRY = "lake.compact"
+_PURGE_ENTRY = "lake.purge"
 _UPSERT_ENTRY = "lake.upsert"
 _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _ENGINES = ("auto", "duckdb", "emsqrt")
-
-
-@dataclass(frozen=True, slots=True)
-class StatementRequest:
-    """A statement, and how it is to be run.
-
-    Args:
-        sql: One statement over datasets, by name or id.
-        params: A list for `?` and `$1`, a dict for `$name`.
-        arrow_params: Instead of `params`, an Arrow IPC stream whose columns are the values, and the
-            number of the row to use. It may come from a client: only executors read it.
-        format: Of the result: `arrow` (IPC stream), `json`, `csv`, `jsonl`, `parquet` or `xlsx`.
-        max_rows: Row limit of a query; a longer result is cut and marked `truncated`.
-        deadline_seconds: Time limit of the executors, after which the statement is stopped and a
-            change is not made.
-        engine: `duckdb`; `emsqrt`, which stays within the executor's memory cap for any query; or
-            `auto`, which retries with EM-√ if DuckDB runs out of memory before the first byte of
-            its result was sent.
-        user: The user, who is the author of a change; executors are shared fairly between users.
-        role: The user's role, for access policies; they apply unless user and role are "".
-        read_only: Whether to refuse a statement that is no query, with `Denied`.
-        use_cache: Whether the result of a query may come from the cache, and be kept there.
-        priority: `interactive`, or `batch` to wait while interactive statements do.
-        describe: Whether to return the columns of a query without running it; parameters are not
-            needed for that.
-    """
-
-    sql: str
-    params: list[Any] | dict[str, Any] | None = None
-    arrow_params: tuple[bytes, int] | None = None
-    format: str = "arrow"
-    max_rows: int | None = None
-    deadline_seconds: float | None = None
-    engine: str = "auto"
-    user: str = ""
-    role: str = ""
-    read_only: bool = False
-    use_cache: bool = True
-    describe: bool = False
-    priority: str = "interactive"
-
-    @property
-    def requester(self) -> Requester:
-        """The user, as policies know them."""
-        return Requester(self.user, is_admin=self.role == "admin", role=self.role)
 
 
 class Statements:
@@ -259,6 +218,7 @@ class Statements:
                 deadline_seconds=deadline.left,
                 user=request.user,
                 priority=request.priority,
+                mem_cap_bytes=statement.memory_bytes or None,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
                 data=data,
@@ -320,7 +280,13 @@ class Statements:
                 "folder": str(folder),
             }
             return self._submit(
-                _WRITE_ENTRY, members, held, request.user, deadline.left, request.priority
+                _WRITE_ENTRY,
+                members,
+                held,
+                user=request.user,
+                deadline_seconds=deadline.left,
+                mem_cap_bytes=statement.memory_bytes or None,
+                priority=request.priority,
             )
 
         return WriteExecution(
@@ -332,25 +298,29 @@ class Statements:
             ),
         )
 
-    def compact(self, dataset: str, user: str) -> WriteExecution | None:
+    def compact(
+        self, dataset: str, user: str, limits: RunLimits | None = None
+    ) -> WriteExecution | None:
         """Start to write small shards of a dataset anew as larger ones; None if there are none.
 
         Args:
             dataset: Id or name.
             user: The author of the snapshot.
+            limits: Which of them; None for all.
         """
-        if not small_runs(self._catalog.manifest(dataset).snapshot.shards):
+        if not small_runs(self._catalog.manifest(dataset).snapshot.shards, limits):
             return None
         origin = Origin("compact", user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            purges = self._catalog.rewriter.purges
             head = self._catalog.manifest(dataset).snapshot
             origin.datasets[head.id] = head.dataset
-            runs = small_runs(head.shards)
+            runs = small_runs(head.shards, limits)
             chosen = tuple(head.shards[number] for run in runs for number in run)
-            table, held = self._tables.hold_snapshot(replace(head, shards=chosen))
+            table, held = self._tables.hold_snapshot(replace(head, shards=chosen), purges)
             members = {"tables": [table], "groups": runs, "folder": str(folder)}
-            return self._submit(_COMPACT_ENTRY, members, held, user, None)
+            return self._submit(_COMPACT_ENTRY, members, held, user=user)
 
         return WriteExecution(start, self._writer, origin, lambda error: error)
 
@@ -364,13 +334,14 @@ class Statements:
         origin = Origin(source.text, user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            purges = self._catalog.rewriter.purges
             head = self._catalog.manifest(source.dataset).snapshot
             origin.datasets[head.id] = head.dataset
             source.check(head)
-            table, held = self._tables.hold_snapshot(head)
+            table, held = self._tables.hold_snapshot(head, purges)
             table["shardRows"] = [shard.rows for shard in head.shards]
             members = {"tables": [table], "folder": str(folder), **source.members}
-            return self._submit(_UPSERT_ENTRY, members, held, user, None)
+            return self._submit(_UPSERT_ENTRY, members, held, user=user)
 
         return self._running.start(
             source.text,
@@ -387,14 +358,36 @@ class Statements:
             ),
         )
 
-    def _submit(
+    def purge(
         self,
-        entry: str,
+        state: SnapshotInfo,
         members: dict[str, Any],
-        held: Hold,
         user: str,
-        deadline_seconds: float | None,
-        priority: str = "interactive",
+        adopt: Callable[[dict[str, Any]], object],
+    ) -> None:
+        """Write the shards that have rows to purge anew, without these rows; blocks.
+
+        Args:
+            state: A snapshot with the shards to examine.
+            members: Further members of the request (`lake.sql.purge_worker`).
+            user: The user.
+            adopt: Takes the files of the executor's response.
+        """
+        folder = self._writer.open_folder()
+        try:
+            table, held = self._tables.hold_snapshot(state, self._catalog.rewriter.purges)
+            members = {**members, "tables": [table], "folder": str(folder)}
+            execution, release = self._submit(_PURGE_ENTRY, members, held, user=user)
+            try:
+                with execution:
+                    adopt(execution.result())
+            finally:
+                release()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _submit(
+        self, entry: str, members: dict[str, Any], held: Hold, **options: Any
     ) -> tuple[Execution, Callable[[], object]]:
         """Start a change; return it, and what ends its lease."""
         try:
@@ -404,9 +397,7 @@ class Statements:
                 "space": self._space.limit().to_json(),
                 "seals": self._tables.seals(members["tables"], held),
             }
-            execution = self._pool.submit(
-                entry, members, deadline_seconds=deadline_seconds, user=user, priority=priority
-            )
+            execution = self._pool.submit(entry, members, **options)
         except BaseException:
             self._tables.release(held)
             raise

@@ -16,8 +16,10 @@ from lake.keys import KeyRing, read_secret
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
+from lake.quotas import Quotas
 from lake.reject_files import RejectFiles
 from lake.retention import Retention
+from lake.retention_rules import RetentionRules
 from lake.scrub import Scrub
 from lake.scrubber import Scrubber
 from lake.storage_options import StorageOptions
@@ -82,8 +84,10 @@ class Storage:
             folder, self.objects, budget_bytes=options.plain_bytes, keep=not self.verify_always
         )
         self.vault = Vault(keys, cache)
+        self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
+        self.quotas = Quotas(tree, self.catalog, clock)
         self.scrubber = Scrubber(
-            tree, self.new_scrub, self.retention, clock=clock, rate_bytes=options.scrub_rate_bytes
+            tree, self.new_scrub, clock=clock, rate_bytes=options.scrub_rate_bytes
         )
 
     @property
@@ -141,11 +145,6 @@ class Storage:
         # If there is no room to write that, the next start does it.
         with suppress(StorageFull):
             self.vault.keys.forget(each for each in datasets if each not in pinned)
-
-    def start(self, scrub_days: float) -> None:
-        """Start the scheduled scrub, unless `scrub_days` is 0."""
-        if scrub_days:
-            self.scrubber.start(scrub_days)
 
     def close(self) -> None:
         """Stop the scrub, record that no object is without a reference, remove decrypted shards."""

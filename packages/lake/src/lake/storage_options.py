@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lake.disk_space import RESERVE_BYTES
 from lake.plain_cache import PLAIN_BYTES
+from lake.retention_rules import KEEP_ALL, RetentionRule
 from lake.scrubber import RATE_BYTES
 
 __all__ = ["StorageOptions"]
@@ -26,6 +27,13 @@ class StorageOptions:
             retired, stay for readers outside of this process.
         scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
         scrub_rate_bytes: Bytes per second that it reads at most.
+        compact_seconds: About how far apart small shards are compacted; 0 for never. As of the next
+            ones, the task also runs on request (`Lake.maintenance`).
+        expire_seconds: About how far apart versions expire that `retention` or the rule of their
+            dataset does not keep; 0 for never.
+        retention: The rule of datasets without one; by default every version stays.
+        sweep_seconds: About how far apart objects that nothing references are deleted; 0 for never.
+        orphan_seconds: Objects that nothing references are deleted if they are older.
         passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
         passphrase_file: A private file whose first line is the passphrase.
         key_file: A private file of 32 or more random bytes, instead of a passphrase.
@@ -39,6 +47,11 @@ class StorageOptions:
     grace_seconds: float = 0.0
     scrub_days: float = 0.0
     scrub_rate_bytes: int = RATE_BYTES
+    compact_seconds: float = 0.0
+    expire_seconds: float = 0.0
+    retention: RetentionRule = KEEP_ALL
+    sweep_seconds: float = 0.0
+    orphan_seconds: float = 24 * 3600.0
     passphrase: str | None = None
     passphrase_file: Path | None = None
     key_file: Path | None = None

@@ -146,7 +146,7 @@ class TransactionExecution:
         try:
             if cancelled:
                 raise Cancelled("the transaction")
-            # Of a query in the block nobody reads the rows.
+            # The rows of a query in the block are not read.
             report, data = drain(execution, keep_bytes_max=_RESULT_BYTES_MAX)
             if self._cancelled:
                 raise Cancelled("the transaction")

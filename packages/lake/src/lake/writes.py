@@ -36,11 +36,11 @@ from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_sh
 from lake.layouts import Layout, layout_of
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
-from lake.provenance import Origin
+from lake.origins import Origin
 from lake.retention import Retention
 from lake.schema_changes import alter
 from lake.snapshots import Manifest
-from lake.views import commit_view
+from lake.view_access import commit_view
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
@@ -96,6 +96,11 @@ class Writer:
             self._objects, catalog, self._retention, self._staging, delete=delete,
             clock=self._clock,
         )  # fmt: skip
+
+    @property
+    def purges(self) -> int:
+        """How many purges there were (`lake.catalog_rewrite`)."""
+        return self._catalog.rewriter.purges
 
     def open_folder(self) -> Path:
         """Create a folder for the files of one statement."""
@@ -167,7 +172,7 @@ class Writer:
             if change["do"] == "rename table":
                 return self._catalog.rename(dataset.id, change["to"])
             if change.get("nullable") is False and dataset.head != answer["base"]:
-                raise _moved_on(dataset)  # with rows that nobody has checked
+                raise _moved_on(dataset)  # with rows that were not checked
             head = self._catalog.manifest(dataset.id).snapshot
             changed = alter(head, change)
             if (changed.schema, layout_of(changed)) == (head.schema, layout_of(head)):
@@ -233,6 +238,8 @@ class Writer:
         Raises:
             Conflict: It is not the one that the statement read.
         """
+        # What it has read may have had rows that are to be gone.
+        self._catalog.rewriter.check(answer["purges"])
         schema = Schema.from_json(answer["schema"])
         if answer["action"] == "create":
             name = check_dataset_name(answer["table"])
@@ -474,6 +481,7 @@ class WriteExecution:
 
     def _begin(self) -> None:
         folder = self._writer.open_folder()
+        self._purges = self._writer.purges  # before the statement reads
         try:
             execution, release = self._start(folder)
         except BaseException:
@@ -493,7 +501,7 @@ class WriteExecution:
         except SennitError as error:
             raise self._complete(error) from error
         reached("write-encoded")
-        return answer
+        return {**answer, "purges": self._purges}
 
     def _end(self) -> None:
         release, self._release = self._release, None

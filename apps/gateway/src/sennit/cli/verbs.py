@@ -9,7 +9,15 @@ os.environ.setdefault("TYPER_USE_RICH", "0")
 
 import typer
 
-from sennit.cli import data_verbs, node_verbs, policy_verb, queries_verb, verify_verb
+from sennit.cli import (
+    data_verbs,
+    maintenance_verbs,
+    node_verbs,
+    policy_verb,
+    queries_verb,
+    quota_verbs,
+    verify_verb,
+)
 
 __all__ = ["app"]
 
@@ -27,3 +35,5 @@ data_verbs.register(app)
 verify_verb.register(app)
 policy_verb.register(app)
 queries_verb.register(app)
+maintenance_verbs.register(app)
+quota_verbs.register(app)

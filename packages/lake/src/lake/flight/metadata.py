@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lake.flight.messages import CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables
-from lake.views import ViewInfo, views_shown
+from lake.view_access import views_shown
+from lake.views import ViewInfo
 
 if TYPE_CHECKING:
     from lake.lake import Lake

@@ -171,6 +171,7 @@ class Statements:
             raise Denied("ingesting a dataset", needed="writer")
         name, mode = self._ingest_target(call, command)
         self._lake.policies.check_upload(name, mode, call.requester)
+        self._lake.quotas.check_room(call.requester.name, f"rows of {name!r}")
         with self._lake.storage.new_file(name) as file:
             writer = IpcWriter(file.write)
             for data in stream:

@@ -15,9 +15,12 @@ from lake.routes import (
     datasets,
     files,
     links,
+    maintenance,
     policies,
+    purge,
     queries,
     query,
+    quotas,
     rejects,
     uploads,
     verify,
@@ -51,6 +54,9 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(links.router(lake, submit_ingest))
     routes.include_router(queries.router(lake))
     routes.include_router(verify.router(lake))
+    routes.include_router(maintenance.router(lake))
+    routes.include_router(purge.router(lake))
+    routes.include_router(quotas.router(lake))
     routes.include_router(aborted_results.router())
     routes.include_router(uploads.router(lake, submit_ingest))
     return routes

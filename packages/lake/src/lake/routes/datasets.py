@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.interop.iceberg import publish_iceberg
-from lake.provenance import described_origin
+from lake.origins import described_origin
 from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
 from sennit_core.records import SnapshotInfo

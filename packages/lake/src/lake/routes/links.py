@@ -77,6 +77,8 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
         return {"paths": [link.file.path], "linked": True}
 
     def _link(document: LinkDocument, owner: str) -> dict[str, Any]:
+        if not document.only:
+            lake.quotas.check_room(owner, "a file to ingest")
         linked = lake.linker.link(
             LinkRequest(
                 document.path,

@@ -34,7 +34,7 @@ class QueryRequest(BaseModel):
 
     sql: Annotated[str, Field(max_length=_SQL_MAX)]
     params: list[Any] | dict[str, Any] | None = None
-    engine: str = "auto"
+    engine: str | None = None
     priority: str = "interactive"
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
@@ -66,7 +66,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             format=format_name,
             max_rows=limits.rows(query.max_rows, format_name),
             deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
-            engine=query.engine,
+            engine=query.engine or limits.engine,
             priority=query.priority,
             user=requester.name,
             role=requester.role,

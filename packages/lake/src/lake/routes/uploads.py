@@ -175,6 +175,7 @@ class UploadHandlers:
     def _start(self, document: StartUpload, requester: Requester) -> UploadInfo:
         name = dataset_name(document.name, document.options)
         self._lake.policies.check_upload(name, document.mode, requester)
+        self._lake.quotas.check_room(requester.name, f"an upload of {name!r}")
         return self._parts.start(
             document.name,
             document.size,

@@ -35,7 +35,8 @@ from lake.sql.parameters import params_of
 from lake.sql.query_text import QueryText
 from lake.sql.session import open_write_session
 from lake.sql.statement_reader import Clause
-from lake.sql.tables import Table, check_links, used_tables
+from lake.sql.tables import Table, check_links
+from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
 from lake.sql.views import names_of
 from lake.verification import verify_shards
@@ -79,7 +80,8 @@ class ChangingStatement:
         self._new_seal: Seal | None = None
         self._in_the_clear = False
         self._partitions: set[tuple[Any, ...]] = set()  # those that it has written rows of
-        self._connection: duckdb.DuckDBPyConnection | None = None  # that of the session
+        self.connection: duckdb.DuckDBPyConnection | None = None
+        """That of the session, in which rows are written."""
         limit = WriteLimit.from_json(request.get("space"))
         self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
@@ -181,7 +183,7 @@ class ChangingStatement:
             ):
                 self.context.forgive_reserved()
                 check_links(read)
-                self._connection = connection
+                self.connection = connection
                 yield connection, read
                 check_links(read)
 
@@ -245,36 +247,45 @@ class ChangingStatement:
         columns = None if table is None else table.columns
         layout = layout or (Layout() if table is None else table.layout)
         ids = columns or tuple(range(1, len(relation.columns) + 1))
-        assert self._connection is not None, "within a session"
-        relation = in_layout_order(self._connection, relation, layout, ids)
+        assert self.connection is not None, "within a session"
+        relation = in_layout_order(self.connection, relation, layout, ids)
+        rows = 0
+        with self.shard_writer(columns) as writer, read_batches(relation) as (found, batches):
+            target = schema or storable(found)
+            named = dict(zip(ids, target.names, strict=True))
+            fields = tuple((field, named[field.column]) for field in layout.partitioning)
+            rows_of = PartitionedWriter(writer, fields, self._partitions)
+            for batch in batches:
+                self.context.forgive_reserved()
+                self.context.check()
+                rows_of.write(_stored(batch, target))
+                rows += batch.num_rows
+                # Whole shards are written, with the rows that a policy hides.
+                if table is None or table.policy is None:
+                    self.context.progress(rows=rows)
+            if not rows and schema is None:
+                # An empty dataset has its columns in a shard without rows.
+                writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
+                             start=None, stop=None)  # fmt: skip
+        return writer.shards
+
+    @contextmanager
+    def shard_writer(self, columns: Sequence[int] | None) -> Iterator[ShardWriter]:
+        """Open a writer of shards of the changed dataset, which are finished at the end.
+
+        Args:
+            columns: The ids of the columns; None numbers them from 1.
+        """
         folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
         writer = ShardWriter(
             folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
         )
-        rows = 0
         try:
-            with read_batches(relation) as (found, batches):
-                target = schema or storable(found)
-                named = dict(zip(ids, target.names, strict=True))
-                fields = tuple((field, named[field.column]) for field in layout.partitioning)
-                rows_of = PartitionedWriter(writer, fields, self._partitions)
-                for batch in batches:
-                    self.context.forgive_reserved()
-                    self.context.check()
-                    rows_of.write(_stored(batch, target))
-                    rows += batch.num_rows
-                    # Whole shards are written, with the rows that a policy hides.
-                    if table is None or table.policy is None:
-                        self.context.progress(rows=rows)
-                if not rows and schema is None:
-                    # An empty dataset has its columns in a shard without rows.
-                    writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
-                                 start=None, stop=None)  # fmt: skip
+            yield writer
             writer.cut()
         except BaseException:
             writer.discard()
             raise
-        return writer.shards
 
 
 def layout_for(clauses: LayoutClauses, relation: duckdb.DuckDBPyRelation) -> Layout:

@@ -34,15 +34,8 @@ from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.pruning import Pruned, prune
 from lake.sql.session import SqlLimits, hide_shards, open_session
-from lake.sql.tables import (
-    Table,
-    check_links,
-    explained_tables,
-    listed_tables,
-    repeatable,
-    rights_key,
-    used_tables,
-)
+from lake.sql.tables import Table, check_explained, check_links, explained_tables, rights_key
+from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
 from lake.verification import ShardFile, verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
@@ -85,7 +78,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         statement = check_statement(sql, frozenset(table.name for table in tables))
         used += used_tables(tables, statement.tables)
         if statement.explains:
-            used[:] = explained_tables(used, analyzes=analyzes(sql))
+            check_explained(used, analyzes=analyzes(sql))
+            used[:] = explained_tables(used)
             tables = explained_tables(tables)
         may_prune = not (statement.catalog or request.get("describe"))
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the

@@ -10,8 +10,9 @@ from emsqrt.sql_plan import sql
 from lake.file_schemas import rows_of_files
 from lake.sql.guard import check_statement
 from lake.sql.parameters import params_of
-from lake.sql.tables import Table, used_tables
-from lake.sql.views import ViewQuery
+from lake.sql.tables import Table
+from lake.sql.tables_read import used_tables
+from lake.sql.view_query import ViewQuery
 from sennit_core.errors import InternalError, Unsupported
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,20 +13,18 @@ from lake.file_schemas import FileColumns
 from lake.layouts import NO_LAYOUT, Layout
 from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
-from lake.sql.views import ViewQuery, checked_view, views_read
+from lake.sql.view_query import ViewQuery
 from lake.verification import ShardFile
-from sennit_core.errors import Denied, NotFound, SennitError, error_from_json
+from sennit_core.errors import Denied
 from sennit_core.schema import Schema
 
 __all__ = [
     "Table",
+    "check_explained",
     "check_links",
     "check_target",
     "explained_tables",
-    "listed_tables",
-    "repeatable",
     "rights_key",
-    "used_tables",
 ]
 
 
@@ -136,67 +133,6 @@ class Table:
         ]
 
 
-def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
-    """Return the datasets and views that a statement reads; a view comes after what it reads.
-
-    Args:
-        tables: Candidate datasets.
-        wanted: Names or ids, as written.
-
-    Raises:
-        NotFound: There is no dataset of a name; the gateway, which knows all names, adds a
-            suggestion.
-        Corrupt: A dataset is damaged.
-        SqlError: A view cannot be used any more.
-    """
-    found: dict[str, Table] = {}
-    views: dict[str, Table] = {}
-    by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
-    # Sorted, so that the same statement always reports the same name first.
-    for name in sorted(wanted):
-        table = by_name.get(name.casefold())
-        if table is None:
-            raise NotFound(kind="dataset", name=name, suggestion=None)
-        read = [table] if table.view is None else _under(by_name, table)
-        for each in read:
-            if each.damage is not None:
-                raise error_from_json(each.damage)
-            # By id, as a statement may use both the name and the id of one dataset.
-            (found if each.view is None else views)[each.id] = each
-    return [*found.values(), *views.values()]
-
-
-def _under(by_name: dict[str, Table], view: Table) -> list[Table]:
-    """Return what a view reads, and the view."""
-    views = views_read(by_name, view.name)
-    names = {name.casefold() for each in views if each.view is not None for name in each.view.reads}
-    datasets = [by_name[name] for name in sorted(names) if by_name[name].view is None]
-    return [*datasets, *views]
-
-
-def listed_tables(tables: list[Table]) -> list[Table]:
-    """Return what a statement that reads the catalog lists: views that can be used, after the rest."""
-    datasets = [table for table in tables if table.view is None and table.damage is None]
-    by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
-    views: dict[str, Table] = {}
-    for table in tables:
-        if table.view is not None:
-            with suppress(SennitError):
-                found = _under(by_name, table)
-                if all(each.damage is None for each in found):
-                    views.update({each.id: each for each in found if each.view is not None})
-    return [*datasets, *views.values()]
-
-
-def repeatable(tables: list[Table]) -> bool:
-    """Return whether a query over these has the same result while their snapshots are the same."""
-    # A linked file is compared with its link at each use, so its results are not kept.
-    return not any(
-        table.link is not None or (table.view is not None and checked_view(table).volatile)
-        for table in tables
-    )
-
-
 def check_links(tables: list[Table]) -> None:
     """Refuse linked files that have changed; call it before the first read and after the last.
 
@@ -215,22 +151,39 @@ def rights_key(tables: list[Table]) -> str:
     )
 
 
-def explained_tables(tables: list[Table], *, analyzes: bool = False) -> list[Table]:
-    """Return the datasets for a query plan: those of which the user sees a part have no rows.
+def check_explained(tables: list[Table], *, analyzes: bool = False) -> None:
+    """Refuse a query plan that would show what the user may not see.
 
-    A plan over them would show the policy's condition and estimates from statistics of all rows. An
-    empty table with the columns that the user sees has nothing to show.
+    Args:
+        tables: What the query reads.
+        analyzes: Whether it is to be run.
 
     Raises:
-        Denied: The query is to be run, and its profile would count hidden rows.
+        Denied: It reads a view whose text the user does not see; or it is to be run, and its profile
+            would count hidden rows.
     """
     for table in tables:
+        if table.view is not None and not table.view.shown:
+            raise Denied(
+                f"the plan of a query over the view {table.name!r}, which reads a dataset of which "
+                "your policy shows a part",
+                needed="a policy without rows and columns",
+                hint="the plan would show the view's own conditions",
+            )
         if table.policy is not None and analyzes:
             raise Denied(
                 f"profiling a query over {table.name!r}, of which your policy shows a part",
                 needed="a policy without rows and columns",
                 hint="EXPLAIN without ANALYZE shows the plan, as for a dataset without rows",
             )
+
+
+def explained_tables(tables: list[Table]) -> list[Table]:
+    """Return the datasets for a query plan: those of which the user sees a part have no rows.
+
+    A plan over them would show the policy's condition and estimates from statistics of all rows. An
+    empty table with the columns that the user sees has nothing to show.
+    """
     return [
         table if table.policy is None else replace(table, paths=(), shard_files=(), explained=True)
         for table in tables

@@ -23,7 +23,8 @@ from emsqrt.io.formats import open_format
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.duckdb_worker import interrupted_on_cancel, limits_of, translated_errors
 from lake.sql.session import open_write_session, shards_of
-from lake.sql.tables import Table, used_tables
+from lake.sql.tables import Table
+from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
 from lake.sql.write_worker import check_columns, reports_of, rewritten
 from lake.verification import verify_shards
@@ -50,6 +51,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         target, name=_NEW, paths=tuple(request["source"]), file_columns=(), shard_files=()
     )
     with _session(request, statement, target, source) as connection:
+        statement.connection = connection
         _load(connection, source)
         ((count,),) = connection.execute(f"SELECT count(*) FROM {_NEW}").fetchall()
         _check_keys(connection, request, target)

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from lake.sql.guard import Statement, check_statement
+from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.view_graph import check_view_graph
 from sennit_core.errors import Corrupt, SennitError, SqlError
 
-if TYPE_CHECKING:
-    from lake.sql.tables import Table
-
-__all__ = ["ViewQuery", "broken_view", "checked_view", "create_view", "names_of", "views_read"]
-
-
-@dataclass(frozen=True)
-class ViewQuery:
-    """A view's query.
-
-    Args:
-        sql: The text.
-        columns: Names for its first columns.
-        reads: The names in it, once for each occurrence.
-        shown: Whether errors may quote it: the user may see the whole of what it reads.
-        damaged: Why it cannot be used; None if it can.
-    """
-
-    sql: str
-    columns: tuple[str, ...]
-    reads: tuple[str, ...]
-    shown: bool
-    damaged: str | None = None
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ViewQuery:
-        """Read the form of executor requests (`lake.views.view_tables`)."""
-        return cls(
-            data["sql"],
-            tuple(data["columns"]),
-            tuple(data["reads"]),
-            data["shown"],
-            data["damaged"],
-        )
+__all__ = ["broken_view", "checked_view", "create_view", "names_of", "views_read"]
 
 
 def views_read(tables: Mapping[str, Table], name: str) -> list[Table]:

@@ -408,6 +408,12 @@ def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table)
     return QueryText(*parts)
 
 
+def hits_of(write: Delete, target: Table) -> QueryText:
+    """Return the query for the numbers of the rows that a DELETE removes."""
+    check_columns(target)
+    return _hits(write, (), target)
+
+
 def _before(prelude: Clause) -> tuple[str | Clause, ...]:
     # Without a space at the start: DuckDB removes it, and counts the places of errors from there.
     return (prelude, " ") if prelude.text else ()

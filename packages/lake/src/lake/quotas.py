@@ -1,0 +1,207 @@
+"""Quotas of users: bytes of their datasets, and memory, number and rate of their statements.
+
+Each is checked where it cannot be passed twice: bytes at the commit, under the catalog's lock; the
+others when a statement is listed, under the list's lock. An upload is refused at its start too if
+there is no room at all, before its bytes are sent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from elkyn.records import CheckedTable
+from lake.durable import PLACE
+from lake.usage import StoredBytes
+from sennit_core.clock import Clock
+from sennit_core.errors import Busy, StorageFull, UsageError
+from sennit_core.hashing import sha256_hex
+from sennit_core.records import Record
+from sennit_core.units import MIB, format_bytes
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+    from lake.catalog import Catalog
+    from lake.catalog_commits import Commit
+
+__all__ = ["MEMORY_MIN_BYTES", "Quotas", "UserQuota"]
+
+MEMORY_MIN_BYTES = 128 * MIB
+"""DuckDB needs about this much for a statement that sorts or joins at all."""
+_MINUTE_SECONDS = 60.0
+_ASK = "or ask an admin for a higher quota"
+
+
+@dataclass(frozen=True, slots=True)
+class UserQuota(Record):
+    """The limits of one user; 0 is no limit.
+
+    Args:
+        user: The user.
+        disk_bytes: Bytes of all kept versions of the datasets that the user owns.
+        memory_bytes: Memory of the executors of the user's statements together.
+        statements: Statements at once, queued ones included.
+        statements_per_minute: Statements that start within any 60 seconds.
+    """
+
+    user: str
+    disk_bytes: int = 0
+    memory_bytes: int = 0
+    statements: int = 0
+    statements_per_minute: int = 0
+
+
+class Quotas:
+    """The quotas of one lake.
+
+    Args:
+        tree: The `sys` namespace.
+        catalog: Knows the datasets; asks `admit_commits` before each commit.
+        clock: Source of time.
+    """
+
+    def __init__(self, tree: ElkynStore, catalog: Catalog, clock: Clock) -> None:
+        self._rows = CheckedTable(tree, "/quotas", UserQuota)
+        self._catalog = catalog
+        self._clock = clock
+        self.stored = StoredBytes(catalog)
+        # By user, read once: only this process writes the rows.
+        self._quotas = {row.user: row for row in self._rows.all().values()}
+        # When the statements of the last minute started, of users with such a quota.
+        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+        catalog.admit = self.admit_commits
+
+    def list(self) -> Sequence[UserQuota]:
+        """Return all quotas, by user."""
+        return [self._quotas[user] for user in sorted(self._quotas)]
+
+    def get(self, user: str) -> UserQuota:
+        """Return the quota of a user; without limits if none was set."""
+        return self._quotas.get(user) or UserQuota(user)
+
+    def set(self, quota: UserQuota) -> None:
+        """Give a user a quota; it applies to what starts from now on.
+
+        Raises:
+            UsageError: A number is out of range.
+        """
+        numbers = quota.disk_bytes, quota.memory_bytes, quota.statements
+        if not quota.user or min(*numbers, quota.statements_per_minute) < 0:
+            raise UsageError("a quota has a user, and numbers of 0 or more")
+        if 0 < quota.memory_bytes < MEMORY_MIN_BYTES:
+            least = format_bytes(MEMORY_MIN_BYTES)
+            raise UsageError(f"a statement needs {least}", hint=f"set memory to {least} or more")
+        self._rows.put(_key(quota.user), quota)
+        self._quotas[quota.user] = quota
+
+    def remove(self, user: str) -> bool:
+        """Remove the quota of a user; return whether there was one."""
+        if self._quotas.pop(user, None) is None:
+            return False
+        self._rows.remove(_key(user))
+        self._starts.pop(user, None)
+        return True
+
+    def check_room(self, user: str, what: str) -> None:
+        """Refuse what needs room if the user has none left.
+
+        Raises:
+            StorageFull: The user's datasets use the whole quota.
+        """
+        limit = self.get(user).disk_bytes
+        if limit:
+            used = self.stored.owned_by(user)
+            if used >= limit:
+                raise _no_room(user, limit, used, None, what)
+
+    def admit_commits(self, commits: Sequence[Commit]) -> None:
+        """Refuse commits that together store more than an owner may; under the catalog's lock.
+
+        Raises:
+            StorageFull: It does.
+        """
+        coming: dict[str, int] = defaultdict(int)
+        for commit in commits:
+            found = self._catalog.find_known(commit.dataset.id)
+            dataset = found or replace(commit.dataset, head=None)
+            limit = self.get(dataset.owner).disk_bytes
+            if not limit:
+                continue
+            known = self.stored.sizes(dataset)
+            shards = {each.object: each.bytes for each in commit.manifest.snapshot.shards}
+            new = sum(size for name, size in shards.items() if name not in known)
+            coming[dataset.owner] += new
+            # What stores nothing, such as a DELETE of whole shards or a rollback, is never refused.
+            used = self.stored.owned_by(dataset.owner) if new else 0
+            if new and used + coming[dataset.owner] > limit:
+                what = f"the change of {dataset.name!r}"
+                raise _no_room(dataset.owner, limit, used, coming[dataset.owner], what)
+
+    def admit_statement(self, user: str, reserved: Sequence[int], executor_bytes: int) -> int:
+        """Admit a statement; return the memory that it may use, 0 for no limit of its own.
+
+        The caller holds the lock of the list of statements.
+
+        Args:
+            user: The user.
+            reserved: The memory of each of the user's other statements.
+            executor_bytes: The cap of an executor.
+
+        Raises:
+            Busy: The user has too many statements, too many in a minute, or no memory left.
+        """
+        quota = self._quotas.get(user)
+        if quota is None:
+            return 0
+        if quota.statements and len(reserved) >= quota.statements:
+            raise Busy(
+                f"user {user!r} may run {quota.statements:,} statements at once, and runs "
+                f"{len(reserved):,}",
+                hint=f"wait until one has ended, {_ASK}",
+            )
+        memory = 0
+        if quota.memory_bytes:
+            left = quota.memory_bytes - sum(reserved)
+            memory = min(left, executor_bytes)
+            if memory < min(MEMORY_MIN_BYTES, executor_bytes):
+                raise Busy(
+                    f"user {user!r} may use {format_bytes(quota.memory_bytes)} of memory, of which "
+                    f"{len(reserved):,} statements use {format_bytes(sum(reserved))}",
+                    hint=f"wait until one has ended, {_ASK}",
+                )
+        self._count_start(quota)
+        return memory
+
+    def _count_start(self, quota: UserQuota) -> None:
+        if not quota.statements_per_minute:
+            return
+        now, starts = self._clock.monotonic(), self._starts[quota.user]
+        while starts and starts[0] <= now - _MINUTE_SECONDS:
+            starts.popleft()
+        if len(starts) >= quota.statements_per_minute:
+            wait = starts[0] + _MINUTE_SECONDS - now
+            raise Busy(
+                f"user {quota.user!r} may start {quota.statements_per_minute:,} statements in a "
+                f"minute, and started {len(starts):,}",
+                hint=f"wait {wait:.0f} s, {_ASK}",
+            )
+        starts.append(now)
+
+
+def _no_room(user: str, limit: int, used: int, coming: int | None, what: str) -> StorageFull:
+    needs = "" if coming is None else f"; {what} needs {format_bytes(coming)} more"
+    return StorageFull(
+        PLACE,
+        coming or 0,
+        max(0, limit - used),
+        message=f"user {user!r} may store {format_bytes(limit)}, and stores {format_bytes(used)}"
+        f"{needs or f'; there is no room for {what}'}",
+        hint=f"delete datasets, let old versions expire, {_ASK}",
+    )
+
+
+def _key(user: str) -> str:
+    """Return the key of a user's row: a name may have characters that no key has."""
+    return sha256_hex(user.encode())[:32]
