@@ -23,11 +23,12 @@ from sennit_core.records import Progress, Record
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["KeyedTask", "Step", "Task", "TaskState", "jittered"]
+__all__ = ["KeyedTask", "Step", "Task", "TaskState", "period_share"]
 
 _log = get_logger(__name__)
 
 _JITTER = 0.15
+_random = random.Random()
 _NOTE_SECONDS = 1.0  # how much examination without a change a crash may repeat
 
 Work = Callable[[str, Callable[[], None]], int]
@@ -158,8 +159,7 @@ class KeyedTask:
         The first is anywhere within the first period: many nodes may be set up in one hour.
         """
         state = self.state
-        factor = random.random() if not state.started_at else jittered(1.0)
-        next_at = self._clock.now() + self.period_seconds * factor
+        next_at = self._clock.now() + self.period_seconds * period_share(first=not state.started_at)
         self._rows.put(self.name, replace(state, next_at=next_at))
 
     def run(self, check: Callable[[], None]) -> Iterator[Step]:
@@ -183,7 +183,7 @@ class KeyedTask:
                 reached("maintenance-examined")
                 yield _step(state, len(keys) - place - 1)
             now = self._clock.now()
-            next_at = now + jittered(self.period_seconds)
+            next_at = now + self.period_seconds * period_share(first=False)
             state = replace(state, cursor="", finished_at=now, next_at=next_at)
         finally:
             self._rows.put(self.name, state)
@@ -208,9 +208,10 @@ class KeyedTask:
         )
 
 
-def jittered(seconds: float) -> float:
-    """Return a time that is up to 15 % shorter or longer."""
-    return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)
+def period_share(*, first: bool) -> float:
+    """Return the share of a period to wait before a run: for the first anything, then 1 ± 15 %."""
+    # Not the module's own generator, which a program may have seeded.
+    return _random.random() if first else _random.uniform(1 - _JITTER, 1 + _JITTER)
 
 
 def _step(state: TaskState, left: int) -> Step:

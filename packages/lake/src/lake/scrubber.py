@@ -6,7 +6,6 @@ continues it. It sleeps between pieces to stay at its rate.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable
-from lake.maintenance_tasks import jittered
+from lake.maintenance_tasks import period_share
 from lake.scrub import Scrub, ScrubReport
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Corrupt
@@ -94,8 +93,8 @@ class Scrubber:
 
         The first is anywhere within the first period: many nodes may be set up in one hour.
         """
-        factor = random.random() if self.state is None else jittered(1.0)
-        next_at = self._clock.now() + days * _DAY_SECONDS * factor
+        share = period_share(first=self.state is None)
+        next_at = self._clock.now() + days * _DAY_SECONDS * share
         self._put(replace(self.state or ScrubState(0.0), next_at=next_at))
 
     def close(self) -> None:
@@ -138,7 +137,7 @@ class Scrubber:
                     damaged=before.damaged + scrub.damaged_objects,
                 )
                 if report.done:
-                    pause = jittered(days * _DAY_SECONDS)
+                    pause = days * _DAY_SECONDS * period_share(first=False)
                     ended = self._clock.now()
                     state = replace(state, cursor="", finished_at=ended, next_at=ended + pause)
                 elif time.monotonic() - noted_at >= _NOTE_SECONDS:

@@ -8,6 +8,7 @@ import sys
 
 from lake.cli.output import SHOWN_ROWS, print_result, print_rows
 from lake.cli.verb import argument, open_lake, verb
+from lake.script_text import read_script
 from lake.sql.types import quoted
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
@@ -108,6 +109,8 @@ def delete(options: argparse.Namespace) -> None:
         table = quoted(lake.catalog.get(options.name).name)
         # On a line of its own, so that a comment at its end hides nothing.
         where = f"WHERE (\n{options.where}\n)"
+        if read_script(f"SELECT 1 {where}") is not None:
+            raise UsageError("the condition ends before its end, at a semicolon")
         if options.dry_run:
             rows = lake.sql(f"SELECT count(*) FROM {table} {where}").value
         else:
