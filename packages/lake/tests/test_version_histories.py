@@ -23,6 +23,14 @@ PLACES = st.integers(0, 5)
 ODD_NAMES = st.sampled_from(('q "x"', "Größe", "select", "file", "A b", "g\u0301", "__lake_row"))
 NESTED = st.sampled_from(("INTEGER[]", "STRUCT(x INTEGER, y VARCHAR)", "INTEGER[][]"))
 
+LAYOUTS = (
+    "SET PARTITIONED BY ({})",
+    "SET PARTITIONED BY (bucket(3, {}))",
+    "SET SORTED BY ({} DESC)",
+    "RESET PARTITIONED BY",
+    "RESET SORTED BY",
+)
+
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
@@ -47,7 +55,7 @@ class Version:
 
 
 class Histories(AgainstDuckDB):
-    """Adds versions, tags, compaction, merges and names of all kinds to the changes of columns."""
+    """Adds versions, transactions, layouts, merges, purges and odd names to the changes of columns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,6 +133,56 @@ class Histories(AgainstDuckDB):
         self.lake.reorder_columns("t", names)
         listed = ", ".join(map(quoted, names))
         self.peer.execute(f"CREATE OR REPLACE TABLE t AS SELECT {listed} FROM t")
+
+    @rule(place=PLACES)
+    def drop(self, place: int) -> None:
+        self.reset_layout()
+        super().drop(place)
+
+    @rule(place=PLACES)
+    def widen(self, place: int) -> None:
+        self.reset_layout()
+        super().widen(place)
+
+    def reset_layout(self) -> None:
+        """A column of the layout cannot be dropped, and changes its type within limits only."""
+        for what in ("PARTITIONED", "SORTED"):
+            self.lake.sql(f"ALTER TABLE t RESET {what} BY")
+            self.remember()
+
+    @rule(place=PLACES, first=st.integers(0, 9), end=st.sampled_from(("COMMIT", "ROLLBACK")))
+    def transact(self, place: int, first: int, end: str) -> None:
+        name = self.column(place)
+        statements = (
+            f"INSERT INTO t ({name}) SELECT {first} + i FROM range(2) r(i)",
+            f"DELETE FROM t WHERE {name}::VARCHAR = '{first}'",
+        )
+        for statement in ("BEGIN", *statements, end):
+            self.peer.execute(statement)
+        self.lake.sql("; ".join(("BEGIN", *statements, end)))
+
+    @rule(place=PLACES, layout=st.sampled_from(LAYOUTS))
+    def arrange(self, place: int, layout: str) -> None:
+        name = self.name(place)
+        if self.columns[name] in ("INTEGER", "BIGINT", "VARCHAR"):
+            self.lake.sql(f"ALTER TABLE t {layout.format(quoted(name))}")
+
+    @rule(place=PLACES, number=st.integers(0, 9))
+    def purge(self, place: int, number: int) -> None:
+        name = self.name(place)
+        if self.columns[name] not in ("INTEGER", "BIGINT"):
+            return
+        self.remember()
+        wanted = self.versions[self.head()]
+        column = wanted.ids[list(wanted.table.column_names).index(name)]
+        self.lake.purge("t", f"{quoted(name)} = {number}")
+        self.peer.execute(f"DELETE FROM t WHERE {quoted(name)} = {number}")
+        for version in self.versions.values():
+            if column in version.ids:
+                values = version.table.column(version.ids.index(column)).to_pylist()
+                version.table = version.table.filter(
+                    pa.array([v != number for v in values], pa.bool_())
+                )
 
     @rule()
     def compact(self) -> None:

@@ -78,17 +78,23 @@ class SnapshotRewriter:
             raise _purged()
 
     def check_current(self, manifests: Iterable[Manifest]) -> None:
-        """Refuse manifests of snapshots that have others now; call it with their objects leased.
+        """Refuse shards that their snapshots have no more; call it with the objects leased.
+
+        Args:
+            manifests: Of snapshots, or of some of their shards.
 
         Raises:
-            Conflict: One has.
+            Conflict: A purge has replaced one.
         """
         if not self._purges:
             return
         for each in manifests:
             dataset, name = each.snapshot.dataset, each.name or each.snapshot.dataset
             row = self._snapshots.row(dataset, name, each.snapshot.id)
-            if row is None or self._manifests.read(row.manifest).snapshot != each.snapshot:
+            if row is None:
+                raise _purged()
+            current = {shard.object for shard in self._manifests.read(row.manifest).snapshot.shards}
+            if any(shard.object not in current for shard in each.snapshot.shards):
                 raise _purged()
 
     def manifests_of(self, info: DatasetInfo) -> dict[str, Callable[[], Manifest]]:
