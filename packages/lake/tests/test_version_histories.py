@@ -63,11 +63,10 @@ class Histories(AgainstDuckDB):
         self.tagged: set[int] = set()
 
     def column(self, place: int) -> str:
-        return quoted(self.name(place)) if self.name(place) not in "abcdef" else self.name(place)
+        return self.name(place)
 
     def name(self, place: int) -> str:
-        plain = [name for name in sorted(self.columns) if name in "abcdef"]
-        names = plain or sorted(self.columns)
+        names = [name for name in sorted(self.columns) if name in "abcdef"]
         return names[place % len(names)]
 
     def head(self) -> int:
@@ -136,8 +135,13 @@ class Histories(AgainstDuckDB):
 
     @rule(place=PLACES)
     def drop(self, place: int) -> None:
+        """Any but the last plain one, into which other rules write numbers."""
+        name = sorted(self.columns)[place % len(self.columns)]
+        if name in "abcdef" and sum(each in "abcdef" for each in self.columns) == 1:
+            return
         self.reset_layout()
-        super().drop(place)
+        self.both(f"ALTER TABLE t DROP COLUMN {quoted(name)}")
+        del self.columns[name]
 
     @rule(place=PLACES)
     def widen(self, place: int) -> None:

@@ -183,6 +183,14 @@ def test_changes_have_the_columns_of_the_later_version(t: Lake) -> None:
         t.changes("t", 77)
 
 
+def test_a_column_that_a_rollback_brings_back_has_no_values_in_versions_without_it(t: Lake) -> None:
+    t.sql("ALTER TABLE t DROP b")  # its files still have it
+    t.rollback("t", 4)
+
+    assert changes(t, 5) == [("delete", 2, None), ("insert", 2, "y")]
+    assert changes(t, 4) == []
+
+
 # ---- compaction ---------------------------------------------------------------------------------
 
 

@@ -33,10 +33,19 @@ def changed_parts(before: Manifest, after: Manifest) -> tuple[Manifest, Manifest
     known = (*files, *(each for each in file_schemas_of(old) if each not in files))
     places = [known.index(each) for each in file_schemas_of(old)]
     moved = tuple(replace(each, file_schema=places[each.file_schema]) for each in old.shards)
-    state = replace(new, columns=column_ids(new), file_schemas=known)
+    wanted = column_ids(new)
+    # Files of the earlier snapshot may still have a column that it had dropped, and that a rollback
+    # brought back. There it is NULL: it is looked for under an id that no file has.
+    dropped = frozenset(wanted).difference(column_ids(old))
+    unused = 1 + max((*wanted, *(column for each in known for column in each.columns)), default=0)
+    seen = tuple(unused + index if each in dropped else each for index, each in enumerate(wanted))
+    differs = {index for index, each in enumerate(known) if dropped.intersection(each.columns)}
+    shared = Counter(map(_key, moved)) & Counter(map(_key, new.shards))
+    shared = Counter({key: count for key, count in shared.items() if key[1] not in differs})
+    state = replace(new, columns=wanted, file_schemas=known)
     return (
-        _part(before, state, tuple(_without(moved, new.shards))),
-        _part(after, state, tuple(_without(new.shards, moved))),
+        _part(before, replace(state, columns=seen), tuple(_without(moved, shared))),
+        _part(after, state, tuple(_without(new.shards, shared))),
     )
 
 
@@ -45,11 +54,16 @@ def _part(manifest: Manifest, state: SnapshotInfo, shards: tuple[ShardInfo, ...]
     return replace(manifest, snapshot=replace(state, id=manifest.snapshot.id, shards=shards))
 
 
-def _without(shards: tuple[ShardInfo, ...], others: tuple[ShardInfo, ...]) -> Iterator[ShardInfo]:
-    left = Counter((each.object, each.file_schema) for each in others)
+def _without(
+    shards: tuple[ShardInfo, ...], shared: Counter[tuple[str, int]]
+) -> Iterator[ShardInfo]:
+    left = shared.copy()
     for shard in shards:
-        key = (shard.object, shard.file_schema)
-        if left[key]:
-            left[key] -= 1
+        if left[_key(shard)]:
+            left[_key(shard)] -= 1
         else:
             yield shard
+
+
+def _key(shard: ShardInfo) -> tuple[str, int]:
+    return shard.object, shard.file_schema
