@@ -56,6 +56,10 @@ __all__ = [
 _MIB = 1 << 20
 _OVERSHOOT_BYTES = 48 * _MIB  # memory that DuckDB 2.0 uses beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
+# Of what is left, for DuckDB's memory_limit: a sort that spills reserves a tenth more than it counts, and
+# an allocation beyond the cap fails it.
+_COUNTED_SHARE = 0.85
+_THREAD_BYTES = 96 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
@@ -327,8 +331,13 @@ def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
         forbid_core_dumps()
         spill, disk = Path(plain["folder"]) / "spill", int(plain["bytes"])
     return SqlLimits(
-        memory_bytes=free,
+        memory_bytes=int(free * _COUNTED_SHARE),
         temp_folder=spill,
         temp_bytes=disk,
-        threads=int(request.get("threads") or min(4, os.cpu_count() or 1)),
+        threads=int(request.get("threads") or _threads(free)),
     )
+
+
+def _threads(free_bytes: int) -> int:
+    """Return how many threads a query runs on: each needs memory of its own to sort."""
+    return max(1, min(4, os.cpu_count() or 1, free_bytes // _THREAD_BYTES))
