@@ -304,7 +304,7 @@ class PartStore:
             return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
         except FileNotFoundError:
             raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
-        except (ValueError, LookupError, TypeError, BadInput) as error:
+        except (ValueError, KeyError, TypeError, BadInput) as error:
             raise Corrupt(
                 f"the record of upload {upload_id}",
                 found=str(error)[:100],
