@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lake.node_key import signer_of
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from lake.catalog import Catalog
     from lake.snapshots import AnyManifest
 
-__all__ = ["Origin", "described_origin"]
+__all__ = ["Origin", "described_origin", "verb_of", "with_shown_origin"]
 
 _QUERY_MAX = 4096
 """Longest text of a statement in a snapshot's record."""
@@ -45,7 +46,7 @@ class Origin:
     def text(self, *, hidden: bool = False) -> str:
         """Return the statement, or only its verb if it is hidden."""
         if self.hidden or hidden:
-            return "".join(self.statement.split(maxsplit=1)[:1]).upper()
+            return verb_of(self.statement)
         return self.statement[:_QUERY_MAX]
 
     def provenance(self, inputs: Iterable[str], catalog: Catalog) -> Provenance:
@@ -62,6 +63,12 @@ class Origin:
         return made_by(self.engine, tuple(found))
 
 
+def verb_of(statement: str) -> str:
+    """Return the first keyword of a statement; "" if a comment, say, is before it."""
+    match = re.match(r"\s*([A-Za-z]+)", statement)
+    return "" if match is None else match[1].upper()
+
+
 def described_origin(manifest: AnyManifest) -> dict[str, Any]:
     """Return the members that show where a snapshot comes from, for its JSON.
 
@@ -72,3 +79,28 @@ def described_origin(manifest: AnyManifest) -> dict[str, Any]:
         "provenance": None if provenance is None else provenance.to_json(),
         "signedBy": None if signature is None else signer_of(signature),
     }
+
+
+def with_shown_origin(manifest: AnyManifest, is_readable: Callable[[str], bool]) -> AnyManifest:
+    """Return a snapshot without what names a dataset that a user may not read.
+
+    The text of its statement then is the verb alone: it may name columns, and have values as constants.
+
+    Args:
+        manifest: The snapshot.
+        is_readable: Whether the user may read all of the dataset with this id.
+    """
+    snapshot, provenance = manifest.snapshot, manifest.provenance
+    described = () if provenance is None else provenance.inputs
+    inputs = tuple(each for each in described if is_readable(each.dataset))
+    shown = {each.snapshot for each in inputs}
+    # An input that is not described may be of any dataset.
+    if len(inputs) == len(described) and shown.issuperset(snapshot.inputs):
+        return manifest
+    query = None if snapshot.query is None else verb_of(snapshot.query)
+    kept = tuple(each for each in snapshot.inputs if each in shown)
+    return replace(
+        manifest,
+        snapshot=replace(snapshot, query=query, inputs=kept),
+        provenance=None if provenance is None else replace(provenance, inputs=inputs),
+    )

@@ -204,6 +204,14 @@ class Policies:
             )
         return info
 
+    def is_whole(self, dataset_id: str, requester: Requester) -> bool:
+        """Whether a dataset is there, and the user may read all of its rows and columns."""
+        try:
+            self.check_whole(dataset_id, requester, "reading")
+        except (Denied, NotFound, Corrupt):
+            return False
+        return True
+
     def check_history(self, snapshot: SnapshotInfo, requester: Requester) -> None:
         """Refuse an earlier snapshot whose columns are not those that the policy is about.
 
@@ -294,13 +302,13 @@ class Policies:
         if not self or requester.is_trusted:
             return True
         keys = [key for key in path.split("/") if key]
-        # The text of a view may name what a policy hides.
-        if not keys or keys[0] in ("policies", "catalog", "views"):
-            return False
-        if keys[0] in ("uploads", "queries"):
-            return len(keys) > 1
-        if keys[0] not in ("datasets", "snapshots", "tags"):
+        if keys[:1] in (["nodes"], ["workers"]):
             return True
+        if keys[:1] in (["uploads"], ["queries"]):
+            return len(keys) > 1
+        # All else may name what a policy hides: the text of a view, the problem of a maintenance task.
+        if keys[:1] not in (["datasets"], ["snapshots"], ["tags"]):
+            return False
         try:
             access = self.access(keys[1], requester) if keys[1:] else NO_ACCESS
         except Corrupt:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lake import Lake
     from lake.usage import DatasetUsage
 
-__all__ = ["storage_report"]
+__all__ = ["maintenance_report", "storage_report"]
 
 
 def storage_report(lake: Lake, requester: Requester) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def storage_report(lake: Lake, requester: Requester) -> dict[str, Any]:
         "storedBytes": stored,
         "reclaimableBytes": sum(each.reclaimable_bytes for each in datasets),
         "smallShards": sum(each.small_shards for each in datasets),
-        "maintenance": lake.maintenance.to_json(),
+        "maintenance": maintenance_report(lake, requester),
         "quota": lake.quotas.get(requester.name).to_json() if requester.name else None,
     }
     if not requester.is_trusted:
@@ -55,6 +55,15 @@ def storage_report(lake: Lake, requester: Requester) -> dict[str, Any]:
             for quota in lake.quotas.list()
         ],
     }
+
+
+def maintenance_report(lake: Lake, requester: Requester) -> list[dict[str, Any]]:
+    """Return the state of each task; a problem's text is for those who may know of every dataset."""
+    states = lake.maintenance.to_json()
+    if requester.is_trusted or not lake.policies:
+        return states
+    problem = {"problem": "a task failed for a dataset; admins see for which"}
+    return [state | problem if state.get("problem") else state for state in states]
 
 
 def _datasets(lake: Lake, requester: Requester) -> list[DatasetUsage]:

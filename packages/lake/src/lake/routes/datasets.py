@@ -9,14 +9,14 @@ from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.interop.iceberg import publish_iceberg
-from lake.origins import described_origin
+from lake.origins import described_origin, with_shown_origin
 from lake.routes.requester import requester_of
-from lake.snapshots import Manifest, StoredManifest
-from sennit_core.records import SnapshotInfo
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
+    from lake.limits import Requester
+    from lake.snapshots import AnyManifest
 
 __all__ = ["router"]
 
@@ -100,7 +100,7 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         requester = requester_of(request)
         lake.policies.check_whole(dataset, requester, "listing the snapshots of")
         found = lake.catalog.snapshots(dataset, before=before, limit=limit)
-        return [_shown(each.snapshot, each) for each in found]
+        return [_shown(_seen_by(requester, each, lake)) for each in found]
 
     @routes.get("/{dataset}/snapshots/{snapshot}", openapi_extra=needs("reader"))
     def get_snapshot(
@@ -111,10 +111,13 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         limit: Annotated[int, Query(ge=0, le=_SHARDS_MAX)] = _SHARDS_MAX,
     ) -> dict[str, Any]:
         """One snapshot, by id or as `head`, with its shards from number `offset` on."""
-        lake.policies.check_whole(dataset, requester_of(request), "reading a snapshot of")
+        requester = requester_of(request)
+        lake.policies.check_whole(dataset, requester, "reading a snapshot of")
         found = lake.catalog.manifest(dataset, None if snapshot == "head" else snapshot)
         shards = found.snapshot.shards[offset : offset + limit]
-        return _shown(found.snapshot, found) | {"shards": [shard.to_json() for shard in shards]}
+        return _shown(_seen_by(requester, found, lake)) | {
+            "shards": [shard.to_json() for shard in shards]
+        }
 
     @routes.post("/{dataset}/rollback", openapi_extra=needs("writer"))
     def roll_back(
@@ -143,8 +146,14 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         return {"metadata": str(publish_iceberg(lake, dataset, version=wanted.version))}
 
 
-def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[str, Any]:
-    return replace(snapshot, shards=()).to_json() | {
+def _seen_by(requester: Requester, manifest: AnyManifest, lake: Lake) -> AnyManifest:
+    if requester.is_trusted or manifest.snapshot.author == requester.name:
+        return manifest
+    return with_shown_origin(manifest, lambda id_: lake.policies.is_whole(id_, requester))
+
+
+def _shown(manifest: AnyManifest) -> dict[str, Any]:
+    return replace(manifest.snapshot, shards=()).to_json() | {
         "createdAt": manifest.created_at,
         "rows": manifest.rows,
         "bytes": manifest.bytes,

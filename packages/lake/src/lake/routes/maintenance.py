@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lake.retention_rules import RetentionRule
 from lake.routes.requester import requester_of
+from lake.storage_report import maintenance_report
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(tags=["maintenance"])
 
     @routes.get("/api/maintenance", openapi_extra=needs("reader"))
-    def states() -> list[dict[str, Any]]:
+    def states(request: Request) -> list[dict[str, Any]]:
         """The tasks, when each ran and what it did, and when it runs next."""
-        return lake.maintenance.to_json()
+        return maintenance_report(lake, requester_of(request))
 
     @routes.post("/api/maintenance/{task}", openapi_extra=needs("admin"))
     def run_task(task: str, request: Request) -> dict[str, str]:

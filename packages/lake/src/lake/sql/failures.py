@@ -41,7 +41,9 @@ _ELLIPSIS = "..."
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
 _STREAMED = re.compile(r"(?:Arrow\w*: )?([A-Z][A-Za-z ]*Error): ")
 _ALLOCATION = re.compile(
-    r"failed to allocate|allocation failure|bad_alloc|malloc of size", re.IGNORECASE
+    # The last is of Zstandard: DuckDB then calls its own temporary file corrupt.
+    r"failed to allocate|allocation failure|bad_alloc|malloc of size|allocation error : not enough",
+    re.IGNORECASE,
 )
 _CLASSES: dict[str, type[duckdb.Error]] = {
     "Out of Memory Error": duckdb.OutOfMemoryException,

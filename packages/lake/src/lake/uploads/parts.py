@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +31,7 @@ from lake.uploads.table import UploadRow, UploadTable
 from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
 from lake.uploads.upload_keys import UploadKeys
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import BadInput, Conflict, Denied, NotFound, TooLarge, UsageError
+from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, NotFound, TooLarge, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
 
 __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
+
+_log = logging.getLogger("sennit.lake")
 
 # A part that was interrupted is sent again whole.
 PART_BYTES = 8 * MIB
@@ -289,17 +293,32 @@ class PartStore:
         self._mirror(upload)
 
     def get(self, upload_id: str) -> UploadInfo:
-        """Return the upload with its received parts; raise `NotFound` if there is none."""
+        """Return the upload with its received parts.
+
+        Raises:
+            NotFound: There is none.
+            Corrupt: Its record is damaged.
+        """
         try:
             kept = json.loads((self.folder(upload_id) / _META).read_bytes())
+            return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
         except FileNotFoundError:
             raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
-        return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
+        except (ValueError, KeyError, TypeError, BadInput) as error:
+            raise Corrupt(
+                f"the record of upload {upload_id}",
+                found=str(error)[:100],
+                hint="abort the upload and send the file again",
+            ) from None
 
     def list(self) -> Sequence[UploadInfo]:
-        """Return all uploads, oldest first."""
+        """Return all uploads, oldest first, without those whose record is damaged."""
+        found = []
         with self._lock:
-            return [self.get(upload_id) for upload_id in self._ids()]
+            for upload_id in self._ids():
+                with suppress(Corrupt):
+                    found.append(self.get(upload_id))
+        return found
 
     def open_part(
         self,
@@ -508,7 +527,11 @@ class PartStore:
             # Parts whose bytes were not complete when the process ended.
             for leftover in self.folder(upload_id).glob("*.incoming"):
                 leftover.unlink()
-            upload = self.get(upload_id)
+            try:
+                upload = self.get(upload_id)
+            except Corrupt as damage:  # aborting it removes it
+                _log.error("%s", damage)
+                continue
             measure = plain_bytes if upload.encrypted else _file_bytes
             parts = self._parts(upload_id).values()
             self._done[upload_id] = sum(measure(self.folder(upload_id) / name) for _, name in parts)
