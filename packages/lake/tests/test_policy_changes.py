@@ -76,7 +76,7 @@ STATEMENTS = [
     "WHERE s.id = t.id",
     "UPDATE t SET pay = 1 / (pay - 30)",
     "UPDATE t SET pay = CAST(pay AS TINYINT) WHERE id = 39",
-    "UPDATE t SET pay = NULL WHERE error(code) IS NULL",
+    "UPDATE t SET pay = NULL WHERE error(owner) IS NULL",
     "UPDATE t SET id = file_row_number",
     "UPDATE t SET id = rowid",
     "UPDATE t SET pay = 0 WHERE t.file_index > 0",

@@ -178,6 +178,25 @@ def test_other_changes_of_others_let_it_run_again_on_the_new_state(
     assert leftovers(accounts) == []
 
 
+def test_rows_that_are_purged_meanwhile_do_not_come_back(
+    accounts: Lake, meanwhile: Callable[[Callable[[], object]], list[int]]
+) -> None:
+    done: list[int] = []
+
+    def once() -> None:
+        if not done:
+            done.append(1)
+            accounts.purge("account", "name = 'a'", wait_seconds=0)
+
+    attempts = meanwhile(once)
+    accounts.sql("BEGIN; UPDATE account SET amount = amount + 1; COMMIT")
+
+    assert len(attempts) == 2
+    assert accounts.sql("FROM account").rows == [("b", 1)]
+    assert accounts.sql("FROM account AT (VERSION => 1)").rows == [("b", 0)]
+    assert accounts.verify().findings == ()
+
+
 def test_a_transaction_that_always_conflicts_fails_and_changes_nothing(
     accounts: Lake, meanwhile: Callable[[Callable[[], object]], list[int]]
 ) -> None:

@@ -100,7 +100,7 @@ class WriteLimit:
         reserved = min(self.reserve_bytes, disk.f_blocks * disk.f_frsize // _SHARE)
         if free - coming < reserved:
             raise _full(
-                f"{what} needs {format_bytes(coming)} more; {PLACE} has {format_bytes(free)} "
+                f"{what} needs {format_bytes(coming) + ' more' if coming else 'room'}; {PLACE} has {format_bytes(free)} "
                 f"free, of which {format_bytes(reserved)} are reserved for metadata and deletions",
                 coming,
                 free,

@@ -46,7 +46,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         found = connection.execute(f"SELECT DISTINCT {SHARD} FROM {HITS} ORDER BY ALL").fetchall()
         for (index,) in found:
             query = f"SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}"
-            rows = connection.execute(query).to_arrow_table().column(0)
+            rows = connection.sql(query).to_arrow_table().column(0)
             with statement.shard_writer(request["shardColumns"][index]) as writer:
                 for batch in _without((target.paths or ())[index], rows):
                     context.check()
