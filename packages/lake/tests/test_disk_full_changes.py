@@ -26,10 +26,10 @@ def rows(start: int, count: int) -> pa.Table:
     return pa.table({"id": list(keys), "text": texts})
 
 
-@pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Lake]:
     """Two datasets, and a disk that has room for one of them again once its filler is gone."""
-    folder = tmp_path_factory.mktemp("disk")
+    folder = tmp_path / "disk"
     with mounted_tmpfs(folder, "size=160m"), Lake(folder / "node") as lake:
         for start in range(0, ROWS, ROWS // 8):
             lake.append("t", rows(start, ROWS // 8))
@@ -59,7 +59,7 @@ def fill(folder: Path) -> Path:
         while True:
             file.write(b"x" * 4096)
     with filler.open("r+b") as file:
-        file.truncate(filler.stat().st_size - 23 * MIB // 2)
+        file.truncate(filler.stat().st_size - 43 * MIB // 4)
     return filler
 
 
