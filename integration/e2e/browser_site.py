@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import ConsoleMessage
+from playwright.sync_api import ConsoleMessage, Page
 
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 ROWS = 60_000
 # Nothing short of a minute: a join without a key over the rows of `loaded`, squared.
 SLOW = "select count(*) from berths a, berths b where a.tons * b.tons + a.berth % 7 = 12345"
@@ -50,6 +51,18 @@ class Watched:
     def record(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong, one line each, once no colour or opacity changes."""
+    page.wait_for_function("() => document.getAnimations().every((a) => a.playState !== 'running')")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("() => axe.run({resultTypes: ['violations']})")["violations"]
+    return [
+        f"{rule['id']}: {node['html'][:160]} {node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
 
 
 def platform(*arguments: str, data: Path, **settings: str) -> str:

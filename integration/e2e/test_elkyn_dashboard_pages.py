@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from e2e.browser_site import violations
 from elkyn_server import Served, running
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.e2e
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 LONG = "a_key_that_is_as_long_as_those_of_hash_functions_" + "0123456789abcdef" * 8
 SIZES = {"wide": (1280, 860), "phone": (390, 844)}
 TREE = {
@@ -135,13 +135,6 @@ def open_page(browser: Browser, size: str, theme: str) -> Page:
         reduced_motion="reduce",
     )
     return context.new_page()
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong, one line each."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("() => axe.run({resultTypes: ['violations']})")["violations"]
-    return [f"{rule['id']}: {node['html'][:160]}" for rule in found for node in rule["nodes"]]
 
 
 def overflow(page: Page) -> int:

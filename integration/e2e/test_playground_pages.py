@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.browser_site import INSECURE_HOST, Site, Watched, platform, running_site
+from e2e.browser_site import (
+    INSECURE_HOST,
+    Site,
+    Watched,
+    platform,
+    running_site,
+    violations,
+)
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 pytestmark = pytest.mark.e2e
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = {"/": "Home", "/data/": "Data", "/sql/": "SQL", "/jobs/": "Jobs"}
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong, one line each."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("() => axe.run()")["violations"]
-    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
 
 
 def settle(page: Page) -> None:

@@ -304,7 +304,7 @@ def test_a_strict_cast_fails_the_job_once(shared_node: Any, flights: Pipeline) -
     error: Any = job.info.error
     assert job.state == "failed"
     assert error["error"]
-    assert not list((shared_node.folder / "jobs" / job.id).glob("*/*"))
+    eventually(lambda: not list((shared_node.folder / "jobs" / job.id).glob("*/*")))
 
 
 def test_an_answer_is_there_only_when_the_job_is_done(shared_node: Any, flights: Pipeline) -> None:

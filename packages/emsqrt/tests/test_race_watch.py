@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,11 @@ def test_children_count_and_are_killed_with_their_parent(tmp_path: Path) -> None
     )
     ended = watch([sys.executable, "-S", "-c", code], cap_bytes=64 * MIB)
     assert ended.killed_at_bytes is not None
+    deadline = time.monotonic() + 20  # a killed process gives its memory back a little later
     with TreeReader(int(pid_file.read_text())) as tree:
-        assert tree.charged_bytes() == 0
+        while tree.charged_bytes() > 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_command_over_its_time_limit_is_stopped() -> None:
