@@ -71,6 +71,23 @@ def test_cancelling_kills_an_entry_that_does_not_listen(pool: ExecutorPool) -> N
         assert again.result()["pid"] != execution.pid
 
 
+@pytest.mark.parametrize(
+    "interrupted", ["subprocess.Popen", "emsqrt.executor.worker.Worker.start_task"]
+)
+def test_ctrl_c_while_a_process_starts_leaves_its_place_to_the_next_request(
+    pool: ExecutorPool, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupted, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit("executor_entries:wait", {})
+    with pool.submit("executor_entries:echo", {}) as again:
+        again.result(timeout=20)
+
+
 def test_cancelling_wakes_an_entry_that_waits_for_room_in_the_ring(pool: ExecutorPool) -> None:
     request = {"blocks": 1000, "blockBytes": MIB}
     with pool.submit("executor_entries:flood", request) as execution:

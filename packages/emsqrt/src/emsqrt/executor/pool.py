@@ -244,7 +244,11 @@ class ExecutorPool:
             self._check_open()
             orders = self._scheduler.arrive(run.ticket)
             self._runs[run.ticket] = run
-        self._carry_out(orders)
+        try:
+            self._carry_out(orders)
+        except BaseException:  # Ctrl-C while a process is started, which takes some milliseconds
+            self._abandon(run)
+            raise
         if run.ticket.state is State.WAITING and run.stop_at is not None:
             self._loop.wake()  # the loop has not scheduled this deadline yet
         return execution
@@ -440,6 +444,15 @@ class ExecutorPool:
         else:
             run.execution.on_stop(reason)
             self._ask_to_stop(run, reason)
+
+    def _abandon(self, run: _Request) -> None:
+        """End a request whose caller was interrupted before it got the execution."""
+        self._stop(run, "cancelled")
+        with self._lock:
+            has_no_process = run.ticket in self._runs and run.worker is None
+        if has_no_process:
+            run.execution.on_failure(Cancelled(run.entry))
+            self._retire(run)
 
     def _restart(self, run: _Request) -> None:
         """Stop the attempt of a request, so that it waits again when its executor is free."""

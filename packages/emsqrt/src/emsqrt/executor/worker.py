@@ -43,15 +43,13 @@ class Worker:
         self._frames = FrameReader()
         self._files: list[int] = []  # received, but not assigned to a frame yet
         self._sock, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "emsqrt.executor.process", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=_error_output(),  # an entry's prints must not mix with the caller's
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **LEAN_ENVIRONMENT},
-                process_group=0,  # the parent handles a terminal's Ctrl-C
-            )
+        try:
+            self._process = _start_process(theirs)
+        except BaseException:
+            self._sock.close()  # a process that was started nevertheless sees this, and ends
+            raise
+        finally:
+            theirs.close()
         self._lock = threading.Lock()
         self.warm = WarmState()
         """What the process holds while it is idle; its owner keeps it up to date."""
@@ -113,6 +111,17 @@ class Worker:
             os.close(file)
         self._files.clear()
         self._owner.on_death(self, trouble or _in_words(status), status)
+
+
+def _start_process(control: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "emsqrt.executor.process", str(control.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=_error_output(),  # an entry's prints must not mix with the caller's
+        pass_fds=[control.fileno()],
+        env={**os.environ, **LEAN_ENVIRONMENT},
+        process_group=0,  # the parent handles a terminal's Ctrl-C
+    )
 
 
 def _error_output() -> int:
