@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def state(pid: int) -> str:
+    """The letter of a process's state: T when stopped, Z when ended and when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return state(pid) != "Z"
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """Send a signal to processes, some of which may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -104,6 +117,54 @@ def sort_here(source: Path, watch: RunWatch) -> None:
         scan(source).sort("k").sink(watch.out / "t.csv").run("22MiB", engine=engine)
 
 
+def executors(pid: int) -> list[int]:
+    """The executor processes that a process started."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def held_in(
+    place: str, watch: RunWatch, processes: Callable[[], list[int]], over: Callable[[], bool]
+) -> list[int]:
+    """Stop a run's processes in a phase and return them; none when the phase was over before.
+
+    A phase of some milliseconds could end between seeing it and a signal. Stopped, it lasts.
+    """
+    wait_for(lambda: reached(watch, place) or over())
+    stopped = processes()
+    signal_all(stopped, signal.SIGSTOP)
+    wait_for(lambda: all(state(each) in "TZ" for each in stopped))
+    if not over() and reached(watch, place) and any(state(each) == "T" for each in stopped):
+        return stopped
+    signal_all(stopped, signal.SIGCONT)
+    return []
+
+
+def start_held(
+    place: str, watch: RunWatch, start: Callable[[], subprocess.Popen[bytes]]
+) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """Start runs until one is stopped in a phase; return its process, and it and its executors."""
+    for _ in range(20):
+        process = start()
+
+        def processes(pid: int = process.pid) -> list[int]:
+            return [pid, *executors(pid)]
+
+        def over(process: subprocess.Popen[bytes] = process) -> bool:
+            return process.poll() is not None
+
+        if stopped := held_in(place, watch, processes, over):
+            return process, stopped
+        process.communicate()
+        assert process.returncode == 0
+        (watch.out / "t.csv").unlink()
+    raise AssertionError(f"no run was seen in the phase {place}")
+
+
 def swept(source: Path, watch: RunWatch) -> None:
     """Run something else with the same spill folder; look that nothing of before is left."""
     small = watch.out / "small.csv"
@@ -118,14 +179,12 @@ def swept(source: Path, watch: RunWatch) -> None:
 def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
     source: Path, watch: RunWatch, place: str
 ) -> None:
-    process = start_sort(source, watch)
-    wait_for(lambda: reached(watch, place) or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    offspring = children(process.pid)
+    process, stopped = start_held(place, watch, lambda: start_sort(source, watch))
     process.kill()
+    signal_all(stopped, signal.SIGCONT)
     process.communicate()
     assert not (watch.out / "t.csv").exists()
-    wait_for(lambda: not any(map(is_alive, offspring)))
+    wait_for(lambda: not any(map(is_alive, stopped)))
     swept(source, watch)
 
 
@@ -133,7 +192,6 @@ def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
 def test_a_killed_child_is_reported_and_leaves_nothing(
     source: Path, watch: RunWatch, place: str
 ) -> None:
-    before = set(children(os.getpid()))
     errors: list[SennitError] = []
 
     def run() -> None:
@@ -142,13 +200,19 @@ def test_a_killed_child_is_reported_and_leaves_nothing(
         except SennitError as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    wait_for(lambda: reached(watch, place))
-    for child in set(children(os.getpid())) - before:
-        if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
-            os.kill(child, signal.SIGKILL)
-    thread.join(60)
+    for _ in range(20):
+        thread = threading.Thread(target=run)
+        thread.start()
+
+        def over(thread: threading.Thread = thread) -> bool:
+            return not thread.is_alive()
+
+        stopped = held_in(place, watch, lambda: executors(os.getpid()), over)
+        signal_all(stopped, signal.SIGKILL)
+        thread.join(60)
+        if stopped:
+            break
+        (watch.out / "t.csv").unlink()
     assert [type(error) for error in errors] == [WorkerLost]
     assert not (watch.out / "t.csv").exists()
     swept(source, watch)
@@ -168,27 +232,20 @@ with Engine(EngineConfig(spill_dir=Path(spill))) as engine:
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_a_killed_parent_ends_its_child(source: Path, watch: RunWatch, place: str) -> None:
     words = [sys.executable, "-c", PARENT, str(source), str(watch.out / "t.csv")]
-    parent = subprocess.Popen([*words, str(watch.spill)])
-    wait_for(lambda: reached(watch, place) or parent.poll() is not None)
-    assert parent.poll() is None
-    offspring = children(parent.pid)
-    assert offspring
+    parent, stopped = start_held(place, watch, lambda: subprocess.Popen([*words, str(watch.spill)]))
     parent.kill()
+    signal_all(stopped, signal.SIGCONT)
     parent.wait()
-    wait_for(lambda: not any(map(is_alive, offspring)))
+    wait_for(lambda: not any(map(is_alive, stopped)))
     assert not (watch.out / "t.csv").exists()
     swept(source, watch)
 
 
 @pytest.mark.nightly
 def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, watch: RunWatch) -> None:
-    before = set(children(os.getpid()))
-
     def stop() -> None:
         wait_for(lambda: reached(watch, "spill"))
-        for child in set(children(os.getpid())) - before:
-            if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(child, signal.SIGSTOP)
+        signal_all(executors(os.getpid()), signal.SIGSTOP)
 
     thread = threading.Thread(target=stop)
     thread.start()
@@ -216,9 +273,9 @@ def heeding_ctrl_c() -> Iterator[None]:
 def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(
     source: Path, watch: RunWatch, place: str
 ) -> None:
-    process = start_sort(source, watch)
-    wait_for(lambda: reached(watch, place) or process.poll() is not None)
+    process, stopped = start_held(place, watch, lambda: start_sort(source, watch))
     os.killpg(process.pid, signal.SIGINT)
+    signal_all(stopped, signal.SIGCONT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in errors

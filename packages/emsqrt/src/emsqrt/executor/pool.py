@@ -240,17 +240,7 @@ class ExecutorPool:
             data=data,
         )
         run.frame = self._frame(run)  # refuse a request that cannot be encoded before it waits
-        with self._lock:
-            self._check_open()
-            orders = self._scheduler.arrive(run.ticket)
-            self._runs[run.ticket] = run
-        try:
-            self._carry_out(orders)
-        except BaseException:  # Ctrl-C while a process is started, which takes some milliseconds
-            self._abandon(run)
-            raise
-        if run.ticket.state is State.WAITING and run.stop_at is not None:
-            self._loop.wake()  # the loop has not scheduled this deadline yet
+        self._enqueue(run)
         return execution
 
     def prepare(self, *groups: Sequence[str]) -> None:
@@ -350,6 +340,20 @@ class ExecutorPool:
             spillDir=str(self._spill.attempt_dir(run.attempt)),
             ringBytes=self._ring_bytes_for(run.cap_bytes),
         )
+
+    def _enqueue(self, run: _Request) -> None:
+        """Admit a request: start it, or let it wait."""
+        with self._lock:
+            self._check_open()
+            orders = self._scheduler.arrive(run.ticket)
+            self._runs[run.ticket] = run
+        try:
+            self._carry_out(orders)
+        except BaseException:  # Ctrl-C while a process is started, which takes some milliseconds
+            self._abandon(run)
+            raise
+        if run.ticket.state is State.WAITING and run.stop_at is not None:
+            self._loop.wake()  # the loop has not scheduled this deadline yet
 
     def _carry_out(self, orders: list[Order]) -> None:
         for action, ticket in orders:
