@@ -131,6 +131,7 @@ def test_the_verbs(
     assert len(node.client.get("/api/datasets/verbs/snapshots").json()) == 2
     assert run(["retention", "verbs", "--clear"]) == 0
     assert run(["retention", "verbs", "--clear", "--keep", "1"]) == 2
+    assert run(["retention", "verbs", "--days", "3"]) == 2
 
     capsys.readouterr()
     assert run(["purge", "verbs", "--where", "a = 3", "--yes", "--json"]) == 0

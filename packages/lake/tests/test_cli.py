@@ -144,8 +144,9 @@ def test_every_verb_is_documented() -> None:
     names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
     assert sorted(names) == [
         *("append", "compact", "delete", "diff", "doctor", "expire", "export", "gc", "iceberg"),
-        *("init", "ls", "put", "rejects", "rekey", "rename", "rm", "rollback", "scrub", "show"),
-        *("snapshots", "sql", "stats", "tag", "upsert", "verify"),
+        *("init", "ls", "maintenance", "purge", "put", "rejects", "rekey", "rename", "retention"),
+        *("rm", "rollback", "scrub", "show", "snapshots", "sql", "stats", "tag", "upsert"),
+        "verify",
     ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:
@@ -205,3 +206,65 @@ def test_versions_are_compared_tagged_and_expired(tmp_path: Path) -> None:
     assert lake("rename", "t", "u", *folder).stdout == "t is u now\n"
     assert "needs a version" in lake("tag", "u", "x", *folder).stderr
     assert lake("diff", "u", "nosuch", *folder).returncode == 1
+
+
+@pytest.mark.slow
+def test_rows_are_purged_from_every_version(tmp_path: Path) -> None:
+    folder = ("--data", str(tmp_path / "lake"))
+    lake("init", *folder)
+    lake("sql", "CREATE TABLE t AS FROM range(5) r(a)", *folder)
+    lake("sql", "DELETE FROM t WHERE a = 4", *folder)
+
+    asked = lake("purge", "t", "a >= 3", *folder, stdin="y\n")
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    done = lake("purge", "t", "a >= 3", "--yes", *folder)
+    assert done.stdout == ("1 rows left t, 3 in all its versions; 2 shards were written anew\n"), (
+        done.stderr
+    )
+    for version, rows in ((1, "3"), (2, "3")):
+        query = f"SELECT count(*) AS n FROM t AT (VERSION => {version})"
+        assert lake("sql", query, "--csv", *folder).stdout.split() == ["n", rows]
+    assert lake("purge", "t", "a >= 3; DROP TABLE t", "--yes", *folder).returncode == 2
+
+
+@pytest.mark.slow
+def test_a_retention_rule_is_set_and_maintenance_follows_it(tmp_path: Path) -> None:
+    folder = ("--data", str(tmp_path / "lake"))
+    lake("init", *folder)
+    for statement in ("CREATE TABLE t AS SELECT 1 AS a", "INSERT INTO t VALUES (2)"):
+        lake("sql", statement, *folder)
+
+    assert lake("retention", "t", *folder).stdout == "every version of t stays\n"
+    assert "--keep" in lake("retention", "t", "--days", "3", *folder).stderr
+    assert "the newest 1 stay" in lake("retention", "t", "--keep", "1", *folder).stdout
+    assert lake("maintenance", "run", "expire", *folder).stdout == "expire: 1 changed, 0 skipped\n"
+    assert len(json.loads(lake("snapshots", "t", "--json", *folder).stdout)) == 1
+    tasks = {
+        each["task"]: each for each in json.loads(lake("maintenance", "--json", *folder).stdout)
+    }
+    assert tasks["expire"]["changed"] == 1
+    assert "expire" in lake("maintenance", *folder).stdout
+    assert lake("maintenance", "run", "nosuch", *folder).returncode == 1
+    assert lake("maintenance", "run", *folder).returncode == 2
+    assert lake("retention", "t", "--clear", *folder).stdout == "every version of t stays\n"
+
+
+@pytest.mark.slow
+def test_a_file_is_put_with_a_layout_and_read_through_a_view(tmp_path: Path) -> None:
+    folder = ("--data", str(tmp_path / "lake"))
+    file = tmp_path / "rides.csv"
+    file.write_text("country,km\nno,3\nit,5\nno,9\n")
+    layout = ("--partition-by", "country", "--sort-by", "km DESC")
+    assert lake("put", str(file), *layout, *folder).returncode == 0
+    lake("sql", "CREATE VIEW far AS SELECT * FROM rides WHERE km > 4", *folder)
+
+    (stored,) = json.loads(lake("ls", "--json", *folder).stdout)
+    assert stored["shards"] == 2
+    listed = lake("ls", *folder).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["name", "rides", "far"]
+    (view,) = json.loads(lake("ls", "--views", "--json", *folder).stdout)
+    assert (view["name"], view["reads"]) == ("far", ["rides"])
+    assert "WHERE" in lake("ls", "--views", *folder).stdout.upper()
+    (first,) = json.loads(lake("snapshots", "rides", "--json", *folder).stdout)
+    assert first["provenance"]["engine"] == "sennit"
+    assert first["signedBy"]

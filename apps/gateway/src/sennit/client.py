@@ -133,20 +133,23 @@ class Session:
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         engine: str = "auto",
+        priority: str = "interactive",
         use_cache: bool = True,
     ) -> Result:
-        """Run a SQL query; the result has `.to_arrow() .df() .pl() .rows`.
+        """Run a SQL statement; its result has `.to_arrow() .df() .pl() .rows`.
 
         Args:
-            query: one read-only statement.
+            query: one statement.
             params: values for `?` and `$1` in order, or for `$name` by name.
             engine: `duckdb`, `emsqrt`, or `auto`: DuckDB, and EM-√ where that runs out of memory.
                 `.manifest["engine"]` is the engine that ran the query.
+            priority: `batch` waits while interactive statements do.
             use_cache: whether the node may answer from its result cache; `.manifest["cache"]` is
                 `hit` if it did.
         """
         values = list(params) if params is not None and not isinstance(params, Mapping) else params
-        return self._client.sql(query, values, engine=engine, use_cache=use_cache)
+        options = {"engine": engine, "priority": priority}
+        return self._client.sql(query, values, use_cache=use_cache, **options)
 
     def iter_sql(
         self, query: str, *, engine: str = "auto"
@@ -167,6 +170,10 @@ class Session:
     def datasets(self) -> list[DatasetInfo]:
         """Return all datasets that the token may read."""
         return self._client.datasets()
+
+    def views(self) -> list[dict[str, Any]]:
+        """Return the views: `name`, `sql`, `schema`, `owner` and `reads` of each."""
+        return self._client.views()
 
     def dataset(self, name: str) -> DatasetInfo:
         """One dataset, by id or name."""

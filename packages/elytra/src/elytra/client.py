@@ -289,6 +289,10 @@ class Client:
             DatasetInfo.from_known(item) for item in self._transport.json("GET", "/api/datasets")
         ]
 
+    def views(self) -> list[dict[str, Any]]:
+        """Return the views that the token may use, as GET /api/views does."""
+        return list(self._transport.json("GET", "/api/views"))
+
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return one dataset; NotFound suggests the nearest name."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")

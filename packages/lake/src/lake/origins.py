@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lake.catalog import Catalog
     from lake.snapshots import AnyManifest
 
-__all__ = ["Origin", "described_origin", "verb_of", "with_shown_origin"]
+__all__ = ["Origin", "snapshot_document", "verb_of", "with_shown_origin"]
 
 _QUERY_MAX = 4096
 """Longest text of a statement in a snapshot's record."""
@@ -69,13 +69,18 @@ def verb_of(statement: str) -> str:
     return "" if match is None else match[1].upper()
 
 
-def described_origin(manifest: AnyManifest) -> dict[str, Any]:
-    """Return the members that show where a snapshot comes from, for its JSON.
+def snapshot_document(manifest: AnyManifest) -> dict[str, Any]:
+    """Return a snapshot without its shards as JSON.
 
     `signedBy` is the id of the node that signed it; null if it is not signed.
     """
     signature, provenance = manifest.snapshot.signature, manifest.provenance
-    return {
+    return replace(manifest.snapshot, shards=()).to_json() | {
+        "createdAt": manifest.created_at,
+        "rows": manifest.rows,
+        "bytes": manifest.bytes,
+        "shardCount": manifest.shards,
+        "ingest": manifest.ingest,
         "provenance": None if provenance is None else provenance.to_json(),
         "signedBy": None if signature is None else signer_of(signature),
     }

@@ -59,6 +59,13 @@ def put(
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that do not fit, and keep them.")
     ] = False,
+    partition_by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Such as country, month(ts) or bucket(16, user)."),
+    ] = None,
+    sort_by: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="Such as ts or 'ts DESC'.")
+    ] = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Upload the file, also to a node on this machine.")
     ] = False,
@@ -80,6 +87,7 @@ def put(
         "strict": strict or None,
     }
     options |= {"sheet": sheet, "columns": parse_types(types or []) or None}
+    options |= {"partition_by": partition_by or None, "sort_by": sort_by or None}
     options["encrypt"] = encrypt or None
     options["on_bad_row"] = "skip" if skip_bad_rows else None
     chosen = {key: value for key, value in options.items() if value is not None}
@@ -105,16 +113,20 @@ def path(
 def datasets(
     name: Annotated[str | None, typer.Argument(help="Show the columns of this dataset.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the named dataset.")] = False,
+    views: Annotated[bool, typer.Option("--views", help="List the views.")] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """List datasets, show one, or delete one."""
+    """List datasets, show one, or delete one; list views."""
     from sennit.cli.output import emit_json, table
     from sennit_core.errors import UsageError
     from sennit_core.units import format_bytes
 
     with _session(data, url) as session:
+        if views:
+            _print_views(session.views(), as_json=as_json)
+            return
         if delete:
             if name is None:
                 raise UsageError(
@@ -140,25 +152,34 @@ def datasets(
                 typer.echo(f"damaged: {dataset.damaged}", err=True)
 
 
+def _print_views(views: list[dict[str, Any]], *, as_json: bool) -> None:
+    from sennit.cli.output import emit_json, table
+
+    if as_json:
+        emit_json(views)
+        return
+    rows = [(view["name"], view["owner"], " ".join(view["sql"].split())) for view in views]
+    table(None, ("name", "owner", "query"), rows)
+
+
 def sql(
-    query: Annotated[
-        str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")
-    ],
+    query: Annotated[str, typer.Argument(help="A query, or a statement that changes datasets.")],
     limit: Annotated[int, typer.Option(min=0, help="Maximum rows to print; 0 prints all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     engine: Annotated[
         str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ if DuckDB runs out of memory.")
     ] = "auto",
+    priority: Annotated[
+        str, typer.Option(help="interactive, or batch: wait while interactive statements do.")
+    ] = "interactive",
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Run a SQL query and print the result."""
+    """Run a SQL statement and print the result."""
     from sennit.cli.sql import Query, run_query
 
-    run_query(
-        Query(query, limit=limit, as_csv=as_csv, as_json=as_json, engine=engine, data=data, url=url)
-    )
+    run_query(Query(query, limit, as_csv, as_json, engine, priority, data, url))
 
 
 def export(

@@ -75,8 +75,8 @@ def retention(
         int | None, typer.Option("--keep", help="Versions that stay; 0 keeps all.")
     ] = None,
     days: Annotated[
-        float, typer.Option("--days", help="Only versions that were replaced so long ago.")
-    ] = 0.0,
+        float | None, typer.Option("--days", help="Only versions that were replaced so long ago.")
+    ] = None,
     clear: Annotated[
         bool, typer.Option("--clear", help="Remove the rule: the node's own applies.")
     ] = False,
@@ -91,11 +91,13 @@ def retention(
 
     if clear and keep is not None:
         raise UsageError("--keep and --clear contradict each other", hint="use one of them")
+    if days is not None and not keep:
+        raise UsageError("--days goes with --keep", hint="--keep 1 --days 30")
     with Session.open(url, token=None, data=data) as session:
         if clear:
             rule = session.clear_retention(dataset)
         elif keep is not None:
-            older = days * _DAY_SECONDS
+            older = (days or 0.0) * _DAY_SECONDS
             rule = session.set_retention(dataset, keep=keep, older_than_seconds=older)
         else:
             rule = session.retention(dataset)

@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sennit.cli.plain_http import open_response
 from sennit.cli.rows import Rows, parse_rows, show
@@ -33,6 +34,7 @@ class Query:
     as_csv: bool = False
     as_json: bool = False
     engine: str = "auto"
+    priority: str = "interactive"
     data: Path | None = None
     url: str | None = None
 
@@ -59,9 +61,8 @@ def run_query(query: Query) -> None:
 
 
 def _print_csv(query: Query, address: tuple[str, str | None]) -> None:
-    document = {"sql": query.sql, "engine": query.engine}
     sys.stdout.flush()
-    with open_response(*address, _PATH, document, accept="text/csv") as response:
+    with open_response(*address, _PATH, _document(query), accept="text/csv") as response:
         while piece := response.read(_PIECE_BYTES):
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
@@ -79,6 +80,10 @@ def _fetch(
     query: Query, address: tuple[str, str | None], max_rows: int | None
 ) -> tuple[Rows, str | None]:
     """Return the rows, at most `max_rows` (None: all), and the name of the engine."""
-    document = {"sql": query.sql, "engine": query.engine, "maxRows": max_rows or _ROWS_MAX}
+    document = _document(query) | {"maxRows": max_rows or _ROWS_MAX}
     with open_response(*address, _PATH, document, accept="application/json") as response:
         return parse_rows(response.read()), response.headers.get("Sennit-Engine")
+
+
+def _document(query: Query) -> dict[str, Any]:
+    return {"sql": query.sql, "engine": query.engine, "priority": query.priority}

@@ -10,6 +10,7 @@ from lake.cli.output import SHOWN_ROWS, print_result, print_rows
 from lake.cli.verb import argument, open_lake, verb
 from lake.script_text import read_script
 from lake.sql.types import quoted
+from lake.text_tables import cell
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 
@@ -28,6 +29,7 @@ def init(options: argparse.Namespace) -> None:
     "ls",
     "list the datasets, or describe one",
     argument("name", nargs="?", help="a dataset: list its columns"),
+    argument("--views", action="store_true", help="list the views"),
 )
 def ls(options: argparse.Namespace) -> None:
     with open_lake(options) as lake:
@@ -36,8 +38,13 @@ def ls(options: argparse.Namespace) -> None:
             rows: list[tuple[str, ...]] = [(f.name, str(f.type)) for f in info.schema.fields]
             print_rows(options, info.to_json(), ("column", "type"), rows)
             return
+        views = lake.catalog.views.all()
         found = lake.catalog.list()
         locked = "locked" if lake.vault.keys.is_locked else "encrypted"
+    if options.views:
+        rows = [(view.name, cell(view.sql), view.damaged or "") for view in views]
+        print_rows(options, [view.to_json() for view in views], ("name", "query", ""), rows)
+        return
     head = ("name", "rows", "stored", "id", "")
     rows = [
         (
@@ -49,6 +56,7 @@ def ls(options: argparse.Namespace) -> None:
         )
         for each in found
     ]
+    rows += [(view.name, "", "", "", "view") for view in views]
     print_rows(options, [each.to_json() for each in found], head, rows)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lake.cli import datasets, files, storage, versions
+from lake.cli import datasets, files, maintenance, storage, versions
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["GROUPS", "main", "parser"]
 
-GROUPS = (datasets, files, versions, storage)
+GROUPS = (datasets, files, versions, maintenance, storage)
 """Modules with `VERBS`, in the order of the help."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from lake.cli.output import SHOWN_ROWS, print_result, print_rows
@@ -18,6 +17,8 @@ __all__ = ["VERBS"]
 
 @verb("snapshots", "list a dataset's snapshots", argument("name", help="a dataset"))
 def snapshots(options: argparse.Namespace) -> None:
+    from lake.origins import snapshot_document
+
     with open_lake(options) as lake:
         found = lake.catalog.snapshots(options.name)
     head = ("version", "time", "rows", "bytes", "author", "statement")
@@ -32,7 +33,7 @@ def snapshots(options: argparse.Namespace) -> None:
         )
         for each in found
     ]
-    print_rows(options, [replace(each.snapshot, shards=()).to_json() for each in found], head, rows)
+    print_rows(options, [snapshot_document(each) for each in found], head, rows)
 
 
 @verb(

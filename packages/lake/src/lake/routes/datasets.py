@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.interop.iceberg import publish_iceberg
-from lake.origins import described_origin, with_shown_origin
+from lake.origins import snapshot_document, with_shown_origin
 from lake.routes.requester import requester_of
 from sennit_core.roles import needs
 
@@ -100,7 +99,7 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         requester = requester_of(request)
         lake.policies.check_whole(dataset, requester, "listing the snapshots of")
         found = lake.catalog.snapshots(dataset, before=before, limit=limit)
-        return [_shown(_seen_by(requester, each, lake)) for each in found]
+        return [snapshot_document(_seen_by(requester, each, lake)) for each in found]
 
     @routes.get("/{dataset}/snapshots/{snapshot}", openapi_extra=needs("reader"))
     def get_snapshot(
@@ -115,7 +114,7 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         lake.policies.check_whole(dataset, requester, "reading a snapshot of")
         found = lake.catalog.manifest(dataset, None if snapshot == "head" else snapshot)
         shards = found.snapshot.shards[offset : offset + limit]
-        return _shown(_seen_by(requester, found, lake)) | {
+        return snapshot_document(_seen_by(requester, found, lake)) | {
             "shards": [shard.to_json() for shard in shards]
         }
 
@@ -150,17 +149,6 @@ def _seen_by(requester: Requester, manifest: AnyManifest, lake: Lake) -> AnyMani
     if requester.is_trusted or manifest.snapshot.author == requester.name:
         return manifest
     return with_shown_origin(manifest, lambda id_: lake.policies.is_whole(id_, requester))
-
-
-def _shown(manifest: AnyManifest) -> dict[str, Any]:
-    return replace(manifest.snapshot, shards=()).to_json() | {
-        "createdAt": manifest.created_at,
-        "rows": manifest.rows,
-        "bytes": manifest.bytes,
-        "shardCount": manifest.shards,
-        "ingest": manifest.ingest,
-        **described_origin(manifest),
-    }
 
 
 def _described(lake: Lake, dataset: str) -> dict[str, Any]:

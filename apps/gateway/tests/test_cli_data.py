@@ -1,0 +1,52 @@
+"""The verbs for datasets and statements, against a node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from opened_node import OpenNode, OpenNodes
+
+from sennit.cli import run
+
+
+@pytest.fixture(scope="module")
+def node(opened: OpenNodes) -> OpenNode:
+    return opened({"storage.compact_hours": 0, "storage.sweep_hours": 0})
+
+
+@pytest.fixture(autouse=True)
+def verbs(node: OpenNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENNIT_URL", node.url)
+    monkeypatch.setenv("SENNIT_TOKEN", node.client.headers["authorization"].split()[1])
+
+
+def test_a_file_is_put_with_a_layout(
+    node: OpenNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rides.csv"
+    file.write_text("country,km\nno,3\nit,5\nno,9\n")
+    layout = ["--partition-by", "country", "--sort-by", "km DESC"]
+    assert run(["put", str(file), "--wait", *layout]) == 0
+    capsys.readouterr()
+    assert run(["datasets", "rides", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["shards"] == 2
+
+
+def test_views_are_listed_with_their_queries(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sql", "CREATE VIEW far AS SELECT 42 AS km"]) == 0
+    capsys.readouterr()
+    assert run(["datasets", "--views"]) == 0
+    printed = capsys.readouterr().out
+    assert "far" in printed
+    assert "42" in printed
+    assert run(["datasets", "--views", "--json"]) == 0
+    assert [view["name"] for view in json.loads(capsys.readouterr().out)] == ["far"]
+
+
+def test_a_statement_has_a_priority(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sql", "SELECT 1 AS a", "--priority", "batch", "--csv"]) == 0
+    assert capsys.readouterr().out.split() == ["a", "1"]
+    assert run(["sql", "SELECT 1", "--priority", "urgent"]) == 2
+    assert "batch" in capsys.readouterr().err
