@@ -10,7 +10,6 @@ import pytest
 
 from lake import Lake
 from lake.cli import main
-from lake.dataset_stats import dataset_stats
 from lake.doctor import examine
 
 Captured = pytest.CaptureFixture[str]
@@ -32,16 +31,21 @@ def test_statistics_say_what_expiry_and_compaction_give(lake: Lake) -> None:
     lake.sql("CREATE TABLE t AS SELECT 1 AS a")
     for number in (2, 3, 4):
         lake.sql(f"INSERT INTO t VALUES ({number})")
-    (stats,) = dataset_stats(lake, "t")
+    (stats,) = lake.storage.usage("t")
     assert (stats.rows, stats.shards, stats.small_shards, stats.versions) == (4, 4, 4, 4)
-    lake.tag("t", "first", 1)
-    (tagged,) = dataset_stats(lake)
+    assert (stats.stored_bytes, stats.reclaimable_bytes) == (stats.bytes, 0)
+    lake.sql("UPDATE t SET a = a + 10 WHERE a < 3")
+    lake.sql("UPDATE t SET a = a + 10 WHERE a = 3")
+    (stats,) = lake.storage.usage("t")
+    assert stats.stored_bytes - stats.bytes == stats.reclaimable_bytes
+    lake.tag("t", "before", 5)
+    (tagged,) = lake.storage.usage()
     assert 0 < tagged.reclaimable_bytes < stats.reclaimable_bytes
 
-    before = lake.objects.stored_bytes()
     lake.expire("t")
-    assert before - lake.objects.stored_bytes() == tagged.reclaimable_bytes
-    assert dataset_stats(lake)[0].reclaimable_bytes == 0 or lake.catalog.tags("t")
+    (expired,) = lake.storage.usage()
+    assert tagged.stored_bytes - expired.stored_bytes == tagged.reclaimable_bytes
+    assert (expired.reclaimable_bytes, expired.versions) == (0, 2)
 
 
 @pytest.mark.slow

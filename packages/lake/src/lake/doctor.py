@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lake.dataset_stats import dataset_stats
 from lake.disk_space import RESERVE_BYTES, RESERVE_FILES
 from sennit_core.errors import SennitError
 from sennit_core.private_files import FOLDER_MODE
@@ -132,7 +131,7 @@ def _catalog(lake: Lake) -> Iterator[Finding]:
 
 
 def _datasets(lake: Lake) -> Iterator[Finding]:
-    for stats in dataset_stats(lake):
+    for stats in lake.storage.usage():
         if stats.damaged is not None:
             advice = "docs/damage.md: upload it again, or roll back to an intact version"
             yield Finding(f"dataset {stats.name}", "error", stats.damaged, advice)

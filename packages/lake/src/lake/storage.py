@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from lake.retention_rules import RetentionRules
 from lake.scrub import Scrub
 from lake.scrubber import Scrubber
 from lake.storage_options import StorageOptions
+from lake.usage import DatasetUsage, unmeasured
 from lake.vault import Vault
 from lake.verification import check_mode
 from sennit_core.clock import Clock
-from sennit_core.errors import StorageFull
+from sennit_core.errors import Corrupt, StorageFull
 from sennit_core.private_files import make_private_folder
+from sennit_core.records import DatasetInfo
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -165,3 +168,30 @@ class Storage:
             "encryption": "locked" if self.vault.keys.is_locked else "unlocked",
             "scrub": None if state is None else state.to_json(),
         }
+
+    def usage(self, dataset: str | None = None) -> list[DatasetUsage]:
+        """Return what each dataset stores, or one, and whether it is damaged.
+
+        Args:
+            dataset: Id or name; None for all.
+
+        Raises:
+            NotFound: There is no such dataset.
+        """
+        chosen = self.catalog.list() if dataset is None else [self.catalog.get(dataset)]
+        return [self._usage_of(info) for info in chosen]
+
+    def _usage_of(self, info: DatasetInfo) -> DatasetUsage:
+        found, damage = unmeasured(info), info.damaged
+        try:
+            found = self.quotas.stored.of(info)
+            if info.head is not None:
+                shards = self.catalog.manifest(info.id).snapshot.shards
+                # Known after a restart too, unlike the findings of a scrub.
+                missing = sum(not self.objects.place(each.object).exists() for each in shards)
+                if missing:
+                    gone = f"{missing:,} shards are missing, or damaged and in quarantine"
+                    damage = damage or gone
+        except Corrupt as error:  # the others are still to be listed
+            damage = damage or str(error)
+        return replace(found, damaged=damage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lake.compaction import small_runs
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lake.snapshots import Manifest
     from sennit_core.records import DatasetInfo
 
-__all__ = ["DatasetUsage", "StoredBytes"]
+__all__ = ["DatasetUsage", "StoredBytes", "unmeasured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +29,28 @@ class DatasetUsage(Record):
         id: Its id.
         name: Its name.
         owner: Its owner.
+        rows: Rows of the newest version.
         bytes: Bytes of the newest version.
         stored_bytes: Bytes of the distinct shards of all kept versions.
-        reclaimable_bytes: Those that only earlier versions need, which their expiry deletes.
+        reclaimable_bytes: Those that only earlier versions without a tag need: what their expiry
+            gives back, if no other dataset has the same content.
         shards: Shards of the newest version.
         small_shards: Those of them that a compaction would write anew.
         versions: Kept versions.
+        damaged: What is damaged; None if nothing is known to be.
     """
 
     id: str
     name: str
     owner: str
+    rows: int = 0
     bytes: int = 0
     stored_bytes: int = 0
     reclaimable_bytes: int = 0
     shards: int = 0
     small_shards: int = 0
     versions: int = 0
+    damaged: str | None = None
 
 
 @dataclass(slots=True)
@@ -101,24 +106,31 @@ class StoredBytes:
         return found
 
     def of(self, info: DatasetInfo) -> DatasetUsage:
-        """Return what a dataset stores.
+        """Return what a dataset stores; reads the manifests of its versions that were not read before.
 
         Raises:
             Corrupt: A manifest is damaged.
         """
         if info.head is None:
-            return DatasetUsage(info.id, info.name, info.owner)
+            return unmeasured(info)
         sizes = self.sizes(info)
         shards = self._catalog.manifest(info.id).snapshot.shards
-        newest = {shard.object for shard in shards}
-        return DatasetUsage(
-            info.id,
-            info.name,
-            info.owner,
-            info.bytes,
-            sum(sizes.values()),
-            sum(size for name, size in sizes.items() if name not in newest),
-            len(shards),
-            sum(map(len, small_runs(shards))),
-            len(self._catalog.rewriter.manifests_of(info)),
+        kept = {shard.object for shard in shards}
+        for tagged in set(self._catalog.tags(info.id).values()) - {info.head}:
+            kept |= {
+                each.object for each in self._catalog.manifest(info.id, tagged).snapshot.shards
+            }
+        return replace(
+            unmeasured(info),
+            stored_bytes=sum(sizes.values()),
+            reclaimable_bytes=sum(size for name, size in sizes.items() if name not in kept),
+            small_shards=sum(map(len, small_runs(shards))),
+            versions=len(self._catalog.rewriter.manifests_of(info)),
         )
+
+
+def unmeasured(info: DatasetInfo) -> DatasetUsage:
+    """Return what a dataset's record alone says of what it stores."""
+    return DatasetUsage(
+        info.id, info.name, info.owner, rows=info.rows, bytes=info.bytes, shards=info.shards
+    )

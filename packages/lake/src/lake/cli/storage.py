@@ -83,10 +83,8 @@ def rekey(options: argparse.Namespace) -> None:
     argument("name", nargs="?", help="a dataset; all of them by default"),
 )
 def stats(options: argparse.Namespace) -> None:
-    from lake.dataset_stats import dataset_stats
-
     with open_lake(options) as lake:
-        found = dataset_stats(lake, options.name)
+        found = lake.storage.usage(options.name)
         status = lake.storage.status()
     head = ("name", "rows", "stored", "shards", "small", "versions", "reclaimable", "")
     rows = [
