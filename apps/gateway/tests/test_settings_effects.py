@@ -257,9 +257,9 @@ def a_scrub_is_planned_and_runs_at_its_rate(
     )
 
 
-@effect_of("storage.compact_hours", "storage.expire_hours", "storage.sweep_hours")
+@effect_of(*(f"storage.{name}_hours" for name in ("compact", "statistics", "expire", "sweep")))
 def maintenance_has_its_periods(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
-    names = ("compact", "expire", "sweep")
+    names = ("compact", "statistics", "expire", "sweep")
     node = opened({f"storage.{name}_hours": 1e-6 for name in names})
     for name in names:
         finished = partial(_finished, node, name)

@@ -191,6 +191,7 @@ def _open_lake(
         scrub_days=storage.scrub_days,
         scrub_rate_bytes=storage.scrub_rate_bytes,
         compact_seconds=storage.compact_hours * 3600.0,
+        statistics_seconds=storage.statistics_hours * 3600.0,
         expire_seconds=storage.expire_hours * 3600.0,
         sweep_seconds=storage.sweep_hours * 3600.0,
         retention=RetentionRule(storage.retention_keep, storage.retention_days * 86_400.0),

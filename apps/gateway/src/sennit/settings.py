@@ -62,8 +62,9 @@ class StorageSettings:
     free for metadata and deletions (docs/limits.md). `retention_grace_seconds` is how long objects
     stay that maintenance has taken out of use; DROP and deletions do not wait. All stored bytes are
     verified about every `scrub_days` (0: never), at most `scrub_rate_bytes` in a second. Every
-    `compact_hours`, `expire_hours` and `sweep_hours` (0: never) small shards are compacted, old
-    versions expire, and objects that nothing references are deleted (docs/maintenance.md). Versions
+    `compact_hours`, `statistics_hours`, `expire_hours` and `sweep_hours` (0: never) small shards are
+    compacted, shards without statistics get them, old versions expire, and objects that nothing
+    references are deleted (docs/maintenance.md). Versions
     expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
     newest `retention_keep` that were replaced over `retention_days` ago.
     """
@@ -79,6 +80,7 @@ class StorageSettings:
     scrub_days: float = 30.0
     scrub_rate_bytes: int = 32 * MIB
     compact_hours: float = 1.0
+    statistics_hours: float = 24.0
     expire_hours: float = 1.0
     retention_keep: int = 0
     retention_days: float = 0.0

@@ -31,6 +31,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "scrub_days"): (0, 3650),
     ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
     ("storage", "compact_hours"): (0, 8760),
+    ("storage", "statistics_hours"): (0, 8760),
     ("storage", "expire_hours"): (0, 8760),
     ("storage", "sweep_hours"): (0, 8760),
     ("storage", "retention_keep"): (0, 2**53),

@@ -6,13 +6,17 @@ Many small appends leave many small files, each of which costs a query some of i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from sennit_core.records import ShardInfo
+from sennit_core.records import ShardInfo, SnapshotInfo
 from sennit_core.units import MIB
 
-__all__ = ["RunLimits", "small_runs"]
+__all__ = ["RunChoice", "RunLimits", "small_runs"]
+
+RunChoice: TypeAlias = Callable[[SnapshotInfo], list[list[int]]]
+"""Returns the runs of a snapshot that are written anew, each the numbers of its shards."""
 
 _SHARD_BYTES = 64 * MIB
 _SMALL_BYTES = _SHARD_BYTES // 2

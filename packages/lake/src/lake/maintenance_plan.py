@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lake.compaction import RunLimits
+from lake.compaction import RunChoice, RunLimits, small_runs
 from lake.maintenance import Maintenance
 from lake.maintenance_tasks import KeyedTask, Task
 from lake.scrub_task import ScrubTask
+from lake.shard_statistics import unmeasured_shards
 
 if TYPE_CHECKING:
     from lake import Lake
@@ -24,22 +26,67 @@ _FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
 def open_maintenance(lake: Lake, statements: Statements, options: StorageOptions) -> Maintenance:
     """Return the maintenance of a lake, not yet started."""
-    clock = lake.clock
+    work = _Work(lake, statements, options.orphan_seconds)
 
-    def keyed(
-        name: str,
-        period_seconds: float,
-        work: Callable[[str, Callable[[], None]], int],
-        keys: Callable[[], tuple[str, ...]] = lambda: tuple(sorted(lake.catalog.ids())),
-    ) -> Task:
-        return KeyedTask(name, period_seconds, keys, work, tree=lake.tree, clock=clock)
+    def datasets() -> tuple[str, ...]:
+        return tuple(sorted(lake.catalog.ids()))
 
-    def compact(dataset: str, check: Callable[[], None]) -> int:
-        commits = 0
+    keyed = partial(KeyedTask, tree=lake.tree, clock=lake.clock)
+    tasks: list[Task] = [
+        ScrubTask(lake.scrubber, options.scrub_days),
+        keyed("compact", options.compact_seconds, datasets, work.compact),
+        keyed("statistics", options.statistics_seconds, datasets, work.complete_statistics),
+        keyed("expire", options.expire_seconds, datasets, work.expire),
+        keyed("sweep", options.sweep_seconds, lambda: _FOLDERS, work.sweep),
+    ]
+
+    def is_busy() -> bool:
+        stats = lake.pool.stats()
+        return bool(stats.waiting) or stats.busy >= stats.size
+
+    return Maintenance(tasks, is_busy=is_busy, tidy=lake.retention.sweep_retired, clock=lake.clock)
+
+
+class _Work:
+    """What the tasks do for one key; each returns how much it changed."""
+
+    def __init__(self, lake: Lake, statements: Statements, orphan_seconds: float) -> None:
+        self._lake = lake
+        self._statements = statements
+        self._orphan_seconds = orphan_seconds
+
+    def compact(self, dataset: str, check: Callable[[], None]) -> int:
         # One run, of at most 64 MiB, at a time: statements wait for the executor no longer.
         limits = RunLimits(runs_max=1, shards_min=_SHARDS_MIN)
-        while _is_ingested(lake, dataset):
-            execution = statements.compact(dataset, "", limits)
+        return self._rewrite(
+            dataset, check, "compact", lambda head: small_runs(head.shards, limits)
+        )
+
+    def complete_statistics(self, dataset: str, check: Callable[[], None]) -> int:
+        if self._lake.catalog.get(dataset).encrypted:  # its statistics are nobody's
+            return 0
+        return self._rewrite(dataset, check, "statistics", lambda head: unmeasured_shards(head)[:1])
+
+    def expire(self, dataset: str, check: Callable[[], None]) -> int:
+        del check
+        rule = self._lake.storage.retention_rules.get(dataset)
+        if not rule.keep or not self._is_ingested(dataset):
+            return 0
+        older = rule.older_than_seconds
+        return len(self._lake.expire(dataset, keep=rule.keep, older_than_seconds=older))
+
+    def sweep(self, folder: str, check: Callable[[], None]) -> int:
+        del check
+        self._lake.retention.sweep_retired()
+        before = self._lake.clock.now() - self._orphan_seconds
+        return len(self._lake.retention.sweep_older(folder, before))
+
+    def _rewrite(
+        self, dataset: str, check: Callable[[], None], name: str, choose: RunChoice
+    ) -> int:
+        commits = 0
+        while self._is_ingested(dataset):
+            execution = self._statements.rewrite(name, dataset, "", choose)
             if execution is None:
                 break
             with execution:
@@ -48,34 +95,7 @@ def open_maintenance(lake: Lake, statements: Statements, options: StorageOptions
             check()
         return commits
 
-    def expire(dataset: str, check: Callable[[], None]) -> int:
-        del check
-        rule = lake.storage.retention_rules.get(dataset)
-        if not rule.keep or not _is_ingested(lake, dataset):
-            return 0
-        older = rule.older_than_seconds
-        return len(lake.expire(dataset, keep=rule.keep, older_than_seconds=older))
-
-    def sweep(folder: str, check: Callable[[], None]) -> int:
-        del check
-        lake.retention.sweep_retired()
-        before = clock.now() - options.orphan_seconds
-        return len(lake.retention.sweep_older(folder, before))
-
-    def is_busy() -> bool:
-        stats = lake.pool.stats()
-        return bool(stats.waiting) or stats.busy >= stats.size
-
-    tasks = [
-        ScrubTask(lake.scrubber, options.scrub_days),
-        keyed("compact", options.compact_seconds, compact),
-        keyed("expire", options.expire_seconds, expire),
-        keyed("sweep", options.sweep_seconds, sweep, lambda: _FOLDERS),
-    ]
-    return Maintenance(tasks, is_busy=is_busy, tidy=lake.retention.sweep_retired, clock=clock)
-
-
-def _is_ingested(lake: Lake, dataset: str) -> bool:
-    """Return whether a dataset still exists and has snapshots; a linked file has none."""
-    info = lake.catalog.find(dataset)
-    return info is not None and info.head is not None
+    def _is_ingested(self, dataset: str) -> bool:
+        """Whether a dataset still exists and has snapshots; a linked file has none."""
+        info = self._lake.catalog.find(dataset)
+        return info is not None and info.head is not None

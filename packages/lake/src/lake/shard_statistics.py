@@ -14,8 +14,11 @@ from typing import Any
 from lake.file_schemas import column_ids, file_schemas_of, with_own_names
 from lake.layouts import described, field_of_key
 from sennit_core.records import ShardInfo, SnapshotInfo
+from sennit_core.schema import DataType
 
-__all__ = ["PRUNED_MIN", "ShardStatistics"]
+__all__ = ["FLOAT_TYPES", "PRUNED_MIN", "ShardStatistics", "unmeasured_shards"]
+
+FLOAT_TYPES = ("Float32", "Float64")
 
 PRUNED_MIN = 8
 """The fewest shards of a dataset that are worth a choice: fewer are opened in about the same time."""
@@ -60,6 +63,31 @@ class ShardStatistics:
         return {"statistics": {"rows": [shard.rows for shard in shards], "columns": columns}}
 
 
+def unmeasured_shards(snapshot: SnapshotInfo) -> list[list[int]]:
+    """Return the numbers of the shards that lack statistics of a column, each as a run of its own.
+
+    An earlier version of Sennit may have written them; each shard of today has all that there are.
+    """
+    measured = [
+        {each.name: each.type.name in FLOAT_TYPES for each in file.schema if _is_flat(each.type)}
+        for file in file_schemas_of(snapshot)
+    ]
+    return [
+        [number]
+        for number, shard in enumerate(snapshot.shards)
+        if shard.rows
+        and any(
+            "nulls" not in (found := shard.stats.get(name, {}))
+            or (is_float and "nans" not in found)
+            for name, is_float in measured[shard.file_schema].items()
+        )
+    ]
+
+
+def _is_flat(kind: DataType) -> bool:
+    return kind.item is None and not kind.fields
+
+
 def _size(columns: dict[str, dict[str, Any]]) -> int:
     return sum(len(column["nulls"]) for column in columns.values())
 
@@ -67,18 +95,24 @@ def _size(columns: dict[str, dict[str, Any]]) -> int:
 def _column(snapshot: SnapshotInfo, shards: Sequence[ShardInfo], name: str) -> dict[str, Any]:
     """Return the bounds of a column as text, its NULLs, and its buckets; None for what is unknown."""
     index = snapshot.schema.names.index(name)
-    kind = snapshot.schema.fields[index].type
-    stats = [shard.stats.get(name, {}) for shard in shards]
-    is_float = kind.name in ("Float32", "Float64")
+    column = column_ids(snapshot)[index]
+    kinds = [
+        dict(zip(each.columns, each.schema.fields, strict=True)).get(column)
+        for each in file_schemas_of(snapshot)
+    ]
+    # A file that was written before the column became one of floats has no NaN.
+    floats = [kind is not None and kind.type.name in FLOAT_TYPES for kind in kinds]
+    stats = [(shard.stats.get(name, {}), floats[shard.file_schema]) for shard in shards]
     found: dict[str, Any] = {
-        "min": [_text(each.get("min")) for each in stats],
+        "min": [_text(each.get("min")) for each, _ in stats],
         # NaN is greater than all numbers, and Parquet's bounds leave it out.
         "max": [
-            _NAN if is_float and each.get("nans", 1) else _text(each.get("max")) for each in stats
+            _NAN if is_float and each.get("nans", 1) else _text(each.get("max"))
+            for each, is_float in stats
         ],
-        "nulls": [each.get("nulls") for each in stats],
+        "nulls": [each.get("nulls") for each, _ in stats],
     }
-    return found | _partitions(snapshot, column_ids(snapshot)[index])
+    return found | _partitions(snapshot, column)
 
 
 def _partitions(snapshot: SnapshotInfo, column: int) -> dict[str, Any]:

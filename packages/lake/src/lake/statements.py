@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
-from lake.compaction import RunLimits, small_runs
+from lake.compaction import RunChoice, RunLimits, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
@@ -308,15 +308,28 @@ class Statements:
             user: The author of the snapshot.
             limits: Which of them; None for all.
         """
-        if not small_runs(self._catalog.manifest(dataset).snapshot.shards, limits):
+        return self.rewrite("compact", dataset, user, lambda head: small_runs(head.shards, limits))
+
+    def rewrite(
+        self, name: str, dataset: str, user: str, choose: RunChoice
+    ) -> WriteExecution | None:
+        """Start to write runs of shards of a dataset anew, with the same rows; None if there are none.
+
+        Args:
+            name: What the snapshot calls it.
+            dataset: Id or name.
+            user: The author of the snapshot.
+            choose: Which runs.
+        """
+        if not choose(self._catalog.manifest(dataset).snapshot):
             return None
-        origin = Origin("compact", user)
+        origin = Origin(name, user)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             purges = self._catalog.rewriter.purges
             head = self._catalog.manifest(dataset).snapshot
             origin.datasets[head.id] = head.dataset
-            runs = small_runs(head.shards, limits)
+            runs = choose(head)
             chosen = tuple(head.shards[number] for run in runs for number in run)
             table, held = self._tables.hold_snapshot(replace(head, shards=chosen), purges)
             members = {"tables": [table], "groups": runs, "folder": str(folder)}

@@ -29,6 +29,8 @@ class StorageOptions:
         scrub_rate_bytes: Bytes per second that it reads at most.
         compact_seconds: About how far apart small shards are compacted; 0 for never. As of the next
             ones, the task also runs on request (`Lake.maintenance`).
+        statistics_seconds: About how far apart shards without statistics of a column are written anew;
+            0 for never.
         expire_seconds: About how far apart versions expire that `retention` or the rule of their
             dataset does not keep; 0 for never.
         retention: The rule of datasets without one; by default every version stays.
@@ -48,6 +50,7 @@ class StorageOptions:
     scrub_days: float = 0.0
     scrub_rate_bytes: int = RATE_BYTES
     compact_seconds: float = 0.0
+    statistics_seconds: float = 0.0
     expire_seconds: float = 0.0
     retention: RetentionRule = KEEP_ALL
     sweep_seconds: float = 0.0

@@ -25,7 +25,8 @@ def maintenance(
         str | None, typer.Argument(help="`run`, to run a task now.", show_default=False)
     ] = None,
     task: Annotated[
-        str | None, typer.Argument(help="scrub, compact, expire or sweep.", show_default=False)
+        str | None,
+        typer.Argument(help="scrub, compact, statistics, expire or sweep.", show_default=False),
     ] = None,
     data: Data = None,
     url: Url = None,
