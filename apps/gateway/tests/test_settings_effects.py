@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -453,6 +454,25 @@ def logged(folder: Path, **settings: object) -> str:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return done.stderr
+
+
+@effect_of("logging.folder")
+def logs_are_in_the_folder(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, logs = folder / "node", folder / "logs"
+    monkeypatch.setenv("SENNIT_LOGGING__FOLDER", str(logs))
+    with running_node(data, "--api-only", "--no-flight") as node:
+        query = {"sql": "SELECT 42 AS answer"}
+        httpx.post(f"{node.url}/api/query", json=query, headers=node.headers).raise_for_status()
+        (first, *_) = httpx.get(f"{node.url}/api/audit", headers=node.headers).json()
+        assert "SELECT 42" in json.dumps(first)
+    assert not (data / "logs").exists()
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o700
+    assert "SELECT 42" in platform("logs", "--which", "audit", data=data).stdout
+    monkeypatch.setenv("SENNIT_LOGGING__FOLDER", "logs")
+    with pytest.raises(UsageError, match="depends on where"):
+        load(folder, {})
 
 
 @effect_of("logging.level")

@@ -352,6 +352,6 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
     _log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
-    internal = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
+    internal = InternalError("the node met an unexpected error", hint="`platform logs` shows it")
     # The server closes the connection after an exception; the header keeps clients from reusing it.
     return JSONResponse(internal.to_json(), status_code=500, headers={"connection": "close"})

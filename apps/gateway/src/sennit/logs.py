@@ -18,6 +18,11 @@ _FILES = {"": "system.log", "sennit.audit": "audit.log", "lake.peers": "peers.lo
 _CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error")
 
 
+def log_folder(settings: LoggingSettings, data: Path) -> Path:
+    """Return the folder of a node's logs."""
+    return settings.folder or data / "logs"
+
+
 def configure(settings: LoggingSettings, folder: Path) -> None:
     """Write JSON lines to rotated files, and warnings to the terminal; tokens are redacted.
 

@@ -26,7 +26,7 @@ from sennit import playground, run_file
 from sennit.app import Application, create_app
 from sennit.flight import serve_flight
 from sennit.limits import protocols_for
-from sennit.logs import configure
+from sennit.logs import configure, log_folder
 from sennit.node import Node
 from sennit.settings import NetworkSettings, Settings, flight_port, with_port
 from sennit_core.errors import Conflict, SennitError
@@ -61,8 +61,8 @@ def serve(
     flight = flight_port(settings.network)  # before a port of 0 is replaced
     with _private_umask(), _bound_socket(settings.network) as listener:
         settings = with_port(settings, listener.getsockname()[1])
-        make_private_folder(data / "logs")
-        configure(settings.logging, data / "logs")
+        logs = make_private_folder(log_folder(settings.logging, data))
+        configure(settings.logging, logs)
         with Node.open(data, settings) as node, serve_flight(node, flight) as flight_url:
             application = create_app(node)
             address = _address(settings.network, run_token(data), flight_url)
@@ -78,7 +78,7 @@ def serve(
                 node.prepare_executors()
 
             server = _Server(application, settings.network, protocols, publish)
-            builder = _PlaygroundBuilder(application, data) if with_playground else None
+            builder = _PlaygroundBuilder(application, logs) if with_playground else None
             try:
                 if builder is not None:
                     builder.start()
@@ -141,9 +141,9 @@ class _Server(uvicorn.Server):
 class _PlaygroundBuilder:
     """Builds a checkout's playground in a child process while the node is already serving."""
 
-    def __init__(self, application: Application, data: Path) -> None:
+    def __init__(self, application: Application, logs: Path) -> None:
         self._application = application
-        self._log = data / "logs" / "playground.log"
+        self._log = logs / "playground.log"
         self._child: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._build, name="playground", daemon=True)
         self._stopping = False

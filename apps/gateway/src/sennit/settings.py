@@ -124,8 +124,9 @@ class SecuritySettings:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """Logging; the files rotate at `rotate_bytes`."""
+    """Logging; the files are in `folder`, by default `logs/` of the data folder, and rotate."""
 
+    folder: Path | None = None
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["text", "json"] = "text"
     rotate_bytes: int = 10 * MIB

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sennit.cors import checked_origin
-from sennit.settings import NetworkSettings, Settings, is_loopback
+from sennit.settings import LoggingSettings, NetworkSettings, Settings, is_loopback
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.settings import load_settings
 from sennit_core.units import GIB, KIB, MIB, TIB
@@ -96,6 +96,25 @@ def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
     return _checked(settings)
 
 
+def logging_settings(data: Path) -> LoggingSettings:
+    """Return the section `logging` of a folder's settings; the others need not be valid.
+
+    Raises:
+        UsageError: The file cannot be read, or has an unknown key.
+    """
+    found = load_settings(Settings, arguments={}, env=os.environ, file=data / "config.toml").logging
+    _check_log_folder(found)
+    return found
+
+
+def _check_log_folder(found: LoggingSettings) -> None:
+    if found.folder is not None and not found.folder.is_absolute():
+        raise UsageError(
+            f"logging.folder is {str(found.folder)!r}, which depends on where a command runs",
+            hint="set it to an absolute path",
+        )
+
+
 def _checked(settings: Settings) -> Settings:
     """Validate the values; return them with origins as browsers send them."""
     for (section, name), (least, most) in _BOUNDS.items():
@@ -107,6 +126,7 @@ def _checked(settings: Settings) -> Settings:
                 f"{section}.{name} is {value}", hint=f"set it to a value from {least} to {most}"
             )
     _check_tls(settings.network)
+    _check_log_folder(settings.logging)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))
     return replace(settings, network=replace(settings.network, allowed_origins=origins))
 

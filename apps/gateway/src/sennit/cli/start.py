@@ -290,7 +290,10 @@ def _stop(data: Path) -> str | None:
 
 def tail(data: Path, which: str, lines: int, *, follow: bool, as_json: bool) -> None:
     """Print the last `lines` of a log; with `follow`, also print new lines as they are written."""
-    path = data / "logs" / f"{which}.log"
+    from sennit.logs import log_folder
+    from sennit.settings_loading import logging_settings
+
+    path = log_folder(logging_settings(data), data) / f"{which}.log"
     if not path.parent.is_dir():
         raise UsageError(
             f"there is no log in {path.parent}", hint="check --data: no node has run there"

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sennit.logs import log_folder
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
 from sennit_core.roles import needs
@@ -112,7 +113,7 @@ def _add_audit(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/audit", openapi_extra=needs("admin"))
     def audit(limit: Annotated[int, Query(ge=1, le=_AUDIT_LINES_MAX)] = 100) -> list[Any]:
         """The newest lines of the audit log, the last one first."""
-        return _last_lines(node.data / "logs" / "audit.log", limit)
+        return _last_lines(log_folder(node.settings.logging, node.data) / "audit.log", limit)
 
 
 def _last_lines(path: Path, limit: int) -> list[Any]:
