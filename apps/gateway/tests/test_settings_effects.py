@@ -327,6 +327,24 @@ def a_key_unlocks_encrypted_datasets(
     assert node.client.get("/api/stats").json()["storage"]["encryption"] == "locked"
 
 
+@effect_of("security.encrypt")
+def new_datasets_are_encrypted(
+    opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = folder / "secret"
+    secret.write_text("a passphrase of many words")
+    secret.chmod(0o600)
+    node = opened({"security.encrypt": True, "security.passphrase_file": str(secret)})
+    node.upload("t.csv", b"a\n1\n")
+    node.upload("clear.csv", b"a\n1\n", options='{"encrypt": false}')
+    node.client.post("/api/query", json={"sql": "CREATE TABLE u AS SELECT 1 AS a"})
+    found = {each["name"]: each["encrypted"] for each in node.client.get("/api/datasets").json()}
+    assert found == {"t": True, "clear": False, "u": True}
+    monkeypatch.setenv("SENNIT_SECURITY__ENCRYPT", "true")
+    with pytest.raises(UsageError, match="needs a key"):
+        load(folder, {})
+
+
 @effect_of("storage.upload_bytes_max")
 def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
     node = opened({"storage.upload_bytes_max": 1000, "storage.part_bytes": 600})

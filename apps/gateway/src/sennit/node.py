@@ -195,6 +195,7 @@ def _open_lake(
         expire_seconds=storage.expire_hours * 3600.0,
         sweep_seconds=storage.sweep_hours * 3600.0,
         retention=RetentionRule(storage.retention_keep, storage.retention_days * 86_400.0),
+        encrypt=security.encrypt,
         key_file=security.key_file,
         passphrase_file=security.passphrase_file,
         plain_bytes=security.plain_bytes,

@@ -112,11 +112,12 @@ class AnalyticsSettings:
 class SecuritySettings:
     """Size limits of request bodies and of socket messages, and the key of encrypted datasets.
 
-    `key_file` or `passphrase_file` unlocks encrypted datasets; `plain_bytes` of memory hold what is
+    `encrypt` encrypts new datasets, unless their creator says that they are not to be. `key_file` or `passphrase_file` unlocks encrypted datasets; `plain_bytes` of memory hold what is
     decrypted of them (docs/encryption.md).
     """
 
     body_bytes_max: int = 16 * MIB
+    encrypt: bool = False
     key_file: Path | None = None
     passphrase_file: Path | None = None
     plain_bytes: int = 512 * MIB

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sennit.cors import checked_origin
-from sennit.settings import LoggingSettings, NetworkSettings, Settings, is_loopback
+from sennit.settings import (
+    LoggingSettings,
+    NetworkSettings,
+    SecuritySettings,
+    Settings,
+    is_loopback,
+)
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.settings import load_settings
 from sennit_core.units import GIB, KIB, MIB, TIB
@@ -127,8 +133,17 @@ def _checked(settings: Settings) -> Settings:
             )
     _check_tls(settings.network)
     _check_log_folder(settings.logging)
+    _check_key(settings.security)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))
     return replace(settings, network=replace(settings.network, allowed_origins=origins))
+
+
+def _check_key(security: SecuritySettings) -> None:
+    if security.encrypt and security.key_file is None and security.passphrase_file is None:
+        raise UsageError(
+            "security.encrypt needs a key",
+            hint="set security.key_file or security.passphrase_file (docs/encryption.md)",
+        )
 
 
 def _check_bind(network: NetworkSettings) -> None:

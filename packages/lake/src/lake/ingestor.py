@@ -31,7 +31,6 @@ from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.encrypted_files import EncryptedFile, Source
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
-from lake.keys import KeyRing
 from lake.layouts import Layout, layout_of
 from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
@@ -272,8 +271,9 @@ class Ingestor:
     ) -> Seal | None:
         """Return what encrypts the shards; None if the dataset is not encrypted."""
         # Also if the dataset that it was to be appended to is gone.
-        wanted = bool(request.options.get("encrypt")) or request.encrypted
-        if target is not None and wanted and not target.encrypted:
+        asked = request.options.get("encrypt")
+        wanted = request.encrypted or self._vault.is_wanted(asked)
+        if target is not None and (asked or request.encrypted) and not target.encrypted:
             raise Conflict(
                 f"dataset {target.name!r} exists and is not encrypted",
                 hint="upload it under another name",
@@ -473,7 +473,7 @@ def _check(cancelled: Callable[[], bool] | None) -> None:
 
 
 def check_upload(
-    catalog: Catalog, keys: KeyRing, name: str, mode: str, options: dict[str, Any]
+    catalog: Catalog, vault: Vault, name: str, mode: str, options: dict[str, Any]
 ) -> None:
     """Validate an upload before it starts: its options, and that its dataset's name is free.
 
@@ -485,16 +485,17 @@ def check_upload(
         catalog.check_free(dataset_name(name, options))
     elif mode not in ("append", "replace"):
         raise Conflict(f"unknown mode {mode!r}")
-    if is_encrypted(catalog, name, options):
-        keys.check_unlocked("encrypt a dataset")
+    if is_encrypted(catalog, vault, name, options):
+        vault.keys.check_unlocked("encrypt a dataset")
 
 
-def is_encrypted(catalog: Catalog, name: str, options: dict[str, Any]) -> bool:
+def is_encrypted(catalog: Catalog, vault: Vault, name: str, options: dict[str, Any]) -> bool:
     """Return whether the dataset of an upload is, or will be, encrypted."""
-    if options.get("encrypt"):
-        return True
+    asked = options.get("encrypt")
     existing = catalog.find_known(dataset_name(name, options))
-    return existing is not None and existing.encrypted
+    if existing is None:
+        return vault.is_wanted(asked)
+    return bool(asked) or existing.encrypted
 
 
 def committed(catalog: Catalog, request: IngestRequest) -> DatasetInfo | None:

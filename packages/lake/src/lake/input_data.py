@@ -46,7 +46,7 @@ def open_input(
             raise NotFound(kind="file", name=str(data), suggestion=None)
         yield path, path.name, wire
         return
-    with storage.new_file(table, encrypt=bool(wire.get("encrypt"))) as file:
+    with storage.new_file(table, encrypt=wire.get("encrypt")) as file:
         _write_arrow(data, file)
         yield file.path, f"{table}.arrow", wire
 

@@ -572,11 +572,11 @@ class Lake:
             size_max=upload_bytes_max,
             space=self.space,
             admit=lambda name, mode, options: check_upload(
-                self.catalog, self.vault.keys, name, mode, options
+                self.catalog, self.vault, name, mode, options
             ),
             keys=UploadKeys(
                 self.vault.keys,
-                lambda name, mode, options: is_encrypted(self.catalog, name, options),
+                lambda name, mode, options: is_encrypted(self.catalog, self.vault, name, options),
             ),
             clock=self.clock,
         )

@@ -123,6 +123,11 @@ class StatementTables:
             if hold.folder is not None and table.get("encrypted") and "damage" not in table
         }
 
+    @property
+    def encrypts_new(self) -> bool:
+        """Whether CREATE TABLE encrypts unless it says otherwise."""
+        return self._vault.encrypts_new
+
     def release(self, hold: Hold) -> None:
         """End the lease, and the use of decrypted copies."""
         try:

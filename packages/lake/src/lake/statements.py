@@ -409,6 +409,7 @@ class Statements:
                 **held.members,
                 "space": self._space.limit().to_json(),
                 "seals": self._tables.seals(members["tables"], held),
+                "encryptsNew": self._tables.encrypts_new,
             }
             execution = self._pool.submit(entry, members, **options)
         except BaseException:

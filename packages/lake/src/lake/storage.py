@@ -86,7 +86,7 @@ class Storage:
         cache = PlainCache(
             folder, self.objects, budget_bytes=options.plain_bytes, keep=not self.verify_always
         )
-        self.vault = Vault(keys, cache)
+        self.vault = Vault(keys, cache, encrypts_new=options.encrypt)
         self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
         self.quotas = Quotas(tree, self.catalog, clock)
         self.scrubber = Scrubber(
@@ -103,15 +103,15 @@ class Storage:
         return Scrub(self.catalog, self.objects, self.retention, check)
 
     @contextmanager
-    def new_file(self, dataset: str, *, encrypt: bool = False) -> Iterator[NewFile]:
+    def new_file(self, dataset: str, *, encrypt: bool | None = None) -> Iterator[NewFile]:
         """Open a temporary file for rows to ingest; in memory alone if the dataset is encrypted.
 
         Args:
             dataset: Its name.
-            encrypt: Whether it is to be encrypted, if it does not exist.
+            encrypt: Whether it is to be encrypted, if it does not exist; None for the lake's default.
         """
         found = self.catalog.find(dataset)
-        sealed = encrypt if found is None else found.encrypted
+        sealed = self.vault.is_wanted(encrypt) if found is None else found.encrypted
         with ExitStack() as stack:
             folder = stack.enter_context(self.vault.folder()) if sealed else self.staging
             yield stack.enter_context(NewFile(folder))

@@ -50,11 +50,17 @@ class Vault:
     Args:
         keys: Their keys.
         cache: Decrypted shards.
+        encrypts_new: Whether new datasets are encrypted, unless their creator says that they are not.
     """
 
-    def __init__(self, keys: KeyRing, cache: PlainCache) -> None:
+    def __init__(self, keys: KeyRing, cache: PlainCache, *, encrypts_new: bool = False) -> None:
         self.keys = keys
         self.cache = cache
+        self.encrypts_new = encrypts_new
+
+    def is_wanted(self, encrypt: bool | None) -> bool:
+        """Return whether a new dataset is encrypted; None if its creator does not say."""
+        return self.encrypts_new if encrypt is None else bool(encrypt)
 
     def unseal(self, tables: Sequence[dict[str, Any]], objects: frozenset[str]) -> Hold:
         """Decrypt the shards of encrypted tables, and replace their paths.
@@ -93,7 +99,8 @@ class Vault:
             StorageFull: There is no room for the key.
         """
         folded = sql.casefold()
-        if self.keys.is_locked or not all(word in folded for word in ("create", "with", "encrypt")):
+        words = ("create",) if self.encrypts_new else ("create", "with", "encrypt")
+        if self.keys.is_locked or not all(word in folded for word in words):
             return hold
         dataset = new_id()
         self.keys.create(dataset)

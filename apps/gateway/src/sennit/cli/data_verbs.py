@@ -47,8 +47,9 @@ def put(
         bool, typer.Option("--strict", help="Fail instead of changing an inferred column type.")
     ] = False,
     encrypt: Annotated[
-        bool, typer.Option("--encrypt", help="Encrypt the datasets that it creates.")
-    ] = False,
+        bool | None,
+        typer.Option("--encrypt/--no-encrypt", help="Encrypt the datasets that it creates."),
+    ] = None,
     sheet: Annotated[
         str | None, typer.Option(help="Sheet of an Excel workbook; the first by default.")
     ] = None,
@@ -88,7 +89,7 @@ def put(
     }
     options |= {"sheet": sheet, "columns": parse_types(types or []) or None}
     options |= {"partition_by": partition_by or None, "sort_by": sort_by or None}
-    options["encrypt"] = encrypt or None
+    options["encrypt"] = encrypt
     options["on_bad_row"] = "skip" if skip_bad_rows else None
     chosen = {key: value for key, value in options.items() if value is not None}
     wanted = Put(files, name, mode, chosen, copy, link_only, wait, as_json)

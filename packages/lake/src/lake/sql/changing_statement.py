@@ -132,7 +132,7 @@ class ChangingStatement:
                 )
             return None
         self._in_the_clear = wanted is False
-        if wanted:
+        if self._request.get("encryptsNew") if wanted is None else wanted:
             seal = self._request["seals"].get("")
             if seal is None:
                 raise Denied("encrypt a dataset", needed="the lake's key", hint=NO_KEY_HINT)

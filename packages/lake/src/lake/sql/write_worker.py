@@ -10,7 +10,8 @@ temporary table of these shards. So each snapshot consists of plain Parquet file
 markers, which any reader understands.
 
 Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
-`lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `seals` (see `lake.sealed.Seal`,
+`lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
+CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
 Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
