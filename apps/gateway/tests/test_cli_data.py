@@ -50,3 +50,20 @@ def test_a_statement_has_a_priority(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.split() == ["a", "1"]
     assert run(["sql", "SELECT 1", "--priority", "urgent"]) == 2
     assert "batch" in capsys.readouterr().err
+
+
+def test_a_file_is_merged_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "stock.csv"
+    file.write_text("item,price\nnut,5\nbolt,7\n")
+    assert run(["sql", "CREATE TABLE stock (item VARCHAR, price DECIMAL(8,2))"]) == 0
+    assert run(["put", str(file), "--mode", "append", "--wait"]) == 0
+    file.write_text("item,price\nbolt,8.5\ncog,1\n")
+    for flag in ("--wait", "--copy"):  # from where it is, and uploaded
+        assert run(["put", str(file), "--mode", "upsert", "--key", "item", flag]) == 0
+    capsys.readouterr()
+    assert run(["sql", "FROM stock", "--csv"]) == 0
+    assert capsys.readouterr().out.split() == ["item,price", "nut,5.00", "bolt,8.50", "cog,1.00"]
+    assert run(["put", str(file), "--mode", "upsert"]) == 2
+    assert run(["put", str(file), "--mode", "upsert", "--key", "itme"]) == 2
+    assert "item" in capsys.readouterr().err
+    assert run(["put", str(file), "--name", "no", "--mode", "upsert", "--key", "item"]) == 4

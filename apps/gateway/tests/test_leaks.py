@@ -94,6 +94,17 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/start-upload": [
         ("", {"json": {"name": "{dataset}.csv", "mode": "append", "size": 3}}),
         ("", {"json": {"name": "{dataset}.csv", "mode": "upsert", "size": 3}}),
+        (
+            "",
+            {
+                "json": {
+                    "name": "{dataset}.csv",
+                    "mode": "upsert",
+                    "size": 3,
+                    "options": {"key": ["idd"]},
+                }
+            },
+        ),
     ],
     "POST /api/upload-chunk": [("", {"data": {"uploadId": "x", "index": "0", "sha256": "0" * 64}})],
     "PUT /api/uploads/{upload_id}/parts/{index}": [("", {"content": b"x"})],

@@ -55,7 +55,8 @@ class Session:
         Args:
             path: a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, compressed or not.
             name: the dataset's name; the file's stem by default.
-            mode: `create` refuses an existing name; `replace` and `append` add a snapshot.
+            mode: `create` refuses an existing name; `replace` and `append` add a snapshot; so does
+                `upsert`, which replaces the rows with an equal `key`, a list of columns.
             on_progress: called with (bytes sent, bytes total).
             options: reading options, such as `delimiter`, `encoding`, `date_order`, `strict`.
 

@@ -53,7 +53,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["IngestRequest", "Ingestor", "dataset_name", "is_encrypted"]
+__all__ = ["IngestRequest", "Ingestor", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
@@ -72,7 +72,7 @@ class IngestRequest:
         dataset: Id of the dataset, if it is created.
         name: The file's name.
         paths: Its bytes, in order.
-        mode: `create`, `append` or `replace`.
+        mode: `create`, `append`, `replace` or `upsert`.
         options: Ingest options; `name` names the dataset.
         owner: Owner of the dataset.
         file: The file, if it is read in place; it must not change meanwhile.
@@ -470,32 +470,6 @@ def _check(cancelled: Callable[[], bool] | None) -> None:
     """Raise Cancelled if cancellation was requested; called only before the commit."""
     if cancelled is not None and cancelled():
         raise Cancelled("the ingest")
-
-
-def check_upload(
-    catalog: Catalog, vault: Vault, name: str, mode: str, options: dict[str, Any]
-) -> None:
-    """Validate an upload before it starts: its options, and that its dataset's name is free.
-
-    Raises:
-        Conflict: The mode is `create` and the dataset exists.
-        Denied: The dataset is to be encrypted, and the lake has no key.
-    """
-    if mode == "create":
-        catalog.check_free(dataset_name(name, options))
-    elif mode not in ("append", "replace"):
-        raise Conflict(f"unknown mode {mode!r}")
-    if is_encrypted(catalog, vault, name, options):
-        vault.keys.check_unlocked("encrypt a dataset")
-
-
-def is_encrypted(catalog: Catalog, vault: Vault, name: str, options: dict[str, Any]) -> bool:
-    """Return whether the dataset of an upload is, or will be, encrypted."""
-    asked = options.get("encrypt")
-    existing = catalog.find_known(dataset_name(name, options))
-    if existing is None:
-        return vault.is_wanted(asked)
-    return bool(asked) or existing.encrypted
 
 
 def committed(catalog: Catalog, request: IngestRequest) -> DatasetInfo | None:

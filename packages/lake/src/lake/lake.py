@@ -15,10 +15,8 @@ from lake.access import Access, Policy, PolicyRule, check_rules
 from lake.ingestor import (
     Ingestor,
     IngestRequest,
-    check_upload,
     committed,
     dataset_name,
-    is_encrypted,
 )
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
@@ -37,6 +35,7 @@ from lake.statement_tables import StatementTables
 from lake.statements import Statements
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
+from lake.upload_checks import check_upload, is_encrypted
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.uploads.upload_keys import UploadKeys
 from lake.upserts import Upserts
@@ -198,9 +197,7 @@ class Lake:
             if done is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    done = self._ingestor.ingest(
-                        request, on_progress=on_progress, cancelled=cancelled
-                    )
+                    done = self._read(request, on_progress=on_progress, cancelled=cancelled)
                 except SennitError:
                     self.parts.mark(upload_id, "failed")
                     raise
@@ -233,16 +230,14 @@ class Lake:
 
     @cached_property
     def _upserts(self) -> Upserts:
-        start = self._statements.upsert
-        return Upserts(self.catalog, self._ingestor, self._writer, start, self.clock)
+        return Upserts(self.catalog, self._ingestor, self._writer, self._statements.upsert)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
 
         Args:
             table: The dataset's name.
-            data: Path of a CSV, Parquet, Arrow or JSON lines file, a `pyarrow.Table`, or a data
-                frame of pandas or polars.
+            data: Path of a file, a `pyarrow.Table`, or a data frame of pandas or polars.
             options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`);
                 `encrypt=True` encrypts a new dataset.
         """
@@ -269,7 +264,7 @@ class Lake:
             BadInput: A key is missing, or there twice.
         """
         with open_input(self.storage, table, data, options) as (path, name, wire):
-            return self._upserts.upsert(table, path, key, wire, name=name, user="")
+            return self.ingest_file(path, name, "upsert", wire | {"key": key})
 
     def ingest_file(
         self,
@@ -286,7 +281,7 @@ class Lake:
         Args:
             file: The file, which stays.
             name: Its name, whose ending may tell the format.
-            mode: `create`, `append` or `replace`.
+            mode: `create`, `append`, `replace` or `upsert`.
             options: Ingest options as in the HTTP API; `name` is the dataset's.
             owner: Owner of a new dataset.
             cancelled: Called several times per second; True stops the work.
@@ -297,7 +292,11 @@ class Lake:
         """
         new, dataset = new_id(self.clock), new_id(self.clock)
         request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
-        return self._ingestor.ingest(request, cancelled=cancelled)
+        return self._read(request, cancelled=cancelled)
+
+    def _read(self, request: IngestRequest, **observers: Any) -> DatasetInfo:
+        reader = self._upserts if request.mode == "upsert" else self._ingestor
+        return reader.ingest(request, **observers)
 
     def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.

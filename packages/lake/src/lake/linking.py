@@ -44,7 +44,7 @@ class LinkRequest:
     Args:
         path: Its absolute path on the node's machine.
         seen: `inode`, `size` and `mtimeNs` as the client sees them; None trusts the path.
-        mode: `create`, `append` or `replace`; only a new dataset is linked.
+        mode: `create`, `append`, `replace` or `upsert`; only a new dataset is linked.
         options: Ingest options.
         only: Whether the file is never ingested.
         owner: The owner of the new dataset.

@@ -35,6 +35,8 @@ class Origin:
         hidden: Whether the statement reads or changes encrypted data, so that its text has values
             which may not be stored in the clear.
         datasets: The ids of the datasets that it may read, by the ids of their snapshots.
+        snapshot: The id of the new snapshot, by which a repetition after a crash finds it; None for
+            any.
     """
 
     statement: str
@@ -42,6 +44,7 @@ class Origin:
     engine: str = "sennit"
     hidden: bool = False
     datasets: dict[str, str] = field(default_factory=dict)
+    snapshot: str | None = None
 
     def text(self, *, hidden: bool = False) -> str:
         """Return the statement, or only its verb if it is hidden."""

@@ -256,7 +256,11 @@ class Policies:
             mode: Mode of the upload: `create` refuses any existing dataset later.
             requester: The user.
         """
-        if self and mode != "create" and self._catalog.find(name) is not None:
+        if not self or mode == "create":
+            return
+        if mode == "upsert":  # it needs the dataset; the error suggests only what the user sees
+            self.visible(name, requester)
+        if self._catalog.find(name) is not None:
             self.check_change(name, requester)
 
     def check_verify(self, dataset: str | None, requester: Requester) -> None:

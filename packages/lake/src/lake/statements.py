@@ -344,7 +344,7 @@ class Statements:
             source: The rows.
             user: The author of the snapshot.
         """
-        origin = Origin(source.text, user)
+        origin = Origin(source.text, user, snapshot=source.snapshot)
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             purges = self._catalog.rewriter.purges

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lake.errors import not_ingested
 from lake.file_schemas import column_ids
 from sennit_core.errors import BadInput, UnknownColumn, Unsupported, UsageError, nearest
-from sennit_core.ids import new_id
-from sennit_core.records import DatasetInfo, SnapshotInfo
+from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from lake.catalog import Catalog
-    from lake.ingestor import Ingestor
+    from lake.ingestor import Ingestor, IngestRequest
     from lake.running import RunningStatement
     from lake.writes import Writer
-    from sennit_core.clock import Clock
 
-__all__ = ["UPSERT_ATTEMPTS", "UpsertSource", "Upserts", "key_columns"]
+__all__ = ["UPSERT_ATTEMPTS", "UpsertSource", "Upserts", "check_upsert"]
 
 UPSERT_ATTEMPTS = 16
 """Each append in between repeats an upsert; a small one takes about as long as several appends."""
@@ -42,6 +39,7 @@ class UpsertSource:
     """Rows to merge into a dataset, encoded to its columns.
 
     Args:
+        snapshot: Id of the new snapshot.
         dataset: The dataset's id.
         name: The file's name, for errors.
         paths: The shards.
@@ -50,6 +48,7 @@ class UpsertSource:
         columns: Their ids.
     """
 
+    snapshot: str
     dataset: str
     name: str
     paths: tuple[str, ...]
@@ -85,7 +84,6 @@ class Upserts:
         ingestor: Encodes the files.
         writer: Has the staging folder.
         start: Starts the statement (`Statements.upsert`).
-        clock: Source of time.
     """
 
     def __init__(
@@ -94,85 +92,97 @@ class Upserts:
         ingestor: Ingestor,
         writer: Writer,
         start: Callable[[UpsertSource, str], RunningStatement],
-        clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._ingestor = ingestor
         self._writer = writer
         self._start = start
-        self._clock = clock
         # Of two upserts into one dataset the second would be in vain; weak, so an entry goes with
         # its last user.
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._locks_lock = threading.Lock()
 
-    def upsert(
+    def ingest(
         self,
-        dataset: str,
-        file: Path,
-        key: Sequence[str],
-        options: dict[str, Any],
+        request: IngestRequest,
         *,
-        name: str,
-        user: str,
+        on_progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
         """Merge a file's rows into a dataset; blocks until they are committed.
 
         Args:
-            dataset: Id or name.
-            file: The file, which stays.
-            key: Names of the columns of the key.
-            options: Ingest options as in the HTTP API.
-            name: The file's name.
-            user: The author of the snapshot.
+            request: The file, of the mode `upsert`; its option `key` names the columns of the key.
+            on_progress: Called with the progress of encoding.
+            cancelled: Called several times per second while the file is encoded; True stops that.
         """
-        from lake.ingestor import IngestRequest
-
-        target = self._check(dataset, options)
-        columns = key_columns(key, target.schema)
-        request = IngestRequest(new_id(self._clock), target.id, name, (file,), "append", options)
+        target = check_upsert(self._catalog, request.dataset_name, request.options)
+        columns = key_columns(request.options.get("key"), target.schema)
+        options = {name: value for name, value in request.options.items() if name != "key"}
+        encoded = replace(request, mode="append", options=options)
         folder = self._writer.open_folder()
         try:
-            answer = self._ingestor.encode(request, target, folder)
+            answer = self._ingestor.encode(
+                encoded, target, folder, on_progress=on_progress, cancelled=cancelled
+            )
             source = UpsertSource(
-                target.id, name, tuple(shard["file"] for shard in answer["shards"]), columns,
+                request.snapshot, target.id, request.name,
+                tuple(shard["file"] for shard in answer["shards"]), columns,
                 Schema.from_json(answer["schema"]), tuple(answer["columns"]),
             )  # fmt: skip
             if source.paths:
-                with self._lock_of(target.id), self._start(source, user) as execution:
+                with self._lock_of(target.id), self._start(source, request.owner) as execution:
                     execution.result()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return self._catalog.get(target.id)
-
-    def _check(self, dataset: str, options: dict[str, Any]) -> DatasetInfo:
-        target = self._catalog.get(dataset)
-        if target.head is None:
-            raise not_ingested(target.name)
-        if target.encrypted:
-            raise Unsupported(
-                f"upsert into {target.name!r}, which is encrypted",
-                hint="append the rows to another encrypted dataset, and use MERGE INTO",
-            )
-        for wire, option in _REFUSED.items():
-            if wire in options:
-                raise UsageError(f"upsert has no option {option!r}", hint="leave it out")
-        return target
 
     def _lock_of(self, dataset: str) -> threading.Lock:
         with self._locks_lock:
             return self._locks.setdefault(dataset, threading.Lock())
 
 
-def key_columns(key: Sequence[str], schema: Schema) -> tuple[str, ...]:
-    """Return the names of a key's columns as the dataset writes them.
+def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> DatasetInfo:
+    """Return the dataset of an upsert; refuse one that cannot be done, before the file is read.
+
+    Args:
+        catalog: Knows the datasets.
+        dataset: Its id or name.
+        options: Ingest options, with `key`.
 
     Raises:
-        UsageError: There are none, or one is there twice.
+        NotFound: There is no such dataset.
+        UnknownColumn: It has no column of the key.
+        Unsupported: It is encrypted.
+    """
+    target = catalog.get(dataset)
+    if target.head is None:
+        raise not_ingested(target.name)
+    if target.encrypted:
+        raise Unsupported(
+            f"upsert into {target.name!r}, which is encrypted",
+            hint="append the rows to another encrypted dataset, and use MERGE INTO",
+        )
+    for wire, option in _REFUSED.items():
+        if wire in options:
+            raise UsageError(f"upsert has no option {option!r}", hint="leave it out")
+    key_columns(options.get("key"), target.schema)
+    return target
+
+
+def key_columns(key: object, schema: Schema) -> tuple[str, ...]:
+    """Return the names of a key's columns as the dataset writes them.
+
+    Args:
+        key: A list of names.
+        schema: The dataset's columns.
+
+    Raises:
+        UsageError: It is none, or names a column twice.
         UnknownColumn: The dataset has no such column.
     """
-    if isinstance(key, str) or not key:
-        raise UsageError("an upsert needs a list of the columns of its key", hint='key=["id"]')
+    if not isinstance(key, list | tuple) or not key or not all(isinstance(k, str) for k in key):
+        raise UsageError("an upsert needs a list of the columns of its key", hint='key: ["id"]')
     known = {name.casefold(): name for name in schema.names}
     for name in key:
         if name.casefold() not in known:

@@ -347,7 +347,7 @@ class Writer:
         """Return a state as a snapshot that says where it comes from."""
         return replace(
             state,
-            id=new_id(self._clock),
+            id=origin.snapshot or new_id(self._clock),
             parent=dataset.head,
             author=origin.author,
             # A manifest is not encrypted, and the text of a statement has values.

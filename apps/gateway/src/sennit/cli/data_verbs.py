@@ -12,6 +12,21 @@ from sennit.cli.node_verbs import Data, Json
 _SHOWN_ROWS = 100
 
 Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
+_Key = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="A column of the key of `--mode upsert`."),
+]
+_PartitionBy = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD", help="Such as country, month(ts) or bucket(16, user)."),
+]
+_SortBy = Annotated[
+    list[str] | None, typer.Option(metavar="FIELD", help="Such as ts or 'ts DESC'.")
+]
+_Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="COLUMN=TYPE", help="A column's type, such as zip=Utf8."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +51,8 @@ def put(
     name: Annotated[
         str | None, typer.Option(help="The dataset's name; by default the file's stem.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="create, replace or append.")] = "create",
+    mode: Annotated[str, typer.Option(help="create, replace, append or upsert.")] = "create",
+    key: _Key = None,
     delimiter: Annotated[
         str | None, typer.Option(help="Field delimiter; detected by default.")
     ] = None,
@@ -53,20 +69,12 @@ def put(
     sheet: Annotated[
         str | None, typer.Option(help="Sheet of an Excel workbook; the first by default.")
     ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--type", metavar="COLUMN=TYPE", help="A column's type, such as zip=Utf8."),
-    ] = None,
+    types: _Types = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that do not fit, and keep them.")
     ] = False,
-    partition_by: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD", help="Such as country, month(ts) or bucket(16, user)."),
-    ] = None,
-    sort_by: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD", help="Such as ts or 'ts DESC'.")
-    ] = None,
+    partition_by: _PartitionBy = None,
+    sort_by: _SortBy = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Upload the file, also to a node on this machine.")
     ] = False,
@@ -88,7 +96,11 @@ def put(
         "strict": strict or None,
     }
     options |= {"sheet": sheet, "columns": parse_types(types or []) or None}
-    options |= {"partition_by": partition_by or None, "sort_by": sort_by or None}
+    options |= {
+        "key": key or None,
+        "partition_by": partition_by or None,
+        "sort_by": sort_by or None,
+    }
     options["encrypt"] = encrypt
     options["on_bad_row"] = "skip" if skip_bad_rows else None
     chosen = {key: value for key, value in options.items() if value is not None}

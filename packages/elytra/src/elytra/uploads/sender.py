@@ -30,7 +30,7 @@ class SendOptions:
         parallel: Number of parts sent concurrently.
         part_bytes: Size of a part; None lets the node choose.
         resume: Resume an interrupted upload of the same file.
-        mode: What completing the upload does, "create" or "append".
+        mode: What completing the upload does, "create", "append", "replace" or "upsert".
         retry_seconds: How long each part is retried while the node is unreachable.
         ingest: Options for reading the file, such as {"delimiter": ";"}.
     """

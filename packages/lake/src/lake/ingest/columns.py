@@ -18,12 +18,16 @@ import pyarrow.compute as pc
 __all__ = [
     "KINDS",
     "Guess",
+    "Kind",
+    "Misfit",
+    "Read",
     "first_misfit",
     "infer_kind",
     "kind_of_type",
     "misfits",
     "mostly",
     "read_column",
+    "read_exact",
     "wider_kind",
 ]
 
@@ -96,9 +100,10 @@ def _read_bool(text: pa.StringArray) -> pa.Array:
     return pc.equal(lower, "true")
 
 
-def _read_int(text: pa.StringArray) -> pa.Array:
+def read_exact(text: pa.StringArray, wanted: pa.DataType) -> pa.Array:
+    """Return the integers whose text this is; raise `Misfit` or `ArrowInvalid` if it is no integer's."""
     # Arrow also reads leading zeros and hexadecimal digits, which an integer would lose.
-    values = text.cast(pa.int64())
+    values = text.cast(wanted)
     if not values.cast(pa.string()).equals(text):
         raise Misfit
     return values
@@ -176,7 +181,7 @@ _YEAR_FIRST = re.compile(r"\d{4}[/.]")
 KINDS: dict[str, Kind] = {
     "null": Kind(pa.string(), lambda text: text),
     "bool": Kind(pa.bool_(), _read_bool, re.compile("true|false", re.IGNORECASE)),
-    "int": Kind(pa.int64(), _read_int, _NUMBER, ("float",)),
+    "int": Kind(pa.int64(), lambda text: read_exact(text, pa.int64()), _NUMBER, ("float",)),
     "float": Kind(pa.float64(), _read_float, _NUMBER),
     "date": Kind(_DATE, _cast(_DATE), _ISO, ("timestamp",)),
     "timestamp": Kind(_STAMP, _cast(_STAMP), _ISO),

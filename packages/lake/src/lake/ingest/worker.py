@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.io.records import CsvDialect, record_ends
 from lake.encrypted_files import source_bytes
 from lake.ingest import json_table, tables
-from lake.ingest.columns import KINDS
 from lake.ingest.compressed import Compression, find_compression, unpack
+from lake.ingest.declared_types import declared_kind
 from lake.ingest.encode import CsvEncoder, Report
 from lake.ingest.excel import convert_sheet, is_workbook
 from lake.ingest.job import Ingested, Job
@@ -60,7 +60,6 @@ OPTIONS = (
     "partitionBy",
     "sortBy",
 )
-_PLAIN_KINDS = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "text")
 _TEXT_FORMATS = ("csv", "xlsx")
 _TEXT_OPTIONS = ("columns", "onBadRow")
 _LAYOUT_OPTIONS = {"partition_by": "partitionBy", "sort_by": "sortBy"}
@@ -335,12 +334,13 @@ def _types_of(
             near = nearest(name, tuple(names))
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(names[:20])}"
             raise UsageError(f"{what} has no column {name!r}", hint=hint)
-        if str(written) not in _TYPES:
+        arrow_type = DataType.parse(str(written)).to_arrow()
+        if declared_kind(arrow_type) is None:
             raise UsageError(
                 f"columns: {written!r} is no type of a column of text",
-                hint=f"one of {', '.join(_TYPES)}",
+                hint="one without items and fields, such as Int64, Decimal(12,2) or Utf8",
             )
-        found[name] = _TYPES[str(written)]
+        found[name] = arrow_type
     return found
 
 
@@ -394,17 +394,20 @@ def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
             line=1,
             reason=f"its columns are {', '.join(names)}; the dataset has {', '.join(schema.names)}",
         )
-    # One kind for each type, in the notation that the other kinds are converted to. Appended values
-    # must have it, as there is no sample of the dataset's own text.
-    by_type = {KINDS[kind].type: kind for kind in _PLAIN_KINDS}
-    types = schema.to_arrow().types
-    unknown = [n for n, t in zip(names, types, strict=True) if t not in by_type]
-    if unknown:
-        raise BadInput(what=what, reason=f"column {unknown[0]!r} cannot be read from CSV text")
-    return [by_type[arrow_type] for arrow_type in types]
+    # There is no sample of the dataset's own text, so appended values have each type's own notation.
+    kinds = []
+    for field, arrow_type in zip(schema, schema.to_arrow().types, strict=True):
+        kind = declared_kind(arrow_type)
+        if kind is None:
+            raise BadInput(
+                what=what,
+                reason=f"column {field.name!r} is {field.type}, which text cannot be read as",
+                hint="append Parquet, Arrow or JSON Lines",
+            )
+        kinds.append(kind)
+    return kinds
 
 
-_TYPES = {str(DataType.from_arrow(KINDS[kind].type)): KINDS[kind].type for kind in _PLAIN_KINDS}
 _INGEST: dict[str, Callable[[Job, Limits], Ingested]] = {
     "csv": _ingest_csv,
     "xlsx": _ingest_sheet,

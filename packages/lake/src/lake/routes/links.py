@@ -46,7 +46,7 @@ class LinkDocument(_Document):
 
     path: Annotated[str, Field(max_length=_PATH_MAX)]
     file: FileState
-    mode: Literal["create", "append", "replace"] = "create"
+    mode: Literal["create", "append", "replace", "upsert"] = "create"
     options: dict[str, Any] = Field(default_factory=dict)
     only: bool = False
 

@@ -33,7 +33,7 @@ class StartUpload(Document):
     size: int | None = Field(default=None, ge=0)
     sha256: str | None = None
     part_bytes: Bytes | None = None
-    mode: Literal["create", "append", "replace"] = "create"
+    mode: Literal["create", "append", "replace", "upsert"] = "create"
     options: dict[str, Any] = Field(default_factory=dict)
     resume_key: str | None = Field(default=None, max_length=256)
 

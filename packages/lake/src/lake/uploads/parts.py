@@ -28,7 +28,7 @@ from lake.encrypted_files import EncryptedWriter, Source, plain_bytes, source_by
 from lake.errors import UploadIncomplete
 from lake.local_files import LocalFile
 from lake.uploads.table import UploadRow, UploadTable
-from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
+from lake.uploads.upload import MODES, SealedUpload, UploadInfo, check_name, check_sha256
 from lake.uploads.upload_keys import UploadKeys
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, NotFound, TooLarge, UsageError
@@ -205,7 +205,7 @@ class PartStore:
             size: Bytes of the whole file; None if unknown.
             sha256: Hex SHA-256 of the whole file; verified by `seal`.
             part_bytes: Size of every part except the last.
-            mode: Ingest mode: `create`, `append` or `replace`.
+            mode: Ingest mode, of `MODES`.
             options: Ingest options, stored with the upload.
             resume_key: The client's name for the file; None always starts a new upload.
 
@@ -218,8 +218,8 @@ class PartStore:
             for known in self.list():
                 if known.is_resumed_by(resume_key, size, mode, options or {}, encrypted=encrypted):
                     return known
-        if mode not in ("create", "append", "replace"):
-            raise UsageError(f"mode {mode!r} is none of create, append, replace")
+        if mode not in MODES:
+            raise UsageError(f"mode {mode!r} is none of {', '.join(MODES)}")
         if sha256 is not None:
             check_sha256(sha256)
         each = self._part_bytes if part_bytes is None else part_bytes

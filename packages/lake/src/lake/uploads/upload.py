@@ -10,7 +10,9 @@ from lake.encrypted_files import Source
 from lake.local_files import LocalFile
 from sennit_core.errors import UsageError
 
-__all__ = ["SealedUpload", "UploadInfo"]
+__all__ = ["MODES", "SealedUpload", "UploadInfo"]
+
+MODES = ("create", "append", "replace", "upsert")
 
 _NAME_MAX = 255
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +30,7 @@ class UploadInfo:
         size: Bytes of the whole file; None while unknown.
         sha256: Declared hex SHA-256 of the whole file.
         part_bytes: Bytes of every part except the last.
-        mode: `create`, `append` or `replace`.
+        mode: What its ingest does, of `MODES`.
         options: Ingest options.
         created_at: Unix seconds.
         resume_key: The client's name for the file; starting an upload with the same key resumes it.

@@ -1,0 +1,44 @@
+"""What is checked of an upload before its first byte is received."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lake.ingestor import dataset_name
+from lake.upserts import check_upsert
+from sennit_core.errors import Conflict
+
+if TYPE_CHECKING:
+    from lake.catalog import Catalog
+    from lake.vault import Vault
+
+__all__ = ["check_upload", "is_encrypted"]
+
+
+def check_upload(
+    catalog: Catalog, vault: Vault, name: str, mode: str, options: dict[str, Any]
+) -> None:
+    """Validate an upload before it starts: its options, and that its dataset's name is free.
+
+    Raises:
+        Conflict: The mode is `create` and the dataset exists.
+        NotFound: The mode is `upsert` and the dataset does not exist.
+        Denied: The dataset is to be encrypted, and the lake has no key.
+    """
+    if mode == "create":
+        catalog.check_free(dataset_name(name, options))
+    elif mode == "upsert":
+        check_upsert(catalog, dataset_name(name, options), options)
+    elif mode not in ("append", "replace"):
+        raise Conflict(f"unknown mode {mode!r}")
+    if is_encrypted(catalog, vault, name, options):
+        vault.keys.check_unlocked("encrypt a dataset")
+
+
+def is_encrypted(catalog: Catalog, vault: Vault, name: str, options: dict[str, Any]) -> bool:
+    """Return whether the dataset of an upload is, or will be, encrypted."""
+    asked = options.get("encrypt")
+    existing = catalog.find_known(dataset_name(name, options))
+    if existing is None:
+        return vault.is_wanted(asked)
+    return bool(asked) or existing.encrypted
