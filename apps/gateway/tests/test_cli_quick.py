@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_the_verb() -> None:
     verb: Any = typer.main.get_command(app).commands["sql"]  # type: ignore[attr-defined]
     defaults = {parameter.name: parameter.default for parameter in verb.params}
     query = Query("select 1")
-    for member in ("limit", "as_csv", "as_json", "engine", "data", "url"):
+    for member in ("limit", "as_csv", "as_json", "engine", "priority", "data", "url"):
         assert getattr(query, member) == defaults[member], member
 
 

@@ -85,7 +85,7 @@ def test_chosen_types_are_kept_although_values_look_otherwise(encode: Encode) ->
     ("options", "message"),
     [
         ({"columns": {"aa": "Utf8"}}, "no column 'aa'"),
-        ({"columns": {"a": "Int128"}}, "'Int128' is no type"),
+        ({"columns": {"a": "Int128"}}, "columns: unknown type 'Int128'"),
         ({"columns": ["a"]}, "columns is an object"),
         ({"columns": {"a": None}}, "is no type"),
         ({"onBadRow": "null"}, "fail or skip"),

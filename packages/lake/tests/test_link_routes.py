@@ -120,7 +120,7 @@ def test_a_file_that_the_client_sees_otherwise_is_refused(lake: Lake, file: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"path": 1}, {"path": "x" * 5000}, {"mode": "upsert"}, {"file": {}}, {"more": 1}]
+    "change", [{"path": 1}, {"path": "x" * 5000}, {"mode": "merge"}, {"file": {}}, {"more": 1}]
 )
 def test_a_malformed_request_is_refused(lake: Lake, file: Path, change: dict[str, Any]) -> None:
     assert send(lake, "POST", "/api/link", document(file) | change).status_code == 422

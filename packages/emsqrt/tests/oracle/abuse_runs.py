@@ -66,7 +66,7 @@ def carry_out(
 def command(
     *words: object,
     folder: Path,
-    before: Callable[[], None] | None = None,
+    before: str = "",
     environment: Mapping[str, str] | None = None,
     wrapped: str = "",
 ) -> Ended:
@@ -74,11 +74,15 @@ def command(
 
     Args:
         folder: where it works; it spills into `spill` there.
-        before: called in the child before it becomes the command.
+        before: Python that the process runs before it becomes the command. Not a function for
+            `preexec_fn`: libraries with threads, as gRPC, abort in a forked copy of this process.
         environment: all of it; this process's when None.
         wrapped: a line of shell in which `"$@"` is the command.
     """
     line = [sys.executable, "-m", "emsqrt.cli", *map(str, words)]
+    if before:
+        become = f"{before}; import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        line = [sys.executable, "-c", become, *line]
     done = subprocess.run(
         ["sh", "-c", wrapped, "sh", *line] if wrapped else line,
         cwd=folder,
@@ -86,7 +90,6 @@ def command(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=COMMAND_SECONDS,
-        preexec_fn=before,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr.decode(errors="replace"))

@@ -16,6 +16,7 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any] | None]] = {
     "--limit": ("limit", int),
     "--csv": ("as_csv", None),
     "--engine": ("engine", str),
+    "--priority": ("priority", str),
     "--data": ("data", Path),
     "--url": ("url", str),
     "--json": ("as_json", None),

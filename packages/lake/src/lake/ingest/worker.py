@@ -334,13 +334,20 @@ def _types_of(
             near = nearest(name, tuple(names))
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(names[:20])}"
             raise UsageError(f"{what} has no column {name!r}", hint=hint)
-        arrow_type = DataType.parse(str(written)).to_arrow()
-        if declared_kind(arrow_type) is None:
-            raise UsageError(
-                f"columns: {written!r} is no type of a column of text",
-                hint="one without items and fields, such as Int64, Decimal(12,2) or Utf8",
-            )
-        found[name] = arrow_type
+        found[name] = _declared_type(written)
+    return found
+
+
+def _declared_type(written: object) -> pa.DataType:
+    try:
+        found = DataType.parse(written).to_arrow() if isinstance(written, str) else None
+    except UsageError as error:
+        raise UsageError(f"columns: {error.message}", hint=error.hint) from None
+    if found is None or declared_kind(found) is None:
+        raise UsageError(
+            f"columns: {written!r} is no type of a column of text",
+            hint="one without items and fields, such as Int64, Decimal(12,2) or Utf8",
+        )
     return found
 
 
