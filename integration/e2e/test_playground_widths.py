@@ -43,6 +43,7 @@ def places(site: Site, loaded: str, tmp_path_factory: pytest.TempPathFactory) ->
         "no table": "/data/?id=nothing",
         "sql": "/sql/",
         "jobs": "/jobs/",
+        "storage": "/storage/",
         "done job": f"/jobs/?id={done.id}",
         "failed job": f"/jobs/?id={failed.id}",
         "no job": "/jobs/?id=nothing",

@@ -1,6 +1,7 @@
 /** A client of the node's HTTP API; every failure is an ApiError. */
 
 import type { DatasetInfo, JobInfo, SnapshotInfo } from './records'
+import type { StorageReport, ViewInfo } from './storage'
 import { Store } from './store'
 
 /** The error document of every route. */
@@ -95,6 +96,11 @@ export type Engine = keyof typeof ENGINES
 
 export const api = {
   stats: (signal?: AbortSignal) => json<NodeStats>('GET', '/api/stats', undefined, signal),
+  storage: (signal?: AbortSignal) =>
+    json<StorageReport>('GET', '/api/stats/storage', undefined, signal),
+  views: (signal?: AbortSignal) => json<ViewInfo[]>('GET', '/api/views', undefined, signal),
+  runMaintenance: (task: string) =>
+    json<{ jobId: string }>('POST', `/api/maintenance/${encodeURIComponent(task)}`),
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
   damaged: () => json<DatasetInfo[]>('GET', '/api/datasets?damaged=true'),

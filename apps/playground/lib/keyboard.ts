@@ -9,6 +9,7 @@ export const PAGES = [
   { href: '/data/', label: 'Data', key: 'd' },
   { href: '/sql/', label: 'SQL', key: 's' },
   { href: '/jobs/', label: 'Jobs', key: 'j' },
+  { href: '/storage/', label: 'Storage', key: 't' },
 ] as const
 
 /** Whether this is a Mac, where the modifier is Command. */

@@ -24,13 +24,13 @@ export function Header({ onHelp }: { onHelp: () => void }) {
         <Link
           href="/"
           aria-label="Sennit, home"
-          className="mr-3 flex items-center gap-2.5 rounded-md"
+          className="mr-1 flex shrink-0 items-center gap-2.5 rounded-md sm:mr-3"
         >
           {/* eslint-disable-next-line @next/next/no-img-element -- a vector needs no optimiser, and an export has none */}
           <img src="/icon.svg" alt="" width={24} height={24} />
           <span className="text-base font-semibold tracking-tight max-sm:sr-only">Sennit</span>
         </Link>
-        <nav aria-label="Pages" className="flex h-full items-stretch">
+        <nav aria-label="Pages" className="flex h-full min-w-0 items-stretch overflow-x-auto">
           {PAGES.map(({ href, label }) => {
             const here = path === href
             return (
@@ -38,7 +38,7 @@ export function Header({ onHelp }: { onHelp: () => void }) {
                 key={href}
                 href={href}
                 aria-current={here ? 'page' : undefined}
-                className={`relative flex items-center gap-1.5 px-2.5 font-medium -outline-offset-4 sm:px-3 ${here ? 'text-ink' : 'text-ink-2 hover:text-ink'}`}
+                className={`relative flex items-center gap-1.5 px-1.5 font-medium whitespace-nowrap -outline-offset-4 sm:px-3 ${here ? 'text-ink' : 'text-ink-2 hover:text-ink'}`}
               >
                 {label}
                 {label === 'Jobs' && running > 0 && (
@@ -50,7 +50,7 @@ export function Header({ onHelp }: { onHelp: () => void }) {
                 {here && (
                   <span
                     aria-hidden
-                    className="bg-accent absolute inset-x-2.5 -bottom-px h-0.5 rounded-full"
+                    className="bg-accent absolute inset-x-1.5 bottom-0 h-0.5 rounded-full"
                   />
                 )}
               </Link>
