@@ -10,6 +10,7 @@ import pytest
 
 PRELUDE = """
 import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 import lake
 folder = sys.argv[1]
 """

@@ -155,6 +155,8 @@ TRICKS = [
     "SELECT count(*) FROM (SELECT DISTINCT code::INT FROM people)",
     "SELECT count(*) FROM (SELECT unnest(tags) AS t, code FROM people) WHERE code::INT > 5",
     "SELECT count(*) FROM people, LATERAL (SELECT code::INT AS c) WHERE c > 5",
+    "PIVOT people ON id % 3 USING count(*) GROUP BY owner ORDER BY owner",
+    "PIVOT people ON owner USING max(id) GROUP BY pay ORDER BY pay",
     "PIVOT people ON owner IN ('alice', 'bob') USING max(code::INT) GROUP BY 1 LIMIT 0",
     "SELECT count(*) FROM people TABLESAMPLE 100% WHERE code::INT > 5",
     "SELECT count(*) FROM people POSITIONAL JOIN people b WHERE b.code::INT > 5",

@@ -63,7 +63,7 @@ class _Work:
         )
 
     def complete_statistics(self, dataset: str, check: Callable[[], None]) -> int:
-        if self._lake.catalog.get(dataset).encrypted:  # its statistics are nobody's
+        if self._lake.catalog.get(dataset).encrypted:  # it has only counts of NULL
             return 0
         return self._rewrite(dataset, check, "statistics", lambda head: unmeasured_shards(head)[:1])
 

@@ -115,7 +115,9 @@ def purge(options: argparse.Namespace) -> int | None:
 
 def _is_confirmed(name: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("a purge asks first, and nobody is there", hint="--yes does not ask")
+        raise UsageError(
+            "a purge asks first, and standard input is no terminal", hint="--yes does not ask"
+        )
     print(f"Remove these rows from every version of {name}? [y/N] ", end="", file=sys.stderr)
     sys.stderr.flush()
     return sys.stdin.readline().strip().casefold() in ("y", "yes")

@@ -1,4 +1,4 @@
-"""Read text as a type that somebody declared: a dataset's in an append, or the option `columns`.
+"""Read text as a declared type: that of a dataset's column in an append, or of the option `columns`.
 
 The kinds of `lake.ingest.columns` are those that can be inferred. The other types are only read where
 they are declared, from plain notation, and a value that the type does not hold is refused.

@@ -59,7 +59,13 @@ def change_of(
 
 
 def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
-    query = query_for_columns([(column, kind)])
+    query, required = query_for_columns([(column, kind)])
+    if required:
+        raise Unsupported(
+            f"column {column!r} as NOT NULL at once",
+            hint="rows that exist have no value in a new column: fill it by UPDATE, and then "
+            f"ALTER TABLE … ALTER {column} SET NOT NULL",
+        )
     with statement.session(query) as (connection, _):
         relation = statement.bind(connection, query.text)
         query.is_bound = True

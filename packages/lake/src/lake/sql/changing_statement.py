@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ HITS = "__lake_hits"
 SHARD = "__lake_shard"
 ROW = "__lake_row"
 # Types whose values Arrow, and so a shard, does not hold as they are.
+_NULLABILITY = re.compile(r"\s+(NOT\s+)?NULL\s*$", re.IGNORECASE)
 _NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
 
 
@@ -235,6 +237,7 @@ class ChangingStatement:
         relation: duckdb.DuckDBPyRelation,
         table: Table | None = None,
         layout: Layout | None = None,
+        required: Collection[int] = (),
     ) -> list[Shard]:
         """Write a result as shards with the columns of a dataset, by its layout.
 
@@ -242,6 +245,7 @@ class ChangingStatement:
             relation: The rows.
             table: The dataset; None takes the result's columns.
             layout: How to write them; None takes the dataset's.
+            required: The numbers of the result's columns that are NOT NULL, if these are taken.
         """
         schema = None if table is None else table.schema.to_arrow()
         columns = None if table is None else table.columns
@@ -251,7 +255,7 @@ class ChangingStatement:
         relation = in_layout_order(self.connection, relation, layout, ids)
         rows = 0
         with self.shard_writer(columns) as writer, read_batches(relation) as (found, batches):
-            target = schema or storable(found)
+            target = schema or _with_required(storable(found), required)
             named = dict(zip(ids, target.names, strict=True))
             fields = tuple((field, named[field.column]) for field in layout.partitioning)
             rows_of = PartitionedWriter(writer, fields, self._partitions)
@@ -306,23 +310,40 @@ def check_storable(relation: duckdb.DuckDBPyRelation) -> None:
             )
 
 
-def query_for_columns(columns: Sequence[tuple[str, Clause]]) -> QueryText:
-    """Return a query without rows that has these columns.
+def query_for_columns(columns: Sequence[tuple[str, Clause]]) -> tuple[QueryText, list[int]]:
+    """Return a query without rows that has these columns, and the numbers of those that are NOT NULL.
 
-    A definition is a name and a type: what else it may have, such as DEFAULT, is no type and so a
-    syntax error.
+    A definition is a name, a type, and perhaps NULL or NOT NULL: what else it may have, such as
+    DEFAULT, is no type and so a syntax error.
     """
     parts: list[str | Clause] = []
-    for name, kind in columns:
+    required = []
+    for number, (name, kind) in enumerate(columns):
+        if found := _NULLABILITY.search(kind.text):
+            required += [number] if found[1] else []
+            kind = replace(kind, text=kind.text[: found.start()])
         try:
             check_statement(f"SELECT CAST(NULL AS {kind.text})")
         except SqlError as error:
             raise Unsupported(
                 f"the definition of column {name!r}: {kind.text}",
-                hint="a column has a name and a type; it has no constraints, and may be NULL",
+                hint="a column has a name, a type, and may be NOT NULL; MERGE and `key` of an upsert "
+                "find rows by key",
             ) from error
         parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
-    return QueryText(*parts, " WHERE false")
+    return QueryText(*parts, " WHERE false"), required
+
+
+def _with_required(schema: pa.Schema, required: Collection[int]) -> pa.Schema:
+    for number in required:
+        field = schema.field(number)
+        if pa.types.is_nested(field.type):
+            raise Unsupported(
+                f"NOT NULL of column {field.name!r}",
+                hint="it is for columns without lists and structs",
+            )
+        schema = schema.set(number, field.with_nullable(nullable=False))
+    return schema
 
 
 def storable(found: pa.Schema) -> pa.Schema:

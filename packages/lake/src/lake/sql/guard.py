@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import duckdb
 
 from lake.sql.failures import syntax_error
+from lake.sql.pivots import with_named_values
 from lake.sql.volatility import is_volatile
 from sennit_core.errors import Denied, SqlError, Unsupported
 
@@ -210,15 +212,13 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     kind = _kind(statements[0])
     text = sql
     # `json_serialize_sql` has no tree for EXPLAIN; what it explains is checked instead.
-    if kind == "EXPLAIN":
+    explains = kind == "EXPLAIN"
+    if explains:
         text = sql[_explained(sql) :]
         kind = _kind_of(text)
-    # DuckDB expands such a PIVOT to several statements, of which there is no single tree.
+    # DuckDB expands a PIVOT whose columns come from the data to several statements.
     if kind == "MULTI":
-        raise Unsupported(
-            "PIVOT whose columns come from the data is not supported",
-            hint="name them: PIVOT t ON c IN ('a', 'b') USING sum(x)",
-        )
+        text, kind = _named_pivot(text, explains=explains)
     if kind != "SELECT":
         raise Denied(f"{kind.replace('_', ' ')} statements", needed=_READING)
     tree = _tree_of(text)
@@ -227,7 +227,22 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     walk = _Walk(known)
     walk.visit(tree["statements"])
     volatile = is_volatile(_nodes(tree))
-    return Statement(frozenset(walk.tables), walk.catalog, text is not sql, volatile)
+    return Statement(frozenset(walk.tables), walk.catalog, explains, volatile)
+
+
+def _named_pivot(sql: str, *, explains: bool) -> tuple[str, str]:
+    """Return a PIVOT with its columns named, and its kind."""
+    named = with_named_values(sql)
+    kind = "MULTI"
+    with suppress(duckdb.Error):
+        kind = ",".join(statement_kinds(named))
+    # EXPLAIN would explain the first of the statements.
+    if kind != "SELECT" or explains:
+        raise Unsupported(
+            "this PIVOT whose columns come from the data is not supported",
+            hint="name them: PIVOT t ON c IN ('a', 'b') USING sum(x)",
+        )
+    return named, kind
 
 
 def statement_kinds(sql: str) -> list[str]:

@@ -207,8 +207,9 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         )
     seal = statement.choose_encryption(write.options.encrypt)
     if write.columns is not None:
-        query = query_for_columns(write.columns)
+        query, required = query_for_columns(write.columns)
     else:
+        required = []
         query = QueryText("SELECT * FROM (", write.query or "", ")")
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
@@ -220,7 +221,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
                 f"a layout of {write.table!r}, which is encrypted",
                 hint="partition values would be in its manifest, which is not encrypted",
             )
-        shards = statement.write(relation, layout=layout)
+        shards = statement.write(relation, layout=layout, required=required)
     schema = Schema.from_arrow(shards[0].schema)
     name = write.table if existing is None else existing.name
     return {
