@@ -129,7 +129,7 @@ TRICKS = [
     "SELECT count(*) FROM people WHERE TRY(CAST(code AS INT)) IS NULL",
     "SELECT count(*) FROM people WHERE TRY_CAST(code AS INT) IS NULL",
     # The same, where the optimizer has other reasons to move them.
-    "SELECT (SELECT max(CAST(code AS INT)) FROM people WHERE id = r.range) FROM range(5) r(range)",
+    "SELECT (SELECT max(CAST(code AS INT)) FROM people WHERE id = r.range) AS m FROM range(5) r(range) ORDER BY m",
     "SELECT count(*) FROM range(5) r(i) JOIN people p ON CAST(p.code AS INT) = r.i",
     "SELECT count(*) FROM people a JOIN people b ON CAST(a.code AS INT) = b.id",
     "SELECT count(*) FROM people a, people b WHERE a.id = b.id AND CAST(b.code AS INT) < 5",

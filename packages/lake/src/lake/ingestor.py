@@ -78,6 +78,7 @@ class IngestRequest:
         file: The file, if it is read in place; it must not change meanwhile.
         linked: Whether the dataset exists already, linked to the file.
         is_upload: Whether the bytes are parts that the lake received.
+        all_columns: Whether a file to append has to have all columns of the dataset.
     """
 
     snapshot: str
@@ -90,6 +91,7 @@ class IngestRequest:
     file: LocalFile | None = None
     linked: bool = False
     is_upload: bool = False
+    all_columns: bool = False
 
     @classmethod
     def of(cls, sealed: SealedUpload, owner: str) -> Self:
@@ -254,6 +256,7 @@ class Ingestor:
             "bytesMax": self._upload_bytes_max,
             "space": self._space.limit().to_json(),
             "seal": None if seal is None else seal.to_json(),
+            "allColumns": request.all_columns,
             "hashSource": request.file is not None and seal is None,
         }
         _check_file(request)

@@ -119,7 +119,7 @@ class Upserts:
         target = check_upsert(self._catalog, request.dataset_name, request.options)
         columns = key_columns(request.options.get("key"), target.schema)
         options = {name: value for name, value in request.options.items() if name != "key"}
-        encoded = replace(request, mode="append", options=options)
+        encoded = replace(request, mode="append", options=options, all_columns=True)
         folder = self._writer.open_folder()
         try:
             answer = self._ingestor.encode(

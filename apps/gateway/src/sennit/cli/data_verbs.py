@@ -23,6 +23,9 @@ _PartitionBy = Annotated[
 _SortBy = Annotated[
     list[str] | None, typer.Option(metavar="FIELD", help="Such as ts or 'ts DESC'.")
 ]
+_DateOrder = Annotated[
+    str | None, typer.Option(help="dmy or mdy, for dates such as 1/2/2026; detected by default.")
+]
 _Types = Annotated[
     list[str] | None,
     typer.Option("--type", metavar="COLUMN=TYPE", help="A column's type, such as zip=Utf8."),
@@ -69,6 +72,7 @@ def put(
     sheet: Annotated[
         str | None, typer.Option(help="Sheet of an Excel workbook; the first by default.")
     ] = None,
+    date_order: _DateOrder = None,
     types: _Types = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that do not fit, and keep them.")
@@ -101,7 +105,7 @@ def put(
         "partition_by": partition_by or None,
         "sort_by": sort_by or None,
     }
-    options["encrypt"] = encrypt
+    options |= {"encrypt": encrypt, "date_order": date_order}
     options["on_bad_row"] = "skip" if skip_bad_rows else None
     chosen = {key: value for key, value in options.items() if value is not None}
     wanted = Put(files, name, mode, chosen, copy, link_only, wait, as_json)

@@ -259,8 +259,10 @@ def misfits(kind: str, text: pa.StringArray) -> list[int]:
 
 def kind_of_type(
     wanted: pa.DataType, text: pa.StringArray, *, date_order: str | None = None
-) -> str:
+) -> Guess:
     """Return the kind of a type that reads most of a sample; the type's own notation if none does.
+
+    `note` is set if two notations read it as different values.
 
     Args:
         wanted: A type of `KINDS`.
@@ -271,8 +273,25 @@ def kind_of_type(
     if date_order is not None:
         other = "-mdy" if date_order == "dmy" else "-dmy"
         kinds = [name for name in kinds if not name.endswith(other)]
-    sample = text.slice(0, _PROBE_ROWS)
-    return min(kinds, key=lambda name: len(misfits(name, sample)), default="text")
+    best = _readers(kinds, text.slice(0, _PROBE_ROWS))
+    if len(best) > 1 and best[0] != kinds[0]:
+        best = _readers(best, text)
+    if len(best) < 2 or best[0] == kinds[0] or _all(_is_dotted(text)):
+        return Guess(best[0] if best else "text")
+    found = [read_column(name, text) for name in best]
+    is_sure = found[0] is None or all(found[0].equals(each) for each in found[1:])
+    return Guess(best[0], None if is_sure else "its notation can be read in two ways")
+
+
+def _readers(kinds: list[str], text: pa.StringArray) -> list[str]:
+    """Return the kinds that read most of a text, in their order."""
+    unread = {name: len(misfits(name, text)) for name in kinds}
+    return [name for name in kinds if unread[name] == min(unread.values())]
+
+
+def _is_dotted(text: pa.StringArray) -> pa.BooleanArray:
+    # Dates with dots are always day first.
+    return pc.match_substring_regex(_replace_null_words(text), rf"^\s*{_DOTTED}")
 
 
 def mostly(text: pa.StringArray) -> tuple[str, float] | None:
@@ -348,8 +367,8 @@ def _infer_day_order(text: pa.StringArray, date_order: str | None) -> Guess | No
             return Guess(f"{form}-{orders[0]}")
         if date_order in orders:
             return Guess(f"{form}-{date_order}")
-        if _all(pc.match_substring_regex(_replace_null_words(text), rf"^\s*{_DOTTED}")):
-            return Guess(f"{form}-dmy")  # dates with dots are always day first
+        if _all(_is_dotted(text)):
+            return Guess(f"{form}-dmy")
         return Guess("text", "every value looked at could be day first or month first")
     return None
 

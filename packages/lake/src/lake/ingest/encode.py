@@ -11,7 +11,7 @@ most (in theory four: null, integer, float, text), almost always once. See
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from emsqrt.io.records import CsvDialect, record_ends
+from lake.ingest.column_match import ColumnMatch
 from lake.ingest.columns import (
     KINDS,
     first_misfit,
@@ -65,6 +66,11 @@ class Report:
     def note(self, text: str, *, column: str | None = None, line: int | None = None) -> None:
         """Add a message."""
         self.notes.append({"column": column, "line": line, "note": text})
+
+    def note_missing(self, columns: Iterable[str]) -> None:
+        """Add a message for each column of the dataset that an appended file does not have."""
+        for column in columns:
+            self.note("the file does not have it: NULL", column=column)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for the snapshot's manifest, of limited size.
@@ -120,15 +126,16 @@ class CsvEncoder:
         self._date_order = date_order
         self._tick = tick
         self._fixed = False
+        self._match: ColumnMatch | None = None
         self._types = types or {}
         self._rejects = rejects
         # Whether the note about bytes that are not UTF-8 was added; once is enough.
         self._mended = False
         self._direct = DirectReader(names, source.dialect.delimiter)
 
-    def fix(self, kinds: list[str]) -> None:
-        """Encode with exactly these kinds (append); refuse values that do not fit."""
-        self.kinds = kinds
+    def append_to(self, match: ColumnMatch) -> None:
+        """Encode as the columns of a dataset, whose types `types` has; refuse values that do not fit."""
+        self._match = match
         self._fixed = True
 
     def encode(
@@ -170,7 +177,9 @@ class CsvEncoder:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns with the current kinds."""
+        """The columns with the current kinds; those of the dataset for an append."""
+        if self._match is not None:
+            return self._match.nullable_schema
         assert self.kinds is not None
         types = [KINDS[kind].type for kind in self.kinds]
         return pa.schema([pa.field(n, t) for n, t in zip(self._names, types, strict=True)])
@@ -222,13 +231,15 @@ class CsvEncoder:
             else self._typed(index, column, block)
             for index, column in enumerate(read.columns)
         ]
+        if self._match is not None:
+            columns = self._match.arranged(columns, read.num_rows)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _infer(self, texts: pa.RecordBatch) -> list[str]:
         kinds = []
         for name, text in zip(self._names, texts.columns, strict=True):
             if name in self._types:
-                kinds.append(kind_of_type(self._types[name], text, date_order=self._date_order))
+                kinds.append(self._declared(name, text))
                 continue
             guess = infer_kind(text, date_order=self._date_order)
             kinds.append(guess.kind)
@@ -236,6 +247,17 @@ class CsvEncoder:
             if guess.note:
                 self.report.note(f"kept as text: {guess.note}", column=name)
         return kinds
+
+    def _declared(self, name: str, text: pa.StringArray) -> str:
+        found = kind_of_type(self._types[name], text, date_order=self._date_order)
+        if found.note is not None:
+            value = text.drop_null()[0].as_py()
+            raise BadInput(
+                what=self._what,
+                reason=f"column {name!r}: {found.note}, as {value[:_SHOWN_VALUE]!r}",
+                hint="say which: --date-order dmy or mdy (dateOrder); or write numbers like 1234.5",
+            )
+        return found.kind
 
     def _typed(self, index: int, text: pa.StringArray, block: TextBlock) -> pa.Array:
         assert self.kinds is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.encrypted_files import EncryptedFile, Source, source_from_json
+from lake.ingest.column_match import ColumnMatch
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
@@ -47,6 +49,8 @@ class Job:
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
         self.columns: list[int] | None = request.get("columns")
+        # Of an upsert: a column that the file does not have would overwrite values with NULL.
+        self._needs_all_columns: bool = request.get("allColumns", False)
         self.layout = Layout.from_json(request.get("layout"))
         self.context = context
         self._file_key = os.urandom(KEY_BYTES)
@@ -58,6 +62,19 @@ class Job:
         # Rows count only in the first, and the bytes of later ones are limited to the file's size.
         self._passes = 0
         self.read_from(self.paths)
+
+    def match(self, names: Sequence[str], report: Report, line: int | None = None) -> ColumnMatch:
+        """Return which columns of the file are those of the dataset that it is appended to.
+
+        Raises:
+            BadInput: They do not match.
+        """
+        assert self.schema is not None, "an append"
+        found = ColumnMatch.of(
+            self.schema, names, what=self.name, needs_all=self._needs_all_columns, line=line
+        )
+        report.note_missing(found.missing)
+        return found
 
     @property
     def is_unpacked(self) -> bool:

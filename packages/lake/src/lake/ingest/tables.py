@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lake.ingest.column_match import ColumnMatch
 from lake.ingest.encode import Report
 from lake.ingest.job import Ingested, Job
 from lake.ingest.names import settle_names
@@ -114,11 +115,13 @@ def write_batches(
         if is_changed(field.type):
             kind = DataType.from_arrow(stored.type)
             report.note(f"read from {field.type} as {kind}", column=stored.name)
+    match = None
     if job.schema is not None:
-        target = _same_columns(job, target)
+        match = job.match(target.names, report)
+        target = match.schema
     writer = job.new_writer(limits)
     try:
-        for batch in _plain_batches(batches, target):
+        for batch in _plain_batches(batches, target, match):
             writer.write(batch, start=None, stop=None)
             job.tick(batch.nbytes, batch.num_rows)
         if not writer.shards:
@@ -130,25 +133,13 @@ def write_batches(
     return writer.shards, target, report, source or {}
 
 
-def _same_columns(job: Job, schema: pa.Schema) -> pa.Schema:
-    """Return the dataset's schema if values of this schema fit it without loss."""
-    assert job.schema is not None
-    own = job.schema.to_arrow()
-    if own.names != schema.names:
-        raise BadInput(
-            what=job.name,
-            reason=f"its columns are {', '.join(schema.names)}; the dataset has "
-            f"{', '.join(own.names)}",
-        )
-    return own
-
-
 def _plain_batches(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, match: ColumnMatch | None
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
+        found = batch.columns if match is None else match.arranged(batch.columns, batch.num_rows)
         columns: list[Any] = []
-        for column, field in zip(batch.columns, schema, strict=True):
+        for column, field in zip(found, schema, strict=True):
             try:
                 columns.append(plain_array(column, field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

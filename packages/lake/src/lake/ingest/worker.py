@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.io.records import CsvDialect, record_ends
 from lake.encrypted_files import source_bytes
 from lake.ingest import json_table, tables
+from lake.ingest.column_match import ColumnMatch
 from lake.ingest.compressed import Compression, find_compression, unpack
 from lake.ingest.declared_types import declared_kind
 from lake.ingest.encode import CsvEncoder, Report
@@ -293,6 +294,11 @@ def open_csv(job: Job, report: Report) -> OpenedCsv:
 def _ingest_csv(job: Job, limits: Limits) -> Ingested:
     report = Report()
     opened = open_csv(job, report)
+    types = _types_of(job.options, opened.names, job.name)
+    match = None
+    if job.schema is not None:
+        match = job.match(opened.names, report, line=1)
+        types = _types_of_dataset(match, opened.names, types, job.name)
     rejects = Rejects(job.name) if job.options.get("onBadRow") == "skip" else None
     encoder = CsvEncoder(
         opened.source,
@@ -302,11 +308,11 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
         date_order=job.options.get("dateOrder"),
         report=report,
         tick=job.tick,
-        types=_types_of(job.options, opened.names, job.name),
+        types=types,
         rejects=rejects,
     )
-    if job.schema is not None:
-        encoder.fix(_kinds_of(job.schema, opened.names, job.name))
+    if match is not None:
+        encoder.append_to(match)
     if opened.sniffed.header:
         report.renamed = opened.renamed
     shards = encoder.encode(opened.start, job.size, opened.line, lambda: job.new_writer(limits))
@@ -393,26 +399,28 @@ def _records_in(data: bytes, source: TextSource) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
-    """Return the kinds that yield exactly the dataset's types, for an append."""
-    if tuple(names) != schema.names:
-        raise BadInput(
-            what=what,
-            line=1,
-            reason=f"its columns are {', '.join(names)}; the dataset has {', '.join(schema.names)}",
-        )
-    # There is no sample of the dataset's own text, so appended values have each type's own notation.
-    kinds = []
-    for field, arrow_type in zip(schema, schema.to_arrow().types, strict=True):
-        kind = declared_kind(arrow_type)
-        if kind is None:
+def _types_of_dataset(
+    match: ColumnMatch, names: list[str], asked: dict[str, pa.DataType], what: str
+) -> dict[str, pa.DataType]:
+    """Return the types of a file's columns in an append, by their names in the file."""
+    types = {}
+    for field, source in zip(match.schema, match.sources, strict=True):
+        if source is None:
+            continue
+        found = DataType.from_arrow(field.type)
+        if declared_kind(field.type) is None:
             raise BadInput(
                 what=what,
-                reason=f"column {field.name!r} is {field.type}, which text cannot be read as",
+                reason=f"column {field.name!r} is {found}, which text cannot be read as",
                 hint="append Parquet, Arrow or JSON Lines",
             )
-        kinds.append(kind)
-    return kinds
+        if asked.get(names[source], field.type) != field.type:
+            raise UsageError(
+                f"columns: {field.name!r} is {found} in the dataset",
+                hint="leave it out, or change the dataset: ALTER TABLE … ALTER COLUMN … TYPE",
+            )
+        types[names[source]] = field.type
+    return types
 
 
 _INGEST: dict[str, Callable[[Job, Limits], Ingested]] = {
