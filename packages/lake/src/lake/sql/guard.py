@@ -220,7 +220,10 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     if kind == "MULTI":
         text, kind = _named_pivot(text, explains=explains)
     if kind != "SELECT":
-        raise Denied(f"{kind.replace('_', ' ')} statements", needed=_READING)
+        raise Denied(
+            f"{kind.replace('_', ' ')} statements",
+            needed=f"{_READING}; or a statement that changes datasets (docs/changing-data.md)",
+        )
     tree = _tree_of(text)
     if tree["error"]:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
