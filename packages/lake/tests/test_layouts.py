@@ -279,3 +279,20 @@ def test_a_time_that_iceberg_cannot_number_is_refused(lake: Lake) -> None:
     days = np.array([np.iinfo(np.int32).max], "int32")
     column = pa.array(days).cast(pa.date32())
     assert values(column, PartitionField(1, "day")).to_pylist() == [2**31 - 1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE d (a INTEGER, b VARCHAR) SORTED BY (a DESC NULLS FIRST, b asc)",
+        "CREATE TABLE d SORTED  BY (a desc nulls first, b) AS SELECT 1 AS a, 'sorted by (x desc)' AS b",
+    ],
+)
+def test_a_dataset_is_created_in_descending_order(lake: Lake, statement: str) -> None:
+    lake.sql(statement)
+    first, second = lake.catalog.manifest("d").snapshot.sort_order
+    assert (first.descending, first.nulls_first) == (True, True)
+    assert (second.descending, second.nulls_first) == (False, False)
+    lake.sql("INSERT INTO d VALUES (2, 'x'), (NULL, 'y'), (3, 'z')")
+    rows = lake.sql("SELECT a FROM d").rows
+    assert rows[-3:] == [(None,), (3,), (2,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lake.sql.statement_reader import StatementReader
@@ -15,7 +16,11 @@ __all__ = [
     "read_layout",
     "reset_layout",
     "set_layout",
+    "without_directions",
 ]
+
+_SORTED = re.compile(r"\bsorted\s+by\s*\([^()]*\)", re.IGNORECASE)
+_DIRECTION = re.compile(r"\b(?:asc|desc|nulls\s+(?:first|last))\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,18 @@ def read_layout(reader: StatementReader) -> LayoutClauses:
         reader.position += 2
         found[kind] = _fields(reader)
     return LayoutClauses(found.get("partitioned", ()), found.get("sorted", ()))
+
+
+def without_directions(sql: str) -> str:
+    """Return a statement with blanks for DESC and NULLS FIRST in SORTED BY, for DuckDB's parser.
+
+    It accepts them in ALTER TABLE, and not in CREATE TABLE. Places stay as they are.
+    """
+
+    def blank(words: re.Match[str]) -> str:
+        return " " * len(words[0])
+
+    return _SORTED.sub(lambda clause: _DIRECTION.sub(blank, clause[0]), sql)
 
 
 def set_layout(reader: StatementReader) -> SetLayout:

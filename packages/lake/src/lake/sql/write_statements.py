@@ -19,7 +19,7 @@ from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
-from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout
+from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout, without_directions
 from lake.sql.statement_reader import Clause, StatementReader
 from lake.sql.table_options import TableOptions, read_options
 from sennit_core.errors import SqlError, Unsupported
@@ -183,7 +183,7 @@ def parse_write(sql: str) -> Write | None:
     if verb is None:
         return None
     try:
-        count = len(statement_kinds(sql))
+        count = len(statement_kinds(without_directions(sql)))
     except duckdb.ParserException as error:
         raise syntax_error(error, sql) from None
     if count != 1:
