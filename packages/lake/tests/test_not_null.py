@@ -33,6 +33,10 @@ def test_a_column_that_is_created_not_null_stays_so(lake: Lake, tmp_path: Path) 
     lake.compact("t")
     assert lake.sql("SELECT id, c::VARCHAR FROM t").rows == [(2, "3.50")]
     assert lake.sql("SELECT id FROM t", engine="emsqrt").rows == [(2,)]
+    for text in ("DESCRIBE t", "desc  main.t;", 'SHOW "t"'):
+        assert lake.sql(text).to_arrow()["null"].to_pylist() == ["NO", "YES", "NO"]
+    described = lake.sql("DESCRIBE SELECT 1 AS id FROM t").to_arrow()
+    assert described["null"].to_pylist() == ["YES"]
     lake.sql("ALTER TABLE t ALTER id DROP NOT NULL")
     lake.sql("INSERT INTO t VALUES (NULL, 'x', 1)")
 

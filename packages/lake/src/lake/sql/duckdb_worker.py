@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -69,6 +70,10 @@ _KEPT_SHARE = 4
 it holds up to 5/8 of that (`emsqrt.executor.placement`)."""
 
 _EXPLAINED = ["explain_key", "explain_value"]
+_DESCRIBED = ["column_name", "column_type", "null", "key", "default", "extra"]
+_DESCRIBE = re.compile(
+    r'\s*(?:describe|desc|show)\s+(?:main\s*\.\s*)?(?:"[^"]+"|\w+)[\s;]*', re.IGNORECASE
+)
 
 _instances = InstanceCache(_KEPT_INSTANCES)
 
@@ -240,6 +245,7 @@ def _stream(  # noqa: PLR0913 - of one caller
             context.emit,
             max_rows=request.get("maxRows"),
         )
+        required = _required(sql, used) if schema.names == _DESCRIBED else None
         with writer:
             for batch in batches:
                 # DuckDB's allocator keeps the address space of freed memory. That is not requested
@@ -250,7 +256,8 @@ def _stream(  # noqa: PLR0913 - of one caller
                 # process 0.1 ms.
                 if writer.rows:
                     context.progress(rows=writer.rows)
-                writer.write(_relabelled(batch, labels) if labels else batch)
+                batch = _relabelled(batch, labels) if labels else batch
+                writer.write(batch if required is None else _with_not_null(batch, required))
                 if writer.done:
                     break
             if notes and schema.names == _EXPLAINED:
@@ -291,6 +298,19 @@ def _relabelled(batch: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch
             text = pc.replace_substring(text, path, label)
         columns.append(text)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _required(sql: str, used: list[Table]) -> pa.Array | None:
+    """Return the NOT NULL columns of the dataset that is described; DuckDB knows it as a view."""
+    if _DESCRIBE.fullmatch(sql) is None or len(used) != 1 or used[0].view is not None:
+        return None
+    return pa.array([each.name for each in used[0].schema if not each.nullable], pa.string())
+
+
+def _with_not_null(batch: pa.RecordBatch, required: pa.Array) -> pa.RecordBatch:
+    is_required = pc.is_in(batch.column("column_name"), value_set=required)
+    found = pc.if_else(is_required, "NO", batch.column("null"))
+    return batch.set_column(_DESCRIBED.index("null"), batch.schema.field("null"), found)
 
 
 def bind(
