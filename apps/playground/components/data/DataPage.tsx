@@ -4,6 +4,7 @@ import { Database, Upload as UploadIcon } from 'lucide-react'
 import { useSearchParams } from 'next/navigation'
 import { useRef } from 'react'
 
+import { ViewTable } from '@/components/storage/ViewTable'
 import { PageTitle } from '@/components/ui/PageTitle'
 import { Empty, Failed, Loading } from '@/components/ui/States'
 import { isLost, live } from '@/lib/live'
@@ -73,6 +74,9 @@ function Datasets() {
         )}
         {ready && datasets.length > 0 && <DatasetTable datasets={datasets} />}
       </section>
+      <div className="mt-6">
+        <ViewTable />
+      </div>
     </div>
   )
 }

@@ -1,8 +1,11 @@
 'use client'
 
+import Link from 'next/link'
+
 import { Failed } from '@/components/ui/States'
 import { api } from '@/lib/api'
 import { useResource } from '@/lib/hooks'
+import { firstRowsHref } from '@/lib/sql/names'
 
 const EVERY_MS = 10_000
 
@@ -35,7 +38,14 @@ export function ViewTable() {
             <tbody>
               {views.data.map((view) => (
                 <tr key={view.id} className="hover:bg-hover">
-                  <td className="font-semibold">{view.name}</td>
+                  <td>
+                    <Link
+                      href={firstRowsHref(view.name)}
+                      className="font-semibold underline-offset-3 hover:underline"
+                    >
+                      {view.name}
+                    </Link>
+                  </td>
                   <td className="text-ink-2">{view.owner || '–'}</td>
                   <td className="max-w-xl">
                     {view.damaged ? (
