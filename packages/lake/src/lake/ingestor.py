@@ -31,6 +31,7 @@ from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.encrypted_files import EncryptedFile, Source
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
+from lake.foreground import FOREGROUND
 from lake.layouts import Layout, layout_of
 from lake.local_files import LocalFile
 from lake.new_shards import adopt_shards
@@ -256,6 +257,7 @@ class Ingestor:
             "bytesMax": self._upload_bytes_max,
             "space": self._space.limit().to_json(),
             "seal": None if seal is None else seal.to_json(),
+            "waitsFor": str(self._staging.parent / FOREGROUND) if request.linked else None,
             "allColumns": request.all_columns,
             "hashSource": request.file is not None and seal is None,
         }

@@ -118,7 +118,7 @@ class Lake:
             self.vault = self.storage.vault
             self.scrubber = self.storage.scrubber
             self.quotas = self.storage.quotas
-            self.running = RunningStatements(self.tree, self.quotas, self.pool, clock=clock)
+            self.running = RunningStatements(self.tree, self.storage, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
@@ -249,8 +249,6 @@ class Lake:
         self, table: str, data: str | Path | pa.Table, *, key: Sequence[str], **options: Any
     ) -> DatasetInfo:
         """Merge a file or Arrow data into a dataset: replace the rows with equal keys, add the rest.
-
-        Only shards with a replaced row are written anew; the rows keep their places.
 
         Args:
             table: The dataset's name; it must exist.

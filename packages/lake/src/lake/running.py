@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from emsqrt.executor import ExecutorPool
     from lake.queries import QueryExecution
-    from lake.quotas import Quotas
     from lake.result_cache import CachedQuery
     from lake.scripts import ScriptExecution
+    from lake.storage import Storage
     from lake.writes import WriteExecution
 
 __all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
@@ -268,15 +268,16 @@ class RunningStatements:
 
     Args:
         tree: The namespace `sys`, in which long ones are published.
-        quotas: Those of the users.
+        storage: Has the quotas of the users, and is told while statements run.
         pool: The executors.
         clock: Source of times.
     """
 
     def __init__(
-        self, tree: ElkynStore, quotas: Quotas, pool: ExecutorPool, *, clock: Clock
+        self, tree: ElkynStore, storage: Storage, pool: ExecutorPool, *, clock: Clock
     ) -> None:
-        self._quotas = quotas
+        self._foreground = storage.foreground
+        self._quotas = storage.quotas
         self._executor_bytes = pool.executor_bytes
         self._table = Table(tree, "/queries", QueryInfo)
         self._clock = clock
@@ -316,6 +317,8 @@ class RunningStatements:
                 statement.fail(error)
                 raise
             self._running[statement.id] = statement
+            if len(self._running) == 1:
+                self._foreground.hold(busy=True)
             if self._publisher is None:
                 self._publisher = threading.Thread(
                     target=self._publish, name="lake-queries", daemon=True
@@ -361,7 +364,8 @@ class RunningStatements:
     def remove(self, statement: RunningStatement) -> None:
         """Forget a statement that has ended."""
         with self._lock:
-            self._running.pop(statement.id, None)
+            if self._running.pop(statement.id, None) is not None and not self._running:
+                self._foreground.hold(busy=False)
             is_published = statement.id in self._published
             self._published.discard(statement.id)
             if is_published:
@@ -371,6 +375,7 @@ class RunningStatements:
         """End the publication."""
         with self._lock:
             self._closed = True
+            self._foreground.close()
             self._lock.notify_all()
             publisher = self._publisher
         if publisher is not None:

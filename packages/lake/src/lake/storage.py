@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lake.catalog import Catalog
 from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
+from lake.foreground import Foreground
 from lake.keys import KeyRing, read_secret
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
@@ -89,6 +90,7 @@ class Storage:
         self.vault = Vault(keys, cache, encrypts_new=options.encrypt)
         self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
         self.quotas = Quotas(tree, self.catalog, clock)
+        self.foreground = Foreground(folder / "lake")
         self.scrubber = Scrubber(
             tree, self.new_scrub, clock=clock, rate_bytes=options.scrub_rate_bytes
         )

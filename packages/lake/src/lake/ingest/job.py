@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.encrypted_files import EncryptedFile, Source, source_from_json
+from lake.foreground import Background
 from lake.ingest.column_match import ColumnMatch
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
@@ -56,6 +57,7 @@ class Job:
         self._file_key = os.urandom(KEY_BYTES)
         self._uploaded = self.paths
         self.rejects: Rejects | None = None  # the rows that were left out, if there are any
+        self._background = Background(request.get("waitsFor"))
         self._bytes_done = 0
         self._rows = 0
         # 1 during the first reading; more while the beginning is encoded again after a widening.
@@ -117,6 +119,7 @@ class Job:
         if self._passes == 1:
             self._rows += rows
         self.context.check()
+        self._background.wait(self.context.check)
         self.context.progress(
             bytes_done=min(self._bytes_done, self.size),
             bytes_total=self.size,

@@ -1,0 +1,95 @@
+"""Whether statements run, as a locked file: the ingest of a linked file waits while they do.
+
+A linked file can be queried at once, and is ingested behind that. Without waiting, the ingest takes a core
+from the first queries. A lower priority of the process is no way: it could not be raised again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from sennit_core.private_files import FILE_MODE
+
+__all__ = ["FOREGROUND", "Background", "Foreground"]
+
+FOREGROUND = "statements.lock"
+"""The file, in the folder `lake/`."""
+_POLL_SECONDS = 0.01
+_WAIT_SHARE = 4.0
+_WAIT_SECONDS = 2.0
+
+
+class Foreground:
+    """Locks the file while statements run.
+
+    Args:
+        folder: The folder `lake/`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / FOREGROUND, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+    def hold(self, *, busy: bool) -> None:
+        """Lock the file, or unlock it."""
+        if self._file < 0:  # a statement that ends after the lake was closed
+            return
+        # A process may look at it just now: then statements run beside the ingest, which is no harm.
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB if busy else fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+
+class Background:
+    """Waits while statements run, at most some times as long as it has worked: it must end once.
+
+    Args:
+        file: The locked file; None never waits.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, file: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = None if file is None else Path(file)
+        self._clock = clock
+        self._began = clock()
+        self._waited = 0.0
+
+    def wait(self, check: Callable[[], object]) -> None:
+        """Wait until no statement runs.
+
+        Args:
+            check: Called while it waits; raises to stop.
+        """
+        if self._file is None:
+            return
+        start = self._clock()
+        worked = start - self._began - self._waited
+        most = _WAIT_SECONDS + _WAIT_SHARE * worked - self._waited
+        while self._is_locked() and self._clock() - start < most:
+            check()
+            time.sleep(_POLL_SECONDS)
+        self._waited += self._clock() - start
+
+    def _is_locked(self) -> bool:
+        assert self._file is not None
+        try:
+            file = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(file)
