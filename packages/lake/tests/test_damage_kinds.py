@@ -34,7 +34,7 @@ KINDS = {
     r"lake/node\.key": "kept",
     r"lake/(iceberg|rejects)/.*": "kept",  # derived, and quoted text: no answer comes from them
     r"uploads/.*": "kept",  # not part of a dataset yet
-    r"(disk-full\.reserve|lake/ended-cleanly|elkyn/sys/lock(\.mdb)?|elkyn/sys/ephemeral/.*|spill/\.sweep)": "kept",
+    r"(disk-full\.reserve|lake/(ended-cleanly|statements\.lock)|elkyn/sys/lock(\.mdb)?|elkyn/sys/ephemeral/.*|spill/\.sweep)": "kept",
 }
 """What a flip in a file does, by its path: `found` by a scrub, or no other effect than an error."""
 QUERIES = (

@@ -32,11 +32,14 @@ class Foreground:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / FOREGROUND, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        self._file = -1
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with suppress(OSError):  # a full disk has no room for it: nothing waits then
+            self._file = os.open(folder / FOREGROUND, flags, FILE_MODE)
 
     def hold(self, *, busy: bool) -> None:
         """Lock the file, or unlock it."""
-        if self._file < 0:  # a statement that ends after the lake was closed
+        if self._file < 0:  # no room for it, or a statement that ends after the lake was closed
             return
         # A process may look at it just now: then statements run beside the ingest, which is no harm.
         with suppress(OSError):
