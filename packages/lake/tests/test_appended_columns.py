@@ -139,8 +139,8 @@ def test_a_value_far_below_decides_the_order_of_days(lake: Lake, tmp_path: Path)
     days = "".join(f"{n},1/{1 + n % 12}/2026\n" for n in range(200))
     lake.append("t", csv(tmp_path, f"a,b\n{days}999,31/1/2026\n"))
     assert lake.sql("SELECT b FROM t WHERE a = 1").value == DAY(2026, 2, 1)
-    # Later on, what does not fit is refused, and nothing is read in another order.
-    with pytest.raises(BadInput, match="12/31/2026"):
+    # Values that contradict each other decide nothing.
+    with pytest.raises(BadInput, match="in two ways"):
         lake.append("t", csv(tmp_path, f"a,b\n{days}998,31/1/2026\n999,12/31/2026\n"))
 
 
@@ -149,3 +149,14 @@ def test_a_type_that_the_dataset_does_not_have_is_refused(t: Lake, tmp_path: Pat
         t.append("t", csv(tmp_path, "id,Name,km\n1,b,2\n"), columns={"id": "Utf8"})
     with pytest.raises(SennitError, match="Int64"):
         t.append("t", csv(tmp_path, "id,Name,km\nx,b,2\n"))
+
+
+@pytest.mark.parametrize("mode", ["fail", "skip"])
+def test_a_bad_value_does_not_decide_a_notation(lake: Lake, tmp_path: Path, mode: str) -> None:
+    lake.sql("CREATE TABLE t (a INT, b DATE)")
+    with pytest.raises(BadInput, match="in two ways"):
+        lake.append("t", csv(tmp_path, "a,b\n1,3/4/2026\n2,foo\n"), on_bad_row=mode)
+    file = csv(tmp_path, "a,b\n1,13/4/2026\n2,foo\n")
+    if mode == "skip":
+        lake.append("t", file, on_bad_row=mode)
+        assert lake.sql("FROM t").rows == [(1, DAY(2026, 4, 13))]

@@ -41,7 +41,7 @@ class Foreground:
         """Lock the file, or unlock it."""
         if self._file < 0:  # no room for it, or a statement that ends after the lake was closed
             return
-        # A process may look at it just now: then statements run beside the ingest, which is no harm.
+        # A process may test the lock at this moment: then the statement runs beside the ingest.
         with suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB if busy else fcntl.LOCK_UN)
 

@@ -375,7 +375,6 @@ class RunningStatements:
         """End the publication."""
         with self._lock:
             self._closed = True
-            self._foreground.close()
             self._lock.notify_all()
             publisher = self._publisher
         if publisher is not None:

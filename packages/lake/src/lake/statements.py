@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
-from lake.compaction import RunChoice, RunLimits, small_runs
+from lake.compaction import RunChoice, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
@@ -298,17 +298,14 @@ class Statements:
             ),
         )
 
-    def compact(
-        self, dataset: str, user: str, limits: RunLimits | None = None
-    ) -> WriteExecution | None:
+    def compact(self, dataset: str, user: str) -> WriteExecution | None:
         """Start to write small shards of a dataset anew as larger ones; None if there are none.
 
         Args:
             dataset: Id or name.
             user: The author of the snapshot.
-            limits: Which of them; None for all.
         """
-        return self.rewrite("compact", dataset, user, lambda head: small_runs(head.shards, limits))
+        return self.rewrite("compact", dataset, user, lambda head: small_runs(head.shards))
 
     def rewrite(
         self, name: str, dataset: str, user: str, choose: RunChoice

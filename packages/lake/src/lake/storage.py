@@ -159,6 +159,7 @@ class Storage:
             with suppress(StorageFull, OSError):
                 write_whole(self._ended_cleanly, b"")
         self.vault.cache.close()
+        self.foreground.close()
 
     def status(self) -> dict[str, Any]:
         """Return the use of the disk and the quota, and the state of the scrub, for /api/stats."""

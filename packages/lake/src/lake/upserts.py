@@ -116,8 +116,7 @@ class Upserts:
             on_progress: Called with the progress of encoding.
             cancelled: Called several times per second while the file is encoded; True stops that.
         """
-        target = check_upsert(self._catalog, request.dataset_name, request.options)
-        columns = key_columns(request.options.get("key"), target.schema)
+        target, columns = check_upsert(self._catalog, request.dataset_name, request.options)
         options = {name: value for name, value in request.options.items() if name != "key"}
         encoded = replace(request, mode="append", options=options, all_columns=True)
         folder = self._writer.open_folder()
@@ -142,8 +141,10 @@ class Upserts:
             return self._locks.setdefault(dataset, threading.Lock())
 
 
-def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> DatasetInfo:
-    """Return the dataset of an upsert; refuse one that cannot be done, before the file is read.
+def check_upsert(
+    catalog: Catalog, dataset: str, options: Mapping[str, Any]
+) -> tuple[DatasetInfo, tuple[str, ...]]:
+    """Return the dataset of an upsert and the columns of its key, before the file is read.
 
     Args:
         catalog: Knows the datasets.
@@ -166,8 +167,7 @@ def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> 
     for wire, option in _REFUSED.items():
         if wire in options:
             raise UsageError(f"upsert has no option {option!r}", hint="leave it out")
-    key_columns(options.get("key"), target.schema)
-    return target
+    return target, key_columns(options.get("key"), target.schema)
 
 
 def key_columns(key: object, schema: Schema) -> tuple[str, ...]:

@@ -18,22 +18,6 @@ from sennit_core.units import format_bytes
 
 __all__ = ["VERBS"]
 
-_LAYOUT = (
-    argument(
-        "--partition-by",
-        action="append",
-        metavar="FIELD",
-        help="partition it by country, month(ts) or bucket(16, user); may be repeated",
-    ),
-    argument(
-        "--sort-by",
-        action="append",
-        metavar="FIELD",
-        help='sort the rows of a shard by ts or "ts DESC"; may be repeated',
-    ),
-)
-"""Options for the layout of a dataset, which its later versions keep."""
-
 
 @verb(
     "put",
@@ -56,7 +40,18 @@ _LAYOUT = (
     argument(
         "--skip-bad-rows", action="store_true", help="leave out rows that do not fit, and keep them"
     ),
-    *_LAYOUT,
+    argument(
+        "--partition-by",
+        action="append",
+        metavar="FIELD",
+        help="partition it by country, month(ts) or bucket(16, user); may be repeated",
+    ),
+    argument(
+        "--sort-by",
+        action="append",
+        metavar="FIELD",
+        help='sort the rows of a shard by ts or "ts DESC"; may be repeated',
+    ),
 )
 def put(options: argparse.Namespace) -> None:
     wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
@@ -64,7 +59,7 @@ def put(options: argparse.Namespace) -> None:
     wanted |= {"encrypt": options.encrypt or None}
     wanted |= {"sheet": options.sheet, "columns": parse_types(options.type) or None}
     wanted |= {"on_bad_row": "skip" if options.skip_bad_rows else None}
-    wanted |= _layout(options)
+    wanted |= {"partition_by": options.partition_by, "sort_by": options.sort_by}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     _check_files(options.files)
     from lake.ingestor import dataset_name
@@ -158,10 +153,6 @@ def iceberg(options: argparse.Namespace) -> None:
     with open_lake(options) as lake:
         path = publish_iceberg(lake, options.name, version=options.version, folder=options.out)
     print(json.dumps({"metadata": str(path)}) if options.json else path)
-
-
-def _layout(options: argparse.Namespace) -> dict[str, list[str] | None]:
-    return {"partition_by": options.partition_by, "sort_by": options.sort_by}
 
 
 def _check_files(files: Sequence[Path]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lake.cli.output import print_rows
+from lake.cli.output import print_rows, shown_time
 from lake.cli.verb import argument, open_lake, verb
 from sennit_core.errors import UsageError
 
@@ -38,7 +37,7 @@ def maintenance(options: argparse.Namespace) -> None:
     rows = [
         (
             each["task"],
-            _when(each["finishedAt"]),
+            shown_time(each["finishedAt"]),
             f"{each['changed']:,}",
             f"{each['skipped']:,}",
             each.get("problem") or "",
@@ -121,12 +120,6 @@ def _is_confirmed(name: str) -> bool:
     print(f"Remove these rows from every version of {name}? [y/N] ", end="", file=sys.stderr)
     sys.stderr.flush()
     return sys.stdin.readline().strip().casefold() in ("y", "yes")
-
-
-def _when(seconds: float) -> str:
-    if not seconds:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 VERBS = (maintenance, retention, purge)

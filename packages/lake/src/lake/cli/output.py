@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lake.text_tables import cell, table_lines
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lake.running import RunningStatement
     from lake.scrub import ScrubReport
 
-__all__ = ["SHOWN_ROWS", "print_report", "print_result", "print_rows", "print_table"]
+__all__ = ["SHOWN_ROWS", "print_report", "print_result", "print_rows", "print_table", "shown_time"]
 
 SHOWN_ROWS = 1000
 """Rows of a result that are printed as a table."""
@@ -60,6 +61,13 @@ def print_rows(
         print(json.dumps(document))
     else:
         print_table(head, rows)
+
+
+def shown_time(seconds: float) -> str:
+    """Return Unix seconds as a time in UTC; "" for 0."""
+    if not seconds:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

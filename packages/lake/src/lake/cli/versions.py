@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 
-from lake.cli.output import SHOWN_ROWS, print_result, print_rows
+from lake.cli.output import SHOWN_ROWS, print_result, print_rows, shown_time
 from lake.cli.verb import argument, open_lake, verb
 from lake.text_tables import cell
 from sennit_core.errors import UsageError
@@ -25,7 +24,7 @@ def snapshots(options: argparse.Namespace) -> None:
     rows = [
         (
             str(each.snapshot.version),
-            datetime.fromtimestamp(each.created_at, UTC).isoformat(sep=" ", timespec="seconds"),
+            shown_time(each.created_at),
             f"{each.rows:,}",
             format_bytes(each.bytes),
             each.snapshot.author,

@@ -53,7 +53,8 @@ class ColumnMatch:
                 the file has to have all, and does not.
         """
         numbers = _numbers(names, schema)
-        unknown = [name for number, name in enumerate(names) if number not in numbers.values()]
+        known_numbers = set(numbers.values())
+        unknown = [name for number, name in enumerate(names) if number not in known_numbers]
         missing = [field for field in schema if field.name not in numbers]
         required = missing if needs_all else [f for f in missing if not f.nullable]
         if unknown or required or len(missing) == len(schema):

@@ -278,9 +278,21 @@ def kind_of_type(
         best = _readers(best, text)
     if len(best) < 2 or best[0] == kinds[0] or _all(_is_dotted(text)):
         return Guess(best[0] if best else "text")
-    found = [read_column(name, text) for name in best]
-    is_sure = found[0] is None or all(found[0].equals(each) for each in found[1:])
+    # Compared by the values that they read: a bad value fits no notation, and decides none.
+    found = [_without_misfits(name, text) for name in best]
+    is_sure = all(found[0].equals(each) for each in found[1:])
     return Guess(best[0], None if is_sure else "its notation can be read in two ways")
+
+
+def _without_misfits(kind: str, text: pa.StringArray) -> pa.Array:
+    """Return the column's values, NULL for a text that does not fit the kind."""
+    unread = misfits(kind, text)
+    if unread:
+        is_unread = pc.is_in(pa.array(range(len(text))), value_set=pa.array(unread))
+        text = pc.if_else(is_unread, pa.scalar(None, pa.string()), text)
+    values = read_column(kind, text)
+    assert values is not None, "each text fits, or is NULL"
+    return values
 
 
 def _readers(kinds: list[str], text: pa.StringArray) -> list[str]:

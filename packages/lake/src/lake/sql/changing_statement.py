@@ -61,8 +61,8 @@ __all__ = [
 HITS = "__lake_hits"
 SHARD = "__lake_shard"
 ROW = "__lake_row"
-# Types whose values Arrow, and so a shard, does not hold as they are.
 _NULLABILITY = re.compile(r"\s+(NOT\s+)?NULL\s*$", re.IGNORECASE)
+# Types whose values Arrow, and so a shard, does not hold as they are.
 _NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
 
 
