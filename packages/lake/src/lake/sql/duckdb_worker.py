@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from emsqrt.io.formats import open_format, type_name
 from lake.sealed import forbid_core_dumps
-from lake.sql.batches import read_batches
+from lake.sql.batches import KnownForms, read_batches
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
@@ -76,6 +76,7 @@ _DESCRIBE = re.compile(
 )
 
 _instances = InstanceCache(_KEPT_INSTANCES)
+_forms = KnownForms()
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
                 verify_shards(_shards(needed), context)
                 hide_shards(connection, pruned.tables, tuple(statement.tables))
             notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-            answer = _stream(connection, request, context, labels, limits, used, notes)
+            answer = _stream(connection, request, statement, context, labels, limits, used, notes)
             inputs = [table.snapshot for table in used if table.snapshot is not None]
             return answer | {
                 "inputs": inputs,
@@ -226,6 +227,7 @@ def interrupted_on_cancel(
 def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
+    statement: Statement,
     context: EntryContext,
     labels: dict[str, str],
     limits: SqlLimits,
@@ -233,12 +235,16 @@ def _stream(  # noqa: PLR0913 - of one caller
     notes: list[str],
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
-    relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
-    if relation is None:
-        raise SqlError("the statement returns no result")
-    if describes:
-        relation = relation.limit(0)  # planned, and not run
-    with read_batches(relation, limits.memory_bytes) as (schema, batches):
+    params = unknown_params(sql) if describes else params_of(request)
+
+    def relation() -> duckdb.DuckDBPyRelation:
+        found = bind(connection, sql, params)
+        if found is None:
+            raise SqlError("the statement returns no result")
+        return found.limit(0) if describes else found  # planned, and not run
+
+    form = () if describes or params else statement.form
+    with _forms.read(connection, sql, form, relation, limits.memory_bytes) as (schema, batches):
         writer = open_format(
             request.get("format") or "arrow",
             schema,

@@ -96,6 +96,8 @@ class Instance:
             links = [table.link.file.path for table in tables if table.link is not None]
             shards = [path for table in tables for path in table.paths or ()]
             _lock(self._database, [*shards, *links])
+            # Parsed once: it starts each query.
+            (self._begin,) = self._database.extract_statements("BEGIN TRANSACTION READ ONLY")
         except BaseException:
             self._database.close()
             raise
@@ -110,7 +112,7 @@ class Instance:
                 connection.execute("SET streaming_buffer_size = '2MiB'")
             if read_only:
                 # Never committed: closing the connection rolls it back.
-                connection.execute("BEGIN TRANSACTION READ ONLY")
+                connection.execute(self._begin)
             yield connection
         finally:
             connection.close()
