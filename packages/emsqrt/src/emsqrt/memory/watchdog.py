@@ -113,6 +113,11 @@ class Watch:
         self.look()
         return self.seen[0]
 
+    @property
+    def last(self) -> MemoryUse:
+        """The last measurement; after the watch that at its end."""
+        return self._seen
+
     def room(self) -> int:
         """Measure and return how much may still be charged below `press_bytes`."""
         return max(0, self.levels.press_bytes - self.look().charged_bytes)

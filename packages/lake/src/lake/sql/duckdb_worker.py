@@ -101,7 +101,6 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             _connect(tables, used, statement, limits, context) as connection,
             interrupted_on_cancel(connection, context),
         ):
-            context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
             pruned = Pruned()
             if may_prune:
@@ -181,19 +180,21 @@ def _connect(
     context: EntryContext,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables | names_of(used))
+    opened = context.forgive_reserved  # its threads reserve memory, which they do not use
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
+        listed = listed_tables(tables)
+        return open_session(listed, names, limits, opened, skips_broken_views=True)
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits)
+        return open_session(used, names, limits, opened)
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max)
+    return _instances.connect(key, used, names, limits, left, held_bytes_max, opened)
 
 
 @contextlib.contextmanager

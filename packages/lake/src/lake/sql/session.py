@@ -12,7 +12,7 @@ read-only statements, the configuration is locked, and the transaction is read-o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +134,17 @@ def open_session(
     tables: Sequence[Table],
     names: Sequence[str],
     limits: SqlLimits,
+    opened: Callable[[], None] = lambda: None,
     *,
     skips_broken_views: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an instance for a single query, and a connection to it."""
+    """Open an instance for a single query, and a connection to it.
+
+    `opened` is called between the two; the other arguments are those of `Instance`.
+    """
     instance = Instance(tables, names, limits, skips_broken_views=skips_broken_views)
     try:
+        opened()
         with instance.connect() as connection:
             yield connection
     finally:
