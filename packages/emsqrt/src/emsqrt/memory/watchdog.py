@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -213,14 +212,15 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        # The thread is in one of two waits, and `_notify` ends both: on `_changed` while there is
-        # no watch, in C on `_wake` while there is one.
+        # The thread is in one of two waits: on `_changed` while there is no watch, in C on `_wake`
+        # while there is one. `_is_woken`: the second was ended, and `_wake` is to be read.
         self.reader = UsageReader()
         self._changed = threading.Condition()
         self._watch: Watch | None = None
         # Whether the thread is in the second wait, perhaps still for a watch that is over: it gets the
         # next one when it would measure again, without being woken.
         self._measures = False
+        self._is_woken = False
         self._unwatched = memoryview(bytearray(32)).cast("Q")
         """State of `UsageReader.watch` for measurements that belong to no watch."""
         self._closed = False
@@ -254,8 +254,10 @@ class Watchdog:
             assert self._watch is None, "one watch at a time"
             watch.seen[_OVER] = 0
             self._watch = watch
+            if not self._measures:
+                self._changed.notify()
             # A process that is near its cap is measured more often than the watch before may be.
-            if not self._measures or watch.is_near:
+            elif watch.is_near:
                 self._notify()
 
     def end(self) -> None:
@@ -281,7 +283,9 @@ class Watchdog:
         self.close()
 
     def _notify(self) -> None:
+        """End both waits of the thread."""
         self._changed.notify()
+        self._is_woken = True
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
@@ -299,6 +303,7 @@ class Watchdog:
             self._measures = False
             self._changed.wait_for(lambda: self._closed or self._watch is not None)
             self._measures = True
-            with suppress(BlockingIOError):
+            if self._is_woken:
+                self._is_woken = False
                 os.eventfd_read(self._wake)
             return None if self._closed else self._watch

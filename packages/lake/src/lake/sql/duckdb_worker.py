@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -367,4 +368,9 @@ def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
 
 def _threads(free_bytes: int) -> int:
     """Return how many threads a query runs on: each needs memory of its own to sort."""
-    return max(1, min(4, os.cpu_count() or 1, free_bytes // _THREAD_BYTES))
+    return max(1, min(4, _cores(), free_bytes // _THREAD_BYTES))
+
+
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1  # it reads a file each time
