@@ -1,7 +1,7 @@
 """Join the small batches of a reader to messages of an Arrow IPC stream.
 
 The rows of a query are read a few at a time, because a row may be wide; a client receives messages
-of 1 MiB. The kernel copies the buffers of the batches once, to their places in the message, where
+of 512 KiB. The kernel copies the buffers of the batches once, to their places in the message, where
 Arrow would copy them to a joined batch in fresh pages, and from there to the stream.
 """
 
@@ -20,10 +20,12 @@ from emsqrt._kernel import BatchJoiner
 
 __all__ = ["Layouts", "Message", "join_batches", "layouts_of"]
 
-MESSAGE_BYTES = 1 << 20
+MESSAGE_BYTES = 512 << 10
+"""Messages of 1 MiB cost the same CPU here and more in the processes that forward and receive them,
+whose allocators return blocks of that size to the kernel; each message also costs switches of
+threads there, so that shorter ones cost more again."""
 _FIRST_BYTES = 64 << 10
 """Memory of the first message: most results are no longer, and fresh pages cost time."""
-_HEAD_BYTES = 4 << 10
 _FIXED, _BITS, _TEXT, _LARGE_TEXT = range(4)
 _STATUS = re.compile(
     r"(?:Invalid|IOError|Out of memory|Not ?[Ii]mplemented|Cancelled|Unknown error): "
@@ -65,7 +67,7 @@ def layouts_of(schema: pa.Schema) -> Layouts | None:
 def join_batches(
     reader: pa.RecordBatchReader, layouts: Layouts, rows_max: int | None = None
 ) -> Iterator[Message | pa.RecordBatch]:
-    """Yield the rows as messages of up to about 1 MiB; a batch that is larger as it is.
+    """Yield the rows as messages of up to `MESSAGE_BYTES`; a batch that is larger as it is.
 
     Args:
         reader: the batches.
@@ -93,7 +95,7 @@ def join_batches(
             left = max(0, left - rows)
             if len(memory) == _FIRST_BYTES:
                 with suppress(MemoryError):  # small messages cost only time
-                    memory = memoryview(bytearray(MESSAGE_BYTES + _HEAD_BYTES))
+                    memory = memoryview(bytearray(MESSAGE_BYTES))
 
 
 class _Exported:

@@ -40,11 +40,8 @@ __all__ = [
 
 
 _MIB = 1 << 20
-_STREAM_BUFFERS = ((256 * _MIB, "2MiB"), (768 * _MIB, "10MiB"))
-_STREAM_BUFFER_MAX = "32MiB"
-"""How much of a slowly read result DuckDB buffers, by the memory that an instance has less than.
-When the buffer is full, its threads stop, and start again for each 2,048 rows that are read: scanning
-four million rows takes 0.35 s of CPU with 10 MiB, 0.26 s with 32 MiB."""
+_STREAM_MEMORY_MIN = 256 * _MIB
+"""DuckDB buffers 10 MiB of a slowly read result; instances with less memory buffer 2 MiB."""
 _FOOTERS_MAX = 64
 """An instance keeps the footers of this many shards between queries: a quarter of the CPU of a
 `count(*)` over nine of them. DuckDB does not count them towards its memory limit."""
@@ -109,18 +106,14 @@ class Instance:
         # In DuckDB's Python module, a cursor is a connection of its own to the same database.
         connection = self._database.cursor()
         try:
-            connection.execute(f"SET streaming_buffer_size = '{self._stream_buffer()}'")
+            if self.limits.memory_bytes < _STREAM_MEMORY_MIN:
+                connection.execute("SET streaming_buffer_size = '2MiB'")
             if read_only:
                 # Never committed: closing the connection rolls it back.
                 connection.execute("BEGIN TRANSACTION READ ONLY")
             yield connection
         finally:
             connection.close()
-
-    def _stream_buffer(self) -> str:
-        memory = self.limits.memory_bytes
-        sizes = (size for below, size in _STREAM_BUFFERS if memory < below)
-        return next(sizes, _STREAM_BUFFER_MAX)
 
     @property
     def has_spilled(self) -> bool:
