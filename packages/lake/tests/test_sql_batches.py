@@ -8,8 +8,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from lake.sql.batches import KnownForms
+from lake.sql.batches import read_batches
 from lake.sql.guard import check_statement
+from lake.sql.known_forms import KnownForms, Repeatable
 
 
 class Reader:
@@ -26,7 +27,8 @@ class Reader:
             return self._connection.sql(sql)
 
         form = check_statement(sql).form
-        with self._forms.read(self._connection, sql, form, bind, 0) as (_, batches):
+        query = Repeatable(self._forms, self._connection, sql, form, bind)
+        with read_batches(query) as (_, batches):
             return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
 
 

@@ -7,18 +7,17 @@ a time, and small batches are joined.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-__all__ = ["Form", "KnownForms", "read_batches"]
+from emsqrt.io.joining import Message, join_batches, layouts_of
+from lake.sql.known_forms import Repeatable
 
-Form: TypeAlias = tuple[bytes, ...]
-"""The text of one SELECT without its numbers (`guard.Statement.form`); () stands for other statements."""
+__all__ = ["read_batches", "read_messages"]
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS_MAX = 8192
@@ -33,101 +32,67 @@ columns takes 0.28 s of CPU, at 256 rows 0.98 s."""
 
 @contextmanager
 def read_batches(
-    relation: duckdb.DuckDBPyRelation, memory_bytes: int = 0
+    query: duckdb.DuckDBPyRelation | Repeatable, memory_bytes: int = 0
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """Open a result; yield its schema and its batches, about 1 MiB each unless a row is larger.
 
     Args:
-        relation: the query; it runs while its batches are read.
+        query: it runs while its batches are read.
         memory_bytes: memory that the process may use for the query.
 
     Raises:
         duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
     unknown = _rows_of_unknown_width(memory_bytes)
-    rows = _rows_at_once(relation, unknown)
-    with relation.to_arrow_reader(rows) as reader:
-        yield reader.schema, _bounded(reader, rows, unknown)
+    with _opened(query, unknown, _BATCH_ROWS_MAX) as (reader, rows):
+        yield reader.schema, _joined(reader) if rows <= unknown else iter(reader)
 
 
-class _Columns(NamedTuple):
-    """The types of a result, and how many of its rows are read at once."""
-
-    types: list[pa.DataType]
-    rows: int
-
-
-class KnownForms:
-    """Reads results of statements; knows the columns of those that ran before.
-
-    A relation is bound for its columns, and again when it runs, which takes 0.1 to 0.6 ms. Rows have
-    to be counted before the statement runs, so the columns of an earlier run of the same form are
-    taken, and compared with those that it has.
+@contextmanager
+def read_messages(
+    query: duckdb.DuckDBPyRelation | Repeatable, memory_bytes: int, rows_max: int | None
+) -> Iterator[tuple[pa.Schema, Iterator[Message | pa.RecordBatch]]]:
+    """Open a result as `read_batches` does, for an Arrow stream: most rows are in messages of it.
 
     Args:
-        count_max: the number of forms, the least recently used of which is forgotten first.
+        query: it runs while its batches are read.
+        memory_bytes: memory that the process may use for the query.
+        rows_max: how many rows the caller wants; a batch that has more is no message.
+
+    Raises:
+        duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
-
-    def __init__(self, count_max: int = 256) -> None:
-        self._count_max = count_max
-        self._known: OrderedDict[tuple[Form, int], _Columns] = OrderedDict()
-
-    @contextmanager
-    def read(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        sql: str,
-        form: Form,
-        bind: Callable[[], duckdb.DuckDBPyRelation],
-        memory_bytes: int,
-    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-        """As `read_batches`.
-
-        Args:
-            connection: the connection of the query.
-            sql: one statement without parameters, unless `form` is ().
-            form: the form of the statement.
-            bind: returns the relation of the statement.
-            memory_bytes: as for `read_batches`.
-        """
-        unknown = _rows_of_unknown_width(memory_bytes)
-        known = self._known.get((form, unknown))
-        if known is not None:
-            with _run(connection, sql, known.rows) as reader:
-                if reader.schema.types == known.types:
-                    self._known.move_to_end((form, unknown))
-                    yield reader.schema, _bounded(reader, known.rows, unknown)
-                    return
-            # A dataset has got other columns, or a number names a column, as in `SELECT #2`.
-            del self._known[form, unknown]
-        relation = bind()
-        rows = _rows_at_once(relation, unknown)
-        with relation.to_arrow_reader(rows) as reader:
-            if form:
-                self._note((form, unknown), _Columns(reader.schema.types, rows))
-            yield reader.schema, _bounded(reader, rows, unknown)
-
-    def _note(self, key: tuple[Form, int], columns: _Columns) -> None:
-        self._known[key] = columns
-        if len(self._known) > self._count_max:
-            self._known.popitem(last=False)
+    unknown = _rows_of_unknown_width(memory_bytes)
+    # Not more even if rows are known to be narrow: the buffers stay in the processor's cache, and
+    # are too small for malloc to return them to the kernel each time.
+    with _opened(query, unknown, _ROWS_WITH_ROOM) as (reader, _):
+        layouts = layouts_of(reader.schema)
+        if layouts is None:
+            yield reader.schema, _joined(reader)
+        else:
+            yield reader.schema, join_batches(reader, layouts, rows_max)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Any:
-    """Run one statement; return the reader of its batches.
+@contextmanager
+def _opened(
+    query: duckdb.DuckDBPyRelation | Repeatable, unknown: int, rows_max: int
+) -> Iterator[tuple[Any, int]]:
+    """Run a query; yield the reader of its batches, and how many rows a batch has."""
 
-    This is what a relation calls after it has bound its statement. There is no public name for it:
-    `execute` has a result whose rows are copied on their way to Arrow.
-    """
-    return connection._submit(sql, None, "stream", rows).arrow_reader()  # noqa: SLF001
+    def rows_of(relation: duckdb.DuckDBPyRelation) -> int:
+        return min(_rows_at_once(relation, unknown), rows_max)
+
+    if isinstance(query, Repeatable):
+        with query.open(rows_of, unknown, rows_max) as found:
+            yield found
+    else:
+        rows = rows_of(query)
+        with query.to_arrow_reader(rows) as reader:
+            yield reader, rows
 
 
 def _rows_of_unknown_width(memory_bytes: int) -> int:
     return _ROWS_WITH_ROOM if memory_bytes >= _ROOM_BYTES else _ROWS_OF_UNKNOWN_WIDTH
-
-
-def _bounded(reader: Any, rows: int, unknown: int) -> Iterator[pa.RecordBatch]:
-    return _joined(reader) if rows <= unknown else iter(reader)
 
 
 def _rows_at_once(relation: duckdb.DuckDBPyRelation, unknown: int) -> int:
