@@ -1,7 +1,7 @@
 """Threads that wait for executors, so that the event loop and the threads of other routes do not.
 
-A pool like anyio's, with the bookkeeping that a small query does not need left out: it takes 0.02 ms for
-a call, where anyio's takes 0.1 ms for its limiter and the checkpoints of cancellation.
+A pool like anyio's without its limiter and checkpoints of cancellation: a call costs 0.02 ms instead of
+0.1 ms on the event loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run a statement that ran before without binding it for its columns first.
 
-A relation of DuckDB is bound for its columns, and again when it runs, which takes 0.1 to 0.6 ms. How many
-rows are read at once depends on the columns and is given before the run, so those of an earlier run of
-the same form are taken, and compared with those that the result has.
+DuckDB binds a relation for its columns, and again when it runs: 0.1 to 0.6 ms. The number of rows that are
+read at once depends on the columns, and must be known before the run. So the columns of an earlier run
+of the same form are used, and compared with those of the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 __all__ = ["Form", "KnownForms", "Repeatable"]
 
 Form: TypeAlias = tuple[bytes, ...]
-"""The text of one SELECT without its numbers (`guard.Statement.form`); () stands for other statements."""
+"""The text of one SELECT without its numbers (`guard.Statement.form`); () for all other statements."""
 
 
 class _Columns(NamedTuple):
