@@ -66,4 +66,9 @@ def test_a_file_is_merged_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["put", str(file), "--mode", "upsert"]) == 2
     assert run(["put", str(file), "--mode", "upsert", "--key", "itme"]) == 2
     assert "item" in capsys.readouterr().err
-    assert run(["put", str(file), "--name", "no", "--mode", "upsert", "--key", "item"]) == 4
+    new = ["put", str(file), "--name", "new", "--mode", "upsert", "--key"]
+    for flag in ("--wait", "--copy"):  # created, then merged
+        assert run([*new, "item", flag]) == 0
+    capsys.readouterr()
+    assert run(["sql", "SELECT count(*) FROM new", "--csv"]) == 0
+    assert capsys.readouterr().out.split()[-1] == "2"

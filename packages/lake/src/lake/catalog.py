@@ -24,6 +24,7 @@ from lake.catalog_index import CatalogIndex
 from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
+from lake.commit_turns import CommitTurns
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
 from lake.node_key import NodeKey
@@ -77,6 +78,7 @@ class Catalog:
         )
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
+        self.turns = CommitTurns()
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.

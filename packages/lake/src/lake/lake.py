@@ -230,7 +230,7 @@ class Lake:
 
     @cached_property
     def _upserts(self) -> Upserts:
-        return Upserts(self.catalog, self._ingestor, self._writer, self._statements.upsert)
+        return Upserts(self.catalog, self._ingestor, self._writer, self._statements, self.vault)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -250,14 +250,15 @@ class Lake:
     ) -> DatasetInfo:
         """Merge a file or Arrow data into a dataset: replace the rows with equal keys, add the rest.
 
+        If there is no dataset, it is created, of rows with keys of their own.
+
         Args:
-            table: The dataset's name; it must exist.
+            table: The dataset's name.
             data: As of `append`.
             key: The columns that identify a row. Each key is there once in the data, without NULL.
             options: As of `append`.
 
         Raises:
-            NotFound: There is no such dataset.
             UnknownColumn: The dataset has no such column.
             BadInput: A key is missing, or there twice.
         """
