@@ -125,10 +125,3 @@ def test_a_create_that_is_killed_leaves_a_key_only_with_its_dataset(
         assert lake.vault.keys.entries() == found
         if found:
             assert lake.sql("SELECT a FROM n").value == CANARY
-
-
-def test_a_layout_would_put_values_into_the_manifest(secret: Lake) -> None:
-    with pytest.raises(Unsupported, match="which is encrypted"):
-        secret.sql("CREATE TABLE p PARTITIONED BY (a) WITH (encrypt = true) AS SELECT 'x' AS a")
-    with pytest.raises(Unsupported, match="which is encrypted"):
-        secret.sql("ALTER TABLE t SET PARTITIONED BY (a)")

@@ -306,7 +306,8 @@ class Ingestor:
             key, dataset = self._vault.keys.create(request.dataset), request.dataset
         else:
             key, dataset = self._vault.keys.key(target.id, target.name), target.id
-        return Seal(key, dataset, stack.enter_context(self._vault.folder()))
+        folder = stack.enter_context(self._vault.folder())
+        return Seal(key, dataset, folder, self._vault.cache.free_bytes)
 
     def _columns_of(self, request: IngestRequest, target: DatasetInfo | None) -> dict[str, Any]:
         """Return the columns and the layout of the dataset to append to, for the executor."""
