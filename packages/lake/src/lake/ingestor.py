@@ -61,7 +61,7 @@ ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
 
 CheckEncoded: TypeAlias = Callable[[dict[str, Any], "Seal | None"], object]
-"""Is given the response of `lake.ingest.worker`, and what its shards are encrypted with."""
+"""Checks the response of `lake.ingest.worker`, with what its shards are encrypted with."""
 
 _ENDINGS = (
     *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather", ".xlsx", ".xlsm"),
@@ -393,7 +393,7 @@ class Ingestor:
         seal: Seal | None,
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
-        self._catalog.turns.wait(self._catalog.find_id(request.dataset_name))
+        self._catalog.commit_locks.wait(self._catalog.find_id(request.dataset_name))
         # An append derives its shards from the head, so no other commit may come in between.
         with self._catalog.writing():
             target = self._target(request)  # the name may have been used since the first check

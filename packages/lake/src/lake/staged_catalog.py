@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
+from lake.advisory_locks import AdvisoryLocks
 from lake.catalog import Catalog
 from lake.catalog_commits import Commit, committed_dataset
-from lake.commit_turns import CommitTurns
 from lake.errors import not_ingested
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.snapshots import StoredManifest
@@ -71,7 +71,7 @@ class StagedCatalog(Catalog):
         self._base = catalog
         self._retention = retention
         self.views = _FixedViews(catalog.views)
-        self.turns = CommitTurns()  # its statements commit nothing that others see
+        self.commit_locks = AdvisoryLocks()  # its statements commit nothing that others see
         self._staged: dict[str, _Staged] = {}
         self._leases: list[frozenset[str]] = []
         self._own: set[str] = set()  # ids of its snapshots, of which one a dataset is committed
@@ -210,7 +210,7 @@ class StagedCatalog(Catalog):
                 transaction appends too; or there was a purge.
         """
         for dataset, staged in self._staged.items():
-            self._base.turns.wait(dataset if staged.queries else None)
+            self._base.commit_locks.wait(dataset if staged.queries else None)
         with self._base.writing():
             # The states may have had rows that are to be gone.
             self._base.rewriter.check(self._purges)

@@ -1,12 +1,12 @@
 """The statement that merges encoded rows into a dataset, and its commit while others append.
 
-    merge into the newest state       as long as it takes; others commit meanwhile
-    take the dataset's turn           others wait for the rest
+    merge into the newest state       without a limit of time; others commit meanwhile
+    lock the dataset                  other commits wait for the rest (`lake.advisory_locks`)
     merge into what was appended      only these shards are read
     commit
 
-What was appended is merged alone, so the turn is short however large the dataset is. After another
-change (UPDATE, DELETE, compaction) the whole is merged again; the last times with the dataset's turn.
+What was appended is merged alone, so the lock is short however large the dataset is. After another
+change (UPDATE, DELETE, compaction) the whole is merged again; the last times under the lock.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["UPSERT_ATTEMPTS", "StartUpsert", "UpsertExecution", "joined"]
 
 UPSERT_ATTEMPTS = 6
 _FREE_ATTEMPTS = 3
-"""Attempts without the dataset's turn; in the others, others wait for the whole merge."""
+"""Attempts without the lock; in the later ones, other commits wait for the whole merge."""
 _CATCH_UPS = 4
-"""Commits that had passed the turn before it was taken may still come in between."""
+"""Commits that had not found the lock may still come in between."""
 
 StartUpsert = Callable[
     [Path, "SnapshotInfo | None", Sequence[dict[str, Any]]],
@@ -70,7 +70,7 @@ class UpsertExecution(WriteExecution):
         self._catalog = catalog
         self._start_upsert = start
         self._begun = 0
-        # Of one attempt: the turn, and the folders of its later merges.
+        # Of one attempt: the lock, and the folders of its later merges.
         self._held = ExitStack()
         super().__init__(
             lambda folder: start(folder, None, ()), writer, origin, complete, UPSERT_ATTEMPTS
@@ -79,7 +79,7 @@ class UpsertExecution(WriteExecution):
     def _begin(self) -> None:
         self._begun += 1
         if self._begun > _FREE_ATTEMPTS:
-            self._held.enter_context(self._catalog.turns.claim(self._dataset))
+            self._held.enter_context(self._catalog.commit_locks.hold(self._dataset))
         super()._begin()
 
     def _end(self) -> None:
@@ -91,7 +91,7 @@ class UpsertExecution(WriteExecution):
     def _commit(self, answer: dict[str, Any]) -> dict[str, Any]:
         if answer["action"] == "none":
             return answer
-        with self._catalog.turns.claim(self._dataset):
+        with self._catalog.commit_locks.hold(self._dataset):
             for attempt in range(1, _CATCH_UPS + 1):
                 answer = self._caught_up(answer)
                 try:

@@ -229,7 +229,7 @@ def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> 
 
 
 def check_key(key: object) -> None:
-    """Refuse what is no key, whatever the dataset's columns are.
+    """Refuse a value that is no key of any dataset.
 
     Raises:
         UsageError: It is no list of names.

@@ -161,7 +161,7 @@ class Writer:
     ) -> DatasetInfo:
         adopted = adopt_shards(self._objects, reports)
         reached("write-adopted")
-        self._catalog.turns.wait(answer["dataset"])
+        self._catalog.commit_locks.wait(answer["dataset"])
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
             dataset = self._check_base(answer, origin.author)
