@@ -125,3 +125,12 @@ def test_a_create_that_is_killed_leaves_a_key_only_with_its_dataset(
         assert lake.vault.keys.entries() == found
         if found:
             assert lake.sql("SELECT a FROM n").value == CANARY
+
+
+def test_a_view_over_an_encrypted_dataset_has_its_text_alone_in_the_clear(secret: Lake) -> None:
+    before = set(clear_files(secret.folder))
+    secret.sql("CREATE VIEW w AS SELECT upper(secret) AS s FROM t WHERE id < 10")
+    assert secret.sql("SELECT count(*) FROM w").value == 10
+    assert set(clear_files(secret.folder)) == before
+    with pytest.raises(Unsupported, match="which is encrypted"):
+        secret.sql("CREATE TABLE copy AS FROM w")

@@ -23,6 +23,7 @@ from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
 from lake.maintenance_plan import open_maintenance
 from lake.opening import open_pool, open_tree
+from lake.plan_sources import PlanSources
 from lake.policies import Policies
 from lake.purge import Purger, PurgeReport, PurgeRequest
 from lake.reserve import Reserve
@@ -116,8 +117,7 @@ class Lake:
             self.catalog = self.storage.catalog
             self.retention = self.storage.retention
             self.vault = self.storage.vault
-            self.scrubber = self.storage.scrubber
-            self.quotas = self.storage.quotas
+            self.scrubber, self.quotas = self.storage.scrubber, self.storage.quotas
             self.running = RunningStatements(self.tree, self.storage, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
@@ -140,6 +140,7 @@ class Lake:
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
                 self.space,
             )  # fmt: skip
+            self.plan_sources = PlanSources(self.pool, self.catalog, tables, self.space)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
