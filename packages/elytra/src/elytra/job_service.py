@@ -264,6 +264,11 @@ class JobService:
             raise NotFound("result of job", job_id, hint=hint)
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
+    def small_result(self, job_id: str) -> bytes | None:
+        """Return a job's result as an Arrow IPC stream, if it is in memory; else None."""
+        job = self._job_store.get(job_id)
+        return self._job_store.small_results.get(job_id) if job.state == "done" else None
+
     def open_result(
         self,
         job_id: str,

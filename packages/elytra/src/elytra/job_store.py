@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from elytra.job_table import JobTable
 from elytra.messages import JobChanged, TaskChanged
+from elytra.small_results import SmallResults
 from lake.durable import write_whole
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
@@ -49,6 +50,7 @@ class JobStore:
         self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
     ) -> None:
         self.folder = folder
+        self.small_results = SmallResults()
         self._rows = JobTable(tree)
         self._clock = clock
         self._remembered_max = remembered_max
@@ -226,6 +228,7 @@ class JobStore:
         """Remove an ended job with its result."""
         with self._lock:
             del self._jobs[job_id]
+            self.small_results.drop(job_id)
             self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
 

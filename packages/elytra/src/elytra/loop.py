@@ -39,6 +39,7 @@ from elytra.messages import (
     WorkerJoined,
 )
 from elytra.scheduler import Scheduler
+from elytra.small_results import SmallResults
 from elytra.work import IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
 from sennit_core.errors import InternalError, SennitError
 from sennit_core.logs import get_logger
@@ -71,6 +72,7 @@ class SchedulerLoop:
         self._job_store = job_store
         self._folder = folder
         self._backend = backend
+        self._small_results = job_store.small_results
         self._on_end = on_end
         # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
         # posts the job's first event.
@@ -150,6 +152,7 @@ class SchedulerLoop:
             self._work.pop(instruction.job, None)
             self._on_end(instruction.job)
         if instruction.state in {"failed", "cancelled"}:
+            self._small_results.drop(instruction.job)
             remove_outputs(self._folder / instruction.job)
 
     @_do.register
@@ -163,13 +166,15 @@ class SchedulerLoop:
         assert isinstance(work, PlanWork), "an ingest has no merge"
         task = work.merge(instruction.number, instruction.partials)
         if task is None:
+            self._small_results.put(instruction.job, work.rows(instruction.partials, None))
             self.post(
                 MergeFinished(
                     instruction.job, instruction.number, work.result(instruction.partials, None)
                 )
             )
         else:
-            self._backend.start(task, _MergeReport(self.post, work, instruction))
+            report = _MergeReport(self.post, work, instruction, self._small_results)
+            self._backend.start(task, report)
 
     @_do.register
     def _(self, instruction: StopAttempt) -> None:
@@ -208,6 +213,7 @@ class _MergeReport:
     post: Callable[[Event], None]
     work: PlanWork
     instruction: StartMerge
+    small_results: SmallResults
 
     def started(self) -> None:
         """No event: the job is merging as soon as its last task is done."""
@@ -216,6 +222,8 @@ class _MergeReport:
         shutil.rmtree(self.work.folder / "partials", ignore_errors=True)
         try:
             total = self.work.result(self.instruction.partials, result)
+            rows = self.work.rows(self.instruction.partials, result)
+            self.small_results.put(self.instruction.job, rows)
         except Exception as problem:  # noqa: BLE001 - the backend does not expect a report to fail
             self.failed(_unexpected(problem).to_json(), retryable=False)
         else:

@@ -40,6 +40,9 @@ PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
 """As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
 _MERGE = "merge"
+SMALL_RESULT_BYTES = 64 << 10
+"""The longest result, as an Arrow IPC stream, that a task returns with its report: what an executor
+sends in its control frames, without a ring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,17 @@ class PlanWork:
             parts = [none]
         return _result(parts, parts, parts)
 
+    def rows(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> bytes | None:
+        """Return all rows of the result as an Arrow IPC stream, if they are few, else None.
+
+        Args:
+            partials: The results of all tasks, in shard order.
+            merged: The result of the merge; None when there was nothing to execute.
+        """
+        parts = [merged] if merged is not None else partials
+        # Several streams would have to be parsed to be joined, which is an executor's work.
+        return parts[0].get("rows") if len(parts) == 1 else None
+
     @property
     def _partials(self) -> Path:
         return self.folder / "partials"
@@ -231,6 +245,8 @@ class PlanWork:
             plan=plan_to_json(plan),
             output=str(output),
             streamed=isinstance(plan.target, StreamTarget),
+            # Partials of several tasks are read by the merge, and rows of several are not joined.
+            copy_bytes_max=SMALL_RESULT_BYTES if key == _MERGE or len(self.task_keys) == 1 else 0,
             shards=tuple(shard.file for shard in shards),
             datasets=self.datasets,
             mem_cap_bytes=self.mem_cap_bytes,

@@ -26,6 +26,7 @@ from emsqrt.io.parquet_sink import ParquetSink
 from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
+from emsqrt.io.small_copy import SmallCopy
 from emsqrt.io.sources import open_source
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
@@ -71,6 +72,7 @@ def run_plan(
     folder: Path,
     seed: int = 0,
     resume: Sequence[str] | None = None,
+    copy_bytes_max: int = 0,
 ) -> Manifest:
     """Parse a plan, plan it, admit it, execute it, and return its manifest.
 
@@ -80,6 +82,7 @@ def run_plan(
         folder: the folder that relative paths refer to.
         seed: for the manifest; a sample has its own.
         resume: (spill folder, name) of a run that keeps a checkpoint when it is killed.
+        copy_bytes_max: also emit the rows of a file as an Arrow IPC stream, if it has no more bytes.
     """
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder, context.cap_bytes)
@@ -94,7 +97,9 @@ def run_plan(
     look = cache(partial(_longest_row, prepared.plan, folder))
 
     def attempt(met: RowTooLong | None) -> Manifest:
-        return _attempt(submitted, prepared, context, folder, seed, resume, look, met)
+        return _attempt(
+            submitted, prepared, context, folder, seed, resume, look, met, copy_bytes_max
+        )
 
     return retry_larger(attempt, look, context.budget)
 
@@ -108,6 +113,7 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     resume: Sequence[str] | None,
     look: LookAhead,
     met: RowTooLong | None,
+    copy_bytes_max: int,
 ) -> Manifest:
     with ExitStack() as stack:
         try:
@@ -127,7 +133,10 @@ def _attempt(  # noqa: PLR0913 - a run and its world
             run.allow_restart(lambda: not context.has_emitted)
         # After admission, because it reports the shares of the W that was mapped.
         schedule = _schedule(prepared, run)
-        _execute(rows, output, run, inputs)
+        copy = SmallCopy(rows.schema.to_arrow(), copy_bytes_max, context.budget)
+        stack.callback(copy.drop)
+        _execute(rows, output, run, inputs, copy)
+        copy.emit_to(context.emit)
     # Operators that a resumed run skipped have not released what they reserved.
     if checkpoint is not None and checkpoint.is_resumed:
         context.budget.release_all()
@@ -346,12 +355,17 @@ def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints
 
 
 def _execute(
-    rows: Operator, output: RowSink | FormatWriter, run: ExecutionContext, inputs: InputFingerprints
+    rows: Operator,
+    output: RowSink | FormatWriter,
+    run: ExecutionContext,
+    inputs: InputFingerprints,
+    copy: SmallCopy,
 ) -> None:
     """Pull every row into the sink, whose file appears only if no input has changed."""
     with run.translate_memory_errors(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
+            copy.write(batch)
             # Otherwise this batch stays in memory while the next one is produced.
             del batch
             run.report_progress("write")

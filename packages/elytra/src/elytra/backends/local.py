@@ -153,19 +153,26 @@ class LocalBackend:
             )
 
     def _run_plan(self, task: PlanTask, run: _Run) -> JsonObject:
-        """Run a plan; the result names the output file, which is never held in this process."""
+        """Run a plan; the result names the output file, and has its rows if they are few."""
         path = Path(task.output)
         if not task.streamed:
             make_private_folder(path.parent)
-            manifest = self._execute(task, run, None)
-            return {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+            rows: list[bytes] = []
+            manifest = self._execute(task, run, lambda piece: rows.append(bytes(piece)))
+            result = {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+            return {**result, "rows": b"".join(rows)} if rows else result
+        # Of any size, so never held in this process.
         with NewFile(path.parent) as file:
-            manifest = self._execute(task, run, file)
+            manifest = self._execute(task, run, file.write)
             file.commit(path)
         return {"file": path.name, "bytes": file.size, "manifest": manifest}
 
-    def _execute(self, task: PlanTask, run: _Run, file: NewFile | None) -> dict[str, Any]:
+    def _execute(
+        self, task: PlanTask, run: _Run, write: Callable[[memoryview], object]
+    ) -> dict[str, Any]:
         request: dict[str, Any] = {"plan": dict(task.plan)}
+        if task.copy_bytes_max:
+            request["copyBytesMax"] = task.copy_bytes_max
         if task.shards:
             request["shards"] = [shard.to_json() for shard in task.shards]
         with self._pool.submit(
@@ -180,8 +187,7 @@ class LocalBackend:
             run.attach(execution)
             try:
                 for payload in execution.payloads():
-                    if file is not None:
-                        file.write(payload)
+                    write(payload)
                 return execution.result()
             except Corrupt as damage:
                 self._lake.catalog.note_damage(task.datasets, damage)
