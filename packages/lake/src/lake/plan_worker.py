@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsqrt.executor import entry
 from emsqrt.executor.entry import FLOOR_BYTES, prepare
+from emsqrt.io.file_facts import FileFacts, remembering
 from lake.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOOR_BYTES", "prepare", "run"]
 
+_facts = FileFacts()
+"""Of the shards that this process has read: objects, which never change in place."""
+
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Verify the shards, then run the plan."""
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
-    return entry.run(request, context)
+    with remembering(_facts):
+        return entry.run(request, context)
