@@ -386,7 +386,10 @@ class JobService:
         try:
             self._check_still_there(work)
             work.prepare()
-            self._job_store.add(job, note)
+            if isinstance(work, IngestWork):  # what it commits must have a record
+                self._job_store.add(job, note)
+            else:
+                self._job_store.publish(job)
         except BaseException:
             self._lake.retention.release(held)
             raise
@@ -394,6 +397,18 @@ class JobService:
         self._leases[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work)
+        if isinstance(work, PlanWork):
+            # While its first task runs: a plan writes only to its job's folder, which a restart
+            # removes if it has no record.
+            self._persist(job.id, note)
+
+    def _persist(self, job_id: str, note: dict[str, Any]) -> None:
+        """Make a started job durable; cancel it if that fails, because its id is not returned."""
+        try:
+            self._job_store.persist(job_id, note)
+        except BaseException:
+            self._loop.post(CancelRequested(job_id))
+            raise
 
     def _check_still_there(self, work: JobWork) -> None:
         """Check that the dataset was not deleted or purged between its lookup and its lease."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from elytra.backends import IngestTask, PlanTask
 from elytra.messages import JsonObject
-from elytra.splitter import Cut, Whole
+from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -157,15 +157,19 @@ class PlanWork:
         sink = Sink(plan, StreamTarget("arrow"))
         return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
 
-    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask | None:
-        """Return the execution that merges the partials; None when they are the result.
+    @property
+    def merges(self) -> bool:
+        """Whether a merge executes a plan; if not, the partials are the result."""
+        return isinstance(self.cut, Split) and self.cut.merge_steps is not None
+
+    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask:
+        """Return the execution that merges the partials.
 
         Args:
             number: Number of the merge, from 1.
             partials: The results of all tasks, in shard order.
         """
-        if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
-            return None
+        assert isinstance(self.cut, Split), "a whole plan has no partials"
         # Shard order, not the order of arrival: it decides the order of rows.
         files = [str(self._partials / partial["file"]) for partial in partials]
         none = [] if files else [str(self._no_rows(self.cut.partial_schema))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import EntryContext
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import InputFingerprints, remembered_bytes
+from emsqrt.io.file_facts import is_remembering, known_fact
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import opened_locations, source_locations
 from emsqrt.io.locations import folder_of_work, parse_location
@@ -62,6 +64,8 @@ from sennit_core.schema import Schema
 
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
+_PREPARED_BYTES, _TEXT_COPIES = 16 << 10, 8
+"""Memory of a prepared plan: its objects need several times the bytes of its JSON."""
 _GAPS_SHARE = 3
 """Gaps may be at most this fraction of the memory that is kept for row groups."""
 
@@ -85,7 +89,7 @@ def run_plan(
         copy_bytes_max: also emit the rows of a file as an Arrow IPC stream, if it has no more bytes.
     """
     submitted = plan_from_json(document)
-    prepared = prepare(submitted, folder, context.cap_bytes)
+    prepared = _prepared_once(document, submitted, folder, context.cap_bytes)
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
     # A resumed run skips input that an earlier run read; bad records in it would be missing.
     if resume is not None and any("rejectFile" in each for each in options):
@@ -191,6 +195,27 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
         return Prepared(plan, program, Work(()))  # no blocking operators, so no shares
     work = estimate_work(plan, None, folder, sample_bytes=SMALL_SAMPLE_BYTES)
     return Prepared(plan, lower_to_physical(plan, work), work)
+
+
+def _prepared_once(
+    document: Mapping[str, Any], submitted: Plan, folder: Path, cap_bytes: int
+) -> Prepared:
+    """As `prepare`, but remember the result for other targets while the input files are the same."""
+    if not is_remembering() or not isinstance(submitted, Sink):
+        return prepare(submitted, folder, cap_bytes)
+    parts = {key: part for key, part in document.items() if key != "target"}
+    text = json.dumps(parts, sort_keys=True)
+    places = (
+        place for scan in scans_of(submitted) for place in source_locations(scan.source, folder)
+    )
+    made = known_fact(
+        [open_source(place) for place in places],
+        ("plan", text, folder),
+        lambda: prepare(submitted, folder, cap_bytes),
+        lambda _: _PREPARED_BYTES + _TEXT_COPIES * len(text),
+    )
+    program = made.program.writing_to(submitted.target)
+    return Prepared(program.logical, program, made.work)
 
 
 def estimate_plan(

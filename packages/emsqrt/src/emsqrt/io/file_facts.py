@@ -73,6 +73,11 @@ def remembering(facts: FileFacts) -> Iterator[None]:
         _USED.reset(outer)
 
 
+def is_remembering() -> bool:
+    """Return whether this thread is within `remembering`."""
+    return _USED.get() is not None
+
+
 def known_fact(
     sources: ByteSource | Sequence[ByteSource],
     fact: Hashable,
