@@ -61,11 +61,11 @@ def choose_encodings(
         delta_share: differences are chosen if they need less than this share of a dictionary's
             bytes; below 1 it favours the dictionary, which readers can filter without decoding.
     """
+    if any(pa.types.is_nested(kind) for kind in table.schema.types):
+        return Encodings(dictionary=True, others={}, compression=compression)
     # By rows, not bytes: texts may come as values or as a dictionary, and are written the same.
     if table.num_rows <= _FEW_ROWS:
         return Encodings(dictionary=False, others={}, compression=compression)
-    if any(pa.types.is_nested(kind) for kind in table.schema.types):
-        return Encodings(dictionary=True, others={}, compression=compression)
     coded: list[str] = []
     others: dict[str, str] = {}
     codecs = dict.fromkeys(table.schema.names, compression)

@@ -40,7 +40,8 @@ class FilterRows:
 
     def keep_coded(self, names: Collection[str]) -> None:
         """Yield these columns, which must be codable, as dictionary arrays."""
-        getattr(self._input, "passes_on", self._input).keep_coded(names)
+        below: Any = getattr(self._input, "passes_on", self._input)
+        below.keep_coded(names)
 
     def batches(self) -> Generator[Any]:
         """Yield the rows that pass; no empty batches."""
