@@ -435,7 +435,7 @@ class Client:
         wait = _FIRST_WAIT_SECONDS if timeout_seconds is None else timeout_seconds
         # The response of a short job has its rows. While this request waits, Ctrl-C closes its
         # connection, and the node cancels the job.
-        answer = self._submit(plan, options, f"?wait={min(wait, _FIRST_WAIT_SECONDS):.3f}")
+        answer = self._submit(plan, options, min(wait, _FIRST_WAIT_SECONDS))
         job = self.job(answer["jobId"])
         try:
             if answer.get("rows") is not None:
@@ -449,11 +449,15 @@ class Client:
             job.cancel()
             raise
 
-    def _submit(self, plan: Plan | Mapping[str, Any], options: Any, query: str = "") -> Any:
+    def _submit(
+        self, plan: Plan | Mapping[str, Any], options: Mapping[str, Any], wait_seconds: float = 0
+    ) -> Any:
         from emsqrt.plan import Plan, plan_to_json
 
         document = plan_to_json(plan) if isinstance(plan, Plan) else dict(plan)
-        path = f"/api/jobs{query}"
+        path = "/api/jobs"
+        if wait_seconds:
+            path += f"?wait={wait_seconds:.3f}"
         return self._transport.json("POST", path, {"plan": document, **options})
 
     def job(self, job_id: str) -> Job:
