@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from lake.sql.batches import read_batches, read_messages
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
+from lake.sql.known_forms import KnownForms, Repeatable
 from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.pruning import Pruned, prune
@@ -77,6 +79,7 @@ _DESCRIBE = re.compile(
 )
 
 _instances = InstanceCache(_KEPT_INSTANCES)
+_forms = KnownForms()
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -101,7 +104,6 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             _connect(tables, used, statement, limits, context) as connection,
             interrupted_on_cancel(connection, context),
         ):
-            context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
             pruned = Pruned()
             if may_prune:
@@ -112,7 +114,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
                 verify_shards(_shards(needed), context)
                 hide_shards(connection, pruned.tables, tuple(statement.tables))
             notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-            answer = _stream(connection, request, context, labels, limits, used, notes)
+            answer = _stream(connection, request, statement, context, labels, limits, used, notes)
             inputs = [table.snapshot for table in used if table.snapshot is not None]
             return answer | {
                 "inputs": inputs,
@@ -181,19 +183,21 @@ def _connect(
     context: EntryContext,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables | names_of(used))
+    opened = context.forgive_reserved  # its threads reserve memory, which they do not use
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
+        listed = listed_tables(tables)
+        return open_session(listed, names, limits, opened, skips_broken_views=True)
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits)
+        return open_session(used, names, limits, opened)
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max)
+    return _instances.connect(key, used, names, limits, left, held_bytes_max, opened)
 
 
 @contextlib.contextmanager
@@ -227,6 +231,7 @@ def interrupted_on_cancel(
 def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
+    statement: Statement,
     context: EntryContext,
     labels: dict[str, str],
     limits: SqlLimits,
@@ -234,16 +239,21 @@ def _stream(  # noqa: PLR0913 - of one caller
     notes: list[str],
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
-    relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
-    if relation is None:
-        raise SqlError("the statement returns no result")
-    if describes:
-        relation = relation.limit(0)  # planned, and not run
+    params = unknown_params(sql) if describes else params_of(request)
+
+    def relation() -> duckdb.DuckDBPyRelation:
+        found = bind(connection, sql, params)
+        if found is None:
+            raise SqlError("the statement returns no result")
+        return found.limit(0) if describes else found  # planned, and not run
+
+    form = () if describes or params else statement.form
+    query = Repeatable(_forms, connection, sql, form, relation)
     stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
-    if stream_format != "arrow" or labels or relation.columns == _DESCRIBED:
-        result = read_batches(relation, limits.memory_bytes)
+    if stream_format != "arrow" or labels or _DESCRIBE.fullmatch(sql) is not None:
+        result = read_batches(query, limits.memory_bytes)
     else:
-        result = read_messages(relation, limits.memory_bytes, max_rows)
+        result = read_messages(query, limits.memory_bytes, max_rows)
     with result as (schema, pieces):
         writer = open_format(stream_format, schema, context.emit, max_rows=max_rows)
         required = _required(sql, used) if schema.names == _DESCRIBED else None
@@ -365,4 +375,9 @@ def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
 
 def _threads(free_bytes: int) -> int:
     """Return how many threads a query runs on: each needs memory of its own to sort."""
-    return max(1, min(4, os.cpu_count() or 1, free_bytes // _THREAD_BYTES))
+    return max(1, min(4, _cores(), free_bytes // _THREAD_BYTES))
+
+
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1  # it reads a file each time

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -132,12 +132,14 @@ class Statement:
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
         volatile: Whether it may have another result when it runs again over the same data.
+        form: Its text without numbers, if it is one SELECT that DuckDB runs as it is written; else ().
     """
 
     tables: frozenset[str]
     catalog: bool
     explains: bool
     volatile: bool
+    form: tuple[bytes, ...] = field(default=(), compare=False)
 
     @property
     def repeatable(self) -> bool:
@@ -179,7 +181,10 @@ def _remembered(text: _Text, known: frozenset[str]) -> Statement:
     The result depends only on the arguments, and not on the values of numbers: they do not affect
     which tables and functions a statement uses. DuckDB refuses an invalid number at binding.
     """
-    return _check(text.sql, known)
+    statement = _check(text.sql, known)
+    # A PIVOT is several statements, and EXPLAIN and SHOW are not for repetition.
+    is_plain = statement_kinds(text.sql) == ["SELECT"] and not statement.catalog
+    return replace(statement, form=text.pieces) if is_plain else statement
 
 
 def _without_numbers(sql: str) -> tuple[bytes, ...]:
