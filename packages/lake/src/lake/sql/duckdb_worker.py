@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "interrupted_on_cancel",
+    "kept_session",
     "limits_of",
     "release",
     "run",
@@ -190,17 +191,33 @@ def _connect(
     names = tuple(statement.tables | names_of(used))
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
+    return kept_session(used, names, limits, context) or open_session(used, names, limits)
+
+
+def kept_session(
+    used: list[Table],
+    names: tuple[str, ...],
+    limits: SqlLimits,
+    context: EntryContext,
+    *,
+    read_only: bool = True,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection] | None:
+    """Return a connection to an instance that is kept for later statements over the same datasets.
+
+    Returns:
+        The connection, to be opened; None if the instance must not be kept.
+    """
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits)
+        return None
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max)
+    return _instances.connect(key, used, names, limits, left, held_bytes_max, read_only=read_only)
 
 
 @contextlib.contextmanager

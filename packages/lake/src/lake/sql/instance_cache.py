@@ -47,7 +47,7 @@ class InstanceCache:
         self._kept: OrderedDict[InstanceKey, Instance] = OrderedDict()
 
     @contextmanager
-    def connect(
+    def connect(  # noqa: PLR0913 - of one caller
         self,
         key: InstanceKey,
         tables: Sequence[Table],
@@ -55,6 +55,8 @@ class InstanceCache:
         limits: SqlLimits,
         left: Callable[[], int | None],
         held_bytes_max: int,
+        *,
+        read_only: bool = True,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query to an instance that has these tables and no others.
 
@@ -66,6 +68,7 @@ class InstanceCache:
             left: Called after the query: the bytes by which it has grown the process; None closes
                 the instance.
             held_bytes_max: The most memory that kept instances may hold together.
+            read_only: Whether it may not have temporary tables, which end with the connection.
         """
         instance = self._kept.pop(key, None)
         held_bytes = self._held_bytes.pop(key, 0)
@@ -80,7 +83,7 @@ class InstanceCache:
         # a stop, closes the instance.
         grown_bytes = None
         try:
-            with instance.connect() as connection:
+            with instance.connect(read_only=read_only) as connection:
                 yield connection
             grown_bytes = left()
         except _ORDINARY:

@@ -56,7 +56,7 @@ from lake.sql.restricted_writes import (
     visible_condition,
     writable_schema,
 )
-from lake.sql.session import shards_of
+from lake.sql.session import rows_of_schema, shards_of
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
 from lake.sql.tables_read import used_tables
@@ -128,15 +128,12 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     check_insertable(target)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
     query = rows_of(write)
-    with statement.session(query, target) as (connection, read):
+    # A layout with buckets needs a function in the database.
+    with statement.session(query, keeps=not target.layout) as (connection, read):
         if is_list:
             # Each value is cast to its column's type by itself; as rows of a query they would first
             # be cast to the types that they have in common.
-            names = ", ".join(map(quoted, writable.names))
-            connection.execute(
-                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT {names} FROM {quoted(target.name)} "
-                "WHERE false"
-            )
+            connection.execute(f"CREATE TEMP TABLE {NEW_TABLE} AS {rows_of_schema(writable)}")
             query.is_bound = True
             stop = write.place.offset + len(write.place.text)
             sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
@@ -170,7 +167,7 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
         **_of(target),
         "shards": reports_of(shards),
         "count": _rows(shards),
-        "inputs": _inputs(read),
+        "inputs": _inputs(read if target in read else [*read, target]),
     }
 
 
