@@ -36,12 +36,19 @@ from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.known_forms import KnownForms, Repeatable
 from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
-from lake.sql.pruning import Pruned, prune
+from lake.sql.pruning import Pruned, prune, prune_at_any_time, without_statistics
 from lake.sql.session import SqlLimits, hide_shards, open_session
-from lake.sql.tables import Table, check_explained, check_links, explained_tables, rights_key
+from lake.sql.tables import (
+    Table,
+    check_explained,
+    check_links,
+    explained_tables,
+    rights_key,
+    shards_to_verify,
+)
 from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
-from lake.verification import ShardFile, verify_shards
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "interrupted_on_cancel",
+    "kept_session",
     "limits_of",
     "release",
     "run",
@@ -95,9 +103,16 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             used[:] = explained_tables(used)
             tables = explained_tables(tables)
         may_prune = not (statement.catalog or request.get("describe"))
+        if not may_prune:
+            used[:] = map(without_statistics, used)
+        early = None
+        if any(table.shards_in_all is not None for table in used):
+            # A database with the shards of a few lists of many would not be of use to other queries.
+            early = prune_at_any_time(sql, params_of(request), used)
+            used[:] = used if early is None else early.tables
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query. A view opens its first.
-        verify_shards(_shards(used, first=may_prune), context)
+        verify_shards(shards_to_verify(used, first=may_prune), context)
         check_links(used)
         limits = limits_of(request, context)
         with (
@@ -105,14 +120,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             interrupted_on_cancel(connection, context),
         ):
             labels = _labels(used) if statement.explains else {}
-            pruned = Pruned()
-            if may_prune:
+            pruned = early or Pruned()
+            if may_prune and early is None:
                 params = params_of(request)
                 pruned = prune(connection, sql, params, used, explains=statement.explains)
-                left = {table.id: table for table in pruned.tables}
-                needed = [left.get(table.id, table) for table in used if table.statistics]
-                verify_shards(_shards(needed), context)
-                hide_shards(connection, pruned.tables, tuple(statement.tables))
+                needed = pruned.of([table for table in used if table.statistics])
+                verify_shards(shards_to_verify(needed), context)
+                names = tuple(statement.tables | names_of(used))
+                hide_shards(connection, pruned.tables, names)
             notes = [str(scan) for scan in pruned.scans] if statement.explains else []
             answer = _stream(connection, request, statement, context, labels, limits, used, notes)
             inputs = [table.snapshot for table in used if table.snapshot is not None]
@@ -121,12 +136,6 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
                 "engine": "duckdb",
                 "repeatable": statement.repeatable and repeatable(used),
             }
-
-
-def _shards(tables: list[Table], *, first: bool = False) -> Iterator[ShardFile]:
-    """Yield the shards of tables, or the first of those of which some may be left out."""
-    for table in tables:
-        yield from table.shards[:1] if first and table.statistics else table.shards
 
 
 @contextlib.contextmanager
@@ -187,17 +196,37 @@ def _connect(
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         listed = listed_tables(tables)
         return open_session(listed, names, limits, opened, skips_broken_views=True)
+    kept = kept_session(used, names, limits, context)
+    return open_session(used, names, limits, opened) if kept is None else kept
+
+
+def kept_session(
+    used: list[Table],
+    names: tuple[str, ...],
+    limits: SqlLimits,
+    context: EntryContext,
+    *,
+    read_only: bool = True,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection] | None:
+    """Return a connection to an instance that is kept for later statements over the same datasets.
+
+    Returns:
+        The connection, to be opened; None if the instance must not be kept.
+    """
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits, opened)
+        return None
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max, opened)
+    opened = context.forgive_reserved
+    return _instances.connect(
+        key, used, names, limits, left, held_bytes_max, opened, read_only=read_only
+    )
 
 
 @contextlib.contextmanager
@@ -295,7 +324,7 @@ def _stream(  # noqa: PLR0913 - of one caller
 def _labels(tables: list[Table]) -> dict[str, str]:
     """Return labels to replace shard paths in EXPLAIN, of equal width to preserve its boxes."""
     return {
-        path: f"{table.name}/{index}".ljust(len(path))
+        path: f"{table.name}/{table.number(index)}".ljust(len(path))
         for table in tables
         for index, path in enumerate(table.paths or ())
     } | {
