@@ -26,7 +26,7 @@ class Time:
 
 
 def is_locked(lake: Lake) -> bool:
-    return Background(str(lake.folder / "lake" / FOREGROUND))._is_locked()
+    return Background(str(lake.folder / "lake" / FOREGROUND)).statements_run()
 
 
 def test_the_file_is_locked_while_statements_run(lake: Lake) -> None:

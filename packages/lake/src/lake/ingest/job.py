@@ -12,6 +12,7 @@ import pyarrow as pa
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.encrypted_files import EncryptedFile, Source, source_from_json
 from lake.foreground import Background
+from lake.ingest.background_writer import BACKGROUND_BYTES, BackgroundWriter, Writer
 from lake.ingest.column_match import ColumnMatch
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = ["Ingested", "Job"]
+
+_BACKGROUND_BYTES_MIN = 4 << 20
+"""Size of a file from which on a second thread is worth its start."""
 
 Ingested = tuple[list[Shard], pa.Schema, Report, dict[str, Any]]
 """The shards, their schema, the findings, and the detected properties of the file."""
@@ -57,7 +61,7 @@ class Job:
         self._file_key = os.urandom(KEY_BYTES)
         self._uploaded = self.paths
         self.rejects: Rejects | None = None  # the rows that were left out, if there are any
-        self._background = Background(request.get("waitsFor"))
+        self._background = Background(request.get("statements"), waits=request.get("waits", False))
         self._bytes_done = 0
         self._rows = 0
         # 1 during the first reading; more while the beginning is encoded again after a widening.
@@ -100,14 +104,23 @@ class Job:
         if not self.size:
             raise BadInput(what=self.name, byte_offset=0, reason="the file is empty")
 
-    def new_writer(self, limits: Limits) -> ShardWriter:
-        """Return the writer of another pass over the file, into the request's folder."""
+    def new_writer(self, limits: Limits) -> Writer:
+        """Return the writer of another pass over the file, into the request's folder.
+
+        It works on a second thread if there is memory for what waits in between.
+        """
         self._passes += 1
         # Each pass anew: a later one replaces the shards of an earlier one.
         budget = self.new_budget()
-        return ShardWriter(
+        writer = ShardWriter(
             self.folder, limits, f"pass{self._passes}", self.columns, budget=budget, seal=self.seal
         )
+        if self.size < _BACKGROUND_BYTES_MIN:
+            return writer
+        guard = self.context.budget.try_acquire(BACKGROUND_BYTES, "rows to write")
+        if guard is None:
+            return writer
+        return BackgroundWriter(writer, guard, self._background.statements_run)
 
     def new_budget(self) -> WriteBudget:
         """Return the room for the shards of a pass."""

@@ -4,7 +4,8 @@ The worker only reads the parts and writes files; the lake adopts them after the
 finished, so a crash here leaves no visible state.
 
 Request: `paths` `name` `folder` `options` `schema` `columns` and `layout` (append: the dataset's) `limits` `bytesMax`
-`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`).
+`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`) `statements` and `waits` (see
+`lake.foreground`).
 Response: `schema` `columns` `layout` `rows` `shards` `source` `report`.
 """
 
@@ -14,12 +15,14 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.records import CsvDialect, record_ends
+from emsqrt.memory.malloc_tuning import keep_freed_blocks, return_freed_blocks
 from lake.encrypted_files import source_bytes
 from lake.ingest import json_table, tables
 from lake.ingest.column_match import ColumnMatch
@@ -70,6 +73,7 @@ _BLOCK_BYTES = MIB
 _BLOCK_COPIES = (
     12  # copies of a block: the text, parsed strings, typed columns, and a widening's second parse
 )
+_KEPT_BYTES = 16 * MIB
 _SHARD_SOURCE_MIN = 4 * MIB
 # A file of moderate size is split for parallel work; below 4 MiB, more shards would only add files.
 _SHARDS_AIM = 8
@@ -86,7 +90,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
     # Reserved before it is allocated; a cap that is too small is refused here with its size.
-    with context.budget.acquire(needed, "ingest"):
+    with context.budget.acquire(needed, "ingest"), _freed_blocks_kept(context):
         shards, schema, report, found = _INGEST[form](job, limits)
     if request.get("hashSource"):
         source["sha256"] = _sha256(request["paths"], context)
@@ -107,6 +111,24 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         "report": report.to_json(),
         "rejects": job.rejects.write(job.folder / "rejects.jsonl") if job.rejects else None,
     }
+
+
+@contextmanager
+def _freed_blocks_kept(context: EntryContext) -> Iterator[None]:
+    """Let malloc keep the memory of one block for the next, which saves a fifth of the CPU.
+
+    The kernel clears each page that it hands out, and an ingest allocates each byte of the file
+    several times.
+    """
+    if not context.owns_process:
+        yield
+        return
+    with context.budget.acquire(0, "freed blocks") as guard:
+        guard.resize(keep_freed_blocks(context.budget, _KEPT_BYTES))
+        try:
+            yield
+        finally:
+            return_freed_blocks()
 
 
 def _open_source(job: Job, source: dict[str, Any]) -> str:
