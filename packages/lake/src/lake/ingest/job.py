@@ -19,6 +19,7 @@ from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
+from lake.ingest.source_hash import SourceHash
 from lake.layouts import Layout
 from lake.sealed import KEY_BYTES, Seal
 from sennit_core.errors import BadInput
@@ -121,6 +122,10 @@ class Job:
         if guard is None:
             return writer
         return BackgroundWriter(writer, guard, self._background.statements_run)
+
+    def source_hash(self) -> SourceHash:
+        """Return what hashes the uploaded file while it is read."""
+        return SourceHash(self._uploaded, self._background.statements_run)
 
     def new_budget(self) -> WriteBudget:
         """Return the room for the shards of a pass."""

@@ -12,13 +12,11 @@ Response: `schema` `columns` `layout` `rows` `shards` `source` `report`.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.records import CsvDialect, record_ends
@@ -35,7 +33,7 @@ from lake.ingest.names import check_width, settle_names
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.sniff import Sniffed, sniff, sniff_format
-from lake.ingest.source import PartsFile, TextSource
+from lake.ingest.source import TextSource
 from lake.layouts import Layout, parse_layout
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.file_kinds import check_readable
@@ -90,10 +88,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
     # Reserved before it is allocated; a cap that is too small is refused here with its size.
-    with context.budget.acquire(needed, "ingest"), _freed_blocks_kept(context):
+    with (
+        context.budget.acquire(needed, "ingest"),
+        _freed_blocks_kept(context),
+        job.source_hash() if request.get("hashSource") else nullcontext() as hashing,
+    ):
         shards, schema, report, found = _INGEST[form](job, limits)
-    if request.get("hashSource"):
-        source["sha256"] = _sha256(request["paths"], context)
+        if hashing is not None:
+            source["sha256"] = hashing.finish(context.check)
     if form == "xlsx" and (errors := source.pop("errors")):
         report.note(f"{errors:,} cells with an Excel error are NULL")
     if job.is_unpacked:
@@ -233,16 +235,6 @@ def _convert(job: Job) -> dict[str, Any]:
     # The converter's own choices, whatever the sheet's text looks like.
     job.options = {**job.options, "delimiter": ",", "encoding": "utf-8"}
     return {"sheet": found.name, "sheets": list(found.names), "errors": found.errors}
-
-
-def _sha256(paths: list[str], context: EntryContext) -> str:
-    """Return the SHA-256 of a file that was not hashed while it was received."""
-    whole = hashlib.sha256()
-    with PartsFile([Path(path) for path in paths]) as file:
-        while piece := file.read(_BLOCK_BYTES):
-            context.check()
-            whole.update(piece)
-    return whole.hexdigest()
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
