@@ -1,7 +1,7 @@
 """Whether statements run, as a locked file: ingests leave them a core, or wait for them.
 
 An ingest works on two threads, and on one while statements run. That of a linked file waits for them:
-the file can be queried at once, and is ingested behind that. Without waiting, the ingest takes a core
+the file can be queried at once, and is ingested in the background. Without waiting, the ingest takes a core
 from the first queries. A lower priority of the process is no way: it could not be raised again.
 """
 

@@ -1,7 +1,7 @@
 """Write shards on a second thread while the next rows are parsed.
 
 Parsing and encoding cost about the same, and both run in C without the interpreter's lock, so an ingest
-on two threads takes a little more than half the time. The second thread does all of `ShardWriter.write`,
+on two threads needs little more than half the time. The second thread does all of `ShardWriter.write`,
 one batch after the other: it makes the same decisions in the same order as without it, and the shards
 have the same bytes.
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["BACKGROUND_BYTES", "BackgroundWriter", "Writer"]
 
 _HELD_BYTES = 16 << 20
-"""Bytes of batches that wait. The thread is busy with one row group of this size while the next one
-arrives; with half of it, the parser waits for a quarter of the time."""
+"""Bytes of batches that wait: a row group of this size is encoded at once, and about as much arrives
+meanwhile. With less, the parser would wait for the end of each row group."""
 _STACK_BYTES = 1 << 20
 """Reserved for the thread, which runs Arrow's Parquet writer; it touches a tenth of this."""
 BACKGROUND_BYTES = _HELD_BYTES + _STACK_BYTES

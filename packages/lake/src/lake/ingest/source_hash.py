@@ -1,4 +1,4 @@
-"""SHA-256 of a file that was not hashed while it was received, on a thread beside the ingest."""
+"""SHA-256 of a file that was not hashed while it was received, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SourceHash:
         self._error: BaseException | None = None
         self._ended = threading.Event()
         self._stop = threading.Event()
-        self._is_last = threading.Event()  # nothing is read beside it any more
+        self._is_last = threading.Event()  # the ingest has read everything
         self._thread = threading.Thread(target=self._run, name="lake-source-hash", daemon=True)
 
     def __enter__(self) -> Self:

@@ -67,7 +67,7 @@ _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
 _LINKED_SHARE = 4
-"""Rows of a linked file may take the free memory over this, the rest is for the query."""
+"""Rows of a linked file may use the free memory over this; the rest is for the query."""
 _KEPT_INSTANCES = 8
 _KEPT_SHARE = 4
 """Instances together keep at most the cap over this: a process may be given a run of another cap while
@@ -110,7 +110,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
                 context.check()
                 if rows.error is None:
                     raise
-                if context.has_emitted:  # too late to run the query again
+                if context.has_emitted:  # it cannot run again
                     raise rows.error from None
         return _answer(query, None)
 

@@ -1,7 +1,7 @@
 """The rows of a linked CSV file, read by the parser of its ingest, as a table of DuckDB.
 
 The parser needs two thirds of the time of DuckDB's reader, and its values are those of the ingest by
-construction. So it takes the place of the expressions of `lake.sql.linked_files` where a query reads
+construction. So it replaces the expressions of `lake.sql.linked_files` where a query reads
 one linked file:
 
     file ─▶ blocks of whole records ─▶ parsed on `threads` threads ─▶ in order, to the scan of DuckDB
@@ -59,7 +59,7 @@ _SCAN = "PYTHON_ARROW_SCAN"
 def find_linked(used: Sequence[Table]) -> Table | None:
     """Return the one linked CSV file among datasets that a query reads; None if its view serves.
 
-    A view or a policy names the dataset's own view, and two files could not be told apart in a plan.
+    A view or a policy names the dataset's own view, and a plan does not show which of two files a scan reads.
     """
     linked = [table for table in used if table.link is not None]
     is_plain = all(table.view is None and table.policy is None for table in used)
