@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.known_forms import KnownForms, Repeatable
 from lake.sql.linked_files import link_error
+from lake.sql.linked_rows import LINKED_BYTES, LinkedRows, find_linked
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.pruning import Pruned, prune, prune_at_any_time, without_statistics
 from lake.sql.session import SqlLimits, hide_shards, open_session
@@ -75,6 +77,8 @@ _THREAD_BYTES = 96 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
+_LINKED_SHARE = 4
+"""Rows of a linked file may use the free memory over this; the rest is for the query."""
 _KEPT_INSTANCES = 8
 _KEPT_SHARE = 4
 """Instances together keep at most the cap over this: a process may be given a run of another cap while
@@ -114,28 +118,90 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         # query. A view opens its first.
         verify_shards(shards_to_verify(used, first=may_prune), context)
         check_links(used)
-        limits = limits_of(request, context)
-        with (
-            _connect(tables, used, statement, limits, context) as connection,
-            interrupted_on_cancel(connection, context),
-        ):
-            labels = _labels(used) if statement.explains else {}
-            pruned = early or Pruned()
-            if may_prune and early is None:
-                params = params_of(request)
-                pruned = prune(connection, sql, params, used, explains=statement.explains)
-                needed = pruned.of([table for table in used if table.statistics])
-                verify_shards(shards_to_verify(needed), context)
-                names = tuple(statement.tables | names_of(used))
-                hide_shards(connection, pruned.tables, names)
-            notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-            answer = _stream(connection, request, statement, context, labels, limits, used, notes)
-            inputs = [table.snapshot for table in used if table.snapshot is not None]
-            return answer | {
-                "inputs": inputs,
-                "engine": "duckdb",
-                "repeatable": statement.repeatable and repeatable(used),
-            }
+        query = _Query(request, context, statement, tables, used, may_prune, early)
+        rows = _linked_rows(query)
+        if rows is None:
+            return _answer(query, None)
+        with contextlib.closing(rows):
+            try:
+                return _answer(query, rows)
+            except (duckdb.Error, pa.ArrowException, OSError):
+                context.check()
+                if rows.error is None:
+                    raise
+                if context.has_emitted:  # it cannot run again
+                    raise rows.error from None
+        return _answer(query, None)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A request that was checked.
+
+    Args:
+        request: The request.
+        context: The process.
+        statement: What its statement is.
+        tables: All datasets that it may read.
+        used: Those that it reads.
+        may_prune: Whether shards may be left out.
+        early: What was left out before a connection was opened; None if nothing was tried.
+    """
+
+    request: dict[str, Any]
+    context: EntryContext
+    statement: Statement
+    tables: list[Table]
+    used: list[Table]
+    may_prune: bool
+    early: Pruned | None
+
+
+def _linked_rows(query: _Query) -> LinkedRows | None:
+    """Return the rows of the linked file that a query reads, if the ingest's parser may read them."""
+    table = find_linked(query.used)
+    plain = query.may_prune and not query.statement.explains
+    budget = query.context.budget
+    if table is None or not plain or budget.free_bytes < _LINKED_SHARE * LINKED_BYTES:
+        return None
+    threads = limits_of(query.request, query.context).threads
+    return LinkedRows(table, query.context, budget.acquire(LINKED_BYTES, "linked file"), threads)
+
+
+def _answer(query: _Query, rows: LinkedRows | None) -> dict[str, Any]:
+    """Run a query on a connection of its own and stream the result.
+
+    Args:
+        query: The query.
+        rows: Those of its linked file; None for DuckDB's own reader.
+    """
+    request, context, statement = query.request, query.context, query.statement
+    used, sql = query.used, request["sql"]
+    limits = limits_of(request, context)
+    with (
+        _connect(query.tables, used, statement, limits, context) as connection,
+        interrupted_on_cancel(connection, context),
+        contextlib.ExitStack() as stack,
+    ):
+        labels = _labels(used) if statement.explains else {}
+        pruned = query.early or Pruned()
+        params = params_of(request) if query.may_prune else None
+        if query.may_prune and query.early is None:
+            pruned = prune(connection, sql, params, used, explains=statement.explains)
+            needed = pruned.of([table for table in used if table.statistics])
+            verify_shards(shards_to_verify(needed), context)
+            hide_shards(connection, pruned.tables, tuple(statement.tables | names_of(used)))
+        if rows is not None:
+            names = rows.names_in(statement.tables)
+            stack.enter_context(rows.registered(connection, names, sql, params))
+        notes = [str(scan) for scan in pruned.scans] if statement.explains else []
+        answer = _stream(connection, request, statement, context, labels, limits, used, notes)
+        inputs = [table.snapshot for table in used if table.snapshot is not None]
+        return answer | {
+            "inputs": inputs,
+            "engine": "duckdb",
+            "repeatable": statement.repeatable and repeatable(used),
+        }
 
 
 @contextlib.contextmanager
