@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,21 @@ from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.known_forms import KnownForms, Repeatable
 from lake.sql.linked_files import link_error
+from lake.sql.linked_rows import LINKED_BYTES, LinkedRows, find_linked
 from lake.sql.parameters import params_of, unknown_params
-from lake.sql.pruning import Pruned, prune
+from lake.sql.pruning import Pruned, prune, prune_at_any_time, without_statistics
 from lake.sql.session import SqlLimits, hide_shards, open_session
-from lake.sql.tables import Table, check_explained, check_links, explained_tables, rights_key
+from lake.sql.tables import (
+    Table,
+    check_explained,
+    check_links,
+    explained_tables,
+    rights_key,
+    shards_to_verify,
+)
 from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
-from lake.verification import ShardFile, verify_shards
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -50,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "interrupted_on_cancel",
+    "kept_session",
     "limits_of",
     "release",
     "run",
@@ -67,6 +77,8 @@ _THREAD_BYTES = 96 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
+_LINKED_SHARE = 4
+"""Rows of a linked file may use the free memory over this; the rest is for the query."""
 _KEPT_INSTANCES = 8
 _KEPT_SHARE = 4
 """Instances together keep at most the cap over this: a process may be given a run of another cap while
@@ -95,38 +107,101 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             used[:] = explained_tables(used)
             tables = explained_tables(tables)
         may_prune = not (statement.catalog or request.get("describe"))
+        if not may_prune:
+            used[:] = map(without_statistics, used)
+        early = None
+        if any(table.shards_in_all is not None for table in used):
+            # A database with the shards of a few lists of many would not be of use to other queries.
+            early = prune_at_any_time(sql, params_of(request), used)
+            used[:] = used if early is None else early.tables
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query. A view opens its first.
-        verify_shards(_shards(used, first=may_prune), context)
+        verify_shards(shards_to_verify(used, first=may_prune), context)
         check_links(used)
-        limits = limits_of(request, context)
-        with (
-            _connect(tables, used, statement, limits, context) as connection,
-            interrupted_on_cancel(connection, context),
-        ):
-            labels = _labels(used) if statement.explains else {}
-            pruned = Pruned()
-            if may_prune:
-                params = params_of(request)
-                pruned = prune(connection, sql, params, used, explains=statement.explains)
-                left = {table.id: table for table in pruned.tables}
-                needed = [left.get(table.id, table) for table in used if table.statistics]
-                verify_shards(_shards(needed), context)
-                hide_shards(connection, pruned.tables, tuple(statement.tables))
-            notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-            answer = _stream(connection, request, statement, context, labels, limits, used, notes)
-            inputs = [table.snapshot for table in used if table.snapshot is not None]
-            return answer | {
-                "inputs": inputs,
-                "engine": "duckdb",
-                "repeatable": statement.repeatable and repeatable(used),
-            }
+        query = _Query(request, context, statement, tables, used, may_prune, early)
+        rows = _linked_rows(query)
+        if rows is None:
+            return _answer(query, None)
+        with contextlib.closing(rows):
+            try:
+                return _answer(query, rows)
+            except (duckdb.Error, pa.ArrowException, OSError):
+                context.check()
+                if rows.error is None:
+                    raise
+                if context.has_emitted:  # it cannot run again
+                    raise rows.error from None
+        return _answer(query, None)
 
 
-def _shards(tables: list[Table], *, first: bool = False) -> Iterator[ShardFile]:
-    """Yield the shards of tables, or the first of those of which some may be left out."""
-    for table in tables:
-        yield from table.shards[:1] if first and table.statistics else table.shards
+@dataclass(frozen=True)
+class _Query:
+    """A request that was checked.
+
+    Args:
+        request: The request.
+        context: The process.
+        statement: What its statement is.
+        tables: All datasets that it may read.
+        used: Those that it reads.
+        may_prune: Whether shards may be left out.
+        early: What was left out before a connection was opened; None if nothing was tried.
+    """
+
+    request: dict[str, Any]
+    context: EntryContext
+    statement: Statement
+    tables: list[Table]
+    used: list[Table]
+    may_prune: bool
+    early: Pruned | None
+
+
+def _linked_rows(query: _Query) -> LinkedRows | None:
+    """Return the rows of the linked file that a query reads, if the ingest's parser may read them."""
+    table = find_linked(query.used)
+    plain = query.may_prune and not query.statement.explains
+    budget = query.context.budget
+    if table is None or not plain or budget.free_bytes < _LINKED_SHARE * LINKED_BYTES:
+        return None
+    threads = limits_of(query.request, query.context).threads
+    return LinkedRows(table, query.context, budget.acquire(LINKED_BYTES, "linked file"), threads)
+
+
+def _answer(query: _Query, rows: LinkedRows | None) -> dict[str, Any]:
+    """Run a query on a connection of its own and stream the result.
+
+    Args:
+        query: The query.
+        rows: Those of its linked file; None for DuckDB's own reader.
+    """
+    request, context, statement = query.request, query.context, query.statement
+    used, sql = query.used, request["sql"]
+    limits = limits_of(request, context)
+    with (
+        _connect(query.tables, used, statement, limits, context) as connection,
+        interrupted_on_cancel(connection, context),
+        contextlib.ExitStack() as stack,
+    ):
+        labels = _labels(used) if statement.explains else {}
+        pruned = query.early or Pruned()
+        params = params_of(request) if query.may_prune else None
+        if query.may_prune and query.early is None:
+            pruned = prune(connection, sql, params, used, explains=statement.explains)
+            needed = pruned.of([table for table in used if table.statistics])
+            verify_shards(shards_to_verify(needed), context)
+            hide_shards(connection, pruned.tables, tuple(statement.tables | names_of(used)))
+        if rows is not None:
+            names = rows.names_in(statement.tables)
+            stack.enter_context(rows.registered(connection, names, sql, params))
+        notes = [str(scan) for scan in pruned.scans] if statement.explains else []
+        answer = _stream(connection, request, statement, context, labels, limits, used, notes)
+        inputs = [table.snapshot for table in used if table.snapshot is not None]
+        return answer | {
+            "inputs": inputs,
+            "engine": "duckdb",
+            "repeatable": statement.repeatable and repeatable(used),
+        }
 
 
 @contextlib.contextmanager
@@ -187,17 +262,37 @@ def _connect(
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         listed = listed_tables(tables)
         return open_session(listed, names, limits, opened, skips_broken_views=True)
+    kept = kept_session(used, names, limits, context)
+    return open_session(used, names, limits, opened) if kept is None else kept
+
+
+def kept_session(
+    used: list[Table],
+    names: tuple[str, ...],
+    limits: SqlLimits,
+    context: EntryContext,
+    *,
+    read_only: bool = True,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection] | None:
+    """Return a connection to an instance that is kept for later statements over the same datasets.
+
+    Returns:
+        The connection, to be opened; None if the instance must not be kept.
+    """
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits, opened)
+        return None
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max, opened)
+    opened = context.forgive_reserved
+    return _instances.connect(
+        key, used, names, limits, left, held_bytes_max, opened, read_only=read_only
+    )
 
 
 @contextlib.contextmanager
@@ -295,7 +390,7 @@ def _stream(  # noqa: PLR0913 - of one caller
 def _labels(tables: list[Table]) -> dict[str, str]:
     """Return labels to replace shard paths in EXPLAIN, of equal width to preserve its boxes."""
     return {
-        path: f"{table.name}/{index}".ljust(len(path))
+        path: f"{table.name}/{table.number(index)}".ljust(len(path))
         for table in tables
         for index, path in enumerate(table.paths or ())
     } | {

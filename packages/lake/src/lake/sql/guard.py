@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "explained_query",
     "expression_nodes",
     "expression_text",
+    "open_calculator",
     "query_nodes",
     "statement_kinds",
     "table_nodes",
@@ -371,13 +372,24 @@ def compute(expression: str) -> Any:
     return _parser().execute(query).fetchall()[0][0]
 
 
+@contextmanager
+def open_calculator() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection, in a transaction, to a locked database without tables, for expressions."""
+    connection = _parser().cursor()
+    try:
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        yield connection
+    finally:
+        connection.close()
+
+
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
     """Return a database for parsing, and for expressions; it has no tables."""
     parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
-    parser.execute("SET TimeZone = 'UTC'")
+    parser.execute("SET GLOBAL TimeZone = 'UTC'")
     # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser

@@ -56,6 +56,8 @@ class InstanceCache:
         left: Callable[[], int | None],
         held_bytes_max: int,
         opened: Callable[[], None] = lambda: None,
+        *,
+        read_only: bool = True,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query to an instance that has these tables and no others.
 
@@ -68,6 +70,7 @@ class InstanceCache:
                 the instance.
             held_bytes_max: The most memory that kept instances may hold together.
             opened: Called when an instance was opened for the query.
+            read_only: Whether it may not have temporary tables, which end with the connection.
         """
         instance = self._kept.pop(key, None)
         held_bytes = self._held_bytes.pop(key, 0)
@@ -85,7 +88,7 @@ class InstanceCache:
         try:
             if is_new:
                 opened()
-            with instance.connect() as connection:
+            with instance.connect(read_only=read_only) as connection:
                 yield connection
             grown_bytes = left()
         except _ORDINARY:

@@ -237,15 +237,17 @@ def hide_shards(
 
     Args:
         connection: The connection; the views end with it.
-        tables: Datasets with the shards to read, without policies.
+        tables: Datasets with the shards to read.
         names: Their names as written in the query.
     """
     wanted = {name.casefold() for name in names}
     for table in tables:
-        assert table.policy is None, "its condition is part of the view"
         rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+        body = f"SELECT * FROM {rows}"
+        if table.policy is not None:
+            body = restricted_rows(rows, table.name, table.schema, table.policy)
         for name in (table.name, *((table.id,) if table.id in wanted else ())):
-            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT * FROM {rows}")
+            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS {body}")
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
