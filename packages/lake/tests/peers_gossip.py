@@ -89,10 +89,10 @@ class GossipNetwork:
         self.simulation = Simulation(seed, CODEC, faults)
         self.names = [node_name(number) for number in range(size)]
         for name in self.names:
-            self.simulation.add(
-                name,
-                lambda disk, name=name: GossipNode(name, disk, self.simulation, self.names[:1]),
-            )
+            self.simulation.add(name, partial(self._make, name))
+
+    def _make(self, name: str, disk: Disk) -> GossipNode:
+        return GossipNode(name, disk, self.simulation, self.names[:1])
 
     def view(self, observer: str) -> dict[str, str]:
         """Return the state of each other node, as one sees it."""

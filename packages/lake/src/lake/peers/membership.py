@@ -214,8 +214,6 @@ class Membership:
         self._next_probe = now
         self._next_compare = now
         self._ticked_at = now
-        # No suspicion before this time: the node itself may have been stopped.
-        self._trusted_from = now
         self._changed: list[Effect] = []
         self._spread(self._statement, status.node)
 
@@ -263,7 +261,6 @@ class Membership:
         if now - self._ticked_at > 2 * self.options.period_seconds:
             # This process was stopped, or starved: the silence of others may be its own fault.
             self._probes.clear()
-            self._trusted_from = now + 2 * self.options.period_seconds
             for peer in self.peers.values():
                 if peer.state == "suspect":
                     peer.since = now
@@ -303,7 +300,7 @@ class Membership:
             age = now - probe.sent_at
             if age > self.options.period_seconds + self.options.answer_seconds:
                 del self._probes[number]
-                if probe.for_other is None and now >= self._trusted_from:
+                if probe.for_other is None:
                     self._suspect(probe.node, now)
             elif age > self.options.answer_seconds and not probe.has_asked and not probe.for_other:
                 probe.has_asked = True
