@@ -51,14 +51,22 @@ def test_lost_messages_kill_no_node(seed: int) -> None:
 def test_a_stopped_process_accuses_no_one_when_it_continues(seed: int) -> None:
     network = converged(seed)
     victim = network.names[2]
-    while not network.simulation.process(victim).machine._probes:
-        network.simulation.run(0.01)  # so that it waits for an answer when it is stopped
     network.simulation.freeze(victim)
     assert network.simulation.run_until(lambda: len(network.deaths()) == 7, 60)
     network.simulation.thaw(victim)
     network.simulation.run(0.3)
     assert set(network.view(victim).values()) == {"alive"}
     assert network.simulation.run_until(network.agrees, 60)
+
+
+def test_a_probe_from_before_a_long_stop_leads_to_no_suspicion() -> None:
+    network = converged(1)
+    machine = network.simulation.process(network.names[2]).machine
+    now = network.simulation.now
+    while not machine._probes:
+        list(machine.tick(now := now + 0.25))
+    list(machine.tick(now + 60))
+    assert {peer.state for peer in machine.peers.values()} == {"alive"}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
