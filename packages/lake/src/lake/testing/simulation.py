@@ -55,7 +55,9 @@ class Faults:
 
     Args:
         delay_seconds: The least and greatest delay.
-        loss: Of being lost. A lost request or answer leads to a timeout.
+        loss: Of being lost, if it needs no answer.
+        call_loss: Of a request or an answer being lost, which leads to a timeout. Sessions repeat
+            what the network loses, so it is the loss of a connection, and rarer.
         duplicate: Of arriving twice; not of requests, which sessions number.
         corrupt: Of a flipped byte, which TLS would make a lost connection: the message is lost.
         body_corrupt: Of a wrong byte in the body of an answer, as of a peer with a bad disk.
@@ -64,6 +66,7 @@ class Faults:
 
     delay_seconds: tuple[float, float] = (0.001, 0.05)
     loss: float = 0.0
+    call_loss: float = 0.0
     duplicate: float = 0.0
     corrupt: float = 0.0
     body_corrupt: float = 0.0
@@ -213,11 +216,11 @@ class Simulation:
     def _can_reach(self, one: str, other: str) -> bool:
         return not self._groups or any(one in g and other in g for g in self._groups)
 
-    def _fate(self, sender: str, receiver: str, size: int) -> float | None:
+    def _fate(self, sender: str, receiver: str, size: int, loss: float) -> float | None:
         """Return the delay of a message, None if it is lost."""
         self.sent[sender] = self.sent.get(sender, 0) + size
         delay = self.random.uniform(*self.faults.delay_seconds)
-        lost = self.random.random() < self.faults.loss + self.faults.corrupt
+        lost = self.random.random() < loss + self.faults.corrupt
         if lost or receiver not in self._nodes or not self._can_reach(sender, receiver):
             return None
         return delay
@@ -226,7 +229,7 @@ class Simulation:
         frame = self._codec.encode(message)
         copies = 1 + (self.random.random() < self.faults.duplicate)
         for _ in range(copies):
-            delay = self._fate(sender, receiver, len(frame))
+            delay = self._fate(sender, receiver, len(frame), self.faults.loss)
             if delay is not None:
                 self._deliver(sender, receiver, frame, delay)
 
@@ -268,7 +271,7 @@ class Simulation:
         timeout = Failed(call.id, "deadline-exceeded", f"{call.peer} did not answer")
         self._schedule(call.timeout_seconds, lambda: settle(timeout))
         frame = self._codec.encode(call.message)
-        delay = self._fate(caller, call.peer, len(frame))
+        delay = self._fate(caller, call.peer, len(frame), self.faults.call_loss)
         if delay is not None:
             self._schedule(delay, lambda: self._serve(caller, call, frame, settle))
 
@@ -294,6 +297,6 @@ class Simulation:
             result = Replied(call.id, answer, body)
         except SennitError as error:
             result = Failed(call.id, error.code, str(error))
-        delay = self._fate(call.peer, caller, size)
+        delay = self._fate(call.peer, caller, size, self.faults.call_loss)
         if delay is not None:
             self._schedule(delay, lambda: settle(result))
