@@ -20,15 +20,25 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from lake.node_key import NodeKey
 from lake.peers.identity import Identity, id_of_certificate
+from lake.peers.messages import Message
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, UsageError
 from sennit_core.records import Record
 
-__all__ = ["MEMBERS_MAX", "Member", "Roster", "check_node_name", "found_network"]
+__all__ = [
+    "MEMBERS_MAX",
+    "MESSAGES",
+    "ROSTER_PART",
+    "Member",
+    "Roster",
+    "RosterNews",
+    "check_node_name",
+    "found_network",
+]
 
 _ADMISSION = "admission"
 _REVOCATION = "revocation"
@@ -38,6 +48,19 @@ _STATEMENTS_MAX = 4 * MEMBERS_MAX
 _NAME_MAX = 63
 _KEPT_DIGITS = 16
 _PREFIX_MIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RosterNews(Message):
+    """Statements of the roster that the receiver may not have."""
+
+    kind: ClassVar[str] = "roster"
+    statements: tuple[Statement, ...]
+
+
+MESSAGES: tuple[type[Message], ...] = (RosterNews,)
+ROSTER_PART = 128
+"""Statements of a message; an admission has about 1 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
