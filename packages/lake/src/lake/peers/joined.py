@@ -30,8 +30,9 @@ from lake.peers.publications import (
     StatementEntrySigner,
     StoreLog,
 )
-from lake.peers.roster import ROSTER_PART, Member, Roster, RosterNews
+from lake.peers.roster import ROSTER_PART, Member, Roster, RosterHead, RosterNews
 from lake.peers.session import Handler, Session
+from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
 from sennit_core.clock import Clock
@@ -45,6 +46,7 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 _SAVE_SECONDS = 30.0
+_COMPARE_SECONDS = 2.0
 _WELCOMED = 16
 
 
@@ -143,7 +145,7 @@ class JoinedNetwork:
         # Effects wait here in their order, as some take time.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._saved_at = 0.0
+        self._saved_at = self._compared_at = 0.0
 
     async def start(self) -> None:
         """Listen, and start the machines."""
@@ -207,7 +209,7 @@ class JoinedNetwork:
         self._store.save_roster(self.roster)
         await self.sessions.update_members()
         new = [each for each in self.roster.statements if each.digest not in before]
-        self._spread_roster(new, without="")
+        self._send_roster(new, self.members.alive())
         return result
 
     async def announce_leaving(self) -> None:
@@ -224,16 +226,23 @@ class JoinedNetwork:
             now = self._now()
             self._put(self.members.tick(now))
             self._put(self.logs.tick(now, self.members.alive()))
+            if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
+                self._compared_at = now
+                # A node that is dead, or not heard of, may have been away when one was admitted.
+                peer = random.choice(list(self.members.peers))
+                self._put([Send(peer, RosterHead(self.roster.digest))])
             if now - self._saved_at > _SAVE_SECONDS:
                 self._saved_at = now
                 self._save_known()
-                self._spread_roster(self.roster.statements, without="", everyone=False)
             await asyncio.sleep(TICK_SECONDS)
 
     def _receive(self, peer: str, message: Message) -> None:
         try:
             if isinstance(message, RosterNews):
                 self._merge_roster(peer, message)
+            elif isinstance(message, RosterHead):
+                if message.digest != self.roster.digest:
+                    self._send_roster(self.roster.statements, [peer])
             elif isinstance(message, membership.MESSAGES):
                 self._put(self.members.receive(peer, message, self._now()))
             elif isinstance(message, publications.MESSAGES):
@@ -298,23 +307,18 @@ class JoinedNetwork:
 
     # Members
 
-    def _spread_roster(
-        self, statements: Sequence[Any], *, without: str, everyone: bool = True
-    ) -> None:
-        """Send statements of the roster to all nodes, or to one, which then has what it missed."""
-        others = [node for node in self.members.alive() if node != without]
-        if not everyone and others:
-            others = [random.choice(others)]
-        for start in range(0, len(statements), ROSTER_PART):
-            part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
-            self._put(Send(node, part) for node in others)
+    def _send_roster(self, statements: Sequence[Statement], nodes: Iterable[str]) -> None:
+        for node in nodes:
+            for start in range(0, len(statements), ROSTER_PART):
+                part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
+                self._put([Send(node, part)])
 
     def _merge_roster(self, peer: str, message: RosterNews) -> None:
         new = self.roster.merge(message.statements)
         if new:
             self._store.save_roster(self.roster)
             self._spawn(self.sessions.update_members())
-            self._spread_roster(new, without=peer)
+            self._send_roster(new, [node for node in self.members.alive() if node != peer])
 
     async def _serve_join(
         self, _session: Session, message: Join, _body: bytes

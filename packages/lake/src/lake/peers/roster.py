@@ -27,6 +27,7 @@ from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.messages import Message
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, UsageError
+from sennit_core.hashing import sha256_hex
 from sennit_core.records import Record
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ROSTER_PART",
     "Member",
     "Roster",
+    "RosterHead",
     "RosterNews",
     "check_node_name",
     "found_network",
@@ -58,7 +60,15 @@ class RosterNews(Message):
     statements: tuple[Statement, ...]
 
 
-MESSAGES: tuple[type[Message], ...] = (RosterNews,)
+@dataclass(frozen=True, slots=True)
+class RosterHead(Message):
+    """The digest of all statements that the sender has; one with others sends them."""
+
+    kind: ClassVar[str] = "roster-head"
+    digest: str
+
+
+MESSAGES: tuple[type[Message], ...] = (RosterNews, RosterHead)
 ROSTER_PART = 128
 """Statements of a message; an admission has about 1 KiB."""
 
@@ -105,6 +115,11 @@ class Roster:
     def statements(self) -> tuple[Statement, ...]:
         """All statements, for another node to merge."""
         return tuple(self._statements.values())
+
+    @property
+    def digest(self) -> str:
+        """Of all statements, in any order."""
+        return sha256_hex("".join(sorted(self._statements)).encode())
 
     @property
     def members(self) -> Mapping[str, Member]:
