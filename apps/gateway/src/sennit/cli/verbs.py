@@ -12,6 +12,7 @@ import typer
 from sennit.cli import (
     data_verbs,
     maintenance_verbs,
+    net_verbs,
     node_verbs,
     policy_verb,
     queries_verb,
@@ -37,3 +38,4 @@ policy_verb.register(app)
 queries_verb.register(app)
 maintenance_verbs.register(app)
 quota_verbs.register(app)
+net_verbs.register(app)

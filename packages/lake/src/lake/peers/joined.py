@@ -287,13 +287,14 @@ class JoinedNetwork:
             await found.send(effect.message)
 
     def _note_node(self, node: str) -> None:
+        """Publish what is known of another node; this one's row is the gateway's."""
         peer = self.members.peers.get(node)
-        if peer is not None:
-            self.sessions.set_addresses(node, peer.status.addresses)
-        status = self.members.own if peer is None else peer.status
-        state = status.state if peer is None else peer.state
+        if peer is None:
+            return
+        self.sessions.set_addresses(node, peer.status.addresses)
+        status = peer.status
         row = NodeInfo(
-            node, status.addresses, status.zone or None, status.capacity, status.used, state,
+            node, status.addresses, status.zone or None, status.capacity, status.used, peer.state,
             self._clock.now(),
         )  # fmt: skip
         self._store.nodes.put(node, row, ephemeral=True)

@@ -149,6 +149,11 @@ class PeerService:
         return self._network is not None
 
     @property
+    def network_id(self) -> str | None:
+        """The id of the network; None if this node is in none."""
+        return None if self._network is None else self._network.roster.network
+
+    @property
     def port(self) -> int:
         """The port that it listens on; 0 if it does not."""
         return self._network.sessions.port if self._network is not None else 0
