@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated, Any
 
@@ -59,7 +60,10 @@ def invite(
 
 def join(
     invite_or_address: Annotated[
-        str, typer.Argument(metavar="INVITE|HOST:PORT", help="An invite, or a node to ask.")
+        str,
+        typer.Argument(
+            metavar="INVITE|HOST:PORT", help="An invite (- reads it from stdin), or a node to ask."
+        ),
     ],
     node: Annotated[
         str | None, typer.Option("--node", help="The id of the node to ask.", show_default=False)
@@ -76,6 +80,8 @@ def join(
     from sennit.client import Session
     from sennit_core.errors import UsageError
 
+    if invite_or_address == "-":
+        invite_or_address = sys.stdin.readline().strip()
     is_invite = invite_or_address.startswith("sennit-invite:")
     if not is_invite and node is None:
         raise UsageError(
