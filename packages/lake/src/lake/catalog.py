@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
+from lake.catalog_adoption import SnapshotAdopter, check_own
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
 from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
@@ -75,6 +76,10 @@ class Catalog:
         self.rewriter = SnapshotRewriter(
             self._rows, self._manifests, self._snapshots, self._counted, objects.sync_names
         )
+        self.adopter = SnapshotAdopter(
+            self._rows, self._index, self._manifests, self._snapshots, lambda: self._references,
+            objects.sync_names,
+        )  # fmt: skip
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
 
@@ -217,10 +222,22 @@ class Catalog:
                 self._snapshots.damage.pop(each.id, None)
             return [each for each, _, _ in prepared]
 
+    def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
+        """Adopt a snapshot of a dataset that another node writes; see `SnapshotAdopter.adopt`.
+
+        Raises:
+            Conflict: Another dataset has the name.
+        """
+        with self._lock:
+            if self._index.find_known(dataset.name) != dataset.id:
+                self.check_free(dataset.name)
+            return self.adopter.adopt(dataset, manifest)
+
     def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
         """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""
         dataset = commit.dataset
         known = self._index.get(dataset.id)
+        check_own(known)
         head = None if known is None else known.head
         # The caller may have read the head before it had the lock.
         if head != commit.expected_head:
@@ -258,6 +275,7 @@ class Catalog:
         """
         with self._lock:
             info = self.get(dataset_id)
+            check_own(info)
             if self._index.find_known(check_dataset_name(name)) != dataset_id:
                 self.check_free(name)
             info = replace(info, name=name)
@@ -310,6 +328,14 @@ class Catalog:
         """
         info, stored = self._stored(dataset, snapshot)
         return self._snapshots.with_shards(info.name, stored)
+
+    def read_manifest(self, manifest: str) -> StoredManifest:
+        """Return a manifest by its object id, whether or not a row names it.
+
+        Raises:
+            Corrupt: It is missing or damaged.
+        """
+        return self._manifests.stored(manifest)
 
     def stored_manifest(self, dataset: str, snapshot: str | None = None) -> StoredManifest:
         """As `manifest`, but without the shards of its lists, which are not read."""

@@ -15,11 +15,12 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from lake.peers import membership, publications
+from lake.peers.exchange import DataParts, Exchange
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
 from lake.peers.joining import Host, Join, Welcome
 from lake.peers.limits import PeerLimits
-from lake.peers.machine import TICK_SECONDS, Effect, Send
+from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.network import NetworkOptions, PeerNetwork
@@ -30,11 +31,13 @@ from lake.peers.publications import (
     StatementEntrySigner,
     StoreLog,
 )
+from lake.peers.replication import HaveRequest
 from lake.peers.roster import ROSTER_PART, Member, Roster, RosterHead, RosterNews
 from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
+from lake.peers.transfers import ChunkRequest, ListRequest
 from sennit_core.clock import Clock
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
@@ -106,6 +109,7 @@ class NodeParts:
     on_published: Callable[[Published], object]
     duckdb: str
     clock: Clock
+    data: DataParts | None = None
 
 
 class JoinedNetwork:
@@ -118,12 +122,13 @@ class JoinedNetwork:
 
     def __init__(self, parts: NodeParts, roster: Roster) -> None:
         self._parts = parts
+        identity, options = parts.identity, parts.options
+        self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
         self._store, self._clock = parts.store, parts.clock
         self.roster = roster
-        identity, options = parts.identity, parts.options
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.sessions = PeerNetwork(
-            identity, roster, parts.codec, parts.handlers, self._receive, self._hello,
+            identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
             NetworkOptions(options.host, options.port, options.limits),
             join={Join: self._serve_join},
         )  # fmt: skip
@@ -136,7 +141,7 @@ class JoinedNetwork:
                 duckdb=parts.duckdb, features=FEATURES, capacity=options.capacity,
             ),
             StatementSigner(identity.key), roster.is_member, chance, options.membership,
-            now=self._now(), wall=self._clock.now,
+            now=self.now(), wall=self._clock.now,
         )  # fmt: skip
         self.logs = Publications(
             identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
@@ -147,15 +152,26 @@ class JoinedNetwork:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saved_at = self._compared_at = 0.0
 
+    def _handlers(self) -> dict[type[Message], Handler]:
+        found = dict(self._parts.handlers)
+        if self.exchange is not None:
+            found[HaveRequest] = self.exchange.serve_have
+            found[ListRequest] = self.exchange.serve_list
+            found[ChunkRequest] = self.exchange.serve_chunk
+        return found
+
     async def start(self) -> None:
         """Listen, and start the machines."""
         await self.sessions.__aenter__()
         for status in self._store.known_nodes():
             self.members.add(status)
         addresses = self.addresses()
-        self._put(self.members.update(self._now(), addresses=tuple(addresses)))
+        self.put(self.members.update(self.now(), addresses=tuple(addresses)))
         self._spawn(self._perform_all())
         self._spawn(self._tick_forever())
+        if self.exchange is not None:
+            self._spawn(self.exchange.run())
+            self._spawn(self._exchange_forever(self.exchange))
 
     async def stop(self) -> None:
         """Stop the machines, and close all sessions."""
@@ -200,7 +216,7 @@ class JoinedNetwork:
 
     async def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
         """Publish a dataset in one of this node's logs."""
-        self._put(self.logs.publish(dataset, item, audience, self.members.alive()))
+        self.put(self.logs.publish(dataset, item, audience, self.members.alive()))
 
     async def change_roster(self, change: Callable[[], T]) -> T:
         """Change the roster, make that durable, and send it to the other nodes."""
@@ -214,7 +230,7 @@ class JoinedNetwork:
 
     async def announce_leaving(self) -> None:
         """Let others know that this node has left, as far as they can be reached."""
-        for effect in self.members.leave(self._now(), "left"):
+        for effect in self.members.leave(self.now(), "left"):
             if isinstance(effect, Send):
                 with suppress(SennitError):
                     await self._send(effect)
@@ -223,18 +239,36 @@ class JoinedNetwork:
 
     async def _tick_forever(self) -> None:
         while True:
-            now = self._now()
-            self._put(self.members.tick(now))
-            self._put(self.logs.tick(now, self.members.alive()))
+            now = self.now()
+            self.put(self.members.tick(now))
+            self.put(self.logs.tick(now, self.members.alive()))
             if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
                 self._compared_at = now
                 # A node that is dead, or not heard of, may have been away when one was admitted.
                 peer = random.choice(list(self.members.peers))
-                self._put([Send(peer, RosterHead(self.roster.digest))])
+                self.put([Send(peer, RosterHead(self.roster.digest))])
             if now - self._saved_at > _SAVE_SECONDS:
                 self._saved_at = now
                 self._save_known()
             await asyncio.sleep(TICK_SECONDS)
+
+    async def _exchange_forever(self, exchange: Exchange) -> None:
+        # A loop of its own: planning many copies must not delay heartbeats.
+        while True:
+            try:
+                await exchange.tick()
+            except SennitError as error:
+                _log.warning("copies of shared datasets: %s", error)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def call(self, call: Call) -> Replied | Failed:
+        """Send a request to a node; return its answer, or how it failed."""
+        try:
+            found = await self.sessions.session(call.peer)
+            message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
+        except SennitError as error:
+            return Failed(call.id, error.code, str(error))
+        return Replied(call.id, message, body)
 
     def _receive(self, peer: str, message: Message) -> None:
         try:
@@ -244,13 +278,14 @@ class JoinedNetwork:
                 if message.digest != self.roster.digest:
                     self._send_roster(self.roster.statements, [peer])
             elif isinstance(message, membership.MESSAGES):
-                self._put(self.members.receive(peer, message, self._now()))
+                self.put(self.members.receive(peer, message, self.now()))
             elif isinstance(message, publications.MESSAGES):
-                self._put(self.logs.receive(peer, message, self.members.alive()))
+                self.put(self.logs.receive(peer, message, self.members.alive()))
         except SennitError as error:
             _log.warning("ignoring a message of node %s: %s", peer[:16], error)
 
-    def _put(self, effects: Iterable[Effect]) -> None:
+    def put(self, effects: Iterable[Effect]) -> None:
+        """Perform effects in their order."""
         for effect in effects:
             self._effects.put_nowait(effect)
 
@@ -273,6 +308,8 @@ class JoinedNetwork:
                 await asyncio.to_thread(self._store.store_log, effect)
             case Published():
                 self._parts.on_published(effect)
+                if self.exchange is not None:
+                    self.exchange.published(effect)
             case LogForked(key, number):
                 _log.warning(
                     "node %s has published two entries %d: it was restored from a backup, or its key "
@@ -312,7 +349,7 @@ class JoinedNetwork:
         for node in nodes:
             for start in range(0, len(statements), ROSTER_PART):
                 part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
-                self._put([Send(node, part)])
+                self.put([Send(node, part)])
 
     def _merge_roster(self, peer: str, message: RosterNews) -> None:
         new = self.roster.merge(message.statements)
@@ -335,7 +372,8 @@ class JoinedNetwork:
             own.features, own.addresses,
         )  # fmt: skip
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return seconds that never run backwards."""
         return self._clock.monotonic()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

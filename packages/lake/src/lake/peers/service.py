@@ -12,14 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lake.peers import joining, membership, publications, relay, roster, session
+from lake.peers import (
+    joining,
+    membership,
+    publications,
+    relay,
+    replication,
+    roster,
+    session,
+    transfers,
+)
 from lake.peers.addresses import parse_address
 from lake.peers.channel import dial
+from lake.peers.exchange import DataParts
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
@@ -27,11 +38,19 @@ from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
 from lake.peers.joining import Join, Waiting, WaitingToJoin, Welcome
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.publications import Published
+from lake.peers.replication import CopyState
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
 from lake.peers.store import PeerStore
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Closed, Conflict, Denied, SennitError, Unavailable
+from sennit_core.errors import (
+    Closed,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    SennitError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -56,6 +75,7 @@ class PeerService:
         handlers: Answer further requests of members, by the class of the message.
         messages: The messages of these handlers, and what they answer.
         on_published: Called in the service's thread with what other nodes publish.
+        data: The lake whose datasets are shared; None shares none.
         clock: Source of time.
     """
 
@@ -69,6 +89,7 @@ class PeerService:
         handlers: Mapping[type[Message], Handler] | None = None,
         messages: Sequence[type[Message]] = (),
         on_published: Callable[[Published], object] = lambda published: None,
+        data: DataParts | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         check_node_name(options.name)
@@ -79,12 +100,13 @@ class PeerService:
         self._codec = MessageCodec(
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
-                *membership.MESSAGES, *publications.MESSAGES, *messages,
+                *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
+                *transfers.MESSAGES, *messages,
             )
         )  # fmt: skip
         self._parts = NodeParts(
             identity, options, self._store, self._codec, dict(handlers or {}), on_published,
-            duckdb, clock,
+            duckdb, clock, data,
         )  # fmt: skip
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
@@ -236,6 +258,36 @@ class PeerService:
         """Publish a dataset, or withdraw it; see `Publications.publish`."""
         network = self._required()
         self._call(network.publish(dataset, item, audience))
+
+    def fetch(self, objects: Collection[str], *, seconds: float = 300.0) -> None:
+        """Fetch objects of shared datasets that this node lacks; blocks.
+
+        Args:
+            objects: Their ids.
+            seconds: How long it may take.
+
+        Raises:
+            Unavailable: No node that can be reached has one of them, or this node is in no network.
+            DeadlineExceeded: It took too long.
+        """
+        network = self._network
+        if network is None or network.exchange is None:
+            raise Unavailable(
+                f"{len(objects)} shards on other nodes", hint="this node is in no network"
+            )
+        future = self._submit(network.exchange.fetch(objects))
+        try:
+            future.result(seconds)
+        except FutureTimeout:
+            future.cancel()
+            raise DeadlineExceeded("fetching shards of other nodes", seconds) from None
+
+    def copies(self) -> Mapping[str, CopyState]:
+        """Return the state of the copies of each shared dataset, by its id."""
+        network = self._network
+        if network is None or network.exchange is None:
+            return {}
+        return self._call(_now(network.exchange.states))
 
     def _required(self) -> JoinedNetwork:
         if self._network is None:

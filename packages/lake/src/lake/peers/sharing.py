@@ -136,7 +136,9 @@ class Shares:
             raise Unsupported(f"{what}, which has no rows yet", hint="wait until it is ingested")
         found = ShareInfo(info.id, tuple(dict.fromkeys(nodes)), placement)
         if not found.nodes:
-            raise UsageError("a dataset is shared with at least one node", hint="--with NODE or all")
+            raise UsageError(
+                "a dataset is shared with at least one node", hint="--with NODE or all"
+            )
         self._table.put(info.id, found)
         return found
 
@@ -190,4 +192,3 @@ def read_shared(item: Mapping[str, Any], dataset: str) -> SharedDataset:
     if found.id != dataset:
         raise UsageError(f"the description of dataset {dataset[:40]} is of another one")
     return found
-

@@ -13,7 +13,7 @@ request; Dean and Barroso 2013), and the first answer counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
@@ -163,6 +163,7 @@ class _Download:
     sources: list[str]
     # Chunks that an earlier attempt has written, from the caller; checked against the list.
     kept: dict[int, str]
+    size_max: int | None
     size: int = -1
     chunk_bytes: int = CHUNK_BYTES
     digests: tuple[str, ...] = ()
@@ -215,7 +216,8 @@ class Transfers:
         sources: Sequence[str],
         *,
         priority: float = 0.0,
-        kept: dict[int, str] | None = None,
+        kept: Mapping[int, str] | None = None,
+        size_max: int | None = None,
     ) -> None:
         """Ask for an object, or add sources to a download.
 
@@ -224,10 +226,13 @@ class Transfers:
             sources: Peers that may have it, the preferred ones first.
             priority: Downloads with a lesser one start first.
             kept: The SHA-256 of each chunk that an earlier attempt has written.
+            size_max: Bytes that it may have, as a peer may announce any; None for any.
         """
         known = self._downloads.get(name)
         if known is None:
-            self._downloads[name] = _Download(name, priority, list(sources), dict(kept or {}))
+            self._downloads[name] = _Download(
+                name, priority, list(sources), dict(kept or {}), size_max
+            )
             return
         known.priority = min(known.priority, priority)
         known.sources += [peer for peer in sources if peer not in known.sources]
@@ -290,6 +295,11 @@ class Transfers:
         if digests is None:
             return self._on_wrong(download, request, "its list of chunks is wrong")
         assert isinstance(reply.message, ListReply), "see `_digests`"
+        if download.size_max is not None and reply.message.size > download.size_max:
+            # The id proves the size, so every other peer would say the same.
+            del self._downloads[download.object]
+            limit = f"it has {reply.message.size} bytes, of at most {download.size_max}"
+            return [ObjectUnobtainable(download.object, limit)]
         download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
         download.digests = digests
         download.missing = {
