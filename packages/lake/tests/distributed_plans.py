@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -34,8 +35,14 @@ AGGREGATES = (
 )
 
 
-def connect() -> duckdb.DuckDBPyConnection:
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"threads": "1", "async_threads": "1"})
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open what is a node or a coordinator here: temporary tables are those of one connection."""
+    return _database().cursor()
 
 
 class DuckDBEngine:
@@ -74,7 +81,7 @@ class _Empty:
         self._connection = connection
 
     def define(self, name: str, sql: str) -> None:
-        self._connection.execute(f"CREATE TABLE {quoted(name)} AS {sql}")
+        self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
 
     def columns(self, sql: str) -> tuple[Column, ...]:
         found = self._connection.sql(sql)
@@ -84,7 +91,7 @@ class _Empty:
 def create_empty(connection: duckdb.DuckDBPyConnection, tables: Sequence[Table]) -> None:
     for table in tables:
         columns = ", ".join(f"{quoted(each.name)} {each.type}" for each in table.columns)
-        connection.execute(f"CREATE TABLE {quoted(table.name)} ({columns})")
+        connection.execute(f"CREATE TEMP TABLE {quoted(table.name)} ({columns})")
 
 
 @dataclass
@@ -211,7 +218,7 @@ def _define(
     connection: duckdb.DuckDBPyConnection, name: str, sql: str, *, empty: bool = True
 ) -> None:
     limit = " LIMIT 0" if empty else ""
-    connection.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS FROM ({sql}){limit}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS FROM ({sql}){limit}")
 
 
 def _define_result(
@@ -261,7 +268,7 @@ def _run_shard(cluster: Cluster, step: Gather, shard: str) -> pa.Table:
 
 def without_fragments(cluster: Cluster) -> Cluster:
     """The same cluster, whose plans gather: what a push is compared with."""
-    return replace(cluster, options=replace(cluster.options, pushes=False))
+    return replace(cluster, options=replace(cluster.options, strategy="gather"))
 
 
 def differences(found: Answer, expected: Answer, *, is_ordered: bool) -> list[str]:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from lake.peers.sql.aggregates import aggregates_of
 from lake.peers.sql.equalities import ColumnId, Equalities, column_id
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.syntax import Query, conjuncts, free_aliases, subqueries_of
@@ -63,8 +64,6 @@ class WholeTables:
 
 def is_aggregated(select: exp.Select, aggregates: frozenset[str]) -> bool:
     """Return whether a SELECT has groups, or is one."""
-    from lake.peers.sql.aggregates import aggregates_of
-
     return select.args.get("group") is not None or bool(aggregates_of(select, aggregates))
 
 

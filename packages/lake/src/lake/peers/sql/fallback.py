@@ -8,6 +8,7 @@ occur anywhere in it, and all of them where a query may mean columns that it doe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lake.peers.sql.drafts import Drafts, narrowest, quoted
@@ -30,12 +31,33 @@ def gather_all(
     sql: str, tables: Sequence[Table], engine: Engine, local: frozenset[str], reason: str
 ) -> DistributedPlan:
     """Return the plan that gathers all tables of a query that was not understood."""
+    columns = _columns(sql, tables, engine)
     names = _names(sql, tables, engine)
     gathers = [_whole(table, names, local, reason) for table in tables if table.is_sharded]
+    if not has_columns(sql, tables, gathers, columns, engine):
+        gathers = [_whole(table, None, local, reason) for table in tables if table.is_sharded]
     objects = {name for each in gathers for name in each.objects}
     cost = Cost(None, sum(each.bytes for each in gathers), objects <= local)
-    columns = _columns(sql, tables, engine)
     return gather_plan(sql, gathers, columns, cost, (reason,), tables)
+
+
+def has_columns(
+    sql: str,
+    tables: Sequence[Table],
+    gathers: Iterable[Gather],
+    columns: tuple[Column, ...],
+    engine: Engine,
+) -> bool:
+    """Return whether a query has the same columns if only some of its tables' columns are there."""
+    kept = {each.table: each.columns for each in gathers}
+    pruned = [
+        replace(
+            table,
+            columns=tuple(c for c in table.columns if c.name in kept.get(table.name, (c.name,))),
+        )
+        for table in tables
+    ]
+    return _columns(sql, pruned, engine) == columns
 
 
 def gathers_of_query(drafts: Drafts, aliases: Iterable[str], reason: str) -> list[Gather]:
@@ -112,6 +134,8 @@ def _names(sql: str, tables: Sequence[Table], engine: Engine) -> frozenset[str] 
         nodes = list(_nodes(engine.tree(sql)))
     except Exception:  # noqa: BLE001 - no tree, no names
         return None
+    if not nodes or nodes[0].get("error"):
+        return None  # PIVOT, which has no tree
     names: set[str] = {table.name.casefold() for table in tables}
     for node in nodes:
         names |= {str(node[key]).casefold() for key in ("alias", "table_name") if node.get(key)}

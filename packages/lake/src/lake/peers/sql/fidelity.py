@@ -38,6 +38,10 @@ _UNITS_FIRST = frozenset(("date_diff", "date_trunc", "date_part", "date_sub"))
 _INTERVALS = frozenset(
     f"to_{unit}" for unit in ("years", "months", "weeks", "days", "hours", "minutes", "seconds")
 )
+_OPPOSITES = {
+    "operator_is_null": "operator_is_not_null",
+    "compare_not_distinct_from": "compare_distinct_from",
+}
 _BOOLEANS = frozenset(("bool_and", "bool_or"))
 
 
@@ -66,13 +70,24 @@ def _canonical(node: Any, *, exact: bool = False) -> Any:
                 for key, value in node.items()
                 if "location" not in key and key != "is_operator"
             }
-            return _call(found) if "function_name" in found or _is_call(found) else found
+            if _is_call(found):
+                return _call(found)
+            if found.get("type") in _OPPOSITES.values():
+                return {**found, "class": ""}
+            return _negation(found) if found.get("type") == "operator_not" else found
         case list():
             return [_canonical(each, exact=exact) for each in node]
         case str() if not exact:
             return node.lower()
         case _:
             return node
+
+
+def _negation(node: dict[str, Any]) -> dict[str, Any]:
+    """Return NOT of a comparison that is never NULL as the opposite comparison, as DuckDB reads it."""
+    (child,) = node["children"]
+    opposite = _OPPOSITES.get(child.get("type"))
+    return node if opposite is None else {**child, "type": opposite, "class": ""}
 
 
 def _is_call(node: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from sqlglot import exp
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
+from lake.peers.sql.aggregates import aggregates_of
 from lake.peers.sql.engine import Engine
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT, check_fidelity
@@ -95,7 +96,7 @@ _REFUSED = (
 _REFUSED_ARGUMENTS: tuple[tuple[type[exp.Expr], tuple[str, ...], str], ...] = (
     (exp.With, ("recursive",), "a recursive CTE"),
     (exp.Distinct, ("on",), "DISTINCT ON"),
-    (exp.Group, ("all", "totals"), "GROUP BY ALL"),
+    (exp.Group, ("totals",), "GROUP BY WITH TOTALS"),
     (exp.SetOperation, ("by_name", "on"), "a set operation BY NAME"),
 )
 
@@ -150,6 +151,8 @@ def read_query(sql: str, tables: Sequence[Table], engine: Engine, prefix: str) -
         tree = qualify(tree, schema=columns, dialect=DIALECT, quote_identifiers=True)
     except sqlglot.errors.SqlglotError as error:
         raise NotDistributed(f"a name is not resolved: {str(error).splitlines()[0][:80]}") from None
+    _check_nodes(tree)  # once more: a name may have become a whole row
+    _expand_group_all(tree, engine.aggregates)
     query = Query(tree, {}, named, engine)
     _number_aliases(query)
     _resolve_ctes(query, prefix)
@@ -294,6 +297,24 @@ def _uses_alias(select: exp.Select, alias: exp.Alias) -> bool:
         not column.table and column.name.lower() == name and id(column) not in keys
         for column in select.find_all(exp.Column)
     )
+
+
+def _expand_group_all(tree: exp.Expr, aggregates: frozenset[str]) -> None:
+    """Replace GROUP BY ALL by the results that are no aggregates."""
+    for select in tree.find_all(exp.Select):
+        group = select.args.get("group")
+        if group is None or not group.args.get("all"):
+            continue
+        groups = []
+        for each in select.expressions:
+            value = each.unalias()
+            found = aggregates_of(value, aggregates)
+            if found == [value] or not any(True for _ in value.find_all(exp.Column, exp.Query)):
+                continue
+            if found or value.find(exp.Window, exp.Query):
+                raise NotDistributed("GROUP BY ALL with more than aggregates and columns")
+            groups.append(value.copy())
+        select.set("group", exp.Group(expressions=groups) if groups else None)
 
 
 def _number_aliases(query: Query) -> None:
