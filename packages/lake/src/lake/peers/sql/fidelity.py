@@ -38,6 +38,7 @@ _UNITS_FIRST = frozenset(("date_diff", "date_trunc", "date_part", "date_sub"))
 _INTERVALS = frozenset(
     f"to_{unit}" for unit in ("years", "months", "weeks", "days", "hours", "minutes", "seconds")
 )
+_SAME_ORDERS = {"order_default": "", "ascending": "", "nulls_last": "", "nulls last": ""}
 _OPPOSITES = {
     "operator_is_null": "operator_is_not_null",
     "compare_not_distinct_from": "compare_distinct_from",
@@ -78,7 +79,8 @@ def _canonical(node: Any, *, exact: bool = False) -> Any:
         case list():
             return [_canonical(each, exact=exact) for each in node]
         case str() if not exact:
-            return node.lower()
+            # ASC NULLS LAST is the default, which `lock_configuration` keeps.
+            return _SAME_ORDERS.get(node.lower(), node.lower())
         case _:
             return node
 

@@ -85,7 +85,6 @@ _REFUSED = (
     exp.Explode,
     exp.Columns,
     exp.Lateral,
-    exp.UDTF,
     exp.Pivot,
     exp.TableSample,
     exp.Rand,
@@ -226,7 +225,7 @@ def _check_join(node: exp.Join) -> None:
     method, kind = (node.args.get("method") or "").upper(), (node.args.get("kind") or "").upper()
     if method or kind not in ("", "INNER", "CROSS", "OUTER", "SEMI", "ANTI"):
         raise NotDistributed(f"{method or kind} JOIN is not distributed")
-    if not isinstance(node.this, exp.Table | exp.Subquery):
+    if not isinstance(node.this, exp.Table | exp.Subquery | exp.Values):
         raise NotDistributed(f"{_shown(node.this)} in FROM is not distributed")
 
 
@@ -289,13 +288,20 @@ def _is_same_name(alias: exp.Alias) -> bool:
 
 
 def _uses_alias(select: exp.Select, alias: exp.Alias) -> bool:
-    """Whether a select mentions an alias of its own other than as a key of ORDER BY."""
+    """Whether a select mentions an alias of its own where DuckDB may mean the alias or a column.
+
+    It means the column in WHERE, GROUP BY and the alias's own expression, and the alias as a key of
+    ORDER BY.
+    """
     name = alias.alias.lower()
     order = select.args.get("order")
     keys = {id(each.this) for each in order.expressions} if order is not None else set()
+    parts = [each for each in select.expressions if each is not alias]
+    parts += [found for key in ("having", "qualify", "order") if (found := select.args.get(key))]
     return any(
         not column.table and column.name.lower() == name and id(column) not in keys
-        for column in select.find_all(exp.Column)
+        for part in parts
+        for column in part.find_all(exp.Column)
     )
 
 

@@ -106,7 +106,7 @@ class Table:
 def key_class(kind: str) -> str:
     """Return the name that types share if equal values have equal hashes.
 
-    The hash of an integer is that of the number, whatever its width (Apache Iceberg, Appendix B).
+    The hash of an integer is that of the number, of any width (Apache Iceberg, Appendix B).
     """
     upper = kind.upper()
     return "INTEGER" if upper in _INTEGERS else upper
