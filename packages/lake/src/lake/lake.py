@@ -136,7 +136,7 @@ class Lake:
                 delete=self.delete, clock=clock,
             )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
-            tables = StatementTables(
+            tables = self.tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
                 self.linker.links, self.remote, verify_always=self.verify_always,
             )  # fmt: skip

@@ -61,7 +61,7 @@ class StatementTables:
         *,
         verify_always: bool = False,
     ) -> None:
-        self._remote = remote
+        self.remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
         self._links = links
@@ -78,6 +78,7 @@ class StatementTables:
         requester: Requester,
         *,
         with_rows: bool = False,
+        fetch: bool = True,
     ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
 
@@ -88,6 +89,7 @@ class StatementTables:
             history: Earlier snapshots by the name of their view.
             requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
+            fetch: Whether to fetch the shards that only other nodes have; else `fetch` does it.
         """
         while True:
             purges = self._catalog.rewriter.purges
@@ -105,7 +107,8 @@ class StatementTables:
             is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
             if is_there and self._catalog.rewriter.purges == purges:
                 try:
-                    self._fetch(tables)
+                    if fetch:
+                        self.fetch(tables)
                     self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
@@ -118,11 +121,11 @@ class StatementTables:
                     raise
             self.retention.release(held)
 
-    def _fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
+    def fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
         """Fetch the shards that other nodes have; they are leased."""
         for table in tables:
             if table.get("writer"):
-                self._remote.ensure(Path(path).name for path in table.get("paths") or ())
+                self.remote.ensure(Path(path).name for path in table.get("paths") or ())
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
@@ -197,7 +200,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            self._remote, verify_always=self._verify_always,
+            self.remote, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(

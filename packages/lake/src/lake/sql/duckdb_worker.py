@@ -50,6 +50,7 @@ __all__ = [
     "limits_of",
     "release",
     "run",
+    "stream_result",
     "translated_errors",
     "warm",
 ]
@@ -221,6 +222,16 @@ def interrupted_on_cancel(
         yield
     finally:
         is_over.set()
+
+
+def stream_result(
+    connection: duckdb.DuckDBPyConnection,
+    request: dict[str, Any],
+    context: EntryContext,
+    limits: SqlLimits,
+) -> dict[str, Any]:
+    """Run the statement of a request and send its result; return the members of the answer about it."""
+    return _stream(connection, request, context, {}, limits, [], [])
 
 
 def _stream(  # noqa: PLR0913 - of one caller
