@@ -212,12 +212,16 @@ class Exchange:
         return self._copied_bytes
 
     def _candidates(self, now: float) -> list[Candidate]:
-        """Return the nodes that count for placement; a lost one does for a while."""
+        """Return the nodes that count for placement.
+
+        A lost one does for a while, and a writer as soon as it is seen: it has all its shards.
+        """
         members = self._host.members
         limit = self._parts.copies.loss_seconds
         lost = [n for n, p in members.peers.items() if p.state == "dead" and now - p.since < limit]
+        writers = {each.writer for each in self._datasets.values()} & set(members.alive())
         found = []
-        for node in sorted({*members.settled(now), *lost}):
+        for node in sorted({*members.settled(now), *lost, *writers}):
             status = members.own if node == self._node else members.peers[node].status
             found.append(Candidate(node, status.zone, status.capacity))
         return found
