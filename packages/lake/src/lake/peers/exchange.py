@@ -219,7 +219,9 @@ class Exchange:
         members = self._host.members
         limit = self._parts.copies.loss_seconds
         lost = [n for n, p in members.peers.items() if p.state == "dead" and now - p.since < limit]
-        writers = {each.writer for each in self._datasets.values()} & set(members.alive())
+        gone = {n for n, p in members.peers.items() if p.state in ("dead", "left")}
+        known = {self._node, *members.peers}
+        writers = {each.writer for each in self._datasets.values()} & (known - gone)
         found = []
         for node in sorted({*members.settled(now), *lost, *writers}):
             status = members.own if node == self._node else members.peers[node].status
