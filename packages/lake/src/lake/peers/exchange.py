@@ -282,7 +282,7 @@ class Exchange:
     async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
         catalog = self._parts.catalog
         async with self._fetched([shared.manifest], writer, _METADATA_BYTES_MAX):
-            stored = catalog.read_manifest(shared.manifest)
+            stored = catalog.adopter.read_manifest(shared.manifest)
             lists = [each.object for each in stored.lists]
             async with self._fetched(lists, writer, _METADATA_BYTES_MAX):
                 info = DatasetInfo(
