@@ -18,7 +18,7 @@ from sqlglot import exp
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from lake.peers.sql.aggregates import aggregates_of
+from lake.peers.sql.aggregates import aggregates_of, call_name
 from lake.peers.sql.engine import Engine
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT, check_fidelity
@@ -92,6 +92,7 @@ _REFUSED = (
     exp.Slice,
     exp.PropertyEQ,
 )
+_OF_THE_VERSION = frozenset(("version", "hash"))
 _REFUSED_ARGUMENTS: tuple[tuple[type[exp.Expr], tuple[str, ...], str], ...] = (
     (exp.With, ("recursive",), "a recursive CTE"),
     (exp.Distinct, ("on",), "DISTINCT ON"),
@@ -207,6 +208,8 @@ def _check_nodes(tree: exp.Expr) -> None:
             if isinstance(node, kind) and any(node.args.get(each) for each in arguments):
                 raise NotDistributed(f"{reason} is not distributed")
         match node:
+            case exp.Func() if call_name(node) in _OF_THE_VERSION:
+                raise NotDistributed(f"{_shown(node)} depends on DuckDB's version on each node")
             case exp.Join():
                 _check_join(node)
             case exp.Table():
@@ -403,5 +406,6 @@ def _check_columns(query: Query) -> None:
         for column in tree.find_all(exp.Column):
             if column.args.get("db") or isinstance(column.this, exp.Star):
                 raise NotDistributed(f"{_shown(column)} is not distributed")
-            if not column.table and column.find_ancestor(exp.SetOperation) is None:
+            owner = column.find_ancestor(exp.Select, exp.SetOperation)
+            if not column.table and not isinstance(owner, exp.SetOperation):
                 raise NotDistributed(f"{_shown(column)} is not resolved")
