@@ -49,6 +49,7 @@ class JobStore:
         self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
     ) -> None:
         self.folder = folder
+        self.on_forget: Callable[[str], object] = str  # called with the id of a job that is gone
         self._rows = JobTable(tree)
         self._clock = clock
         self._remembered_max = remembered_max
@@ -228,6 +229,7 @@ class JobStore:
             del self._jobs[job_id]
             self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
+            self.on_forget(job_id)
 
     def _forget_oldest(self) -> None:
         ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elytra.backends import IngestTask, PlanTask
 from elytra.messages import JsonObject
@@ -50,11 +50,13 @@ class Shard:
         info: The shard's record.
         file: Its file, with the names for errors.
         columns: Those of the file; None if they are the dataset's.
+        is_decrypted: Whether the file is a decrypted copy in memory.
     """
 
     info: ShardInfo
     file: ShardFile
     columns: FileColumns | None = None
+    is_decrypted: bool = False
 
 
 @dataclass(frozen=True)  # without slots: cached properties need a dictionary
@@ -71,6 +73,9 @@ class PlanWork:
         folder: The job's folder.
         mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
         user: The user on whose behalf it runs.
+        queries: Its other inputs: queries, in the form of executor requests; they need a whole plan.
+        memory: As of `PlanTask`, for a whole plan over encrypted datasets.
+        secret: As of `PlanTask`.
     """
 
     job: str
@@ -80,6 +85,9 @@ class PlanWork:
     folder: Path
     mem_cap_bytes: int | None
     user: str = ""
+    queries: Mapping[DatasetRef, Mapping[str, Any]] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    secret: bytes | None = field(default=None, repr=False)
 
     # Also where nothing is executed: the scheduler's state "merging" then only assembles the
     # result.
@@ -94,12 +102,6 @@ class PlanWork:
             key: (shard.info.object, shard.info.bytes)
             for key, shard in zip(self.task_keys, self._all, strict=True)
         }
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """The objects that must not be deleted until the job has ended."""
-        # Leased, because another user may delete or replace the dataset while the job runs.
-        return tuple(shard.info.object for shard in self._all)
 
     @cached_property
     def task_keys(self) -> tuple[str, ...]:
@@ -200,6 +202,8 @@ class PlanWork:
     def _over(self, scan: Scan, snapshot: DatasetRef) -> Plan:
         """Return the rows of a snapshot, in place of its scan."""
         schema = self._schema(snapshot)
+        if snapshot in self.queries:
+            return replace(scan, source=Files((self.queries[snapshot]["name"],), "parquet"))
         parts = []
         for columns, shards in groupby(self.shards[snapshot], lambda shard: shard.columns):
             files = Files(tuple(shard.file.path for shard in shards), "parquet")
@@ -219,6 +223,9 @@ class PlanWork:
         self, task_id: str, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
     ) -> PlanTask:
         path = self._rows(name)
+        if self.secret is not None:  # the node encrypts the rows as they come
+            sink = Sink(plan, StreamTarget("arrow"))
+            return self._spec(task_id, key, sink, path.with_suffix(".arrow"), shards)
         return self._spec(task_id, key, Sink(plan, FileTarget(str(path), "parquet")), path, shards)
 
     def _spec(
@@ -231,7 +238,11 @@ class PlanWork:
             plan=plan_to_json(plan),
             output=str(output),
             streamed=isinstance(plan.target, StreamTarget),
-            shards=tuple(shard.file for shard in shards),
+            # Those of encrypted datasets were authenticated when they were decrypted.
+            shards=tuple(shard.file for shard in shards if not shard.is_decrypted),
+            sources=tuple(self.queries.values()),
+            memory=self.memory,
+            secret=self.secret,
             datasets=self.datasets,
             mem_cap_bytes=self.mem_cap_bytes,
             user=self.user,
@@ -255,8 +266,6 @@ class IngestWork:
     owner: str
 
     has_merge = False
-    objects = ()
-    """No objects: the ingest leases the objects that it creates."""
 
     @property
     def task_keys(self) -> tuple[str, ...]:

@@ -31,6 +31,9 @@ class PlanTask:
         output: The output file.
         streamed: Whether the plan's sink is a stream, which the backend writes to the output file.
         shards: The shards that the plan reads, which are verified first.
+        sources: Queries whose rows the plan reads, in the form of `lake.plan`.
+        memory: The members of requests for temporary files in memory, if encrypted datasets are read.
+        secret: The key that encrypts the output file; None for no encryption.
         datasets: The ids of the shards' datasets by their names.
         mem_cap_bytes: Memory cap of the execution; None uses the executor's cap.
         user: The user on whose behalf it runs.
@@ -43,6 +46,9 @@ class PlanTask:
     output: str
     streamed: bool
     shards: tuple[ShardFile, ...] = ()
+    sources: tuple[Mapping[str, Any], ...] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    secret: bytes | None = field(default=None, repr=False)
     datasets: Mapping[str, str] = field(default_factory=dict)
     mem_cap_bytes: int | None = None
     user: str = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elytra.backends import IngestTask, PlanTask, Report, TaskSpec
+from elytra.sealed_results import Sink, sealed, without_values
 from elytra.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from lake.durable import NewFile
 from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError
@@ -133,7 +134,9 @@ class LocalBackend:
             run.ended.set()
         # Reported last: the receiver may rely on the task having ended here.
         if isinstance(outcome, SennitError):
-            report.failed(outcome.to_json(), retryable=outcome.retryable)
+            is_sealed = isinstance(task, PlanTask) and task.secret is not None
+            error = without_values(outcome) if is_sealed else outcome.to_json()
+            report.failed(error, retryable=outcome.retryable)
         else:
             report.finished(outcome)
 
@@ -160,16 +163,19 @@ class LocalBackend:
             manifest = self._execute(task, run, None)
             return {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
         with NewFile(path.parent) as file:
-            manifest = self._execute(task, run, file)
+            with sealed(file, path, task.secret) as sink:
+                manifest = self._execute(task, run, sink)
             file.commit(path)
         return {"file": path.name, "bytes": file.size, "manifest": manifest}
 
-    def _execute(self, task: PlanTask, run: _Run, file: NewFile | None) -> dict[str, Any]:
+    def _execute(self, task: PlanTask, run: _Run, file: Sink | None) -> dict[str, Any]:
         request: dict[str, Any] = {"plan": dict(task.plan)}
-        if task.shards:
+        reads_lake = bool(task.shards or task.sources or task.memory)
+        if reads_lake:
             request["shards"] = [shard.to_json() for shard in task.shards]
+            request |= {"sources": list(task.sources), **task.memory}
         with self._pool.submit(
-            SHARDS_ENTRY if task.shards else PLAN_ENTRY,
+            SHARDS_ENTRY if reads_lake else PLAN_ENTRY,
             request,
             mem_cap_bytes=task.mem_cap_bytes,
             on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
