@@ -24,6 +24,7 @@ from sqlglot.generators.duckdb import DuckDBGenerator
 
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT
+from lake.peers.sql.trees import free_aliases
 
 __all__ = ["Partials", "aggregates_of", "call_name", "depends_on_order", "to_sql"]
 
@@ -257,8 +258,6 @@ class Partials:
         return result
 
     def _subquery(self, node: exp.Query) -> exp.Query:
-        from lake.peers.sql.syntax import free_aliases
-
         if free_aliases(node):
             raise NotDistributed("a correlated subquery is next to an aggregate")
         return node.copy()

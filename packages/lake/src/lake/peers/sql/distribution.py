@@ -28,7 +28,8 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import aggregates_of, depends_on_order
 from lake.peers.sql.equalities import ColumnId, Equalities, column_id
 from lake.peers.sql.errors import NotDistributed
-from lake.peers.sql.syntax import Query, conjuncts, free_aliases, subqueries_of
+from lake.peers.sql.syntax import Query
+from lake.peers.sql.trees import conjuncts, free_aliases, subqueries_of
 
 __all__ = ["Keys", "Localizer", "Scheme", "WholeTables", "is_aggregated", "windows_of"]
 
