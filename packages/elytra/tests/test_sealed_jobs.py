@@ -101,8 +101,8 @@ def test_no_step_of_a_job_is_in_the_clear(secret: Node) -> None:
 def test_what_does_not_fit_into_memory_is_spilled_encrypted(secret: Node) -> None:
     wide = pa.table(
         {
-            "id": range(40_000),
-            "secret": [f"{CANARY}-{i * 7919 % 40_000:06d}" * 12 for i in range(40_000)],
+            "id": range(120_000),
+            "secret": [f"{CANARY}-{i * 7919 % 120_000:06d}" * 12 for i in range(120_000)],
         }
     )
     secret.lake.append("wide", wide, encrypt=True)

@@ -273,6 +273,11 @@ class JobService:
             raise NotFound("result of job", job_id, hint=hint)
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
+    def small_result(self, job_id: str) -> bytes | None:
+        """Return a job's result as an Arrow IPC stream, if it is in memory; else None."""
+        job = self._job_store.get(job_id)
+        return self._job_store.small_results.get(job_id) if job.state == "done" else None
+
     def open_result(
         self,
         job_id: str,
@@ -388,7 +393,10 @@ class JobService:
             if self._closed:
                 raise Closed("the job service")
             work.prepare()
-            self._job_store.add(job, note)
+            if isinstance(work, IngestWork):  # what it commits must have a record
+                self._job_store.add(job, note)
+            else:
+                self._job_store.publish(job)
         except BaseException:
             held.close()
             self._sealed.forget(job.id)
@@ -397,6 +405,18 @@ class JobService:
         self._held[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work)
+        if isinstance(work, PlanWork):
+            # While its first task runs: a plan writes only to its job's folder, which a restart
+            # removes if it has no record.
+            self._persist(job.id, note)
+
+    def _persist(self, job_id: str, note: dict[str, Any]) -> None:
+        """Make a started job durable; cancel it if that fails, because its id is not returned."""
+        try:
+            self._job_store.persist(job_id, note)
+        except BaseException:
+            self._loop.post(CancelRequested(job_id))
+            raise
 
     def _datasets_of(self, job: JobInfo) -> Sequence[str]:
         """Return the ids of the datasets that a job reads, also through views, or makes."""

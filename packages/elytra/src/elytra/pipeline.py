@@ -91,6 +91,10 @@ class Runner(Protocol):
         """Start a job."""
         ...
 
+    def run(self, plan: Plan, *, timeout_seconds: float | None = None, **options: Any) -> Result:
+        """Run a job and return its result."""
+        ...
+
 
 @dataclass(slots=True)
 class _Origin:
@@ -425,12 +429,9 @@ class Pipeline(Planned):
             SennitError: The job's error.
             DeadlineExceeded: The job ran longer than the timeout.
         """
-        job = self.submit(engine, mem_cap)
-        try:
-            return job.result(timeout_seconds)
-        except (KeyboardInterrupt, TimeoutError):
-            job.cancel()
-            raise
+        options = {} if mem_cap is None else {"memCap": mem_cap}
+        runner = self._origin.runner
+        return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
 
     def collect(self) -> Result:
         """Run and return the result."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from elytra.backends import IngestTask, PlanTask
 from elytra.messages import JsonObject
-from elytra.splitter import Cut, Whole
+from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -40,6 +40,9 @@ PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
 """As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
 _MERGE = "merge"
+SMALL_RESULT_BYTES = 64 << 10
+"""The longest result, as an Arrow IPC stream, that a task returns with its report: what an executor
+sends in its control frames, without a ring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +159,19 @@ class PlanWork:
         sink = Sink(plan, StreamTarget("arrow"))
         return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
 
-    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask | None:
-        """Return the execution that merges the partials; None when they are the result.
+    @property
+    def merges(self) -> bool:
+        """Whether a merge executes a plan; if not, the partials are the result."""
+        return isinstance(self.cut, Split) and self.cut.merge_steps is not None
+
+    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask:
+        """Return the execution that merges the partials.
 
         Args:
             number: Number of the merge, from 1.
             partials: The results of all tasks, in shard order.
         """
-        if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
-            return None
+        assert isinstance(self.cut, Split), "a whole plan has no partials"
         # Shard order, not the order of arrival: it decides the order of rows.
         files = [str(self._partials / partial["file"]) for partial in partials]
         none = [] if files else [str(self._no_rows(self.cut.partial_schema))]
@@ -187,6 +194,17 @@ class PlanWork:
             none = {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
             parts = [none]
         return _result(parts, parts, parts)
+
+    def rows(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> bytes | None:
+        """Return all rows of the result as an Arrow IPC stream, if they are few, else None.
+
+        Args:
+            partials: The results of all tasks, in shard order.
+            merged: The result of the merge; None when there was nothing to execute.
+        """
+        parts = [merged] if merged is not None else partials
+        # Several streams would have to be parsed to be joined, which is an executor's work.
+        return parts[0].get("rows") if len(parts) == 1 else None
 
     @property
     def _partials(self) -> Path:
@@ -228,6 +246,14 @@ class PlanWork:
             return self._spec(task_id, key, sink, path.with_suffix(".arrow"), shards)
         return self._spec(task_id, key, Sink(plan, FileTarget(str(path), "parquet")), path, shards)
 
+    def _copy_bytes(self, key: str) -> int:
+        """Return up to which size a task sends the rows of its result with its report.
+
+        Partials of several tasks are read by the merge, and rows of several are not joined.
+        """
+        is_whole = key == _MERGE or len(self.task_keys) == 1
+        return SMALL_RESULT_BYTES if is_whole and self.secret is None else 0
+
     def _spec(
         self, task_id: str, key: str, plan: Sink, output: Path, shards: Sequence[Shard]
     ) -> PlanTask:
@@ -238,6 +264,7 @@ class PlanWork:
             plan=plan_to_json(plan),
             output=str(output),
             streamed=isinstance(plan.target, StreamTarget),
+            copy_bytes_max=self._copy_bytes(key),
             # Those of encrypted datasets were authenticated when they were decrypted.
             shards=tuple(shard.file for shard in shards if not shard.is_decrypted),
             sources=tuple(self.queries.values()),

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from emsqrt.executor import entry
 from emsqrt.executor.entry import FLOOR_BYTES, prepare
+from emsqrt.io.file_facts import FileFacts, remembering
 from lake.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = ["FLOOR_BYTES", "prepare", "run"]
+
+_facts = FileFacts()
+"""Of the shards that this process has read: objects, which never change in place."""
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -35,6 +39,9 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
 
             store = stack.enter_context(open_encrypted_spill(context))
             request = {**request, "spilling": {**request.get("spilling", {}), "store": store}}
+        else:
+            # Nothing of decrypted copies is remembered: it would outlive the job.
+            stack.enter_context(remembering(_facts))
         if request.get("sources"):
             from lake.sql.plan_source_worker import with_written_sources
 

@@ -30,6 +30,8 @@ class PlanTask:
         plan: The plan's JSON; its scans name files, and its sink the output file or a stream.
         output: The output file.
         streamed: Whether the plan's sink is a stream, which the backend writes to the output file.
+        copy_bytes_max: The rows are in the result too, as the Arrow IPC stream `rows`, if it has no
+            more bytes than this; 0 for never.
         shards: The shards that the plan reads, which are verified first.
         sources: Queries whose rows the plan reads, in the form of `lake.plan`.
         memory: The members of requests for temporary files in memory, if encrypted datasets are read.
@@ -45,6 +47,7 @@ class PlanTask:
     plan: Mapping[str, Any]
     output: str
     streamed: bool
+    copy_bytes_max: int = 0
     shards: tuple[ShardFile, ...] = ()
     sources: tuple[Mapping[str, Any], ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
