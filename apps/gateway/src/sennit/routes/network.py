@@ -93,6 +93,7 @@ def _shown(peers: PeerService) -> dict[str, Any]:
     own = peers.identity.id
     return {
         "network": peers.network_id,
+        "revoked": peers.is_revoked,
         "node": {
             "id": own,
             "name": peers.options.name,

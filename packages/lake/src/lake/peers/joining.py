@@ -20,9 +20,9 @@ from lake.peers.invites import Invite, JoinRequest
 from lake.peers.messages import Message
 from lake.peers.roster import Member, Roster
 from lake.peers.signed import Statement
-from sennit_core.errors import Busy, Denied, NotFound
+from sennit_core.errors import Busy, Denied, NotFound, WaitingToJoin
 
-__all__ = ["MESSAGES", "Host", "Join", "Waiting", "WaitingToJoin", "Welcome"]
+__all__ = ["MESSAGES", "Host", "Join", "Waiting", "Welcome"]
 
 _WAITING_MAX = 16
 _WAITING_SECONDS = 3600.0
@@ -59,13 +59,6 @@ class Welcome(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (Join, Welcome)
-
-
-@dataclass(eq=False)
-class WaitingToJoin(Denied):
-    """A node that asked to join must be accepted at the host first."""
-
-    code = "waiting-to-join"
 
 
 @dataclass(frozen=True, slots=True)

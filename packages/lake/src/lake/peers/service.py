@@ -35,7 +35,7 @@ from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
 from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
-from lake.peers.joining import Join, Waiting, WaitingToJoin, Welcome
+from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.publications import Published
 from lake.peers.replication import CopyState
@@ -50,6 +50,7 @@ from sennit_core.errors import (
     Denied,
     SennitError,
     Unavailable,
+    WaitingToJoin,
 )
 
 if TYPE_CHECKING:
@@ -152,6 +153,9 @@ class PeerService:
         members = self._store.load_roster()
         if members is not None:
             await self._open_network(members)
+        else:
+            # Also that of an earlier version of this node, whose id was not that of its key.
+            self._store.keep_nodes({self.identity.id})
 
     async def _open_network(self, members: Roster) -> None:
         network = JoinedNetwork(self._parts, members)
@@ -169,6 +173,11 @@ class PeerService:
     def is_in_network(self) -> bool:
         """Whether this node belongs to a network."""
         return self._network is not None
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node was removed from its network; it may still leave."""
+        return self._network is not None and self._network.is_revoked
 
     @property
     def network_id(self) -> str | None:
@@ -311,6 +320,8 @@ class PeerService:
 
     async def _invite(self, seconds: float, admin: bool) -> str:
         if self._network is None:
+            if self.options.host is None and not self.options.announce:
+                raise _no_address()  # before a network is founded that none can join
             members = found_network(self.identity, self.options.name, self._clock.now())
             self._store.save_roster(members)
             await self._open_network(members)
@@ -319,7 +330,7 @@ class PeerService:
             raise Denied("inviting a node", needed="an admin of the network")
         addresses = network.addresses()
         if not addresses:
-            raise Unavailable("this node", hint="set network.peer_host: it listens on no address")
+            raise _no_address()
         invite = Invite.make(
             self.identity.key, network.roster.network, addresses,
             now=self._clock.now(), seconds=seconds, admin=admin,
@@ -382,7 +393,14 @@ class PeerService:
         network = self._required()
         await network.announce_leaving()
         await self._close_network()
-        self._store.forget_network()
+        self._store.forget_network(self.identity.id)
+
+
+def _no_address() -> Conflict:
+    return Conflict(
+        "this node cannot invite others, as they have no address to reach it",
+        hint="set network.peer_listen or network.peer_addresses, or invite at another node",
+    )
 
 
 async def _now(compute: Callable[[], T]) -> T:
