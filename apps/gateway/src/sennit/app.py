@@ -221,7 +221,7 @@ def create_api(node: Node, cookie: str) -> FastAPI:
         title="Sennit", version=node.version, docs_url=None, redoc_url=None, openapi_url=None
     )
     api.include_router(node_routes.router(node, cookie))
-    api.include_router(network_routes.router(node.peers))
+    api.include_router(network_routes.router(node.peers, node.lake))
     api.include_router(lake.routes.router(node.lake, node.jobs.submit_ingest))
     api.include_router(elytra.routes.router(node.jobs))
     api.add_exception_handler(SennitError, _on_error)

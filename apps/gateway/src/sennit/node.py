@@ -19,6 +19,7 @@ from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
+from lake.peers.data import data_parts
 from lake.peers.identity import Identity
 from lake.peers.service import PeerOptions, PeerService
 from lake.reserve import Reserve
@@ -97,6 +98,7 @@ class Node:
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
             peers = owned.enter_context(_open_peers(settings, lake))
+            lake.remote.fetch = peers.fetch
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
@@ -216,9 +218,11 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         port=peer_port(network),
         announce=network.peer_addresses,
         zone=network.zone,
+        capacity=settings.storage.copy_bytes,
     )
     identity = Identity(lake.storage.node_key)
-    return PeerService(identity, lake.tree, options, duckdb=version("duckdb"))
+    data = data_parts(lake)
+    return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
 
 
 def charged_bytes(pid: int | str = "self") -> int:

@@ -82,7 +82,8 @@ class StorageSettings:
     compacted, shards without statistics get them, old versions expire, and objects that nothing
     references are deleted (docs/maintenance.md). Versions
     expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
-    newest `retention_keep` that were replaced over `retention_days` ago.
+    newest `retention_keep` that were replaced over `retention_days` ago. `copy_bytes` of the disk are
+    offered for copies of datasets that other nodes share (0: it holds none).
     """
 
     part_bytes: int = 16 * MIB
@@ -101,6 +102,7 @@ class StorageSettings:
     retention_keep: int = 0
     retention_days: float = 0.0
     sweep_hours: float = 24.0
+    copy_bytes: int = 16 * GIB
 
 
 @dataclass(frozen=True, slots=True)

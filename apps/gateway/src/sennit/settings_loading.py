@@ -44,6 +44,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "retention_keep"): (0, 2**53),
     ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
+    ("storage", "copy_bytes"): (0, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -68,3 +69,38 @@ class NetworkClient:
     def leave(self) -> None:
         """Leave the network."""
         self._transport.json("POST", "/api/network/leave", document={})
+
+    # Sharing
+
+    def sharing(self, dataset: str) -> dict[str, Any]:
+        """Return how a dataset is shared, who writes it, and the state of its copies."""
+        return dict(self._transport.json("GET", _sharing(dataset)))
+
+    def share(
+        self,
+        dataset: str,
+        nodes: Sequence[str] | None = None,
+        *,
+        copies: int = 1,
+        pins: Sequence[str] = (),
+        only: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Share a dataset of the node with other nodes.
+
+        Args:
+            dataset: Id or name.
+            nodes: Names or ids of nodes; None for all, those that join later too.
+            copies: How many nodes are to hold each shard, the writer included.
+            pins: Nodes that hold every shard.
+            only: The only nodes that may hold one; empty for any.
+        """
+        document = {"nodes": nodes, "copies": copies, "pins": list(pins), "only": list(only)}
+        return dict(self._transport.json("PUT", _sharing(dataset), document=document))
+
+    def unshare(self, dataset: str) -> bool:
+        """Make a dataset private again; return whether it was shared."""
+        return bool(self._transport.json("DELETE", _sharing(dataset))["deleted"])
+
+
+def _sharing(dataset: str) -> str:
+    return f"/api/datasets/{quote(dataset, safe='')}/sharing"

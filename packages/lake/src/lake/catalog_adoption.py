@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lake.access import written_elsewhere
 from lake.catalog_commits import committed_dataset
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.manifests import Manifests
 from lake.references import References
-from sennit_core.errors import Corrupt, Denied
+from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo
 
 __all__ = ["SnapshotAdopter", "check_own"]
@@ -102,8 +103,4 @@ def check_own(info: DatasetInfo | None) -> None:
         Denied: It is one.
     """
     if info is not None and info.node is not None:
-        raise Denied(
-            f"changing dataset {info.name!r}, which node {info.node[:16]} writes",
-            needed="to be done at that node",
-            hint="copy it first: CREATE TABLE my_copy AS FROM …",
-        )
+        raise written_elsewhere(info.name, info.node)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
-from lake.access import Access, Policy, PolicyRule, check_rules
+from lake.access import Policy, PolicyRule
+from lake.catalog_adoption import check_own
 from lake.ingestor import (
     Ingestor,
     IngestRequest,
@@ -24,7 +25,9 @@ from lake.linking import Linker
 from lake.maintenance_plan import open_maintenance
 from lake.opening import open_pool, open_tree
 from lake.policies import Policies
+from lake.policy_rules import checked_rules
 from lake.purge import Purger, PurgeReport, PurgeRequest
+from lake.remote_shards import RemoteShards
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
 from lake.results import Result
@@ -115,6 +118,7 @@ class Lake:
             self.objects = self.storage.objects
             self.catalog = self.storage.catalog
             self.retention = self.storage.retention
+            self.remote = RemoteShards(self.objects)
             self.vault = self.storage.vault
             self.scrubber = self.storage.scrubber
             self.quotas = self.storage.quotas
@@ -134,7 +138,7 @@ class Lake:
             self.result_cache = ResultCache(cache_bytes)
             tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
-                self.linker.links, verify_always=self.verify_always,
+                self.linker.links, self.remote, verify_always=self.verify_always,
             )  # fmt: skip
             self._statements = Statements(
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
@@ -459,7 +463,10 @@ class Lake:
             Corrupt: Its manifest is damaged, or one of its shards is known to be damaged.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
-        if self.catalog.get(found.dataset).encrypted:
+        info = self.catalog.get(found.dataset)
+        if info.node is not None:
+            self.remote.ensure(shard.object for shard in found.shards)
+        if info.encrypted:
             raise Unsupported(
                 f"reading the files of {self.catalog.name(found.dataset)!r}, which is encrypted",
                 hint="query it by SQL: only statements read encrypted datasets",
@@ -508,11 +515,14 @@ class Lake:
         Raises:
             Corrupt: The shard is damaged.
         """
+        if self.catalog.get(dataset).node is not None:
+            self.remote.ensure((object_id,))
         path = str(self.objects.place(object_id))
         self._verifier.check(ShardFile(dataset, index, path, self.verify_always))
 
     def delete(self, dataset: str) -> DatasetInfo:
-        """Delete a dataset with all its snapshots; running queries on it still finish."""
+        """Delete a dataset of this node with its snapshots; running queries on it still finish."""
+        check_own(self.catalog.find_known(dataset))
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
@@ -536,19 +546,9 @@ class Lake:
             UsageError: A rule contradicts itself, or its SQL does not fit the dataset.
             Denied: The SQL does more than compute.
         """
-        rules = check_rules(rules)
         info = self.catalog.get(dataset)
-        policies = [
-            Access(rows=rule.rows, columns=rule.columns, user="a user", role="reader").to_json()
-            | {"write": rule.write}
-            for rule in rules
-            if rule.expressions or rule.columns
-        ]
-        if policies:
-            request = {"engine": "policy", "schema": info.schema.to_json(), "rules": policies}
-            with self.pool.submit("lake.sql", request, user=author, restartable=True) as execution:
-                execution.result()
-        return self.policies.set(info.id, rules, author)
+        checked = checked_rules(rules, info.schema, self.pool, author)
+        return self.policies.set(info.id, checked, author)
 
     def close(self) -> None:
         """Stop the maintenance, close the tree and the pool if the lake opened them; may be repeated."""

@@ -7,6 +7,7 @@ datasets that a statement may change, and no others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lake.access import FULL_ACCESS, Access
@@ -18,6 +19,7 @@ from lake.links import Link, Links
 from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
+from lake.remote_shards import RemoteShards
 from lake.retention import Retention
 from lake.shard_statistics import ShardStatistics
 from lake.snapshots import Manifest
@@ -44,6 +46,7 @@ class StatementTables:
         vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
         links: Knows the files of linked datasets.
+        remote: Fetches shards of datasets that other nodes write.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a lake
@@ -54,9 +57,11 @@ class StatementTables:
         policies: Policies,
         vault: Vault,
         links: Links,
+        remote: RemoteShards,
         *,
         verify_always: bool = False,
     ) -> None:
+        self._remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
         self._links = links
@@ -100,6 +105,7 @@ class StatementTables:
             is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
             if is_there and self._catalog.rewriter.purges == purges:
                 try:
+                    self._fetch(tables)
                     self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
@@ -111,6 +117,12 @@ class StatementTables:
                     self.release(hold)
                     raise
             self.retention.release(held)
+
+    def _fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
+        """Fetch the shards that other nodes have; they are leased."""
+        for table in tables:
+            if table.get("writer"):
+                self._remote.ensure(Path(path).name for path in table.get("paths") or ())
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
@@ -185,7 +197,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            verify_always=self._verify_always,
+            self._remote, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(
@@ -225,6 +237,7 @@ class StatementTables:
             "schema": info.schema.to_json(),
             **self._shards(snapshot),
             "encrypted": info.encrypted,
+            **_writer_of(info),
             **({} if with_rows else self._statistics.of(snapshot, text)),
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
@@ -254,9 +267,11 @@ class StatementTables:
 
     def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
         """Return an earlier snapshot in the form of executor requests."""
+        info = self._catalog.get(snapshot.dataset)
         return {
             "name": name,
-            "encrypted": self._catalog.get(snapshot.dataset).encrypted,
+            "encrypted": info.encrypted,
+            **_writer_of(info),
             # Two snapshots of one dataset are different tables.
             "id": snapshot.id,
             "dataset": snapshot.dataset,
@@ -276,6 +291,10 @@ class StatementTables:
             "verifyAlways": self._verify_always,
             "layout": layout_of(snapshot).to_json(),
         }
+
+
+def _writer_of(info: DatasetInfo) -> dict[str, str]:
+    return {} if info.node is None else {"writer": info.node}
 
 
 def _linked_table(info: DatasetInfo, link: Link) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sennit.cli import (
     policy_verb,
     queries_verb,
     quota_verbs,
+    share_verbs,
     verify_verb,
 )
 
@@ -39,3 +40,4 @@ queries_verb.register(app)
 maintenance_verbs.register(app)
 quota_verbs.register(app)
 net_verbs.register(app)
+share_verbs.register(app)

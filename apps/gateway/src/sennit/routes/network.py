@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake import Lake
 from lake.peers.identity import fingerprint
 from lake.peers.invites import INVITE_SECONDS
 from lake.peers.joining import Waiting
+from lake.peers.placement import FACTOR_MAX, Placement
+from lake.peers.roster import MEMBERS_MAX
 from lake.peers.service import NodeState, PeerService
+from lake.routes.requester import requester_of
 from sennit_core.errors import UsageError
+from sennit_core.records import DatasetInfo
 from sennit_core.roles import needs
 
 __all__ = ["router"]
@@ -37,6 +43,16 @@ class JoinNetwork(BaseModel):
     node: str | None = Field(default=None, max_length=64)
 
 
+class ShareRequest(BaseModel):
+    """Body of `PUT /api/datasets/{dataset}/sharing`: nodes by name or id, null for all members."""
+
+    model_config = ConfigDict(extra="forbid")
+    nodes: list[str] | None = Field(default=None, max_length=MEMBERS_MAX)
+    copies: int = Field(default=1, ge=1, le=FACTOR_MAX)
+    pins: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
+    only: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
+
+
 class AcceptRequest(BaseModel):
     """Body of `POST /api/network/accept`."""
 
@@ -44,7 +60,7 @@ class AcceptRequest(BaseModel):
     fingerprint: str = Field(min_length=1, max_length=100)
 
 
-def router(peers: PeerService) -> APIRouter:
+def router(peers: PeerService, lake: Lake) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["network"])
 
@@ -86,7 +102,57 @@ def router(peers: PeerService) -> APIRouter:
         peers.leave()
         return _shown(peers)
 
+    _add_sharing(routes, peers, lake)
     return routes
+
+
+def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
+    @routes.get("/api/datasets/{dataset}/sharing", openapi_extra=needs("reader"))
+    def sharing(dataset: str, request: Request) -> dict[str, Any]:
+        """How a dataset is shared, who writes it, and the state of its copies."""
+        return _sharing(peers, lake.policies.visible(dataset, requester_of(request)))
+
+    @routes.put("/api/datasets/{dataset}/sharing", openapi_extra=needs("writer"))
+    def share(dataset: str, body: ShareRequest, request: Request) -> dict[str, Any]:
+        """Share a dataset of this node with other nodes; needs its owner or an admin."""
+        lake.policies.check_manage(dataset, requester_of(request), "sharing")
+        placement = Placement(body.copies, tuple(body.pins), tuple(body.only))
+        peers.share(dataset, body.nodes, placement)
+        return _sharing(peers, lake.catalog.get(dataset))
+
+    @routes.delete("/api/datasets/{dataset}/sharing", openapi_extra=needs("writer"))
+    def unshare(dataset: str, request: Request) -> dict[str, bool]:
+        """Make a dataset private again; needs its owner or an admin."""
+        lake.policies.check_manage(dataset, requester_of(request), "sharing")
+        return {"deleted": peers.unshare(dataset) is not None}
+
+
+def _sharing(peers: PeerService, info: DatasetInfo) -> dict[str, Any]:
+    names = {node.member.id: node.member.name for node in peers.nodes()}
+    share, copies = peers.shares().get(info.id), peers.copies().get(info.id)
+    placement = Placement() if share is None else share.placement
+
+    def named(ids: Iterable[str]) -> list[str]:
+        return [names.get(node, node) for node in ids]
+
+    return {
+        "dataset": info.id,
+        "writer": None if info.node is None else names.get(info.node, info.node),
+        "shared": share is not None or info.node is not None,
+        "nodes": None if share is None or "*" in share.nodes else named(share.nodes),
+        "copies": info.replication if info.node is not None else placement.factor,
+        "pins": named(placement.pins),
+        "only": named(placement.only),
+        "state": None
+        if copies is None
+        else {
+            "objects": copies.objects,
+            "underReplicated": copies.under_replicated,
+            "unavailable": copies.unavailable,
+            "missingHere": copies.missing_here,
+            "lacking": {names.get(n, n): count for n, count in copies.lacking.items()},
+        },
+    }
 
 
 def _shown(peers: PeerService) -> dict[str, Any]:

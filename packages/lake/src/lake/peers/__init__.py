@@ -8,6 +8,7 @@ Layering, from the bottom:
     machine <- membership, publications, placement, replication, transfers, dispatch
                                          protocols as state machines: no clock, no thread, no I/O
     joining, exchange <- joined <- service        run them; the gateway opens a `PeerService`
+    sql                                  plans queries over shards of several nodes
 
 Nothing is imported here: `import lake` needs neither websockets nor cryptography (the extra `peers`).
 """

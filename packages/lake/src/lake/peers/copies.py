@@ -190,13 +190,24 @@ class Copies:
         datasets: Sequence[SharedObjects],
         candidates: Sequence[Candidate],
         alive: Collection[str],
+        room_bytes: int,
     ) -> Iterator[object]:
-        """Let time pass; see `Replication.tick`."""
+        """Let time pass; see `Replication.tick`.
+
+        Args:
+            now: Seconds that never run backwards.
+            datasets: As there.
+            candidates: As there.
+            alive: As there.
+            room_bytes: What is left of the space that this node offers; a copy that does not fit
+                into it is not fetched.
+        """
         for effect in self.replication.tick(now, datasets, candidates, alive):
             match effect:
-                case FetchCopy(name, _, sources, copies):
-                    if sources:
-                        self.transfers.want(name, sources, priority=copies)
+                case FetchCopy(name, size, sources, copies):
+                    if sources and size <= room_bytes:
+                        room_bytes -= size
+                        self.transfers.want(name, sources, priority=copies, size_max=size)
                 case StopFetch(name):
                     self.transfers.cancel(name)
                 case _:

@@ -53,6 +53,8 @@ _log = get_logger(__name__)
 _PUBLISH_SECONDS = 0.5
 _METADATA_BYTES_MAX = 64 * MIB
 _ADOPT_SECONDS = 120.0
+_VERSIONS_KEPT = 8
+_MEASURE_SECONDS = 5.0
 _FIRST = -1.0
 """Priority of what somebody waits for, before all copies (which have 0 and more)."""
 
@@ -67,7 +69,6 @@ class DataParts:
         retention: Deletes objects.
         shares: What it shares.
         copies: The copies of shared objects.
-        capacity: Bytes that it offers for copies of other nodes' datasets.
     """
 
     catalog: Catalog
@@ -75,7 +76,6 @@ class DataParts:
     retention: Retention
     shares: Shares
     copies: Copies
-    capacity: int
 
 
 class ExchangeHost(Protocol):
@@ -128,7 +128,7 @@ class Exchange:
         self._calls: dict[int, Callable[[Replied | Failed], Iterable[Effect]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._file_work = asyncio.Lock()
-        self._published_at = 0.0
+        self._published_at = self._measured_at = 0.0
         self._copied_bytes = 0
 
     # The network
@@ -164,10 +164,28 @@ class Exchange:
         alive = self._host.members.alive()
         datasets = [each.objects for each in self._datasets.values()]
         copies = self._parts.copies
-        await self._perform(
-            copies.tick(now, datasets, self._candidates(now), alive), copies.replication.replied
-        )
+        if now - self._measured_at >= _MEASURE_SECONDS:
+            self._measured_at = now
+            self._copied_bytes = await asyncio.to_thread(self._measure)
+        room = self._host.members.own.capacity - self._copied_bytes
+        plan = copies.tick(now, datasets, self._candidates(now), alive, room)
+        await self._perform(plan, copies.replication.replied)
         self._perform_transfers(copies.transfers.tick(now))
+
+    def _measure(self) -> int:
+        """Return the bytes of copies of other nodes' datasets."""
+        sizes = {
+            replica.object: replica.bytes
+            for each in list(self._datasets.values())
+            if each.writer != self._node
+            for replica in each.objects.objects
+        }
+        return sum(size for name, size in sizes.items() if name in self._parts.objects)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of copies of other nodes' datasets, as measured last."""
+        return self._copied_bytes
 
     def _candidates(self, now: float) -> list[Candidate]:
         """Return the nodes that count for placement; a lost one does for a while."""
@@ -243,8 +261,14 @@ class Exchange:
                     created_at=shared.created_at, visibility="shared",
                     replication=shared.placement.factor, node=writer,
                 )  # fmt: skip
-                await asyncio.to_thread(catalog.adopt, info, shared.manifest)
+                await asyncio.to_thread(self._take_over, info, shared.manifest)
         await self._note(shared, writer)
+
+    def _take_over(self, info: DatasetInfo, manifest: str) -> None:
+        self._parts.catalog.adopt(info, manifest)
+        # Time travel reaches back as far as this; the writer has the rest.
+        now = self._parts.catalog.manifest(info.id).created_at
+        self._parts.retention.expire(info.id, keep=_VERSIONS_KEPT, before=now)
 
     def _free_name(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> str:
         """Return the name of an adopted dataset here: its own, if no other has that."""
@@ -328,13 +352,21 @@ class Exchange:
                     others = [n for n in alive if n in each.objects.nodes and n not in holders]
                     sources.setdefault(replica.object, []).extend((*holders, *others))
                     sizes[replica.object] = replica.bytes
-        lost = [name for name in missing if not sources.get(name)]
+        found = [name for name in missing if sources.get(name)]
+        results = await asyncio.gather(
+            *(self._obtain(name, sources[name], sizes[name]) for name in found),
+            return_exceptions=True,
+        )
+        problems = [each for each in results if isinstance(each, BaseException)]
+        for problem in problems:
+            if not isinstance(problem, Unavailable):
+                raise problem
+        lost = len(missing) - len(found) + len(problems)
         if lost:
             raise Unavailable(
-                f"{len(lost)} of {len(names)} shards",
+                f"{lost} of {len(names)} shards",
                 hint="no node that holds them can be reached; see `platform net nodes`",
             )
-        await asyncio.gather(*(self._obtain(name, sources[name], sizes[name]) for name in missing))
 
     @asynccontextmanager
     async def _fetched(

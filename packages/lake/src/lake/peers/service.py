@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -37,10 +38,12 @@ from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
 from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
 from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import Message, MessageCodec
-from lake.peers.publications import Published
+from lake.peers.placement import Placement
+from lake.peers.publications import EVERYONE, Published
 from lake.peers.replication import CopyState
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
+from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.store import PeerStore
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -290,6 +293,43 @@ class PeerService:
         except FutureTimeout:
             future.cancel()
             raise DeadlineExceeded("fetching shards of other nodes", seconds) from None
+
+    def share(
+        self, dataset: str, nodes: Sequence[str] | None, placement: Placement | None = None
+    ) -> ShareInfo:
+        """Share a dataset of this node with other nodes.
+
+        Args:
+            dataset: Id or name.
+            nodes: Names or ids of members; None for all, those that join later too.
+            placement: Where copies are to be; None for one copy, here.
+
+        Raises:
+            NotFound: There is no such dataset or node.
+            Denied: Another node writes it.
+            Unsupported: It cannot be shared in this version.
+        """
+        network = self._required()
+        shares = self._shares()
+        chosen = placement or Placement()
+        pins, only = (
+            [network.roster.find(n).id for n in each] for each in (chosen.pins, chosen.only)
+        )
+        placed = replace(chosen, pins=tuple(pins), only=tuple(only))
+        ids = [EVERYONE] if nodes is None else [network.roster.find(node).id for node in nodes]
+        return shares.set(dataset, ids, placed)
+
+    def unshare(self, dataset: str) -> ShareInfo | None:
+        """Make a dataset private again; other nodes forget it. Return how it was shared."""
+        return self._shares().remove(dataset)
+
+    def shares(self) -> dict[str, ShareInfo]:
+        """Return how the datasets of this node are shared, by their ids."""
+        return self._shares().all()
+
+    def _shares(self) -> Shares:
+        assert self._parts.data is not None, "the service has a lake"
+        return self._parts.data.shares
 
     def copies(self) -> Mapping[str, CopyState]:
         """Return the state of the copies of each shared dataset, by its id."""

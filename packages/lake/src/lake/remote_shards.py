@@ -1,0 +1,42 @@
+"""Shards of datasets that other nodes write, which this node may not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from lake.objects import ObjectStore
+from sennit_core.errors import Unavailable
+
+__all__ = ["RemoteShards"]
+
+Fetch = Callable[[Collection[str]], object]
+
+
+class RemoteShards:
+    """Fetches what a reader needs; the network sets `fetch` when the node takes part in one.
+
+    Args:
+        objects: The store.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self.fetch: Fetch = _refuse
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Fetch the objects that are not here; the caller holds a lease on all of them.
+
+        Raises:
+            Unavailable: No node that can be reached has one of them.
+            DeadlineExceeded: It took too long.
+        """
+        missing = [name for name in names if name not in self._objects]
+        if missing:
+            self.fetch(missing)
+
+
+def _refuse(names: Collection[str]) -> None:
+    raise Unavailable(
+        f"{len(names)} shards that are on other nodes",
+        hint="open the lake as a node of its network: platform up",
+    )
