@@ -53,7 +53,7 @@ def served() -> frozenset[str]:
     """The gateway's routes, such as `GET /api/jobs/{}`."""
     routers = (
         node_routes.router(Mock(version="0"), Mock()),
-        network_routes.router(Mock()),
+        network_routes.router(Mock(), Mock()),
         lake.routes.router(Mock(), Mock()),
         elytra.routes.router(Mock()),
     )
