@@ -252,7 +252,7 @@ class PeerService:
             member = network.roster.find(id_or_name)
             network.roster.revoke(self.identity.key, member.id, now=self._clock.now())
             network.members.forget(member.id)
-            return member
+            return network.roster.members[member.id]
 
         return self._call(network.change_roster(revoke))
 
