@@ -21,7 +21,7 @@ from elytra.transport import wait_for
 from lake.node_key import NodeKey
 from lake.peers.invites import Invite
 from nodes import RunningNode, platform, quiet_environment, running_node
-from sennit_core.errors import Conflict, Denied
+from sennit_core.errors import Conflict, DeadlineExceeded, Denied
 
 UP = ("--api-only", "--memory", "512MiB", "--no-flight")
 CONFIG = "[emsqrt]\nexecutors = 1\n[network]\n"
@@ -32,6 +32,14 @@ Offices = dict[str, RunningNode]
 def eventually(condition: Callable[[], object]) -> None:
     """Wait until a condition holds; only a broken network needs the whole time."""
     wait_for(lambda: condition() or None, what="the network", seconds=60)
+
+
+def all_become_alive(*nodes: RunningNode) -> None:
+    """Wait until each of the nodes sees each of them alive, and no other."""
+    try:
+        eventually(lambda: all(list(states(n).values()) == ["alive"] * len(nodes) for n in nodes))
+    except DeadlineExceeded:
+        pytest.fail(f"what each sees: {[states(node) for node in nodes]}")
 
 
 def start(folder: Path, name: str, *arguments: str, config: str = "") -> Any:
@@ -49,11 +57,6 @@ def shown(node: RunningNode) -> dict[str, Any]:
 def states(node: RunningNode) -> dict[str, str]:
     """The state of each node of the network, as one sees it."""
     return {each["name"]: each["state"] for each in shown(node)["nodes"]}
-
-
-def all_alive(*nodes: RunningNode) -> bool:
-    """Whether each of the nodes sees each of them alive, and no other."""
-    return all(list(states(node).values()) == ["alive"] * len(nodes) for node in nodes)
 
 
 def invite(node: RunningNode) -> str:
@@ -81,7 +84,7 @@ def offices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offices]:
             )
         accept(oslo, bern)
         found = {"oslo": oslo, "rome": rome, "bern": bern}
-        eventually(lambda: all_alive(*found.values()))
+        all_become_alive(*found.values())
         yield found
 
 
@@ -162,10 +165,10 @@ def test_a_node_is_revoked_while_it_is_connected_and_cannot_come_back(
     oslo, used = offices["oslo"], invite(offices["oslo"])
     platform("net", "join", used, data=guest.data)
     name = shown(guest)["node"]["name"]
-    eventually(lambda: all_alive(*offices.values(), guest))
+    all_become_alive(*offices.values(), guest)
     shown_member = platform("net", "revoke", name, "--yes", "--json", data=oslo.data).stdout
     assert json.loads(shown_member)["revoked"] is True
-    eventually(lambda: all_alive(*offices.values()))
+    all_become_alive(*offices.values())
     eventually(lambda: shown(guest)["revoked"])
     assert "was removed" in platform("net", "nodes", data=guest.data).stdout
     assert json.loads(platform("net", "leave", "--json", data=guest.data).stdout) == {"left": True}
@@ -187,7 +190,7 @@ def test_a_node_leaves_and_comes_back(offices: Offices) -> None:
     eventually(lambda: states(oslo)["bern"] == states(offices["rome"])["bern"] == "left")
     with bern.session() as session:
         session.network.join(invite(oslo))
-    eventually(lambda: all_alive(*offices.values()))
+    all_become_alive(*offices.values())
 
 
 def test_readers_see_the_network_and_change_nothing(offices: Offices) -> None:
@@ -220,7 +223,7 @@ def test_a_node_that_is_killed_is_seen_dead_and_comes_back(
     with start(tmp_path, "kiel") as node:
         eventually(lambda: states(oslo)["kiel"] == "alive" and states(node)["rome"] == "alive")
         platform("net", "revoke", "kiel", "--yes", data=oslo.data)
-    eventually(lambda: all_alive(*offices.values()))
+    all_become_alive(*offices.values())
 
 
 @pytest.mark.nightly
@@ -232,7 +235,7 @@ def test_a_node_that_is_stopped_for_a_while_accuses_no_other(offices: Offices) -
     finally:
         os.kill(rome.process.pid, signal.SIGCONT)
     assert set(states(rome).values()) <= {"alive", "suspect"}
-    eventually(lambda: all_alive(*offices.values()))
+    all_become_alive(*offices.values())
 
 
 @pytest.mark.nightly
@@ -251,8 +254,8 @@ def test_three_nodes_of_one_machine_form_a_network_once(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
     with start(tmp_path, "kiel") as kiel, start(tmp_path, "turku", "--join", invite(kiel)) as turku:
-        eventually(lambda: all_alive(kiel, turku))
+        all_become_alive(kiel, turku)
         platform("down", data=kiel.data)
         eventually(lambda: states(turku)["kiel"] == "dead")
         with start(tmp_path, "kiel") as again:
-            eventually(lambda: all_alive(again, turku))
+            all_become_alive(again, turku)
