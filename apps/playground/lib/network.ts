@@ -79,7 +79,7 @@ export function isLocalOnly(addresses: readonly string[]): boolean {
 }
 
 /** A name as far as a drawing has room for it. */
-export function shortName(name: string, characters = 14): string {
+export function shortName(name: string, characters: number): string {
   return name.length <= characters ? name : `${name.slice(0, characters - 1)}…`
 }
 

@@ -48,8 +48,8 @@ test('a node on a loopback address is reached from its own machine alone', () =>
 })
 
 test('a long name is cut where the drawing has no room', () => {
-  assert.equal(shortName('oslo'), 'oslo')
-  assert.equal(shortName('a-very-long-name-of-a-node'), 'a-very-long-n…')
+  assert.equal(shortName('oslo', 14), 'oslo')
+  assert.equal(shortName('a-very-long-name-of-a-node', 14), 'a-very-long-n…')
 })
 
 test('the summary says how many answer', () => {

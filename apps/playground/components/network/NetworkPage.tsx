@@ -104,7 +104,7 @@ function Report({ report, onChange }: { report: NetworkReport; onChange: () => v
         mayAccept={report.mayManage && !report.revoked}
         onChange={onChange}
       />
-      <div className="grid items-start gap-6 lg:grid-cols-[minmax(0,1fr)_22rem]">
+      <div className="grid items-start gap-6 xl:grid-cols-[minmax(0,1fr)_24rem]">
         <NodeTable nodes={report.nodes} own={report.node.id} />
         <Topology nodes={report.nodes} />
       </div>

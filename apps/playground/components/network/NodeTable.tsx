@@ -25,7 +25,7 @@ export function NodeTable({ nodes, own }: { nodes: readonly NetworkNode[]; own: 
           <tbody>
             {nodes.map((node) => (
               <tr key={node.id} className="hover:bg-hover">
-                <td className="whitespace-nowrap">
+                <td className="max-w-44 min-w-28 [overflow-wrap:anywhere]">
                   <span className="font-semibold" title={node.id}>
                     {node.name}
                   </span>{' '}
@@ -41,7 +41,7 @@ export function NodeTable({ nodes, own }: { nodes: readonly NetworkNode[]; own: 
                 <td className="text-ink-2">{node.zone ?? '–'}</td>
                 <td className="text-ink-2 whitespace-nowrap">
                   {node.addresses.length > 0 ? (
-                    node.addresses.join(', ')
+                    node.addresses.map((address) => <div key={address}>{address}</div>)
                   ) : (
                     <span title="It connects to others, also through a third node">
                       only connects

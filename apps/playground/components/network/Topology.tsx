@@ -1,7 +1,8 @@
 import { circle, roundTrip, shortName, summary, type NetworkNode } from '@/lib/network'
 
-const RADIUS = 100
+const RADIUS = 90
 const DOT = 7
+const LABEL_MAX = 12
 /** More would be a ring of dots without room for their names; the table has all of them. */
 const SHOWN_MAX = 24
 
@@ -20,7 +21,7 @@ export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
   return (
     <figure className="panel p-4" aria-label="Drawing of the network">
       <svg
-        viewBox="-210 -140 420 280"
+        viewBox="-195 -120 390 240"
         role="img"
         aria-label={summary(nodes)}
         className="mx-auto block w-full max-w-lg"
@@ -46,7 +47,7 @@ export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
                   y={own.y + 0.62 * (place.y - own.y)}
                   textAnchor="middle"
                   dominantBaseline="central"
-                  className="fill-ink-2 stroke-surface text-[10px]"
+                  className="fill-ink-2 stroke-surface text-[11px]"
                   strokeWidth={4}
                   paintOrder="stroke"
                 >
@@ -75,9 +76,9 @@ export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
                 y={place.labelY}
                 textAnchor={place.anchor}
                 dominantBaseline="central"
-                className={`fill-ink text-[12px] ${index === 0 ? 'font-semibold' : ''}`}
+                className={`fill-ink text-[13px] ${index === 0 ? 'font-semibold' : ''}`}
               >
-                {shortName(node.name)}
+                {shortName(node.name, LABEL_MAX)}
               </text>
             </g>
           )
