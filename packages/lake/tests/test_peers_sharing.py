@@ -17,7 +17,7 @@ from lake.peers.identity import Identity
 from lake.peers.placement import Placement
 from lake.peers.replication import ReplicationOptions
 from lake.peers.service import PeerOptions, PeerService
-from sennit_core.errors import Denied, NotFound, Unavailable
+from sennit_core.errors import Denied, NotFound, Unavailable, UnknownColumn
 
 from .test_peers_service import FAST, eventually
 
@@ -48,7 +48,7 @@ def office(folder: Path, name: str, capacity: int = 1 << 30) -> Iterator[Office]
         options = PeerOptions(name, capacity=capacity, membership=FAST)
         identity = Identity(lake.storage.node_key)
         with PeerService(identity, lake.tree, options, data=data_parts(lake, COPIES)) as peers:
-            lake.remote.fetch = peers.fetch
+            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
             yield Office(lake, peers)
 
 
@@ -126,7 +126,7 @@ def test_copies_survive_the_loss_of_the_writer(offices: dict[str, Office]) -> No
 def test_without_a_copy_the_query_names_what_is_missing(offices: dict[str, Office]) -> None:
     shared(offices)
     offices["oslo"].peers.close()
-    with pytest.raises(Unavailable, match="1 of 1 shards"):
+    with pytest.raises(Unavailable, match="1 of 1 parts"):
         offices["rome"].query("SELECT sum(id) FROM trips")
 
 
@@ -179,3 +179,57 @@ def test_a_node_that_offers_no_room_holds_no_copies(tmp_path: Path) -> None:
         eventually(lambda: "trips" in rome.names())
         assert not rome.has_all("trips")
         assert rome.query("SELECT sum(id) FROM trips") == [(6,)]  # fetched for the query
+
+
+PUSHED = [
+    "SELECT count(*), sum(v), min(s), avg(v) FROM big",
+    "SELECT k, count(*) AS n, sum(v) AS total FROM big GROUP BY k ORDER BY k",
+    "SELECT count(DISTINCT k) FROM big WHERE v > 10",
+    "SELECT k, max(v) FROM big WHERE s LIKE '%7' GROUP BY k HAVING max(v) > 5 ORDER BY 1",
+    "SELECT v, s FROM big ORDER BY v DESC, s LIMIT 5",
+    "SELECT sum(v) FROM big WHERE v < 0",
+]
+
+
+def big(offices: dict[str, Office]) -> None:
+    """A dataset of three shards at Oslo, which Rome sees."""
+    oslo = offices["oslo"]
+    for part in range(3):
+        rows = range(part * 1000, (part + 1) * 1000)
+        oslo.lake.append(
+            "big",
+            pa.table(
+                {
+                    "k": [n % 7 for n in rows],
+                    "v": [n * 3 for n in rows],
+                    "s": [str(n) for n in rows],
+                }
+            ),
+        )
+    oslo.peers.share("big", None)
+    eventually(lambda: "big" in offices["rome"].names())
+    eventually(lambda: offices["rome"].lake.catalog.get("big").shards == 3)
+
+
+def test_a_query_is_computed_where_the_shards_are(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    for sql in PUSHED:
+        assert rome.query(sql) == offices["oslo"].query(sql), sql
+    shards = rome.lake.catalog.manifest("big").snapshot.shards
+    assert not any(shard.object in rome.lake.objects for shard in shards)
+    assert not list(rome.lake.staging.glob("distributed-*"))
+
+
+def test_a_query_that_is_not_distributed_fetches_the_shards(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    with rome.lake.run("SELECT sum(v) FROM big WHERE k = ?", params=[3]) as execution:
+        execution.result()
+    assert rome.has_all("big")
+
+
+def test_an_error_of_a_distributed_query_is_duckdb_s(offices: dict[str, Office]) -> None:
+    big(offices)
+    with pytest.raises(UnknownColumn, match="nothing"):
+        offices["rome"].query("SELECT sum(nothing) FROM big")

@@ -98,7 +98,7 @@ class Node:
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
             peers = owned.enter_context(_open_peers(settings, lake))
-            lake.remote.fetch = peers.fetch
+            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)

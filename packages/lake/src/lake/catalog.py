@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
+from lake.advisory_locks import AdvisoryLocks
 from lake.catalog_adoption import SnapshotAdopter, check_own
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
 from lake.catalog_history import check_dataset_name, expired, snapshot_at
@@ -84,6 +85,7 @@ class Catalog:
         )  # fmt: skip
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
+        self.commit_locks = AdvisoryLocks()
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.
@@ -330,14 +332,6 @@ class Catalog:
         """
         info, stored = self._stored(dataset, snapshot)
         return self._snapshots.with_shards(info.name, stored)
-
-    def read_manifest(self, manifest: str) -> StoredManifest:
-        """Return a manifest by its object id, whether or not a row names it.
-
-        Raises:
-            Corrupt: It is missing or damaged.
-        """
-        return self._manifests.stored(manifest)
 
     def stored_manifest(self, dataset: str, snapshot: str | None = None) -> StoredManifest:
         """As `manifest`, but without the shards of its lists, which are not read."""

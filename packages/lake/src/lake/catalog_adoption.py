@@ -16,6 +16,7 @@ from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.manifests import Manifests
 from lake.references import References
+from lake.snapshots import StoredManifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo
 
@@ -60,6 +61,14 @@ class SnapshotAdopter:
         if row is None:
             raise self._snapshots.noted(info.id, lost_snapshot(info.name, snapshot))
         return row.manifest, row.version
+
+    def read_manifest(self, manifest: str) -> StoredManifest:
+        """Return a manifest by its object id, whether or not a row names it.
+
+        Raises:
+            Corrupt: It is missing or damaged.
+        """
+        return self._manifests.stored(manifest)
 
     def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
         """Make a snapshot of another node the head of the dataset that it writes.

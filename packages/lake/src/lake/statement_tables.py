@@ -6,7 +6,8 @@ datasets that a statement may change, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
 from lake.mentions import words_of
+from lake.new_shards import files_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.remote_shards import RemoteShards
@@ -61,7 +63,7 @@ class StatementTables:
         *,
         verify_always: bool = False,
     ) -> None:
-        self._remote = remote
+        self.remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
         self._links = links
@@ -78,6 +80,7 @@ class StatementTables:
         requester: Requester,
         *,
         with_rows: bool = False,
+        fetch: bool = True,
     ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
 
@@ -88,6 +91,7 @@ class StatementTables:
             history: Earlier snapshots by the name of their view.
             requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
+            fetch: Whether to fetch the shards that only other nodes have; else `fetch` does it.
         """
         while True:
             purges = self._catalog.rewriter.purges
@@ -105,7 +109,8 @@ class StatementTables:
             is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
             if is_there and self._catalog.rewriter.purges == purges:
                 try:
-                    self._fetch(tables)
+                    if fetch:
+                        self.fetch(tables)
                     self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
@@ -118,11 +123,11 @@ class StatementTables:
                     raise
             self.retention.release(held)
 
-    def _fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
+    def fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
         """Fetch the shards that other nodes have; they are leased."""
         for table in tables:
             if table.get("writer"):
-                self._remote.ensure(Path(path).name for path in table.get("paths") or ())
+                self.remote.ensure(Path(path).name for path in table.get("paths") or ())
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
@@ -134,6 +139,30 @@ class StatementTables:
             for table in tables
             if hold.folder is not None and table.get("encrypted") and "damage" not in table
         }
+
+    @contextmanager
+    def open_new(
+        self, dataset: str, reports: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the paths of shards that an executor has written, decrypted if they are encrypted.
+
+        Args:
+            dataset: The id of their dataset.
+            reports: As in its response.
+        """
+        files = files_of(reports)
+        info = self._catalog.get(dataset)
+        if not files or not info.encrypted:
+            yield tuple(str(path) for _, path in files)
+            return
+        with self._vault.opened(dataset, info.name, files) as paths:
+            yield paths
+
+    @contextmanager
+    def memory(self) -> Iterator[dict[str, Any]]:
+        """Open a folder in memory for a statement; yield the members of its request."""
+        with self._vault.folder() as folder:
+            yield {"plain": {"folder": str(folder), "bytes": self._vault.cache.free_bytes}}
 
     @property
     def encrypts_new(self) -> bool:
@@ -197,7 +226,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            self._remote, verify_always=self._verify_always,
+            self.remote, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
+from lake.peers.fragments import LocalFragments
 from lake.peers.sharing import Shares
 
 if TYPE_CHECKING:
@@ -34,4 +35,8 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     node = lake.storage.node_key.id
     copies = Copies(node, lake.objects, lake.folder / "lake", drop, options)
     shares = Shares(lake.tree, lake.catalog, lake.policies)
-    return DataParts(lake.catalog, lake.objects, lake.retention, shares, copies)
+    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
+    return DataParts(
+        lake.catalog, lake.objects, lake.retention, shares, copies, fragments, lake.pool,
+        lake.staging, lake.space,
+    )  # fmt: skip

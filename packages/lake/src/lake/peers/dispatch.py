@@ -37,11 +37,13 @@ class DispatchOptions:
         failures_max: How often a unit is tried at one node.
         hedge_factor: An attempt is repeated elsewhere after so many times what others took.
         hedge_seconds_min: But not before this time.
+        units_max: Units of an attempt.
     """
 
     failures_max: int = 2
     hedge_factor: float = 4.0
     hedge_seconds_min: float = 2.0
+    units_max: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,8 @@ class Dispatch:
             load[node] = load.get(node, 0) + state.unit.bytes
             chosen.setdefault(node, []).append(state.unit.id)
         for node, units in chosen.items():
-            yield self._run(node, tuple(units), now)
+            for start in range(0, len(units), self._options.units_max):
+                yield self._run(node, tuple(units[start : start + self._options.units_max]), now)
 
     def _run(self, node: str, units: tuple[str, ...], now: float) -> RunAttempt:
         number = next(self._numbers)

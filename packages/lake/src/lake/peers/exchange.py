@@ -9,14 +9,25 @@ Runs in the event loop of the network; what reads or writes files is done by thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.catalog import Catalog
+from lake.disk_space import DiskSpace
 from lake.objects import ObjectStore
 from lake.peers.copies import Copies
+from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import EVERYONE, Publications, Published
@@ -38,13 +49,14 @@ from lake.peers.transfers import (
     WriteChunk,
 )
 from lake.retention import Retention
-from sennit_core.errors import Denied, NotFound, SennitError, Unavailable
+from sennit_core.errors import Busy, Denied, NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo, ShardInfo
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
+    from emsqrt.executor import ExecutorPool
     from lake.peers.membership import Membership
 
 __all__ = ["DataParts", "Exchange", "ExchangeHost"]
@@ -55,6 +67,7 @@ _METADATA_BYTES_MAX = 64 * MIB
 _ADOPT_SECONDS = 120.0
 _VERSIONS_KEPT = 8
 _MEASURE_SECONDS = 5.0
+_FRAGMENTS_MAX = 32
 _FIRST = -1.0
 """Priority of what somebody waits for, before all copies (which have 0 and more)."""
 
@@ -69,6 +82,10 @@ class DataParts:
         retention: Deletes objects.
         shares: What it shares.
         copies: The copies of shared objects.
+        fragments: Runs parts of queries here.
+        pool: The executors.
+        staging: Folder for parts of queries.
+        space: The disk.
     """
 
     catalog: Catalog
@@ -76,6 +93,10 @@ class DataParts:
     retention: Retention
     shares: Shares
     copies: Copies
+    fragments: FragmentRunner
+    pool: ExecutorPool
+    staging: Path
+    space: DiskSpace
 
 
 class ExchangeHost(Protocol):
@@ -123,11 +144,14 @@ class Exchange:
         self._parts = parts
         # Shared datasets by id, this node's own too.
         self._datasets: dict[str, _Mirrored] = {}
+        # Where each shard of a shared dataset is named.
+        self._replicas: dict[str, list[tuple[SharedObjects, Replica]]] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._news: asyncio.Queue[Published] = asyncio.Queue()
         self._calls: dict[int, Callable[[Replied | Failed], Iterable[Effect]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._file_work = asyncio.Lock()
+        self._fragments = 0
         self._published_at = self._measured_at = 0.0
         self._copied_bytes = 0
 
@@ -188,12 +212,18 @@ class Exchange:
         return self._copied_bytes
 
     def _candidates(self, now: float) -> list[Candidate]:
-        """Return the nodes that count for placement; a lost one does for a while."""
+        """Return the nodes that count for placement.
+
+        A lost one does for a while, and a writer as soon as it is seen: it has all its shards.
+        """
         members = self._host.members
         limit = self._parts.copies.loss_seconds
         lost = [n for n, p in members.peers.items() if p.state == "dead" and now - p.since < limit]
+        gone = {n for n, p in members.peers.items() if p.state in ("dead", "left")}
+        known = {self._node, *members.peers}
+        writers = {each.writer for each in self._datasets.values()} & (known - gone)
         found = []
-        for node in sorted({*members.settled(now), *lost}):
+        for node in sorted({*members.settled(now), *lost, *writers}):
             status = members.own if node == self._node else members.peers[node].status
             found.append(Candidate(node, status.zone, status.capacity))
         return found
@@ -252,7 +282,7 @@ class Exchange:
     async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
         catalog = self._parts.catalog
         async with self._fetched([shared.manifest], writer, _METADATA_BYTES_MAX):
-            stored = catalog.read_manifest(shared.manifest)
+            stored = catalog.adopter.read_manifest(shared.manifest)
             lists = [each.object for each in stored.lists]
             async with self._fetched(lists, writer, _METADATA_BYTES_MAX):
                 info = DatasetInfo(
@@ -290,7 +320,15 @@ class Exchange:
     async def _note(self, shared: SharedDataset, writer: str) -> None:
         """Remember the objects of a shared dataset."""
         self._datasets[shared.id] = await asyncio.to_thread(self._mirrored, shared, writer)
+        self._index()
         self._parts.copies.replication.soon()
+
+    def _index(self) -> None:
+        found: dict[str, list[tuple[SharedObjects, Replica]]] = {}
+        for each in self._datasets.values():
+            for replica in each.objects.objects:
+                found.setdefault(replica.object, []).append((each.objects, replica))
+        self._replicas = found
 
     def _mirrored(self, shared: SharedDataset, writer: str) -> _Mirrored:
         catalog = self._parts.catalog
@@ -304,6 +342,17 @@ class Exchange:
         objects = SharedObjects(writer, shared.placement, allowed, replicas)
         names = frozenset(catalog.objects_of(shared.id, shared.head))
         return _Mirrored(shared, writer, objects, names)
+
+    def holders(self, name: str) -> list[str]:
+        """Return the live nodes that hold a shard, this node first if it does."""
+        now, alive = self._host.now(), self._host.members.alive()
+        found: list[str] = [self._node] if name in self._parts.objects else []
+        for shared, replica in self._replicas.get(name, ()):
+            live = self._parts.copies.replication.holders_of(shared, replica, alive, now)
+            # The writer has all its shards, whether or not it was asked for this one.
+            also = [shared.writer] if shared.writer in alive else []
+            found += [node for node in (*live, *also) if node not in found]
+        return found
 
     # Serving
 
@@ -326,6 +375,23 @@ class Exchange:
         """Send a chunk of an object."""
         self._check(session.peer, message.object)
         return await asyncio.to_thread(self._parts.copies.chunk, message)
+
+    def serve_fragment(
+        self, session: Session, message: FragmentRequest, _body: bytes
+    ) -> AsyncGenerator[Piece, None]:
+        """Run a part of a query over shards that are here."""
+        return self._limited(serve_fragment(self._parts.fragments, self.may_have, session, message))
+
+    async def _limited(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+        async with aclosing(pieces):
+            if self._fragments >= _FRAGMENTS_MAX:
+                raise Busy("the node", hint="it runs too many parts of queries of other nodes")
+            self._fragments += 1
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                self._fragments -= 1
 
     def _check(self, peer: str, name: str) -> None:
         # The same answer for an object that is not here and one that is not shared.

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from lake.peers import membership, publications
 from lake.peers.addresses import reachable_host
 from lake.peers.exchange import DataParts, Exchange
+from lake.peers.fragments import FragmentRequest
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
 from lake.peers.joining import Host, Join, Welcome
@@ -153,12 +154,25 @@ class JoinedNetwork:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saved_at = self._compared_at = 0.0
 
+    def holders(self, name: str) -> list[str]:
+        """Return the live nodes that hold a shard, this node first if it does."""
+        return [] if self.exchange is None else self.exchange.holders(name)
+
+    async def session(self, node: str) -> Session:
+        """Return a session with a node."""
+        return await self.sessions.session(node)
+
+    def alive(self) -> list[str]:
+        """Return the nodes that can be reached."""
+        return self.members.alive()
+
     def _handlers(self) -> dict[type[Message], Handler]:
         found = dict(self._parts.handlers)
         if self.exchange is not None:
             found[HaveRequest] = self.exchange.serve_have
             found[ListRequest] = self.exchange.serve_list
             found[ChunkRequest] = self.exchange.serve_chunk
+            found[FragmentRequest] = self.exchange.serve_fragment
         return found
 
     async def start(self) -> None:

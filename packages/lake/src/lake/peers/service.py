@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from types import TracebackType
@@ -31,7 +32,9 @@ from lake.peers import (
 )
 from lake.peers.addresses import parse_address
 from lake.peers.channel import dial
+from lake.peers.distributor import Distributed, DistributedTable, Distributor
 from lake.peers.exchange import DataParts
+from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
@@ -44,9 +47,11 @@ from lake.peers.replication import CopyState
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
 from lake.peers.sharing import ShareInfo, Shares
+from lake.peers.stop import Stop
 from lake.peers.store import PeerStore
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
+    Cancelled,
     Closed,
     Conflict,
     DeadlineExceeded,
@@ -66,6 +71,7 @@ T = TypeVar("T")
 _CALL_SECONDS = 30.0
 _JOIN_SECONDS = 20.0
 _JOIN_POLL_SECONDS = 2.0
+_THREADS = 64
 
 
 class PeerService:
@@ -105,7 +111,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
-                *transfers.MESSAGES, *messages,
+                *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
             )
         )  # fmt: skip
         self._parts = NodeParts(
@@ -113,6 +119,8 @@ class PeerService:
             duckdb, clock, data,
         )  # fmt: skip
         self._loop = asyncio.new_event_loop()
+        # Parts of queries hold a thread while they run, next to what reads and writes files.
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "lake-peers"))
         self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
         # Set while the node is in a network; changed in the loop only.
         self._network: JoinedNetwork | None = None
@@ -144,6 +152,7 @@ class PeerService:
         self._closed = True
         if self._thread.is_alive():
             self._submit(self._close_network()).result(_CALL_SECONDS)
+            self._submit(self._loop.shutdown_default_executor()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
@@ -330,6 +339,33 @@ class PeerService:
     def _shares(self) -> Shares:
         assert self._parts.data is not None, "the service has a lake"
         return self._parts.data.shares
+
+    def distribute(
+        self,
+        sql: str,
+        tables: Sequence[DistributedTable],
+        *,
+        user: str,
+        seconds: float,
+        stop: Stop,
+    ) -> Distributed | None:
+        """Run a query's parts at the nodes that hold its shards; blocks. See `Distributor.run`."""
+        network, data = self._network, self._parts.data
+        if network is None or data is None:
+            return None
+        distributor = Distributor(
+            self.identity.id, data.pool, data.fragments, network, data.staging, data.space
+        )
+        work = distributor.run(sql, tables, user=user, seconds=seconds, stop=stop)
+        future = self._submit(work)
+        stop.attach(future.cancel)
+        try:
+            return future.result(seconds)
+        except FutureTimeout:
+            future.cancel()
+            raise DeadlineExceeded("the query", seconds) from None
+        except FutureCancelled:
+            raise Cancelled("the query") from None
 
     def copies(self) -> Mapping[str, CopyState]:
         """Return the state of the copies of each shared dataset, by its id."""

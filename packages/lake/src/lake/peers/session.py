@@ -183,12 +183,14 @@ class Session:
         if self.closed.is_set():
             return
         self.closed.set()
-        for served in list(self._served.values()):
-            if served.task is not None:
-                served.task.cancel()
+        tasks = [each.task for each in self._served.values() if each.task is not None]
+        for task in tasks:
+            task.cancel()
         for asked in self._asked.values():
             asked.pieces.put_nowait((ChannelClosed(f"node {self.peer[:16]}"), True))
         await self.channel.close(reason)
+        # What they hold, such as an executor, is released before this returns.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, message: Message) -> None:
         """Send a message that needs no answer.

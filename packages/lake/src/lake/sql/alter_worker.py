@@ -52,7 +52,6 @@ def change_of(
                 _check_no_null(column, target, statement)
             return {"do": "nullable", "column": column, "nullable": nullable}
         case SetLayout(kind, fields):
-            _check_not_encrypted(target)
             return {"do": kind, "fields": fields}
         case ResetLayout(kind):
             return {"do": kind, "fields": ()}
@@ -72,14 +71,6 @@ def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
         check_storable(relation)
         ((field),) = storable(relation.to_arrow_table().schema)
     return str(DataType.from_arrow(field.type))
-
-
-def _check_not_encrypted(target: Table) -> None:
-    if target.encrypted:
-        raise Unsupported(
-            f"a layout of {target.name!r}, which is encrypted",
-            hint="partition values would be in its manifest, which is not encrypted",
-        )
 
 
 def _check_no_null(column: str, target: Table, statement: ChangingStatement) -> None:

@@ -25,9 +25,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt.io.formats import open_format, type_name
+from emsqrt.io.formats import ArrowWriter, open_format, type_name
+from emsqrt.io.joining import Message
 from lake.sealed import forbid_core_dumps
-from lake.sql.batches import read_batches
+from lake.sql.batches import read_batches, read_messages
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
@@ -50,6 +51,7 @@ __all__ = [
     "limits_of",
     "release",
     "run",
+    "stream_result",
     "translated_errors",
     "warm",
 ]
@@ -223,6 +225,16 @@ def interrupted_on_cancel(
         is_over.set()
 
 
+def stream_result(
+    connection: duckdb.DuckDBPyConnection,
+    request: dict[str, Any],
+    context: EntryContext,
+    limits: SqlLimits,
+) -> dict[str, Any]:
+    """Run the statement of a request and send its result; return the members of the answer about it."""
+    return _stream(connection, request, context, {}, limits, [], [])
+
+
 def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
@@ -238,16 +250,16 @@ def _stream(  # noqa: PLR0913 - of one caller
         raise SqlError("the statement returns no result")
     if describes:
         relation = relation.limit(0)  # planned, and not run
-    with read_batches(relation, limits.memory_bytes) as (schema, batches):
-        writer = open_format(
-            request.get("format") or "arrow",
-            schema,
-            context.emit,
-            max_rows=request.get("maxRows"),
-        )
+    stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
+    if stream_format != "arrow" or labels or relation.columns == _DESCRIBED:
+        result = read_batches(relation, limits.memory_bytes)
+    else:
+        result = read_messages(relation, limits.memory_bytes, max_rows)
+    with result as (schema, pieces):
+        writer = open_format(stream_format, schema, context.emit, max_rows=max_rows)
         required = _required(sql, used) if schema.names == _DESCRIBED else None
         with writer:
-            for batch in batches:
+            for piece in pieces:
                 # DuckDB's allocator keeps the address space of freed memory. That is not requested
                 # memory, and DuckDB's own limit bounds its requests.
                 context.forgive_reserved()
@@ -256,8 +268,12 @@ def _stream(  # noqa: PLR0913 - of one caller
                 # process 0.1 ms.
                 if writer.rows:
                     context.progress(rows=writer.rows)
-                batch = _relabelled(batch, labels) if labels else batch
-                writer.write(batch if required is None else _with_not_null(batch, required))
+                if isinstance(piece, Message):
+                    assert isinstance(writer, ArrowWriter), "other formats read batches"
+                    writer.write_message(piece)
+                else:
+                    batch = _relabelled(piece, labels) if labels else piece
+                    writer.write(batch if required is None else _with_not_null(batch, required))
                 if writer.done:
                     break
             if notes and schema.names == _EXPLAINED:
