@@ -23,6 +23,7 @@ from lake.peers.invites import Invite
 from nodes import RunningNode, platform, quiet_environment, running_node
 from sennit_core.errors import Conflict, DeadlineExceeded, Denied
 
+pytestmark = pytest.mark.timeout(300)  # of several processes
 UP = ("--api-only", "--memory", "512MiB", "--no-flight")
 CONFIG = "[emsqrt]\nexecutors = 1\n[network]\n"
 HIDDEN = "peer_listen = false\n"
@@ -31,7 +32,7 @@ Offices = dict[str, RunningNode]
 
 def eventually(condition: Callable[[], object]) -> None:
     """Wait until a condition holds; only a broken network needs the whole time."""
-    wait_for(lambda: condition() or None, what="the network", seconds=60)
+    wait_for(lambda: condition() or None, what="the network", seconds=100)
 
 
 def all_become_alive(*nodes: RunningNode) -> None:
@@ -259,3 +260,24 @@ def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
         eventually(lambda: states(turku)["kiel"] == "dead")
         with start(tmp_path, "kiel") as again:
             all_become_alive(again, turku)
+
+
+@pytest.mark.nightly
+def test_the_first_example_of_the_page_forms_a_network(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "network.md"
+    example = page.read_text(encoding="utf-8").split("```sh\n")[1].partition("```")[0]
+    command = f"{sys.executable} -m sennit.cli "
+    script = example.replace("platform ", command).replace("--port 8700", "--port 0")
+    environment = quiet_environment() | {
+        "SENNIT_NETWORK__PORT": "0", "SENNIT_EMSQRT__MEMORY_BYTES": "512MiB",
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert {"oslo", "rome"} <= set(done.stdout.split())
+    finally:
+        for name in ("rome", "oslo"):
+            platform("down", data=tmp_path / name)

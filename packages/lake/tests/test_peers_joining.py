@@ -29,10 +29,8 @@ class World:
     def redeem(self, digest: str, node: str, _now: float) -> bool:
         return self.redeemed.setdefault(digest, node) == node
 
-    def invite(self, **options: float) -> Invite:
-        return Invite.make(
-            self.oslo.key, self.roster.network, ["127.0.0.1:8601"], now=NOW, **options
-        )
+    def invite(self) -> Invite:
+        return Invite.make(self.oslo.key, self.roster.network, ["127.0.0.1:8601"], now=NOW)
 
     def request(
         self, node: Identity, invite: Invite | None, host: str | None = None, name: str = "rome"

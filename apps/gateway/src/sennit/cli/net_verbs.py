@@ -161,7 +161,7 @@ def leave(data: Data = None, url: Url = None, as_json: Json = False) -> None:
 
 
 def _ask(network: Any, address: str, node: str, wait: float) -> dict[str, Any]:
-    """Ask to join until somebody accepts this node."""
+    """Ask to join until an admin accepts this node."""
     from sennit_core.errors import WaitingToJoin
 
     end = time.monotonic() + wait
@@ -175,7 +175,7 @@ def _ask(network: Any, address: str, node: str, wait: float) -> dict[str, Any]:
             if not shown:
                 own = network.show()["node"]["fingerprint"]
                 typer.echo(
-                    f"waiting until somebody there runs: platform net accept {own}", err=True
+                    f"waiting until an admin there runs: platform net accept {own}", err=True
                 )
                 shown = True
             time.sleep(_POLL_SECONDS)

@@ -1,6 +1,6 @@
 """A channel carries frames between two nodes, in order, encrypted, with a verified identity.
 
-A direct channel is a WebSocket over TLS 1.3; `lake.peers.relay` has one through a third node. Whatever
+A direct channel is a WebSocket over TLS 1.3; `lake.peers.relay` has one through a third node. Code that
 uses a channel need not know which it is.
 """
 

@@ -57,7 +57,7 @@ _WELCOMED = 16
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
-    """How a node takes part in a network.
+    """The options of a node in a network.
 
     Args:
         name: What it is called.
@@ -149,7 +149,7 @@ class JoinedNetwork:
             identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
             logs=self._store.load_logs(), wall=self._clock.now,
         )  # fmt: skip
-        # Effects wait here in their order, as some take time.
+        # Effects wait here in their order, as some are slow.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saved_at = self._compared_at = 0.0

@@ -3,7 +3,7 @@
     new node ── Join(request, invite) ──▶ host        over TLS without a client certificate
              ◀── Welcome(roster, statuses) ──
 
-With an invite the host admits the node at once. Without one the request waits until somebody accepts the
+With an invite the host admits the node at once. Without one the request waits until an admin accepts the
 node's fingerprint at the host, and the new node asks again until then.
 """
 
@@ -128,7 +128,7 @@ class Host:
         if message.invite is None:
             self._note(request, now)
             raise WaitingToJoin(
-                f"joining before somebody accepts {fingerprint(request.node)}",
+                f"joining before an admin accepts {fingerprint(request.node)}",
                 hint="run `platform net accept` with this fingerprint at the node that you asked",
             )
         invite = Invite.of(message.invite, now)

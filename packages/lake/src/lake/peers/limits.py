@@ -17,7 +17,7 @@ class PeerLimits:
 
     Args:
         messages_per_second: Messages and requests together, in the long run. A message of more than
-            4 KiB counts as several, as the signatures in it take time.
+            4 KiB counts as several, as its signatures are slow to verify.
         messages_burst: As many may come at once.
         requests_max: Requests that are served at the same time.
         request_bytes_max: Bytes of their bodies, together.

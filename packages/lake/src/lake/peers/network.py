@@ -57,7 +57,7 @@ _RELAYS_TRIED = 3
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """How a node takes part in its network.
+    """The options of a node's sessions.
 
     Args:
         host: Address to listen on; None if this node only dials.
@@ -102,7 +102,7 @@ class PeerNetwork:
         handlers: Answer the requests of members, by the class of the message.
         on_message: Called with each message of a member that needs no answer.
         hello: Returns what this node says of itself.
-        options: How it takes part.
+        options: Where it listens, and its limits.
         join: Answers requests of nodes that are no members, by the class of the message.
     """
 
@@ -353,7 +353,7 @@ class PeerNetwork:
             async with asyncio.timeout(_UNKNOWN_SECONDS):
                 await session.run()
         except TimeoutError:
-            await channel.close("it took too long to join")
+            await channel.close("it was too slow to join")
         finally:
             self._unknown -= 1
 

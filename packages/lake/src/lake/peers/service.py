@@ -80,7 +80,7 @@ class PeerService:
     Args:
         identity: The node's own.
         tree: The namespace `sys`.
-        options: How it takes part.
+        options: Its name, where it listens, its limits.
         duckdb: The version of this node's DuckDB.
         handlers: Answer further requests of members, by the class of the message.
         messages: The messages of these handlers, and what they answer.
@@ -225,7 +225,7 @@ class PeerService:
         self._call(self._join(Invite.parse(invite, self._clock.now())))
 
     def ask_to_join(self, address: str, node: str, *, wait_seconds: float) -> None:
-        """Ask a node to be admitted, and wait until somebody accepts this node there.
+        """Ask a node to be admitted, and wait until an admin accepts this node there.
 
         Args:
             address: Where it listens.
@@ -233,7 +233,7 @@ class PeerService:
             wait_seconds: How long to wait.
 
         Raises:
-            WaitingToJoin: Nobody has accepted this node in time.
+            WaitingToJoin: No admin has accepted this node in time.
         """
         parse_address(address)
         self._call(self._ask_to_join(address, node, wait_seconds), wait_seconds + _CALL_SECONDS)
@@ -285,11 +285,11 @@ class PeerService:
 
         Args:
             objects: Their ids.
-            seconds: How long it may take.
+            seconds: The longest time to wait.
 
         Raises:
             Unavailable: No node that can be reached has one of them, or this node is in no network.
-            DeadlineExceeded: It took too long.
+            DeadlineExceeded: It was not done in time.
         """
         network = self._network
         if network is None or network.exchange is None:

@@ -88,7 +88,7 @@ class PeerStore:
         """Return the roster of the node's network; None if it is in none.
 
         Raises:
-            Corrupt: It cannot be read, so nobody can be trusted.
+            Corrupt: It cannot be read, so no node can be trusted.
         """
         network = self._networks.get(_NETWORK)
         if network is None:
@@ -126,7 +126,7 @@ class PeerStore:
     def redeem(self, digest: str, node: str, now: float) -> bool:
         """Note that a node redeems an invite; return whether it may.
 
-        It may if nobody has before, or if it was this node: its answer may have been lost.
+        It may if no node has before, or if it was this node: its answer may have been lost.
         """
         known = self._invites.get(digest)
         if known is None:
