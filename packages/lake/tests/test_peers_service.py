@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
-from lake.peers.joining import WaitingToJoin
 from lake.peers.membership import MembershipOptions
 from lake.peers.publications import EVERYONE, Published
 from lake.peers.service import PeerOptions, PeerService
-from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable
+from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable, WaitingToJoin
 
 from .peers_world import identity
 

@@ -297,9 +297,16 @@ def _check_tree_role(scope: Mapping[str, Any], namespace: str, path: str, write:
             hint="the platform's own state changes only through /api",
         )
     needed = "writer" if write else "reader"
+    if namespace == SYSTEM_NAMESPACE and _is_of_peers(path):
+        needed = "admin"
     if principal is None or not principal.may(needed):
         raise Denied(action=f"using {namespace}:{path}", needed=needed)
     return principal
+
+
+def _is_of_peers(path: str) -> bool:
+    """Whether a path of `sys` shows what nodes have shared with single other nodes, or contains it."""
+    return [key for key in path.split("/") if key][:1] in ([], ["peers"])
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:

@@ -130,12 +130,15 @@ class Node:
             last_seen=SYSTEM.now(),
         )
         workers = {w.id: w for w in self._workers(state)}
-        # Workers of an earlier run with more executors: a change to None removes their rows.
-        earlier = [w.id for w in self.workers.all().values() if w.node == self.node_id]
+        # A change to None removes a row: of an earlier run with more executors, or of one whose node
+        # id was random, as in versions before that of networks.
         write_changes(
             self.stores[SYSTEM_NAMESPACE],
             self.nodes.change(self.node_id, row),
-            *[self.workers.change(worker, workers.get(worker)) for worker in {*earlier, *workers}],
+            *[
+                self.workers.change(worker, workers.get(worker))
+                for worker in {*self.workers.ids(), *workers}
+            ],
             ephemeral=True,
         )
 
@@ -211,7 +214,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
     network = settings.network
     options = PeerOptions(
         node_name(network),
-        host=network.host if network.peer_listen else None,
+        host=(network.peer_host or network.host) if network.peer_listen else None,
         port=peer_port(network),
         announce=network.peer_addresses,
         zone=network.zone,

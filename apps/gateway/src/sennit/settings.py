@@ -45,9 +45,9 @@ class NetworkSettings:
     `allowed_origins` are web pages of other origins that may use the API (CORS). `flight` serves
     Flight SQL on the same host; its port is two above the gateway's if it is None. `name` and `zone`
     are what other nodes of a network call this one and the failure domain that it is in. Once it is in
-    a network it listens for them on `peer_port`, one above the gateway's if it is None, or only connects
-    to them if `peer_listen` is false; `peer_addresses` are where they reach it, if that is another
-    address than the gateway's host.
+    a network it listens for them on `peer_host`, the gateway's host if it is empty, and `peer_port`, one
+    above the gateway's if it is None; or only connects to them if `peer_listen` is false.
+    `peer_addresses` are where they reach it, if that is another address.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +62,7 @@ class NetworkSettings:
     name: str = ""
     zone: str = ""
     peer_listen: bool = True
+    peer_host: str = ""
     peer_port: int | None = None
     peer_addresses: tuple[str, ...] = ()
 
@@ -218,7 +219,9 @@ class MemoryShares:
 
 def with_port(settings: Settings, port: int) -> Settings:
     """Return the settings with another port."""
-    return replace(settings, network=replace(settings.network, port=port))
+    # The port for peers follows the port that was set: any free one after a gateway's port of 0.
+    peers = peer_port(settings.network)
+    return replace(settings, network=replace(settings.network, port=port, peer_port=peers))
 
 
 def flight_port(network: NetworkSettings) -> int:

@@ -60,7 +60,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 _PLANNED = {
-    "network.peers": "nodes join a network by an invite: `platform net join`",
+    "network.peers": "nodes are not listed in settings in this version: `platform net join` joins others",
     "network.discovery": "nodes are not searched for on the local network in this version",
     "storage.replication": "a node keeps one copy of each object in this version",
     "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",

@@ -51,7 +51,7 @@ class NetworkClient:
             node: Its id.
 
         Raises:
-            Denied: Nobody there has accepted this node yet; its code is `waiting-to-join`.
+            WaitingToJoin: Nobody there has accepted this node yet.
         """
         document = {"address": address, "node": node}
         return dict(self._transport.json("POST", "/api/network/join", document=document))

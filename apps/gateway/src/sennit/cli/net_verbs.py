@@ -12,6 +12,10 @@ from sennit.cli.data_verbs import Url
 from sennit.cli.node_verbs import Data, Json
 
 _POLL_SECONDS = 2.0
+_LOCAL = (
+    "only nodes of this machine can use it, as this node listens on a loopback address; "
+    "set network.peer_host for others (docs/network.md)"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -52,10 +56,13 @@ def invite(
 
     with Session.open(url, token=None, data=data) as session:
         text = session.network.invite(seconds=hours * 3600, admin=admin)
+        addresses = session.network.show()["nodes"][0]["addresses"]
     if as_json:
         emit_json({"invite": text})
     else:
         typer.echo(text)
+        if not _reaches_others(addresses):
+            typer.echo(f"note: {_LOCAL}", err=True)
 
 
 def join(
@@ -154,24 +161,32 @@ def leave(data: Data = None, url: Url = None, as_json: Json = False) -> None:
 
 
 def _ask(network: Any, address: str, node: str, wait: float) -> dict[str, Any]:
-    """Ask to join until somebody accepts this node."""
-    from sennit_core.errors import Denied
+    """Ask to join until an admin accepts this node."""
+    from sennit_core.errors import WaitingToJoin
 
     end = time.monotonic() + wait
     shown = False
     while True:
         try:
             return dict(network.ask_to_join(address, node))
-        except Denied as error:
-            if error.code != "waiting-to-join" or time.monotonic() >= end:
+        except WaitingToJoin:
+            if time.monotonic() >= end:
                 raise
             if not shown:
                 own = network.show()["node"]["fingerprint"]
                 typer.echo(
-                    f"waiting until somebody there runs: platform net accept {own}", err=True
+                    f"waiting until an admin there runs: platform net accept {own}", err=True
                 )
                 shown = True
             time.sleep(_POLL_SECONDS)
+
+
+def _reaches_others(addresses: list[str]) -> bool:
+    """Whether one of a node's addresses leads to it from another machine."""
+    from sennit.settings import is_loopback
+
+    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
+    return not all(map(is_loopback, hosts))
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -182,6 +197,8 @@ def _print(found: dict[str, Any]) -> None:
     if found["network"] is None:
         typer.echo("it is in no network: `platform net invite` founds one, net join joins one")
         return
+    if found["revoked"]:
+        typer.echo("it was removed from its network: `platform net leave` forgets that network")
     rows = [
         [
             each["name"],

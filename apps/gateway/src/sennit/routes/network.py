@@ -65,9 +65,9 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
     routes = APIRouter(tags=["network"])
 
     @routes.get("/api/network", openapi_extra=needs("reader"))
-    def show() -> dict[str, Any]:
+    def show(request: Request) -> dict[str, Any]:
         """The network, this node, all nodes with their states, and nodes that wait to join."""
-        return _shown(peers)
+        return _shown(peers, may_manage=request.state.principal.may("admin"))
 
     @routes.post("/api/network/invites", status_code=201, openapi_extra=needs("admin"))
     def invite(body: InviteRequest) -> dict[str, str]:
@@ -155,10 +155,12 @@ def _sharing(peers: PeerService, info: DatasetInfo) -> dict[str, Any]:
     }
 
 
-def _shown(peers: PeerService) -> dict[str, Any]:
+def _shown(peers: PeerService, *, may_manage: bool = True) -> dict[str, Any]:
     own = peers.identity.id
     return {
         "network": peers.network_id,
+        "revoked": peers.is_revoked,
+        "mayManage": may_manage,
         "node": {
             "id": own,
             "name": peers.options.name,

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 
 from sennit_core.errors import UsageError
 
-__all__ = ["ADDRESSES_MAX", "dialable", "parse_address"]
+__all__ = ["ADDRESSES_MAX", "dialable", "parse_address", "reachable_host"]
 
 ADDRESSES_MAX = 8
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PORT_MIN = 1024
+# Of a network that does not exist (RFC 5737, RFC 3849); nothing is sent there.
+_OUTSIDE = {4: (socket.AF_INET, "192.0.2.1"), 6: (socket.AF_INET6, "2001:db8::1")}
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -41,10 +44,11 @@ def dialable(addresses: Iterable[str], *, from_loopback: bool) -> list[str]:
 
     Args:
         addresses: As the peer announced them.
-        from_loopback: Whether this node itself listens on a loopback address, as the nodes of one
-            machine do; then it dials only such addresses, and otherwise none of them.
+        from_loopback: Whether no other machine reaches this node, as it listens on a loopback address
+            or not at all. Such a node may be one of several on a machine, so it dials loopback
+            addresses too, after the others.
     """
-    found = []
+    found, local = [], []
     for text in list(addresses)[:ADDRESSES_MAX]:
         try:
             host, _ = parse_address(text)
@@ -55,9 +59,30 @@ def dialable(addresses: Iterable[str], *, from_loopback: bool) -> list[str]:
         is_special = ip is not None and (
             ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved
         )
-        if is_loopback == from_loopback and not (is_special and not is_loopback):
+        if is_loopback:
+            local.append(text)
+        elif not is_special:
             found.append(text)
-    return found
+    return [*found, *local] if from_loopback else found
+
+
+def reachable_host(listens_on: str) -> str | None:
+    """Return the host under which others reach a listener; None if there is none.
+
+    Args:
+        listens_on: The address that it is bound to. For all addresses of the machine (`0.0.0.0`) it is
+            that from which the machine would connect to others.
+    """
+    ip = _ip(listens_on)
+    if ip is None or not ip.is_unspecified:
+        return listens_on
+    family, outside = _OUTSIDE[ip.version]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((outside, 9))
+            return str(probe.getsockname()[0])
+        except OSError:  # no route: the machine is in no network
+            return None
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

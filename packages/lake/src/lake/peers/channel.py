@@ -1,6 +1,6 @@
 """A channel carries frames between two nodes, in order, encrypted, with a verified identity.
 
-A direct channel is a WebSocket over TLS 1.3; `lake.peers.relay` has one through a third node. Whatever
+A direct channel is a WebSocket over TLS 1.3; `lake.peers.relay` has one through a third node. Code that
 uses a channel need not know which it is.
 """
 
@@ -17,11 +17,19 @@ from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.messages import BODY_BYTES_MAX, HEAD_BYTES_MAX
 from sennit_core.errors import Denied, Unavailable
 
-__all__ = ["FRAME_BYTES_MAX", "Channel", "ChannelClosed", "WebSocketChannel", "dial", "peer_of"]
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "QUEUED_FRAMES",
+    "Channel",
+    "ChannelClosed",
+    "WebSocketChannel",
+    "dial",
+    "peer_of",
+]
 
 FRAME_BYTES_MAX = 4 + HEAD_BYTES_MAX + BODY_BYTES_MAX
 _DIAL_SECONDS = 10.0
-_QUEUED_FRAMES = 4
+QUEUED_FRAMES = 4
 """Frames that are read ahead; each may have `FRAME_BYTES_MAX`."""
 
 
@@ -113,7 +121,7 @@ async def dial(
             proxy=None,
             compression=None,
             max_size=FRAME_BYTES_MAX,
-            max_queue=_QUEUED_FRAMES,
+            max_queue=QUEUED_FRAMES,
             open_timeout=_DIAL_SECONDS,
             user_agent_header=None,
         )

@@ -1,4 +1,4 @@
-"""Gives the network a lake's datasets to share."""
+"""The parts of a lake that a network uses to share its datasets."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A unit of work is a shard, or the shards of one bucket. An attempt is some units at one node; its result
 is accepted as a whole or not at all, and when it is accepted its units are done. A unit is in at most one
 set of attempts at a time, all of the same units, of which the first to finish counts. So no unit is
-counted twice, whatever is lost, repeated or late.
+counted twice if messages are lost or repeated.
 
     units ──▶ attempts, one for each node ──▶ all accepted: finished
                  │ failed, node lost: its units go to other holders
@@ -35,7 +35,7 @@ class DispatchOptions:
 
     Args:
         failures_max: How often a unit is tried at one node.
-        hedge_factor: An attempt is repeated elsewhere after so many times what others took.
+        hedge_factor: An attempt is repeated at another node after so many times the duration of others.
         hedge_seconds_min: But not before this time.
         units_max: Units of an attempt.
     """
@@ -161,7 +161,7 @@ class Dispatch:
         return [*(StopAttempt(rival) for rival in sorted(rivals)), *self._end()]
 
     def failed(self, attempt: int, problem: str, now: float, *, retry: bool = True) -> list[Effect]:
-        """Give the units of a failed attempt to other nodes.
+        """Assign the units of a failed attempt to other nodes.
 
         Args:
             attempt: Its number.
@@ -181,7 +181,7 @@ class Dispatch:
         return [*self._assign(now), *self._end()]
 
     def node_lost(self, node: str, now: float) -> list[Effect]:
-        """Give up what a node that cannot be reached any more was running."""
+        """Fail the attempts of a node that cannot be reached any more."""
         self._alive.discard(node)
         effects: list[Effect] = []
         for number in [n for n, a in self._running.items() if a.node == node]:
@@ -190,7 +190,7 @@ class Dispatch:
         return effects
 
     def tick(self, now: float) -> list[Effect]:
-        """Let time pass: repeat attempts that take much longer than others."""
+        """Let time pass: repeat attempts that are much slower than others."""
         if not self._durations:
             return []
         usual = sorted(self._durations)[len(self._durations) // 2]
@@ -210,7 +210,7 @@ class Dispatch:
         return effects
 
     def _assign(self, now: float) -> Iterator[Effect]:
-        """Give each unit without an attempt to the holder with the least work."""
+        """Assign each unit without an attempt to the holder with the least work."""
         load: dict[str, int] = {}
         chosen: dict[str, list[str]] = {}
         for state in [each for each in self._open.values() if not each.attempts]:

@@ -159,7 +159,7 @@ class LocalFragments:
                     raise NotFound("shard of a fragment", each.dataset, suggestion=None)
                 table, hold = self._tables.hold_snapshot(replace(snapshot, shards=shards), purges)
                 holds.append(hold)
-                # The writer's own shards are fetched by nobody: what is missing here is an error.
+                # No node fetches the writer's own shards: a missing one is an error.
                 table.pop("writer", None)
                 tables.append({**table, "name": each.name, "id": each.dataset})
             yield tables

@@ -92,7 +92,7 @@ class Identity:
         return context
 
     def _load(self, context: ssl.SSLContext) -> None:
-        """Give a context the key. It accepts only files, so the key is in memory as one."""
+        """Load the key into a context. It accepts only files, so the key is in memory as one."""
         from cryptography.hazmat.primitives.serialization import (
             Encoding,
             NoEncryption,

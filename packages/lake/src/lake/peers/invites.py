@@ -93,7 +93,7 @@ class Invite:
 
     @classmethod
     def parse(cls, text: str, now: float) -> Self:
-        """Read a text, and check it as far as a node can that knows nobody yet.
+        """Read a text, and check it as far as a node can that knows no other one yet.
 
         Raises:
             BadInput: It is not an invite.

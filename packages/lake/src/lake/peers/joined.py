@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from lake.peers import membership, publications
+from lake.peers.addresses import reachable_host
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.fragments import FragmentRequest
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
@@ -56,7 +57,7 @@ _WELCOMED = 16
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
-    """How a node takes part in a network.
+    """The options of a node in a network.
 
     Args:
         name: What it is called.
@@ -148,7 +149,7 @@ class JoinedNetwork:
             identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
             logs=self._store.load_logs(), wall=self._clock.now,
         )  # fmt: skip
-        # Effects wait here in their order, as some take time.
+        # Effects wait here in their order, as some are slow.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saved_at = self._compared_at = 0.0
@@ -177,6 +178,7 @@ class JoinedNetwork:
     async def start(self) -> None:
         """Listen, and start the machines."""
         await self.sessions.__aenter__()
+        self._forget_nodes()
         for status in self._store.known_nodes():
             self.members.add(status)
         addresses = self.addresses()
@@ -195,6 +197,11 @@ class JoinedNetwork:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.sessions.__aexit__(None, None, None)
 
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node was removed from the network."""
+        return not self.roster.is_member(self._parts.identity.id)
+
     def addresses(self) -> list[str]:
         """Return where others reach this node."""
         options = self._parts.options
@@ -202,8 +209,10 @@ class JoinedNetwork:
             return list(options.announce)
         if options.host is None:
             return []
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        return [f"{host}:{self.sessions.port}"]
+        host = reachable_host(options.host)
+        if host is None:
+            return []
+        return [f"[{host}]:{self.sessions.port}" if ":" in host else f"{host}:{self.sessions.port}"]
 
     def states(self) -> list[NodeState]:
         """Return all members, this node first."""
@@ -237,8 +246,8 @@ class JoinedNetwork:
         before = {each.digest for each in self.roster.statements}
         result = change()
         self._store.save_roster(self.roster)
-        await self.sessions.update_members()
         new = [each for each in self.roster.statements if each.digest not in before]
+        await self._update_members(new)
         self._send_roster(new, self.members.alive())
         return result
 
@@ -253,6 +262,9 @@ class JoinedNetwork:
 
     async def _tick_forever(self) -> None:
         while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self.is_revoked:  # no other node accepts it
+                continue
             now = self.now()
             self.put(self.members.tick(now))
             self.put(self.logs.tick(now, self.members.alive()))
@@ -264,7 +276,6 @@ class JoinedNetwork:
             if now - self._saved_at > _SAVE_SECONDS:
                 self._saved_at = now
                 self._save_known()
-            await asyncio.sleep(TICK_SECONDS)
 
     async def _exchange_forever(self, exchange: Exchange) -> None:
         # A loop of its own: planning many copies must not delay heartbeats.
@@ -365,11 +376,28 @@ class JoinedNetwork:
                 part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
                 self.put([Send(node, part)])
 
+    async def _update_members(self, new: Iterable[Statement]) -> None:
+        """Accept those that were admitted; let those that were revoked know it, and forget them."""
+        for statement in new:
+            node = str(statement.body.get("node"))
+            found = self.sessions.open_session(node)
+            if found is not None and not self.roster.is_member(node):
+                with suppress(SennitError):
+                    await found.send(RosterNews((statement,)))
+        self._forget_nodes()
+        await self.sessions.update_members()
+
+    def _forget_nodes(self) -> None:
+        for node in [each for each in self.members.peers if not self.roster.is_member(each)]:
+            self.members.forget(node)
+        current = {each for each in self.roster.members if self.roster.is_member(each)}
+        self._store.keep_nodes({*current, self._parts.identity.id})
+
     def _merge_roster(self, peer: str, message: RosterNews) -> None:
         new = self.roster.merge(message.statements)
         if new:
             self._store.save_roster(self.roster)
-            self._spawn(self.sessions.update_members())
+            self._spawn(self._update_members(new))
             self._send_roster(new, [node for node in self.members.alive() if node != peer])
 
     async def _serve_join(

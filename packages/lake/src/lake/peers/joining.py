@@ -3,7 +3,7 @@
     new node ── Join(request, invite) ──▶ host        over TLS without a client certificate
              ◀── Welcome(roster, statuses) ──
 
-With an invite the host admits the node at once. Without one the request waits until somebody accepts the
+With an invite the host admits the node at once. Without one the request waits until an admin accepts the
 node's fingerprint at the host, and the new node asks again until then.
 """
 
@@ -20,9 +20,9 @@ from lake.peers.invites import Invite, JoinRequest
 from lake.peers.messages import Message
 from lake.peers.roster import Member, Roster
 from lake.peers.signed import Statement
-from sennit_core.errors import Busy, Denied, NotFound
+from sennit_core.errors import Busy, Denied, NotFound, WaitingToJoin
 
-__all__ = ["MESSAGES", "Host", "Join", "Waiting", "WaitingToJoin", "Welcome"]
+__all__ = ["MESSAGES", "Host", "Join", "Waiting", "Welcome"]
 
 _WAITING_MAX = 16
 _WAITING_SECONDS = 3600.0
@@ -59,13 +59,6 @@ class Welcome(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (Join, Welcome)
-
-
-@dataclass(eq=False)
-class WaitingToJoin(Denied):
-    """A node that asked to join must be accepted at the host first."""
-
-    code = "waiting-to-join"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,7 @@ class Host:
         if message.invite is None:
             self._note(request, now)
             raise WaitingToJoin(
-                f"joining before somebody accepts {fingerprint(request.node)}",
+                f"joining before an admin accepts {fingerprint(request.node)}",
                 hint="run `platform net accept` with this fingerprint at the node that you asked",
             )
         invite = Invite.of(message.invite, now)

@@ -2,8 +2,8 @@
 
 Each period a node probes one other. If that does not answer, some others probe it too; if none gets an
 answer, it is suspected. A suspicion spreads with the messages of later probes, and the suspected node,
-if it lives, refutes it. Without a refutation each node takes it for dead when its own time for that is
-over: no node has to believe another one that somebody is dead.
+if it lives, refutes it. Without a refutation each node counts it as dead when its own time for that is
+over: no node has to believe another one that a third is dead.
 
     A ── Probe ──▶ B            alive ──▶ suspect ──▶ dead
     A ◀─ Confirm ─ B              ▲         │          │
@@ -12,7 +12,7 @@ over: no node has to believe another one that somebody is dead.
 
 The design is SWIM (Das, Gupta, Motivala 2002) with the corrections of Lifeguard (Dadgar, Phillips,
 Currey 2018): a suspicion by one node alone lasts longer, and a node that was itself slow or stopped
-accuses nobody. Unlike there, a death is never announced. Whole views are compared now and then, since
+accuses no other. Unlike there, a death is never announced. Whole views are compared now and then, since
 gossip alone may miss a node that was away.
 """
 
@@ -106,7 +106,7 @@ class MembershipOptions:
         helpers: How many are asked.
         suspect_periods: For how many periods, times the logarithm of the number of nodes, several
             nodes must suspect one before it counts as dead.
-        alone_factor: How much longer it takes if only one does.
+        alone_factor: How many times longer it is if only one does.
         compare_seconds: Between comparisons of whole views.
         refresh_seconds: After which a node signs its status anew.
         settled_seconds: How long a node must have been alive before it counts for placement; doubled
@@ -242,7 +242,7 @@ class Membership:
         """Change members of this node's status, and announce it."""
         status = replace(self.own, number=self.own.number + 1, **changes)  # type: ignore[arg-type]
         self._announce(status, now)
-        return self._take_changed()
+        return self._pop_changed()
 
     def leave(self, now: float, state: Literal["leaving", "left"]) -> Iterable[Effect]:
         """Announce that this node leaves, or has left, to some others at once."""
@@ -275,7 +275,7 @@ class Membership:
         if now >= self._next_compare:
             self._next_compare = now + self.options.compare_seconds * self._random.uniform(0.8, 1.2)
             yield from self._compare()
-        yield from self._take_changed()
+        yield from self._pop_changed()
 
     def _probe_next(self, now: float) -> Iterator[Effect]:
         while self._round:
@@ -336,7 +336,7 @@ class Membership:
         options = self.options
         size = len(self.peers) + 1
         least = options.suspect_periods * max(1.0, math.log10(size)) * options.period_seconds
-        # Two nodes alone have nobody to confirm it.
+        # Two nodes alone have no third to confirm it.
         needed = min(options.helpers, max(size - 2, 1))
         share = math.log(len(peer.accusers)) / math.log(needed) if needed > 1 else 1.0
         most = least * options.alone_factor
@@ -359,10 +359,10 @@ class Membership:
         if not self._is_member(peer):
             return []
         effects = list(self._on(message, peer, now))
-        return [*effects, *self._correct(peer), *self._take_changed()]
+        return [*effects, *self._correct(peer), *self._pop_changed()]
 
     def _correct(self, peer: str) -> Iterator[Effect]:
-        """Let a node that this one takes for dead know that, so that it announces itself again."""
+        """Let a node that counts as dead here know that, so that it announces itself again."""
         known = self.peers.get(peer)
         if known is not None and known.state == "dead":
             suspicion = Suspicion(peer, known.status.number, self.own.node)
@@ -509,7 +509,7 @@ class Membership:
             wait, self.options.flapping_seconds
         )
 
-    def _take_changed(self) -> list[Effect]:
+    def _pop_changed(self) -> list[Effect]:
         changed, self._changed = self._changed, []
         return list(dict.fromkeys(changed))
 

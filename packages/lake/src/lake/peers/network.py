@@ -23,6 +23,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from lake.peers.addresses import dialable
 from lake.peers.channel import (
     FRAME_BYTES_MAX,
+    QUEUED_FRAMES,
     Channel,
     ChannelClosed,
     WebSocketChannel,
@@ -32,12 +33,14 @@ from lake.peers.channel import (
 from lake.peers.hello import Hello, check_protocol
 from lake.peers.identity import Identity
 from lake.peers.limits import PeerLimits
+from lake.peers.listener import PeerListener
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.relay import Relay, RelayAccept, RelayChannel, RelayOpen, RelayWrite
 from lake.peers.roster import Roster
 from lake.peers.session import Handler, Session
 from sennit_core.errors import BadInput, Conflict, SennitError, Unavailable
 from sennit_core.logs import get_logger
+from sennit_core.units import KIB
 
 __all__ = ["NetworkOptions", "PeerNetwork"]
 
@@ -46,12 +49,15 @@ _log = get_logger(__name__)
 _HELLO_SECONDS = 10.0
 _REDIAL_SECONDS = (1.0, 60.0)
 _UNKNOWN_MAX = 16
+_UNKNOWN_SECONDS = 60.0
+_UNKNOWN_FRAME_BYTES_MAX = 64 * KIB  # a request to join and an invite, of some KiB each
+_ACCEPTED_MAX = 4
 _RELAYS_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """How a node takes part in its network.
+    """The options of a node's sessions.
 
     Args:
         host: Address to listen on; None if this node only dials.
@@ -76,6 +82,16 @@ class _Peer:
     dialing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+class _Accepted(ServerConnection):
+    """A connection that was accepted; one without a certificate may only send small frames."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the limit: TLS is established, and no frame was read."""
+        super().connection_made(transport)
+        if not peer_of(self):
+            self.protocol.max_message_size = _UNKNOWN_FRAME_BYTES_MAX
+
+
 class PeerNetwork:
     """The sessions of one node; use it in one event loop.
 
@@ -86,7 +102,7 @@ class PeerNetwork:
         handlers: Answer the requests of members, by the class of the message.
         on_message: Called with each message of a member that needs no answer.
         hello: Returns what this node says of itself.
-        options: How it takes part.
+        options: Where it listens, and its limits.
         join: Answers requests of nodes that are no members, by the class of the message.
     """
 
@@ -111,6 +127,7 @@ class PeerNetwork:
         self._join = join or {}
         self._context = identity.server_context(roster.certificates())
         self._trusted = set(roster.certificates())
+        self._listener: PeerListener | None = None
         self._server: Server | None = None
         self._peers: dict[str, _Peer] = {}
         self._sessions: dict[str, list[Session]] = {}
@@ -129,22 +146,24 @@ class PeerNetwork:
     async def __aenter__(self) -> Self:
         if self._options.host is not None:
             try:
-                self._server = await serve(
-                    self._accept,
-                    self._options.host,
-                    self._options.port,
-                    ssl=self._context,
-                    compression=None,
-                    max_size=FRAME_BYTES_MAX,
-                    max_queue=4,
-                    server_header=None,
-                )
+                self._listener = PeerListener(self._options.host, self._options.port)
             except OSError as error:
                 where = f"{self._options.host}:{self._options.port}"
                 raise Conflict(
                     f"cannot listen for peers on {where}: {error.strerror}",
                     hint="set network.peer_port",
                 ) from error
+            self._server = await serve(
+                self._accept,
+                sock=self._listener,
+                ssl=self._context,
+                compression=None,
+                max_size=FRAME_BYTES_MAX,
+                max_queue=QUEUED_FRAMES,
+                open_timeout=_HELLO_SECONDS,
+                server_header=None,
+                create_connection=_Accepted,
+            )
         return self
 
     async def __aexit__(
@@ -165,9 +184,12 @@ class PeerNetwork:
     @property
     def port(self) -> int:
         """The port that it listens on; 0 if it does not."""
-        if self._server is None:
-            return 0
-        return int(next(iter(self._server.sockets)).getsockname()[1])
+        return 0 if self._listener is None or self._server is None else self._listener.port
+
+    @property
+    def unverified(self) -> int:
+        """Open connections that have proved no identity, to the listener."""
+        return 0 if self._listener is None else self._listener.unverified
 
     @property
     def peers(self) -> Mapping[str, Hello]:
@@ -272,6 +294,11 @@ class PeerNetwork:
             channel, self._codec, self._handlers, self._on_message,
             limits=self._options.limits, dialed=dialed,
         )  # fmt: skip
+        if not dialed:
+            # A member needs one, or two after a lost connection; each of more would cost memory.
+            accepted = [each for each in self._sessions.get(channel.peer, ()) if not each.dialed]
+            for older in accepted[: 1 - _ACCEPTED_MAX]:
+                await older.close("the node has connected again")
         peer = self._peer(channel.peer)
         peer.hello = message
         if message.addresses:
@@ -305,6 +332,8 @@ class PeerNetwork:
         if not self._roster.is_member(peer):
             await channel.close("the node was revoked")
             return
+        assert self._listener is not None, "it has accepted the connection"
+        self._listener.verified(connection.remote_address)
         with suppress(SennitError):
             await self._start(channel, dialed=False)
             await connection.wait_closed()
@@ -321,10 +350,10 @@ class PeerNetwork:
                 limits=PeerLimits(messages_per_second=1, messages_burst=10, requests_max=2),
                 dialed=False,
             )  # fmt: skip
-            async with asyncio.timeout(_HELLO_SECONDS * 6):
+            async with asyncio.timeout(_UNKNOWN_SECONDS):
                 await session.run()
         except TimeoutError:
-            await channel.close("it took too long to join")
+            await channel.close("it was too slow to join")
         finally:
             self._unknown -= 1
 

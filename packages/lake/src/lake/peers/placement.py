@@ -1,6 +1,6 @@
 """Which nodes are to hold a copy: weighted rendezvous hashing over zones.
 
-Every node computes the same answer from the same members, so nobody assigns copies. Each pair of key
+Every node computes the same answer from the same members, so no node assigns copies. Each pair of key
 and node has a score that only depends on the two and on the node's capacity (Thaler and Ravishankar 1998;
 the weighted form is Schindelhauer and Schomaker's, 2005), so a node that comes or goes moves only the copies
 that it gains or loses.
@@ -66,7 +66,7 @@ class Candidate:
 def holders(key: str, placement: Placement, candidates: Iterable[Candidate]) -> tuple[str, ...]:
     """Return the nodes that are to hold a shard: the pinned ones, then others by score.
 
-    Zones are used in turn: a second copy in a zone only when each zone has one. There are fewer than
+    Zones are used one after the other: a second copy in a zone only when each zone has one. There are fewer than
     `placement.factor` if there are not enough candidates.
 
     Args:

@@ -1,7 +1,7 @@
 """The logs in which nodes publish datasets, and how they spread: a state machine.
 
-A node has one log for everybody, and one for each node that it shares something with alone. Each entry
-is a statement of the publisher with the next number and the digest of the entry before, so nobody can
+A node has one log for all members, and one for each node that it shares something with alone. Each entry
+is a statement of the publisher with the next number and the digest of the entry before, so no other can
 change, drop or insert one on the way, and two entries of one number prove that a key was used twice (a
 node restored from a backup, or a stolen key).
 
@@ -9,7 +9,8 @@ node restored from a backup, or a stolen key).
                                          └ checkpoint in two parts: all that is published
 
 A checkpoint repeats the state, so that entries before it need not be kept, and a node that was away for
-long need not read them: its first part needs no entry before it. Logs for one node are exchanged with that node only; nobody else learns of them.
+long need not read them: its first part needs no entry before it. Logs for one node are exchanged with that node only;
+no other learns of them.
 
 New entries are pushed to some peers at once. Heads of all logs are compared with a random peer from
 time to time, which also brings what a push has missed.
@@ -457,7 +458,7 @@ class Publications:
     def mend(self, audience: str) -> Iterator[Effect]:
         """Repeat the state of one of this node's logs, after its fork was looked at.
 
-        Others accept it whatever entry they had before.
+        Others accept it after any entry that they had before.
         """
         key = LogKey(self._node, audience)
         new = self._checkpoint(key)

@@ -291,7 +291,12 @@ class RelayChannel:
 
     async def _flush_locked(self) -> None:
         while self._out.pending:
-            await self._send_bytes(self._out.read(BODY_BYTES_MAX))
+            try:
+                await self._send_bytes(self._out.read(BODY_BYTES_MAX))
+            except SennitError:
+                # Records of TLS are lost, so nothing that follows could be read.
+                self._closed = True
+                raise self._closed_error() from None
 
     async def _send_bytes(self, data: bytes) -> None:
         result = self._write(data)

@@ -1,6 +1,6 @@
 """Which copies a node fetches and drops: a state machine.
 
-Placement tells every node which objects it is to hold (`lake.peers.placement`), so each looks after its
+Placement tells every node which objects it is to hold (`lake.peers.placement`), so each manages its
 own copies: it fetches what it lacks, the objects with the fewest live copies first, and drops what others
 are to hold once enough of them have confirmed that they do. No coordinator can fail.
 

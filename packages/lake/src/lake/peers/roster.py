@@ -4,7 +4,7 @@
     admission  {network, node, certificate, name, admin}
     revocation {network, node, keeps}
 
-The founder admits and revokes anybody; admins, which only the founder appoints, admit and revoke nodes
+The founder admits and revokes any node; admins, which only the founder appoints, admit and revoke nodes
 that are no admins. The members follow from the set of statements alone: two nodes that merge their
 rosters by union, in any order, see the same members. A revocation always wins and is final, as the node
 may have lost its key. What an admin signed stays valid after its revocation only if that names it in
@@ -244,7 +244,7 @@ class Roster:
         if statement.kind not in (_ADMISSION, _REVOCATION):
             return False
         try:
-            # At its own time: these hold until they are revoked, whatever the clocks say.
+            # At its own time: these hold until they are revoked, at any time of any clock.
             body = statement.verify(statement.kind, statement.issued_at)
             if body["network"] != self.network:
                 return False

@@ -39,7 +39,7 @@ from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
 from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
-from lake.peers.joining import Join, Waiting, WaitingToJoin, Welcome
+from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE, Published
@@ -58,6 +58,7 @@ from sennit_core.errors import (
     Denied,
     SennitError,
     Unavailable,
+    WaitingToJoin,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class PeerService:
     Args:
         identity: The node's own.
         tree: The namespace `sys`.
-        options: How it takes part.
+        options: Its name, where it listens, its limits.
         duckdb: The version of this node's DuckDB.
         handlers: Answer further requests of members, by the class of the message.
         messages: The messages of these handlers, and what they answer.
@@ -164,6 +165,9 @@ class PeerService:
         members = self._store.load_roster()
         if members is not None:
             await self._open_network(members)
+        else:
+            # Also that of an earlier version of this node, whose id was not that of its key.
+            self._store.keep_nodes({self.identity.id})
 
     async def _open_network(self, members: Roster) -> None:
         network = JoinedNetwork(self._parts, members)
@@ -181,6 +185,11 @@ class PeerService:
     def is_in_network(self) -> bool:
         """Whether this node belongs to a network."""
         return self._network is not None
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node was removed from its network; it may still leave."""
+        return self._network is not None and self._network.is_revoked
 
     @property
     def network_id(self) -> str | None:
@@ -216,7 +225,7 @@ class PeerService:
         self._call(self._join(Invite.parse(invite, self._clock.now())))
 
     def ask_to_join(self, address: str, node: str, *, wait_seconds: float) -> None:
-        """Ask a node to be admitted, and wait until somebody accepts this node there.
+        """Ask a node to be admitted, and wait until an admin accepts this node there.
 
         Args:
             address: Where it listens.
@@ -224,7 +233,7 @@ class PeerService:
             wait_seconds: How long to wait.
 
         Raises:
-            WaitingToJoin: Nobody has accepted this node in time.
+            WaitingToJoin: No admin has accepted this node in time.
         """
         parse_address(address)
         self._call(self._ask_to_join(address, node, wait_seconds), wait_seconds + _CALL_SECONDS)
@@ -252,7 +261,7 @@ class PeerService:
             member = network.roster.find(id_or_name)
             network.roster.revoke(self.identity.key, member.id, now=self._clock.now())
             network.members.forget(member.id)
-            return member
+            return network.roster.members[member.id]
 
         return self._call(network.change_roster(revoke))
 
@@ -276,11 +285,11 @@ class PeerService:
 
         Args:
             objects: Their ids.
-            seconds: How long it may take.
+            seconds: The longest time to wait.
 
         Raises:
             Unavailable: No node that can be reached has one of them, or this node is in no network.
-            DeadlineExceeded: It took too long.
+            DeadlineExceeded: It was not done in time.
         """
         network = self._network
         if network is None or network.exchange is None:
@@ -387,6 +396,8 @@ class PeerService:
 
     async def _invite(self, seconds: float, admin: bool) -> str:
         if self._network is None:
+            if self.options.host is None and not self.options.announce:
+                raise _no_address()  # before a network is founded that none can join
             members = found_network(self.identity, self.options.name, self._clock.now())
             self._store.save_roster(members)
             await self._open_network(members)
@@ -395,7 +406,7 @@ class PeerService:
             raise Denied("inviting a node", needed="an admin of the network")
         addresses = network.addresses()
         if not addresses:
-            raise Unavailable("this node", hint="set network.peer_host: it listens on no address")
+            raise _no_address()
         invite = Invite.make(
             self.identity.key, network.roster.network, addresses,
             now=self._clock.now(), seconds=seconds, admin=admin,
@@ -458,7 +469,14 @@ class PeerService:
         network = self._required()
         await network.announce_leaving()
         await self._close_network()
-        self._store.forget_network()
+        self._store.forget_network(self.identity.id)
+
+
+def _no_address() -> Conflict:
+    return Conflict(
+        "this node cannot invite others, as they have no address to reach it",
+        hint="set network.peer_listen or network.peer_addresses, or invite at another node",
+    )
 
 
 async def _now(compute: Callable[[], T]) -> T:

@@ -36,12 +36,14 @@ from sennit_core.errors import (
     error_from_json,
 )
 from sennit_core.logs import get_logger
+from sennit_core.units import KIB
 
 __all__ = ["MESSAGES", "WINDOW", "ErrorReply", "Handler", "Piece", "Session"]
 
 _log = get_logger(__name__)
 
 WINDOW = 8
+_COUNTED_BYTES = 4 * KIB
 Piece = tuple[Message, bytes]
 Handler = Callable[["Session", Any, bytes], Awaitable[Piece] | AsyncGenerator[Piece, None]]
 """Answers a request and its body: with one piece, or with a stream of them.
@@ -105,9 +107,10 @@ class _Asked:
 class _Served:
     """A request of the other side.
 
-    `window` counts the pieces that may be sent before the next `ACCEPT`.
+    `size` is that of its body. `window` counts the pieces that may be sent before the next `ACCEPT`.
     """
 
+    size: int = 0
     window: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WINDOW))
     task: asyncio.Task[None] | None = None
 
@@ -169,6 +172,9 @@ class Session:
         except BadInput as error:
             reason = str(error)
             _log.warning("closing the session of node %s: %s", self.peer[:16], error)
+        except Exception:  # noqa: BLE001 - logged; what a peer sends must end no other session
+            reason = "the node met an unexpected error"
+            _log.exception("closing the session of node %s", self.peer[:16])
         finally:
             await self.close(reason)
 
@@ -255,7 +261,7 @@ class Session:
         message, body, envelope = self._codec.decode(frame)
         number, step = envelope.get("r"), envelope.get("s")
         if number is None:
-            self._handle_message(message)
+            self._handle_message(message, len(frame) - len(body))
             return
         if not isinstance(number, int) or step not in tuple(_Step):
             raise BadInput("a frame of a peer", reason="its envelope is not one")
@@ -269,10 +275,10 @@ class Session:
             elif served.task is not None:
                 served.task.cancel()
 
-    def _handle_message(self, message: Message | None) -> None:
+    def _handle_message(self, message: Message | None, size: int) -> None:
         # One without room in its limit is dropped, as a network may drop it; the protocols expect
         # that. So is one of a kind that only newer versions know.
-        if message is None or not self._rate.take():
+        if message is None or not self._rate.take(1 + size // _COUNTED_BYTES):
             self.refused_messages += 1
             return
         self._on_message(self.peer, message)
@@ -300,19 +306,21 @@ class Session:
     async def _handle_request(self, number: int, message: Message | None, body: bytes) -> None:
         if number in self._served or number % 2 == int(self.dialed):
             raise BadInput("a request of a peer", reason=f"its number {number} is not its own")
-        refusal = self._refusal(message)
+        refusal = self._refusal(message, len(body))
         if refusal is not None:
             await self._send_step(number, _Step.ERROR, ErrorReply(refusal.to_json()))
             return
         assert message is not None, "see `_refusal`"
-        served = self._served[number] = _Served()
+        served = self._served[number] = _Served(len(body))
         served.task = asyncio.create_task(self._serve(number, message, body, served))
 
-    def _refusal(self, message: Message | None) -> SennitError | None:
+    def _refusal(self, message: Message | None, size: int) -> SennitError | None:
         if message is None or type(message) not in self._handlers:
             kind = "of a newer version" if message is None else repr(message.kind)
             return Unsupported(f"this node serves no request {kind}", hint="update the node")
-        if len(self._served) >= self._limits.requests_max or not self._rate.take():
+        size += sum(each.size for each in self._served.values())
+        is_full = len(self._served) >= self._limits.requests_max
+        if is_full or size > self._limits.request_bytes_max or not self._rate.take():
             self.refused_messages += 1
             return Busy("the node", hint="it serves too many requests of this peer")
         return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 __all__ = ["SECONDS_MAX", "Stop"]
 
 SECONDS_MAX = 3600.0
-"""The longest time that a part of a query may take at another node."""
+"""The longest time for a part of a query at another node."""
 
 
 class Stop:

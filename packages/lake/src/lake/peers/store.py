@@ -14,7 +14,7 @@ Statements are stored as text: the tree would drop their null members, and the s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ class PeerStore:
         """Return the roster of the node's network; None if it is in none.
 
         Raises:
-            Corrupt: It cannot be read, so nobody can be trusted.
+            Corrupt: It cannot be read, so no node can be trusted.
         """
         network = self._networks.get(_NETWORK)
         if network is None:
@@ -103,9 +103,18 @@ class PeerStore:
         rows = [self._roster.change(each.digest, _Text.of(each)) for each in new]
         write_changes(self._tree, network, *rows)
 
-    def forget_network(self) -> None:
-        """Remove all rows of the network."""
+    def forget_network(self, own: str) -> None:
+        """Remove all rows of the network, and of all nodes except this one."""
         self._tree.delete("/peers")
+        self.keep_nodes({own})
+
+    def keep_nodes(self, nodes: Collection[str]) -> None:
+        """Remove the rows of all nodes except these."""
+        gone = [each for each in self.nodes.ids() if each not in nodes]
+        if gone:
+            write_changes(
+                self._tree, *(self.nodes.change(each, None) for each in gone), ephemeral=True
+            )
 
     def next_number(self, least: int) -> int:
         """Return a number for the node's status that no earlier one had, and store it."""
@@ -117,7 +126,7 @@ class PeerStore:
     def redeem(self, digest: str, node: str, now: float) -> bool:
         """Note that a node redeems an invite; return whether it may.
 
-        It may if nobody has before, or if it was this node: its answer may have been lost.
+        It may if no node has before, or if it was this node: its answer may have been lost.
         """
         known = self._invites.get(digest)
         if known is None:

@@ -3,7 +3,7 @@
 The list of chunk hashes comes first; it proves itself, as an object's id is the hash of that list. Each
 chunk is then asked of any peer that has the object, and compared with its hash before it is written. A
 wrong chunk names the peer that sent it, which is not asked for the object again, and after some of them
-for nothing at all. A request that takes much longer than usual is repeated with another peer (a hedged
+for nothing at all. A request that is much slower than usual is repeated with another peer (a hedged
 request; Dean and Barroso 2013), and the first answer counts.
 
         want ──▶ list ──▶ chunks (several peers, a few at a time each) ──▶ complete
@@ -142,7 +142,7 @@ class ObjectComplete:
 
 @dataclass(frozen=True, slots=True)
 class ObjectUnobtainable:
-    """An effect: no peer has given the object.
+    """An effect: no peer has sent the object.
 
     Args:
         object: The object.
@@ -168,7 +168,7 @@ class _Download:
     chunk_bytes: int = CHUNK_BYTES
     digests: tuple[str, ...] = ()
     missing: set[int] = field(default_factory=set)
-    # Requests under way: numbers by chunk; -1 stands for the list.
+    # Requests under way: numbers by chunk; -1 is that of the list.
     asked: dict[int, set[int]] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     last_problem: str = "no peer has it"
@@ -384,7 +384,7 @@ class Transfers:
             for peer in self._usable(download)
             if peer != without and load.get(peer, 0) < self._options.window
         ]
-        # `min` takes the first of equals, which is the preferred one.
+        # `min` returns the first of equals, which is the preferred one.
         return min(free, key=lambda peer: load.get(peer, 0), default=None)
 
     def _drop(self, download: _Download, index: int, number: int) -> None:
