@@ -51,6 +51,7 @@ export interface DatasetInfo {
   replication: number
   damaged?: string | null
   encrypted: boolean
+  node?: string | null
 }
 
 export interface SnapshotInfo {

@@ -89,6 +89,7 @@ class DatasetInfo(Record):
         encrypted: whether its shards are encrypted; never changes.
         damaged: why it cannot be read, in one sentence; None while no damage is known. Never
             stored: each node determines it.
+        node: the id of the node that writes it; None for this one.
     """
 
     id: str
@@ -104,6 +105,7 @@ class DatasetInfo(Record):
     replication: int = 1
     damaged: str | None = None
     encrypted: bool = False
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import RunChoice, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
+from lake.distributed_queries import DistributedQueries
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
@@ -86,6 +87,7 @@ class Statements:
         self._writer = writer
         self._policies = tables.policies
         self._running = running
+        self._distributed = DistributedQueries(pool, catalog, tables.remote)
 
     def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.
@@ -198,7 +200,21 @@ class Statements:
         left_out: LeftOuts = ALL_LISTS,
     ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
-        tables, held = self._tables.hold(request.sql, history, request.requester, left_out=left_out)
+        tables, held = self._tables.hold(
+            request.sql, history, request.requester, left_out=left_out, fetch=False
+        )
+        try:
+            if not history:
+                distributed = self._distributed.start(
+                    request, tables, lambda: self._tables.release(held), deadline, statement
+                )
+                if distributed is not None:
+                    statement.datasets = snapshots_of(tables)
+                    return distributed
+            self._tables.fetch(tables)
+        except BaseException:
+            self._tables.release(held)
+            raise
         names = {table["name"]: dataset_of(table) for table in tables if not is_view(table)}
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:

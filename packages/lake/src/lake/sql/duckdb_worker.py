@@ -63,6 +63,7 @@ __all__ = [
     "limits_of",
     "release",
     "run",
+    "stream_result",
     "translated_errors",
     "warm",
 ]
@@ -321,6 +322,17 @@ def interrupted_on_cancel(
         yield
     finally:
         is_over.set()
+
+
+def stream_result(
+    connection: duckdb.DuckDBPyConnection,
+    request: dict[str, Any],
+    context: EntryContext,
+    limits: SqlLimits,
+) -> dict[str, Any]:
+    """Run the statement of a request and send its result; return the members of the answer about it."""
+    statement = Statement(frozenset(), catalog=False, explains=False, volatile=True)
+    return _stream(connection, request, statement, context, {}, limits, [], [])
 
 
 def _stream(  # noqa: PLR0913 - of one caller

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lake.access import not_writable, policy_key
+from lake.access import not_writable, policy_key, written_elsewhere
 from lake.file_schemas import FileColumns
 from lake.layouts import NO_LAYOUT, Layout
 from lake.sql.linked_files import LinkedFile
@@ -51,6 +51,7 @@ class Table:
         link: The file that it reads in place; None for a dataset of shards.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
+        writer: The id of the node that writes it; "" for this one.
         explained: Whether an empty table takes its place.
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.
@@ -77,6 +78,7 @@ class Table:
     link: LinkedFile | None = None
     policy: TablePolicy | None = None
     writable: bool = True
+    writer: str = ""
     explained: bool = False
     view: ViewQuery | None = None
     layout: Layout = NO_LAYOUT
@@ -105,6 +107,7 @@ class Table:
             link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
+            writer=data.get("writer", ""),
             view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
             layout=Layout.from_json(data.get("layout")),
             statistics=data.get("statistics"),
@@ -246,5 +249,9 @@ def explained_tables(tables: list[Table]) -> list[Table]:
 def check_target(tables: list[Table], name: str) -> None:
     """Refuse to change a dataset, by name or id, that the user may only read."""
     for table in tables:
-        if name.casefold() in (table.name.casefold(), table.id) and not table.writable:
+        if name.casefold() not in (table.name.casefold(), table.id):
+            continue
+        if table.writer:
+            raise written_elsewhere(table.name, table.writer)
+        if not table.writable:
             raise not_writable(table.name)

@@ -1,9 +1,9 @@
 """Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
 `engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
-`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists` (choose
-the lists of shards that it needs), `policy`
-(check the expressions of an access policy) or `link` (examine a file to be linked). Each imports only
+`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists`
+(choose the lists of shards that it needs), `policy` (check the expressions of an access policy), `link`
+(examine a file to be linked), `distribute` or `merge` (see `lake.sql.distributed_worker`). Each imports only
 what it needs: planning runs in a separate process, so that the memory of DuckDB and its parser does
 not count against the cap of the plan's run.
 """
@@ -67,6 +67,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.planning import plan_query
 
         return plan_query(request, context)
+    if engine == "distribute":
+        from lake.sql.distributed_worker import plan_query as plan_distributed_query
+
+        return plan_distributed_query(request, context)
+    if engine == "merge":
+        from lake.sql.distributed_worker import merge_query
+
+        return merge_query(request, context)
     if engine == "link":
         from lake.sql.duckdb_worker import limits_of
         from lake.sql.link_probe import probe_link
