@@ -6,7 +6,8 @@ An append is 1,000 rows of three columns, durable when the call returns (fsync);
 pyiceberg with a SQLite catalog, where they are installed, and DuckDB's INSERT into a database file. CPU
 seconds are of this process and of its children. The delete removes one row of a dataset with 16 shards;
 the bytes written show that it writes one of them anew. The long history is made by commits without
-files, and then opened by a new process: `open` is `lake.open`, `head` the newest manifest with all its
+files, after an append of 1,000 rows, whose shard is the only one that can be read: `one row` are
+statements on one of its rows, each the median of five in a lake that was opened before. Then the history is opened by a new process: `open` is `lake.open`, `head` the newest manifest with all its
 shards, `again` the same once more, `versions` the list of the newest 1,000 snapshots, `counting` what the
 first deletion of any dataset needs: a count of the references of every object.
 """
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
@@ -29,11 +31,11 @@ import duckdb
 import pyarrow as pa
 
 from lake import Lake
-from lake.snapshots import AnyManifest, Manifest
+from sennit_core.errors import SennitError
 from sennit_core.hashing import sha256_hex
 from sennit_core.ids import new_id
 from sennit_core.optional import import_optional
-from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
+from sennit_core.records import ShardInfo
 from sennit_core.schema import Schema
 
 ROWS = pa.table(
@@ -142,34 +144,57 @@ def delete() -> None:
               f"{before.bytes:,} bytes, {wall:.0f} ms")  # fmt: skip
 
 
+def shard_without_file(number: int) -> ShardInfo:
+    """Return a shard that is only described, with rows after those of the first."""
+    stats = {name: {"min": 1000 * number + 1000, "max": 1000 * number + 1999, "nulls": 0}
+             for name in "ac"}  # fmt: skip
+    stats["b"] = {"min": "x0", "max": "x999", "nulls": 0}  # type: ignore[dict-item]
+    return ShardInfo(sha256_hex(b"%d" % number), 1000, 9000, {}, stats)
+
+
+def one_row(lake: Lake) -> None:
+    """Print how long statements on one row of a dataset with a long history take."""
+    print(f"\none row of {lake.catalog.get('t').shards:,} shards: p50 and first, ms")
+    for verb, sql in (
+        ("SELECT", "SELECT b FROM t WHERE a = {}"),
+        ("DELETE", "DELETE FROM t WHERE a = {}"),
+        ("UPDATE", "UPDATE t SET b = 'new' WHERE a = {}"),
+    ):
+        walls = []
+        for number in range(6):
+            before = time.perf_counter()
+            try:
+                assert len(lake.sql(sql.format(100 * len(verb) + number + ord(verb[0]))).rows) == 1
+            except SennitError as error:
+                print(f"{verb:12}{type(error).__name__}")
+                break
+            walls.append(1000 * (time.perf_counter() - before))
+        else:
+            print(f"{verb:12}{statistics.median(walls[1:]):8.0f} {walls[0]:8.0f}")
+
+
 def history(shards: int, snapshots: int) -> None:
     """Print how long a lake with a long history takes to open."""
     schema = Schema.of(a="Int64", b="Utf8", c="Float64")
-    stats = {name: {"min": 0, "max": 1000, "nulls": 0} for name in "abc"}
     each = shards // snapshots
     with tempfile.TemporaryDirectory() as folder:
         with Lake(folder) as lake:
-            info = DatasetInfo(id=new_id(), name="t", owner="", schema=schema)
+            lake.append("t", ROWS)
+            info = lake.catalog.get("t")
+            assert info.schema == schema
             start, walls = time.perf_counter(), []
             for number in range(snapshots):
                 before = time.perf_counter()
                 fresh = range(number * each, (number + 1) * each)
-                added = tuple(
-                    ShardInfo(sha256_hex(b"%d" % n), 1000, 9000, {}, stats) for n in fresh
-                )
-                snapshot = SnapshotInfo(
-                    new_id(), info.head, info.id, schema, added, {}, "", None, ()
-                )
-                manifest: AnyManifest
-                if info.head is None:
-                    manifest = Manifest(snapshot, time.time())
-                else:
-                    head = lake.catalog.stored_manifest(info.id)
-                    manifest = head.extended(snapshot, time.time())
+                added = tuple(shard_without_file(n) for n in fresh)
+                head = lake.catalog.stored_manifest(info.id)
+                snapshot = replace(head.snapshot, id=new_id(), parent=info.head, shards=added)
+                manifest = head.extended(snapshot, time.time())
                 info = lake.catalog.commit(info, manifest, expected_head=info.head)
                 walls.append(1000 * (time.perf_counter() - before))
             spent = time.perf_counter() - start
             stored = lake.objects.stored_bytes()
+            one_row(lake)
         command = [sys.executable, "-c", OPENING, folder]
         runs = [
             subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
@@ -197,8 +222,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--snapshots", type=int, default=1000)
     options = parser.parse_args()
-    appends(options.appends)
-    delete()
+    if options.appends:
+        appends(options.appends)
+        delete()
     history(options.shards, options.snapshots)
 
 

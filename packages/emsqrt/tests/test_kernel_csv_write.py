@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import struct
 from typing import Any
 
@@ -10,8 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emsqrt._kernel import CsvFormatter, CsvParser, LineWriter
-from emsqrt.io.formats import open_format
-from emsqrt.io.testing import batches, columns_of, double, parse, pieces, single, to_list
+from emsqrt.io.formats import CsvWriter
+from emsqrt.io.testing import (
+    batches,
+    by_arrow,
+    columns_of,
+    double,
+    parse,
+    pieces,
+    single,
+    text_of,
+    to_list,
+)
 
 
 def formatted(kinds: list[str], batch: pa.RecordBatch, room: int = 1 << 12) -> bytes:
@@ -22,10 +31,7 @@ def formatted(kinds: list[str], batch: pa.RecordBatch, room: int = 1 << 12) -> b
 
 
 def arrow_writes(batch: pa.RecordBatch) -> bytes:
-    out = io.BytesIO()
-    with open_format("csv", batch.schema, out.write) as writer:
-        writer.write(batch)
-    return out.getvalue().partition(b"\n")[2]
+    return text_of(by_arrow(CsvWriter), batch).partition(b"\n")[2]
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from emsqrt._kernel import JsonlFormatter, JsonlParser, RecordFault, copy_lines
 from emsqrt.io.cells import text_cells
 from emsqrt.io.formats import JsonlWriter
-from emsqrt.io.testing import arrow_of, batches, columns_of, pieces, to_list
+from emsqrt.io.testing import arrow_of, batches, by_arrow, columns_of, pieces, text_of, to_list
 from sennit_core.schema import DataType
 
 ROOM = 1 << 16
@@ -250,13 +249,6 @@ def test_little_memory_makes_many_batches_of_the_same_rows() -> None:
         parse(b'{"t":"' + b"x" * 900 + b'"}', columns, room=400)
 
 
-def json_lines(batch: pa.RecordBatch) -> bytes:
-    out = io.BytesIO()
-    with JsonlWriter(batch.schema, out.write, None) as writer:
-        writer.write(batch)
-    return out.getvalue()
-
-
 @pytest.mark.slow
 @given(batches(), st.text(max_size=5))
 def test_columns_are_written_as_the_arrow_tier_writes_them_and_read_back(
@@ -269,7 +261,7 @@ def test_columns_are_written_as_the_arrow_tier_writes_them_and_read_back(
     written = b"".join(
         pieces(lambda start, out: writer.format(columns, start, out), batch.num_rows, 2000)
     )
-    assert written == json_lines(batch)
+    assert written == text_of(by_arrow(JsonlWriter), batch)
     for found, column in zip(arrays_of(written, members), batch.columns, strict=True):
         assert to_list(text_cells(found.combine_chunks())) == to_list(text_cells(column))
 

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -68,6 +69,20 @@ def test_a_use_over_the_breach_level_ends_at_once(watchdog: Watchdog) -> None:
         levels, Reactions(never, lambda _: breached.set()), limit_allocations=False
     ):
         assert breached.wait(20)
+
+
+def test_each_of_many_short_watches_is_enforced(watchdog: Watchdog) -> None:
+    # The thread may still measure for the watch before when the next one begins.
+    seen: SimpleQueue[MemoryUse] = SimpleQueue()
+    calm, alarmed = Reactions(never, never), Reactions(never, seen.put)
+    for number in range(20):
+        with watchdog.watch(CapLevels.below(1 << 40), calm, limit_allocations=False):
+            pass
+        levels = CapLevels(cap_bytes=number % 2 << 40, press_bytes=0, breach_bytes=0)
+        with watchdog.watch(levels, alarmed, limit_allocations=False):
+            assert seen.get(timeout=20).charged_bytes > 0
+        while not seen.empty():
+            seen.get()
 
 
 def test_the_peak_is_the_largest_sample(watchdog: Watchdog) -> None:
@@ -156,8 +171,13 @@ def wake() -> Iterator[int]:
 def test_a_watch_continues_until_it_is_woken(wake: int) -> None:
     threading.Timer(0.05, os.eventfd_write, (wake, 1)).start()
     with UsageReader() as reader:
-        use = reader.watch(UNBOUND, wake, most := array("Q", [0, 0, 0]))
+        use = reader.watch(UNBOUND, wake, most := array("Q", [0, 0, 0, 0]))
     assert 0 < use.charged_bytes <= most[0]
+
+
+def test_a_watch_ends_at_its_next_look_once_it_is_over(wake: int) -> None:
+    with UsageReader() as reader:
+        assert reader.watch(UNBOUND, wake, array("Q", [0, 0, 0, 1])).charged_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -170,12 +190,12 @@ def test_a_watch_continues_until_it_is_woken(wake: int) -> None:
 )
 def test_a_watch_ends_when_there_is_something_to_report(limits: Limits, wake: int) -> None:
     with UsageReader() as reader:
-        assert reader.watch(limits, wake, array("Q", [0, 0, 0])).charged_bytes > 0
+        assert reader.watch(limits, wake, array("Q", [0, 0, 0, 0])).charged_bytes > 0
 
 
 def test_a_watch_sees_the_same_as_a_look(wake: int) -> None:
     with UsageReader() as reader:
-        watched = reader.watch(UNBOUND._replace(report_ms=1), wake, array("Q", [0, 0, 0]))
+        watched = reader.watch(UNBOUND._replace(report_ms=1), wake, array("Q", [0, 0, 0, 0]))
         looked = reader.read()
     assert abs(watched.charged_bytes - looked.charged_bytes) < MIB
     assert abs(watched.charged_most_bytes - looked.charged_most_bytes) < MIB
@@ -188,7 +208,7 @@ ONCE = UNBOUND._replace(report_ms=0)
 def test_a_height_between_two_looks_is_part_of_the_peak(wake: int) -> None:
     with UsageReader() as reader:
         reader.forget_most()
-        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0])).charged_bytes
+        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0, 0])).charged_bytes
         block = bytearray(b"x" * (64 * MIB))
         del block
         after = reader.watch(ONCE, wake, peak).charged_bytes
@@ -200,7 +220,7 @@ def test_pages_of_a_mapped_file_do_not_count(wake: int, tmp_path: Path) -> None:
     (tmp_path / "mapped").write_bytes(bytes(64 * MIB))
     with UsageReader() as reader, (tmp_path / "mapped").open("rb") as file:
         reader.forget_most()
-        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0])).charged_bytes
+        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0, 0])).charged_bytes
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             assert mapped.find(b"x") < 0
             reader.watch(ONCE, wake, peak)

@@ -15,7 +15,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import EntryContext, ExecutorPool
 from lake import Lake
-from lake.ingest import worker
+from lake.ingest import job, worker
 from lake.uploads.upload import UploadInfo
 
 MIB = 1 << 20
@@ -62,8 +62,9 @@ Encode = Callable[..., Encoded]
 
 
 @pytest.fixture
-def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
+def encode(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Encode:
     """Runs the ingest worker in this process over text or bytes, optionally cut into parts."""
+    monkeypatch.setattr(job, "_BACKGROUND_BYTES_MIN", 0)  # small files use the second thread too
 
     def run(
         data: str | bytes,

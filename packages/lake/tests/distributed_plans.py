@@ -190,7 +190,7 @@ def run_plan(cluster: Cluster, plan: DistributedPlan) -> Answer:
                     _define(coordinator, step.result, step.sql, empty=False)
             if isinstance(step, Fragment | Gather):
                 moved += sum(part.nbytes for part in parts)
-                _define_result(coordinator, cluster, step, results)
+                _define_result(coordinator, cluster, step)
                 for part in parts:
                     coordinator.register("arrived", part)
                     coordinator.execute(f"INSERT INTO {quoted(step.result)} FROM arrived")
@@ -222,26 +222,19 @@ def _define(
 
 
 def _define_result(
-    coordinator: duckdb.DuckDBPyConnection,
-    cluster: Cluster,
-    step: Fragment | Gather,
-    results: Mapping[str, pa.Table],
+    coordinator: duckdb.DuckDBPyConnection, cluster: Cluster, step: Fragment | Gather
 ) -> None:
-    """Create the table of a step by running its SQL over empty tables."""
-    with connect() as node:
-        create_empty(node, cluster.tables)
-        for name in results.keys() - {table.name for table in cluster.tables}:
-            columns = coordinator.execute(
-                "SELECT sql FROM duckdb_tables() WHERE table_name = ?", [name]
-            ).fetchone()
-            assert columns is not None
-            node.execute(columns[0])
-        _define(node, "the_result", step.sql)
-        found = node.execute("SELECT sql FROM duckdb_tables() WHERE table_name = 'the_result'")
-        row = found.fetchone()
-        assert row is not None
-        statement = row[0].replace("the_result", quoted(step.result), 1)
-    coordinator.execute(statement)
+    """Create the table of a step by running its SQL over empty tables.
+
+    In the database of the coordinator itself: the type of a state has no name in SQL.
+    """
+    sharded = (step.table,) if isinstance(step, Gather) else step.sharded
+    tables = [table for table in cluster.tables if table.name in sharded]
+    create_empty(coordinator, tables)
+    _define(coordinator, "the_result", step.sql)
+    for table in tables:
+        coordinator.execute(f"DROP TABLE {quoted(table.name)}")
+    coordinator.execute(f"ALTER TABLE the_result RENAME TO {quoted(step.result)}")
 
 
 def _run_unit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lake import Lake
 from lake.foreground import FOREGROUND, Background, Foreground
+from lake.ingest.source_hash import SourceHash
 from lake.linking import LinkRequest
 from sennit_core.errors import Cancelled
 
@@ -26,7 +28,7 @@ class Time:
 
 
 def is_locked(lake: Lake) -> bool:
-    return Background(str(lake.folder / "lake" / FOREGROUND))._is_locked()
+    return Background(str(lake.folder / "lake" / FOREGROUND)).statements_run()
 
 
 def test_the_file_is_locked_while_statements_run(lake: Lake) -> None:
@@ -79,6 +81,33 @@ def test_work_that_waits_for_long_goes_on_and_can_be_cancelled(tmp_path: Path) -
 def test_a_lake_without_the_file_waits_for_nothing(tmp_path: Path) -> None:
     Background(str(tmp_path / "none")).wait(lambda: pytest.fail("waited"))
     Background(None).wait(lambda: pytest.fail("waited"))
+
+
+def test_a_file_is_hashed_beside_its_ingest_and_after_the_statements(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "b").write_bytes(b"y" * 10)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    looked = threading.Event()
+
+    def is_busy() -> bool:
+        looked.set()
+        return True
+
+    with SourceHash(paths, is_busy) as hashing:
+        assert looked.wait(30)
+        assert not hashing._ended.is_set()  # it waits, and does not hash the rest
+        found = hashing.finish(lambda: None)
+
+    assert found == hashlib.sha256(b"x" * 3_000_000 + b"y" * 10).hexdigest()
+
+
+def test_a_cancelled_ingest_ends_the_hashing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+
+    with pytest.raises(Cancelled), SourceHash([tmp_path / "a"], lambda: True):
+        raise Cancelled("the ingest")
+
+    assert not any(each.name == "lake-source-hash" for each in threading.enumerate())
 
 
 @pytest.mark.slow

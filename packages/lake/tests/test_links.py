@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ def linked_and_ingested(lake: Lake, path: Path) -> tuple[Any, Any, Linked]:
     if linked.reason is None:
         try:
             before = lake.sql("FROM t").to_arrow()
+            # Of a view, DuckDB reads the file, and not the parser of the ingest.
+            lake.sql("CREATE OR REPLACE VIEW duckdbs AS FROM t").to_arrow()
+            found = lake.sql("FROM duckdbs").to_arrow()
+            # By text too, as NaN is not equal to itself.
+            assert found.equals(before) or repr(found.to_pylist()) == repr(before.to_pylist())
         except SennitError as error:
             before = error
     try:
@@ -60,7 +66,7 @@ def test_a_linked_file_is_queried_at_once_and_from_its_shards_after_the_ingest(
     assert lake.linker.link_of("t") is None
     assert lake.verify().findings == ()
     source = lake.catalog.manifest("t").ingest["source"]  # type: ignore[index]
-    assert len(source["sha256"]) == 64
+    assert source["sha256"] == hashlib.sha256(ROWS.encode()).hexdigest()
 
 
 ODD: dict[str, str | bytes] = {
@@ -131,6 +137,16 @@ CELLS = st.sampled_from(
         *("12345678901234567", "NA", "NULL", " 7", "7 ", "nan", "inf", "-inf", "true", "FALSE"),
         *("2024-01-02", "2024-1-2", "2024/01/02", "0001-01-01", "2024-01-02 03:04", "24:00:00"),
         *("2024-01-02T03:04:05Z", "2024-01-02 24:00:00", "2024-01-02 03:04:05.1234567", "epoch"),
+        *(
+            "12024-01-05",
+            "-infinity",
+            "0044-03-15 (BC)",
+            "0999-01-01",
+            "2024-01-2 ",
+            "1e300",
+            "0 ",
+            "0.5",
+        ),
         *("infinity", "x", '"q"', '""', '"a,b"', '"a\nb"', "ü", "1 000", "1,5", "\t", "١"),
     ]
 )

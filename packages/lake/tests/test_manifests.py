@@ -17,7 +17,7 @@ from lake.catalog import Catalog
 from lake.manifests import LIST_MAX, UNLISTED_MAX, Manifests
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest
+from lake.snapshots import Manifest, ids_in_list, write_list
 from sennit_core.errors import Corrupt
 from sennit_core.hashing import sha256_hex
 from sennit_core.ids import new_id
@@ -220,3 +220,31 @@ def test_names_of_objects_are_durable_before_the_row_of_their_snapshot(
         commit(Catalog(tree, objects), new_dataset(), (shard(1),))
 
     assert order == ["names", "row"]
+
+
+HASH = sha256_hex(b"another")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.just(HASH),
+            st.sampled_from(["object", "sourceObject", "a"]),
+            st.sampled_from([HASH, f'"object":"{HASH}"', f'","sourceObject":"{HASH}"', "\\", "é"]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_ids_of_a_list_are_those_of_its_shards_whatever_their_statistics_say(
+    tmp_path_factory: pytest.TempPathFactory, described: list[tuple[str | None, str, str]]
+) -> None:
+    objects = ObjectStore(tmp_path_factory.mktemp("objects"))
+    shards = [
+        ShardInfo(sha256_hex(b"%d" % number), 1, 1, {text: text}, {name: {"min": text}}, source)
+        for number, (source, name, text) in enumerate(described)
+    ]
+    stored = write_list(objects, shards)
+
+    wanted = {shard.object for shard in shards} | {s.source_object for s in shards} - {None}
+    assert ids_in_list(objects, stored) == wanted

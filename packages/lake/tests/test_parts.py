@@ -1,7 +1,9 @@
 """Uploads in parts: resumable, idempotent, checked."""
 
 import hashlib
+import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,29 @@ def test_parts_in_any_order_make_the_file(store: PartStore, upload: UploadInfo) 
 def test_a_part_returns_its_hash_and_is_listed(store: PartStore, upload: UploadInfo) -> None:
     assert send(store, upload, 1, DATA[400:800]) == sha(DATA[400:800])
     assert store.get(upload.id).have == (1,)
+
+
+def test_a_part_is_stored_while_another_one_reaches_the_disk(
+    store: PartStore, upload: UploadInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, syncing, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def slow(file: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            syncing.set()
+            assert go_on.wait(30)
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    first = threading.Thread(target=send, args=(store, upload, 0, DATA[:400]))
+    first.start()
+    assert syncing.wait(30)
+    send(store, upload, 1, DATA[400:800])
+
+    assert store.get(upload.id).have == (1,)
+    go_on.set()
+    first.join()
+    assert store.get(upload.id).have == (0, 1)
 
 
 def test_the_same_part_twice_changes_nothing(store: PartStore, upload: UploadInfo) -> None:

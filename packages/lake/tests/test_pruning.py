@@ -60,6 +60,8 @@ def explained(lake: Lake, query: str, params: Any = None, verb: str = "EXPLAIN")
         ("FROM t WHERE ts < '2024-02-01' AND u IN ('u1', 'u2')", None,
          "t: shards: 2 of 28 (partition month(ts), partition bucket(4, u))"),
         ("FROM t WHERE f > $x", {"x": 1200}, "t: shards: 4 of 28 (statistics of f)"),
+        ("FROM t WHERE u LIKE 'u3%' AND i < 9", None,
+         "t: shards: 1 of 28 (partition bucket(4, u), statistics of i)"),
         ("FROM t WHERE 10 > i", None, "t: shards: 4 of 28 (statistics of i)"),
         ("FROM t WHERE i BETWEEN 5 AND 10 OR i >= 4999", None,
          "t: shards: 5 of 28 (statistics of i)"),
@@ -99,7 +101,13 @@ def test_explain_shows_what_is_read_and_why(
         "FROM t WHERE NOT (i < 5)",
         "FROM t WHERE u > 5::VARCHAR AND random() < i",
         "FROM t WHERE i < 5 OR random() < 0.5",
-        "FROM (FROM t) AS q WHERE i < 5",
+        "FROM (FROM t LIMIT 9999) AS q WHERE i < 5",
+        "FROM (SELECT i, count(*) AS c FROM t GROUP BY i) AS q WHERE i < 5",
+        "FROM (SELECT i, lag(n) OVER (ORDER BY i) AS l FROM t) AS q WHERE i < 5",
+        "FROM (SELECT DISTINCT ON (u) u, i FROM t) AS q WHERE i < 5",
+        "FROM (SELECT i + 1 AS i FROM t) AS q WHERE i < 5",
+        "FROM (SELECT i, n AS i FROM t) AS q WHERE i < 5",
+        "FROM (SELECT i FROM t UNION ALL SELECT u FROM t) AS q WHERE i < '5'",
         "FROM t TABLESAMPLE 50% WHERE i < 5",
         "FROM t AS x(a, b) WHERE a < 5",
         "FROM u POSITIONAL JOIN t WHERE t.i < 5 AND u.k = 1",
@@ -224,7 +232,16 @@ ROWS = st.lists(
 
 @st.composite
 def predicates(draw: st.DrawFn, depth: int = 0) -> str:
-    kind = draw(st.sampled_from(["compare"] * 5 + ["in", "between", "null", "and", "or", "not"]))
+    kinds = ["compare"] * 5 + ["in", "between", "null", "and", "or", "not", "prefix", "raise"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "prefix":
+        text = draw(st.sampled_from(["a", "a%", "ab%c", "é%", "%", "z_", "A%", "x" * 130 + "%"]))
+        form = draw(st.sampled_from(["s LIKE {}", "s NOT LIKE {}", "starts_with(s, {})"]))
+        return form.format(f"'{text}'")
+    if kind == "raise":
+        return draw(
+            st.sampled_from(["s::INT > 3", "1 // i = 1", "i < 1 / 0", "i + 2147483647 > 5"])
+        )
     if kind in ("and", "or", "not") and depth < 3:
         left, right = draw(predicates(depth + 1)), draw(predicates(depth + 1))
         return f"NOT ({left})" if kind == "not" else f"({left} {kind} {right})"

@@ -552,3 +552,21 @@ def test_a_merge_rewrites_the_shards_that_it_matches(numbers: Lake) -> None:
     assert len(objects(numbers, "t")) == 4
     assert numbers.sql(inserting).value == 0
     assert len(objects(numbers, "t")) == 4
+
+
+def test_a_second_insert_uses_the_database_of_the_first_and_sees_nothing_of_it(lake: Lake) -> None:
+    lake.sql("CREATE TABLE kept (i INTEGER)")
+    for _ in range(2):
+        assert lake.sql("INSERT INTO kept SELECT count(*) FROM range(3)").value == 1
+        assert lake.sql("INSERT INTO kept VALUES (1), (1 + 1)").value == 2
+        with pytest.raises(SennitError):
+            lake.sql("INSERT INTO kept SELECT i FROM __lake_new")
+    assert sorted(lake.sql("FROM kept").fetchall()) == [(1,), (1,), (2,), (2,), (3,), (3,)]
+
+
+def test_two_inserts_into_a_dataset_with_buckets(lake: Lake) -> None:
+    """Buckets are computed by a function, which a kept database would have already."""
+    lake.sql("CREATE TABLE divided (i INTEGER) PARTITIONED BY (bucket(3, i))")
+    for _ in range(2):
+        assert lake.sql("INSERT INTO divided SELECT i FROM range(9) AS r(i)").value == 9
+    assert lake.sql("SELECT count(*) FROM divided").value == 18

@@ -57,6 +57,21 @@ class _FileHandler(logging.handlers.RotatingFileHandler):
     Each line is written to the file at once, so a process that is killed loses none.
     """
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the base class formats it twice, and looks at the file three times."""
+        try:
+            line = self.format(record) + self.terminator
+            if self.stream is None:
+                self.stream = self._open()
+            size = os.fstat(self.stream.fileno()).st_size
+            if size and 0 < self.maxBytes <= size + len(line):
+                self.doRollover()
+                self.stream = self.stream or self._open()
+            self.stream.write(line)
+            self.flush()
+        except Exception:  # noqa: BLE001 - as the base class does: no log must fail what it logs
+            self.handleError(record)
+
     def _open(self) -> TextIOWrapper:
         file = open(  # noqa: SIM115 - the handler closes it
             self.baseFilename,

@@ -17,7 +17,9 @@ __all__ = ["ID_LENGTH", "id_time", "is_id", "new_id", "task_key"]
 
 ID_LENGTH = 26
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _RANDOM_BITS = 80
+_RANDOM_BYTES = _RANDOM_BITS // 8
 _FIRST_CHARACTERS = "01234567"  # 26 characters hold 130 bits, an id has 128
 
 _lock = threading.Lock()
@@ -41,13 +43,14 @@ def new_id(clock: Clock = SYSTEM) -> str:
     one plus a random step.
     """
     stamp = int(clock.now() * 1000) << _RANDOM_BITS
-    fresh = stamp | int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
-    step = 1 + int.from_bytes(os.urandom(4), "big")
+    octets = os.urandom(_RANDOM_BYTES + 4)
+    fresh = stamp | int.from_bytes(octets[:_RANDOM_BYTES], "big")
+    step = 1 + int.from_bytes(octets[_RANDOM_BYTES:], "big")
     with _lock:
         last = _last.get(clock, -1)
         value = fresh if fresh >> _RANDOM_BITS > last >> _RANDOM_BITS else last + step
         _last[clock] = value
-    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(text: object) -> bool:

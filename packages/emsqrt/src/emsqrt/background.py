@@ -7,12 +7,23 @@ background work is raised again when the next piece is submitted or waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event, Thread, stack_size
 
 STACK_BYTES = 256 << 10
 """Reserved for the thread's stack; the thread touches about a tenth of it."""
+
+
+@contextmanager
+def thread_stack(size_bytes: int) -> Iterator[None]:
+    """Start threads with a stack of this size: the usual 8 MiB would count against a cap."""
+    before = stack_size(size_bytes)
+    try:
+        yield
+    finally:
+        stack_size(before)
 
 
 class _Job:
@@ -103,15 +114,13 @@ class BackgroundWorker:
 
     def _start(self) -> None:
         """Start the thread; if its stack cannot be allocated, work stays on this thread."""
-        before = stack_size(STACK_BYTES)
         thread = Thread(target=self._serve, name="emsqrt-background", daemon=True)
         try:
-            thread.start()
+            with thread_stack(STACK_BYTES):
+                thread.start()
             self._thread = thread
         except RuntimeError:
             self._threads = 1
-        finally:
-            stack_size(before)
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:

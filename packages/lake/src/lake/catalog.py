@@ -32,6 +32,7 @@ from lake.manifests import Manifests
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs, References, objects_of
+from lake.shard_lists import ShardLists
 from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from lake.views import Views
 from sennit_core.clock import SYSTEM, Clock
@@ -73,6 +74,7 @@ class Catalog:
         self._lock = threading.RLock()
         self._manifests = Manifests(objects, key)  # `reload` empties its cache, to find damage
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
+        self.lists = ShardLists(self._manifests, self._snapshots)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._tags = DatasetTags(self._rows, self._snapshots)
         self._references: References | None = None  # computed on first use

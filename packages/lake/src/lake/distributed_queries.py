@@ -26,6 +26,7 @@ __all__ = ["DistributedQueries"]
 
 _log = get_logger(__name__)
 _SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
+_OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
 _WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
 """Members of tables that only this node, or only whole tables, can have."""
 
@@ -66,7 +67,10 @@ class DistributedQueries:
         parts = self._parts(request, tables, deadline, statement)
         if parts is None:
             return None
-        here = [{**table, "paths": [], "shardFiles": [], "statistics": None} for table in tables]
+        here = [
+            {name: value for name, value in table.items() if name not in _OF_SHARDS} | {"paths": []}
+            for table in tables
+        ]
         merge = {
             "engine": "merge",
             "finalSql": parts.plan.final_sql,

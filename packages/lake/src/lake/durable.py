@@ -93,6 +93,7 @@ class NewFile:
         self.size = 0
         # True once the file has its final name: leaving the context then removes nothing.
         self._committed = False
+        self._synced_bytes = -1  # the size when the bytes were last made durable
         with storage_errors(folder, 0):
             make_private_folder(folder)
             # Unbuffered: callers write large pieces, and `size` is what the system has accepted.
@@ -108,6 +109,12 @@ class NewFile:
                 self.size += written
                 rest = rest[written:]
 
+    def sync(self) -> None:
+        """Make the bytes durable, so that a `commit` under a lock has only the name to write."""
+        with storage_errors(self.path, self.size):
+            os.fsync(self._file.fileno())
+        self._synced_bytes = self.size
+
     def commit(self, final: Path, *, mode: int = FILE_MODE, sync_folder: bool = True) -> None:
         """Make the file durable and rename it to its final name, replacing any existing file.
 
@@ -119,7 +126,8 @@ class NewFile:
         with storage_errors(final, self.size):
             # Before the sync, so that the file has its mode when it gets its name.
             os.fchmod(self._file.fileno(), mode)
-            os.fsync(self._file.fileno())
+            if self._synced_bytes != self.size or mode != FILE_MODE:
+                os.fsync(self._file.fileno())
             self._file.close()
             self.path.replace(final)
             self._committed = True

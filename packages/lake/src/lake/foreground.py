@@ -1,6 +1,7 @@
-"""Whether statements run, as a locked file: the ingest of a linked file waits while they do.
+"""Whether statements run, as a locked file: ingests leave them a core, or wait for them.
 
-A linked file can be queried at once, and is ingested behind that. Without waiting, the ingest takes a core
+An ingest works on two threads, and on one while statements run. That of a linked file waits for them:
+the file can be queried at once, and is ingested in the background. Without waiting, the ingest takes a core
 from the first queries. A lower priority of the process is no way: it could not be raised again.
 """
 
@@ -53,15 +54,23 @@ class Foreground:
 
 
 class Background:
-    """Waits while statements run, at most some times as long as it has worked: it must end once.
+    """Lets statements go first, at most some times as long as it has worked: it must end once.
 
     Args:
-        file: The locked file; None never waits.
+        file: The locked file; None for none.
+        waits: Whether `wait` waits.
         clock: Returns seconds.
     """
 
-    def __init__(self, file: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        file: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        waits: bool = True,
+    ) -> None:
         self._file = None if file is None else Path(file)
+        self._waits = waits
         self._clock = clock
         self._began = clock()
         self._waited = 0.0
@@ -72,18 +81,20 @@ class Background:
         Args:
             check: Called while it waits; raises to stop.
         """
-        if self._file is None:
+        if self._file is None or not self._waits:
             return
         start = self._clock()
         worked = start - self._began - self._waited
         most = _WAIT_SECONDS + _WAIT_SHARE * worked - self._waited
-        while self._is_locked() and self._clock() - start < most:
+        while self.statements_run() and self._clock() - start < most:
             check()
             time.sleep(_POLL_SECONDS)
         self._waited += self._clock() - start
 
-    def _is_locked(self) -> bool:
-        assert self._file is not None
+    def statements_run(self) -> bool:
+        """Return whether a statement runs."""
+        if self._file is None:
+            return False
         try:
             file = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

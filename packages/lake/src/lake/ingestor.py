@@ -255,7 +255,8 @@ class Ingestor:
             "bytesMax": self._upload_bytes_max,
             "space": self._space.limit().to_json(),
             "seal": None if seal is None else seal.to_json(),
-            "waitsFor": str(self._staging.parent / FOREGROUND) if request.linked else None,
+            "statements": str(self._staging.parent / FOREGROUND),
+            "waits": request.linked,
             "allColumns": request.all_columns,
             "hashSource": request.file is not None and seal is None,
         }

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from threading import Lock
 
+from lake.list_summaries import SUMMARIZED_MIN, summary_of
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
 from lake.references import Needs
@@ -28,7 +29,7 @@ from lake.snapshots import (
     write_stored,
 )
 from sennit_core.errors import Corrupt
-from sennit_core.records import ShardInfo
+from sennit_core.records import ShardInfo, SnapshotInfo
 
 __all__ = ["LIST_MAX", "UNLISTED_MAX", "Manifests"]
 
@@ -114,7 +115,8 @@ class Manifests:
             if each.object not in read:
                 read[each.object] = self._ids_in(each)
             lists[each.object] = read[each.object]
-        return Needs(frozenset((name, *_objects_of(stored.snapshot.shards))), lists)
+        summaries = (each.summary for each in stored.lists if each.summary is not None)
+        return Needs(frozenset((name, *summaries, *_objects_of(stored.snapshot.shards))), lists)
 
     def _ids_in(self, stored: ShardList) -> frozenset[str]:
         with self._lock:
@@ -133,7 +135,7 @@ class Manifests:
                 self._lists.move_to_end(stored.object)
                 return found
         found = read_list(self._objects, stored.object)
-        if ShardList.of(stored.object, found) != stored:
+        if ShardList.of(stored.object, found) != replace(stored, summary=None):
             what = f"list of shards {stored.object}"
             raise Corrupt(what, expected=str(stored), found=str(ShardList.of("", found)))
         self._keep(stored.object, found)
@@ -152,7 +154,9 @@ class Manifests:
         else:
             parts, rest = _arranged(_shared(manifest.snapshot.shards, base))
         lists = [
-            part if isinstance(part, ShardList) else self._write_list(part)
+            self._summarized(part, manifest.snapshot)
+            if isinstance(part, ShardList)
+            else self.write_list(part, manifest.snapshot)
             for part in _merged(parts, self.shards_of)
         ]
         snapshot = replace(manifest.snapshot, shards=rest)
@@ -168,10 +172,50 @@ class Manifests:
         self._keep_stored(name, stored)  # the next commit reads it
         return name
 
-    def _write_list(self, shards: tuple[ShardInfo, ...]) -> ShardList:
+    def write_list(self, shards: tuple[ShardInfo, ...], snapshot: SnapshotInfo) -> ShardList:
+        """Store shards as a list.
+
+        Args:
+            shards: At most `LIST_MAX`.
+            snapshot: Has their columns.
+        """
         stored = write_list(self._objects, shards)
         self._keep(stored.object, shards)
-        return stored
+        return self._summarized(stored, snapshot)
+
+    def _summarized(self, stored: ShardList, snapshot: SnapshotInfo) -> ShardList:
+        """Return a list with a summary, if it needs one and its shards are known."""
+        if stored.summary is not None or stored.shards < SUMMARIZED_MIN:
+            return stored
+        with self._lock:
+            shards = self._lists.get(stored.object)
+        if (
+            shards is None
+        ):  # as an earlier version of Sennit wrote it; a read for this would cost more
+            return stored
+        summary = summary_of(snapshot, shards)
+        name = write_list(self._objects, summary).object
+        self._keep(name, summary)
+        return replace(stored, summary=name)
+
+    def summary_of(self, stored: ShardList) -> tuple[ShardInfo, ...] | None:
+        """Return the summary of a list; None if it has none that can be read."""
+        if stored.summary is None:
+            return None
+        with self._lock:
+            found = self._lists.get(stored.summary)
+            if found is not None:
+                self._lists.move_to_end(stored.summary)
+                return found
+        try:
+            found = read_list(self._objects, stored.summary)
+        except Corrupt:
+            # The list itself has all that is in it. Verification reports the damage.
+            return None
+        if sum(each.rows for each in found) != stored.rows:
+            return None
+        self._keep(stored.summary, found)
+        return found
 
     def clear(self) -> None:
         """Forget all: the next read is from disk."""

@@ -185,7 +185,7 @@ class Purger:
         )
 
     def _objects(self, name: str, manifest: Manifest) -> list[str]:
-        listed = [each.object for each in manifest.lists]
+        listed = [part for each in manifest.lists for part in each.objects]
         return [name, *listed, *(shard.object for shard in manifest.snapshot.shards)]
 
     def _rewrite_shards(

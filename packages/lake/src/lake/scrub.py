@@ -152,7 +152,7 @@ class Scrub:
         for problem in damage:
             self._found(dataset_id, name, problem)
         for manifest_id, manifest in manifests.items():
-            for part in (manifest_id, *(each.object for each in manifest.lists)):
+            for part in (manifest_id, *(part for each in manifest.lists for part in each.objects)):
                 yield self._manifest_item(part, manifest, name)
         for manifest in manifests.values():
             yield from self._shard_items(manifest, name)

@@ -7,7 +7,7 @@ about as long as their paths.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -24,7 +24,7 @@ PRUNED_MIN = 8
 """The fewest shards of a dataset that are worth a choice: fewer are opened in about the same time."""
 _BOUNDS_KEPT = 200_000
 """Bounds of shards that are kept, at about 300 bytes each."""
-_FILTERS = ("where", "join")
+_FILTERS = ("where", "join", "merge")
 _NAN = "nan"
 
 
@@ -33,22 +33,33 @@ class ShardStatistics:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: OrderedDict[str, dict[str, dict[str, Any]]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, dict[str, dict[str, Any]]] = OrderedDict()
 
-    def of(self, snapshot: SnapshotInfo, text: str) -> dict[str, Any]:
+    def of(
+        self,
+        snapshot: SnapshotInfo,
+        text: str,
+        *,
+        is_filter: bool = False,
+        part: Hashable = None,
+    ) -> dict[str, Any]:
         """Return the members of a dataset in an executor request, for pruning.
 
         Args:
             snapshot: Its shards.
             text: The statement, in lower case; a column of another name is not in its filters.
+            is_filter: Whether the text is a condition.
+            part: Identifies its shards, if they are not those of the snapshot: their statistics are
+                always returned.
         """
         shards = snapshot.shards
-        if len(shards) < PRUNED_MIN or not any(word in text for word in _FILTERS):
+        has_filter = is_filter or any(word in text for word in _FILTERS)
+        if part is None and (len(shards) < PRUNED_MIN or not has_filter):
             return {}
         named = [each for each in snapshot.schema.names if each.casefold() in text]
         with self._lock:
-            kept = self._kept.setdefault(snapshot.id, {})
-            self._kept.move_to_end(snapshot.id)
+            kept = self._kept.setdefault((snapshot.id, part), {})
+            self._kept.move_to_end((snapshot.id, part))
             while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > _BOUNDS_KEPT:
                 self._kept.popitem(last=False)
         missing = [name for name in named if name not in kept]
@@ -57,7 +68,7 @@ class ShardStatistics:
             found = {name: _column(snapshot, own, name) for name in missing}
             with self._lock:
                 kept |= found
-        if not named:
+        if not named and part is None:
             return {}
         columns = {name: kept[name] for name in named}
         return {"statistics": {"rows": [shard.rows for shard in shards], "columns": columns}}

@@ -4,13 +4,15 @@ A manifest is canonical JSON: `{"v": 2, "snapshot": SnapshotInfo, "lists": [Shar
 "ingest": …, "name": …, "provenance": …}`. Its member `snapshot.signature` is the node's signature of
 the same document without that member, so it covers all shards: those of lists by the ids of the
 lists. The first shards of a snapshot are in its lists, which are objects of their
-own, `{"v": 1, "shards": [ShardInfo]}`; the rest are in the manifest itself. So a commit to a large
+own, `{"v": 1, "shards": [ShardInfo]}`; the rest are in the manifest itself. A list of many shards has a
+summary, an object of the same form. So a commit to a large
 dataset writes what it changes, and most snapshots share most of their lists (`lake.manifests`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -38,6 +40,9 @@ __all__ = [
 _VERSION = 2
 _LIST_VERSION = 1
 _DOMAIN = b"sennit-manifest-2\n"
+_OBJECT = re.compile(rb'"object":"([0-9a-f]{64})"')
+_SOURCE = re.compile(rb'"sourceObject":"([0-9a-f]{64})"')
+_LIST_STARTS = b'{"shards":['
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,20 @@ class ShardList(Record):
         shards: Their number.
         rows: Rows of all.
         bytes: Stored bytes of all.
+        summary: Object id of its summary (`lake.list_summaries`), which has the form of a list; None
+            if it has none, as in manifests of earlier versions of Sennit.
     """
 
     object: str
     shards: int
     rows: int
     bytes: int
+    summary: str | None = None
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The ids of its objects."""
+        return (self.object,) if self.summary is None else (self.object, self.summary)
 
     @classmethod
     def of(cls, name: str, shards: Iterable[ShardInfo]) -> ShardList:
@@ -257,18 +270,34 @@ def ids_in_list(objects: ObjectStore, stored: ShardList) -> frozenset[str]:
         Corrupt: It is missing, damaged, or not the one that the manifest describes.
     """
     what = f"list of shards {stored.object}"
+    ids = _ids_in_text(_data(objects, stored.object, what), stored.shards)
+    if ids is not None:
+        return ids
     _, document = _document(objects, stored.object, "list of shards", _LIST_VERSION)
     try:
         shards = document["shards"]
         rows, size = sum(each["rows"] for each in shards), sum(each["bytes"] for each in shards)
         found = ShardList(stored.object, len(shards), rows, size)
-        ids = [each["object"] for each in shards]
-        ids += filter(None, (each.get("sourceObject") for each in shards))
-        if found == stored and all(isinstance(each, str) for each in ids):
-            return frozenset(ids)
+        names = [each["object"] for each in shards]
+        names += filter(None, (each.get("sourceObject") for each in shards))
+        if found == replace(stored, summary=None) and all(isinstance(name, str) for name in names):
+            return frozenset(names)
     except (LookupError, TypeError, AttributeError) as error:
         raise Corrupt(what, expected="a list of shards", found=str(error)) from error
     raise Corrupt(what, expected=str(stored), found=str(found))
+
+
+def _ids_in_text(data: bytes, shards: int) -> frozenset[str] | None:
+    """Return the ids in the canonical JSON of a list; None if it is doubtful.
+
+    Parsing is most of the time that counting references takes. In a string, quotes follow a
+    backslash, so only a member matches; a column named `object` has an object of statistics.
+    """
+    objects, sources = _OBJECT.findall(data), _SOURCE.findall(data)
+    is_whole = (len(objects), len(sources)) == (shards, data.count(b'"sourceObject":'))
+    if not is_whole or not data.startswith(_LIST_STARTS):
+        return None
+    return frozenset(map(bytes.decode, (*objects, *sources)))
 
 
 def _check_signed(name: str, data: bytes, signature: str | None) -> None:
@@ -287,17 +316,22 @@ def _check_signed(name: str, data: bytes, signature: str | None) -> None:
         )
 
 
+def _data(objects: ObjectStore, name: str, what: str) -> bytes:
+    """Return the bytes of an object; `objects.read` verifies each chunk, so they are undamaged."""
+    try:
+        return b"".join(objects.read(name))
+    except NotFound as error:
+        raise Corrupt(what, expected="an object", found="none") from error
+
+
 def _document(
     objects: ObjectStore, name: str, kind: str, version: int
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of a JSON object, and what they mean."""
     what = f"{kind} {name}"
+    data = _data(objects, name, what)
     try:
-        # `objects.read` verifies each chunk, so damaged bytes are not parsed.
-        data = b"".join(objects.read(name))
         document = json.loads(data)
-    except NotFound as error:
-        raise Corrupt(what, expected="an object", found="none") from error
     except ValueError as error:
         raise Corrupt(what, expected="JSON", found=str(error)) from error
     if not isinstance(document, dict) or document.get("v") != version:

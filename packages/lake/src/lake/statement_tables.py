@@ -6,8 +6,9 @@ datasets that a statement may change, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from lake.file_schemas import column_ids, columns_of_files
 from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
+from lake.list_choice import ALL_LISTS, LeftOuts, ListChoice
 from lake.mentions import words_of
 from lake.new_shards import files_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.remote_shards import RemoteShards
 from lake.retention import Retention
+from lake.shard_lists import CHOSEN_MIN, LeftOut, PartialSnapshot
 from lake.shard_statistics import ShardStatistics
 from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
 from lake.view_access import view_tables
 from lake.views import ViewInfo
 from sennit_core.errors import Corrupt
-from sennit_core.records import DatasetInfo, SnapshotInfo
+from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
 __all__ = ["StatementTables", "dataset_of", "is_view", "snapshots_of"]
@@ -80,6 +83,7 @@ class StatementTables:
         requester: Requester,
         *,
         with_rows: bool = False,
+        left_out: LeftOuts = ALL_LISTS,
         fetch: bool = True,
     ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
@@ -91,16 +95,21 @@ class StatementTables:
             history: Earlier snapshots by the name of their view.
             requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
+            left_out: The lists of shards that it does not need (`choose_lists`).
             fetch: Whether to fetch the shards that only other nodes have; else `fetch` does it.
         """
         while True:
             purges = self._catalog.rewriter.purges
-            tables, objects = self._find(sql, requester, with_rows)
+            tables, objects = self._find(sql, requester, left_out, with_rows=with_rows)
             for name, manifest in history.items():
-                self._catalog.check_shards(manifest.snapshot)
-                access = self.policies.access(manifest.snapshot.dataset, requester)
-                tables.append(self._snapshot_table(name, manifest.snapshot) | _rights(access))
-                objects += [shard.object for shard in manifest.snapshot.shards]
+                snapshot = manifest.snapshot
+                self._catalog.check_shards(snapshot)
+                access = self.policies.access(snapshot.dataset, requester)
+                table = self._snapshot_table(name, snapshot) | _rights(access)
+                label = f"{self._catalog.name(snapshot.dataset)} AT (VERSION => {snapshot.version})"
+                table |= self._statistics_for(snapshot, access, sql.casefold())
+                tables.append(table | {"label": label})
+                objects += [shard.object for shard in snapshot.shards]
             # A lease also protects objects that do not exist, so it may come first: what is still
             # in the catalog after it cannot lose its objects any more.
             held = self.retention.acquire(objects)
@@ -179,7 +188,7 @@ class StatementTables:
                 self._vault.forget_new(hold)
 
     def _find(
-        self, sql: str, requester: Requester, with_rows: bool
+        self, sql: str, requester: Requester, left_out: LeftOuts, *, with_rows: bool
     ) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the datasets that the text may name, with shard paths, and the shards' ids.
 
@@ -190,17 +199,20 @@ class StatementTables:
         named, views = self._named(folded, words_of(sql))
         lists = any(word in folded for word in _CATALOG_WORDS)
         tables, below = view_tables(self._catalog, self.policies, requester, views)
+        # The conditions of views count too.
+        text = "\n".join([folded, *(table["view"]["sql"].casefold() for table in tables)])
         objects: list[str] = []
         named = list(dict.fromkeys([*named, *below]))
         for dataset_id in named:
             access = self.policies.access(dataset_id, requester)
             if access.read:
-                table, needed = self._table(dataset_id, with_rows, folded)
+                left = left_out.get(dataset_id)
+                table, shards = self._table(dataset_id, access, text, left)
+                if with_rows:
+                    table["shardRows"] = [shard.rows for shard in shards]
                 _check_columns(access, table)
-                if access.is_restricted:
-                    table.pop("statistics", None)  # of rows that the user may not see
                 tables.append(table | _rights(access))
-                objects.extend(needed)
+                objects += [shard.object for shard in shards]
         if lists:
             tables += [
                 _columns_of(info, access)
@@ -244,32 +256,80 @@ class StatementTables:
         return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
 
     def _table(
-        self, dataset_id: str, with_rows: bool, text: str
-    ) -> tuple[dict[str, Any], list[str]]:
+        self, dataset_id: str, access: Access, text: str, left: LeftOut | None
+    ) -> tuple[dict[str, Any], Sequence[ShardInfo]]:
         """Return a dataset in the form of executor requests; reading a damaged one raises."""
         name = self._catalog.name(dataset_id)
         try:
             info = self._catalog.get(dataset_id)
             link = None if info.head is not None else self._links.get(dataset_id, name)
             if link is not None:
-                return _linked_table(info, link), []
-            snapshot = self._catalog.manifest(dataset_id).snapshot
-            self._catalog.check_shards(snapshot)
+                return _linked_table(info, link), ()
+            found = self._partial(info, left)
+            self._catalog.check_shards(found.snapshot)
         except Corrupt as damage:
             schema: dict[str, Any] = {"fields": []}
             row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}
-            return row, []
-        objects = [shard.object for shard in snapshot.shards]
+            return row, ()
+        snapshot, part = found.snapshot, None
+        if found.left_out:
+            assert left is not None, "some lists are left out"
+            part = left.lists
+            snapshot = replace(snapshot, shards=(*snapshot.shards, *found.left_out))
         return {
             "name": info.name,
             "id": info.id,
             "schema": info.schema.to_json(),
-            **self._shards(snapshot),
+            **self._shards(found.snapshot),
             "encrypted": info.encrypted,
             **_writer_of(info),
-            **({} if with_rows else self._statistics.of(snapshot, text)),
-            **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
-        }, objects
+            **self._statistics_for(snapshot, access, text, part),
+            **({"numbers": found.numbers, "shardsInAll": found.shards} if part else {}),
+        }, found.snapshot.shards
+
+    def _partial(self, info: DatasetInfo, left: LeftOut | None) -> PartialSnapshot:
+        """Return the head of a dataset, without the shards of lists that are left out."""
+        if left is not None:
+            stored = self._catalog.stored_manifest(info.id)
+            if left.fits(stored.snapshot):
+                return self._catalog.lists.without(info.name, stored, left.lists)
+        snapshot = self._catalog.manifest(info.id).snapshot
+        return PartialSnapshot(snapshot, (), len(snapshot.shards), ())
+
+    def lists_to_choose(self, sql: str, requester: Requester) -> ListChoice:
+        """Return the datasets of a statement, with summaries in the place of shards.
+
+        It is false if no dataset has enough shards that choosing some of their lists is worth a step.
+        """
+        folded = sql.casefold()
+        named, views = self._named(folded, words_of(sql))
+        tables, below = view_tables(self._catalog, self.policies, requester, views)
+        text = "\n".join([folded, *(table["view"]["sql"].casefold() for table in tables)])
+        choice = ListChoice(tables)
+        for dataset_id in dict.fromkeys([*named, *below]):
+            access = self.policies.access(dataset_id, requester)
+            with suppress(Corrupt):  # the statement reports it
+                info = self._catalog.get(dataset_id)
+                table = {"name": info.name, "id": info.id, "schema": info.schema.to_json()}
+                if info.shards >= CHOSEN_MIN and access.read and not info.encrypted:
+                    stored = self._catalog.stored_manifest(dataset_id)
+                    if summaries := self._catalog.lists.summaries(stored):
+                        snapshot = choice.add(stored.snapshot, summaries)
+                        table |= self._statistics_for(snapshot, access, text, "summaries")
+                        table["paths"] = [str(place) for place in range(len(snapshot.shards))]
+                tables.append({"paths": [], **table, **_rights(access)})
+        return choice
+
+    def _statistics_for(
+        self, snapshot: SnapshotInfo, access: Access, text: str, part: Hashable = None
+    ) -> dict[str, Any]:
+        """Return what leaves out shards: of a dataset with a policy, only the policy's condition."""
+        if not access.is_restricted:
+            return self._statistics.of(snapshot, text, part=part)
+        if access.rows is None and part is None:
+            return {}
+        rows = (access.rows or "").casefold()
+        return self._statistics.of(snapshot, rows, is_filter=True, part=part)
 
     def hold_snapshot(self, snapshot: SnapshotInfo, purges: int) -> tuple[dict[str, Any], Hold]:
         """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.

@@ -7,6 +7,7 @@ of a change.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from lake.disk_space import DiskSpace
 from lake.distributed_queries import DistributedQueries
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
+from lake.list_choice import ALL_LISTS, LeftOuts
 from lake.mentions import changes_data
 from lake.origins import Origin
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
@@ -185,7 +187,9 @@ class Statements:
         self, request: StatementRequest, deadline: Deadline, statement: RunningStatement
     ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
-        return self._start(replace(request, sql=sql), history, deadline, statement)
+        request = replace(request, sql=sql)
+        left_out = self._choose_lists(request, sql, deadline)
+        return self._start(request, history, deadline, statement, left_out)
 
     def _start(
         self,
@@ -193,9 +197,12 @@ class Statements:
         history: Mapping[str, Manifest],
         deadline: Deadline,
         statement: RunningStatement,
+        left_out: LeftOuts = ALL_LISTS,
     ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
-        tables, held = self._tables.hold(request.sql, history, request.requester, fetch=False)
+        tables, held = self._tables.hold(
+            request.sql, history, request.requester, left_out=left_out, fetch=False
+        )
         try:
             if not history:
                 distributed = self._distributed.start(
@@ -274,11 +281,17 @@ class Statements:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
         origin = Origin(request.sql, request.user, "duckdb")
+        attempts = itertools.count()
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             sql, found = self._resolve_history(request, deadline)
             history.update(found)
-            tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
+            # The second attempt may follow from a list that was left out, and was needed.
+            is_first = next(attempts) == 0
+            left_out = self._choose_lists(request, sql, deadline) if is_first else ALL_LISTS
+            tables, held = self._tables.hold(
+                sql, found, request.requester, with_rows=True, left_out=left_out
+            )
             names.update({t["name"]: dataset_of(t) for t in tables if not is_view(t)})
             statement.datasets |= snapshots_of(tables)
             origin.datasets |= {
@@ -475,6 +488,27 @@ class Statements:
         for manifest in views.values():
             self._policies.check_history(manifest.snapshot, request.requester)
         return sql, views
+
+    def _choose_lists(self, request: StatementRequest, sql: str, deadline: Deadline) -> LeftOuts:
+        """Return the lists of shards that a statement does not need, of large datasets."""
+        choice = self._tables.lists_to_choose(sql, request.requester)
+        if not choice or request.describe:
+            return ALL_LISTS
+        with self._pool.submit(
+            _SQL_ENTRY,
+            {
+                "engine": "lists",
+                "sql": sql,
+                "params": request.params,
+                "arrowParams": request.arrow_params,
+                "tables": choice.tables,
+            },
+            deadline_seconds=deadline.left,
+            user=request.user,
+            priority=request.priority,
+            restartable=True,
+        ) as execution:
+            return choice.left_out(execution.result()["leftOut"])
 
     def _complete(
         self, error: SennitError, names: Mapping[str, str], requester: Requester

@@ -40,7 +40,7 @@ from lake.objects import ObjectStore
 from lake.origins import Origin
 from lake.retention import Retention
 from lake.schema_changes import alter
-from lake.snapshots import Manifest
+from lake.snapshots import Manifest, StoredManifest
 from lake.view_access import commit_view
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
@@ -135,6 +135,8 @@ class Writer:
         """
         if answer["action"] == "none":
             return None
+        if answer["action"] == "again":
+            raise Conflict("a list of shards was left out that the statement needs")
         if answer["action"] in ("create view", "drop view"):
             commit_view(self._catalog, answer, origin.author)
             return None
@@ -172,6 +174,9 @@ class Writer:
             elif not answer["rewritten"]:
                 return self._append(dataset, adopted, answer["inputs"], origin)
             else:
+                changed = self._replaced(answer, dataset, adopted)
+                if changed is not None:
+                    return self._commit_stored(dataset, changed, answer["inputs"], origin)
                 head = self._catalog.manifest(dataset.id).snapshot
                 state, new = with_new_shards(head, adopted)
                 state = replace(state, shards=self._applied(answer, dataset, state, iter(new)))
@@ -319,6 +324,27 @@ class Writer:
             result[found[ordinal]] = [next(new) for _ in change["shards"]]
         return (*chain.from_iterable(result), *added)
 
+    def _replaced(
+        self, answer: dict[str, Any], dataset: DatasetInfo, shards: tuple[ShardInfo, ...]
+    ) -> StoredManifest | None:
+        """Return the head with changed shards, of which only their lists are read; None if they moved."""
+        head = self._catalog.stored_manifest(dataset.id)
+        try:
+            base = self._catalog.stored_manifest(dataset.id, answer["base"])
+        except NotFound:  # it has been replaced, and has expired
+            raise _moved_on(dataset) from None
+        state, new = with_new_shards(head.snapshot, shards)
+        left = iter(new)
+        added = [next(left) for _ in answer["shards"]]
+        changes = {
+            change["index"]: (change["object"], [next(left) for _ in change["shards"]])
+            for change in answer["rewritten"]
+        }
+        found = self._catalog.lists.replaced(
+            dataset.name, base, replace(head, snapshot=state), changes
+        )
+        return None if found is None or added else found
+
     def _append(
         self,
         dataset: DatasetInfo,
@@ -331,9 +357,19 @@ class Writer:
         state, new = with_new_shards(head.snapshot, shards)
         state = replace(state, shards=new)
         state = replace(state, stats=stats_with(head.snapshot, state))
-        snapshot = self._described(dataset, state, inputs, origin)
+        whole = replace(state, shards=(*head.snapshot.shards, *new))
+        changed = replace(head, snapshot=whole)
+        return self._commit_stored(dataset, changed, inputs, origin)
+
+    def _commit_stored(
+        self, dataset: DatasetInfo, changed: StoredManifest, inputs: Iterable[str], origin: Origin
+    ) -> DatasetInfo:
+        """Commit a state of the dataset whose lists are stored."""
+        snapshot = self._described(dataset, changed.snapshot, inputs, origin)
         provenance = origin.provenance(snapshot.inputs, self._catalog)
-        manifest = head.extended(snapshot, self._clock.now(), provenance=provenance)
+        manifest = StoredManifest(
+            snapshot, changed.lists, self._clock.now(), None, None, provenance
+        )
         reached("write-manifest")
         return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 

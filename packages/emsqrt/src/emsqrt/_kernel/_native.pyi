@@ -325,6 +325,20 @@ class JsonlFormatter:
         self, columns: Columns, start: int, out: Buffer, keep: Buffer | None = None, /
     ) -> tuple[int, int]: ...
 
+class JsonRowsFormatter:
+    # Writes columns as one JSON array per row, each after a comma, as JsonlFormatter writes values;
+    # but integers beyond 2^53 are strings.
+    #
+    # Args:
+    #     types: the type name of each column.
+
+    def __new__(cls, types: Sequence[str], /) -> Self: ...
+
+    # As CsvFormatter.format.
+    def format(
+        self, columns: Columns, start: int, out: Buffer, keep: Buffer | None = None, /
+    ) -> tuple[int, int]: ...
+
 class JsonlParser:
     # Parses the wanted members of JSON Lines into columns in `memory`; each line is validated whole
     # (RFC 8259, UTF-8). An absent member is NULL; of members with the same name the last one
@@ -774,8 +788,8 @@ def unpack_rows(
 
 # Sample an open /proc/PID/status until more memory is charged or shared than the limits, less is
 # idle, `wake` is readable, or `looks_ms` have passed: (VmHWM, RssAnon, RssFile, RssShmem, VmData).
-# `peak` has three 64-bit numbers: the peak of the charged bytes, and VmHWM and RssFile of the last
-# sample.
+# `peak` has four 64-bit numbers: the peak of the charged bytes, VmHWM and RssFile of the last sample,
+# and whether to return instead of sampling again, which others may set.
 def watch_usage(
     file: int,
     wake: int,

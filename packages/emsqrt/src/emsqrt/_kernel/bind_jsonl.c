@@ -1,4 +1,5 @@
-/* JsonlParser(memory, *, columns, …) and JsonlFormatter(columns): JSON Lines and columns. */
+/* JsonlParser(memory, *, columns, …), JsonlFormatter(columns) and JsonRowsFormatter(types): JSON and
+ * columns. */
 #include "bind_batch.h"
 
 #include <string.h>
@@ -216,6 +217,26 @@ static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject
     return (PyObject *)object;
 }
 
+static PyObject *rows_formatter_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+    (void)named;
+    PyObject *texts;
+    if (!PyArg_ParseTuple(arguments, "O:JsonRowsFormatter", &texts)) {
+        return NULL;
+    }
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    formatter_object *object = (formatter_object *)allocate(type, 0);
+    if (object == NULL) {
+        return NULL;
+    }
+    object->types = types_of(texts);
+    if (object->types == NULL) {
+        Py_DECREF(object);
+        return NULL;
+    }
+    object->count = (size_t)PySequence_Size(texts);
+    return (PyObject *)object;
+}
+
 static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
     const formatter_object *object = (formatter_object *)self;
     write_request request;
@@ -269,7 +290,7 @@ static PyType_Spec parser_spec = {
 
 static PyMethodDef formatter_methods[] = {
     {"format", formatter_format, METH_VARARGS,
-     "Write rows as JSON Lines from a row on; return (the next row, bytes written)."},
+     "Write rows from a row on; return (the next row, bytes written)."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot formatter_slots[] = {
@@ -286,13 +307,30 @@ static PyType_Spec formatter_spec = {
     .slots = formatter_slots,
 };
 
+static PyType_Slot rows_formatter_slots[] = {
+    {Py_tp_doc, "Writes columns as one JSON array a row, each after a comma."},
+    {Py_tp_new, rows_formatter_new},
+    {Py_tp_dealloc, formatter_dealloc},
+    {Py_tp_methods, formatter_methods},
+    {0, NULL},
+};
+static PyType_Spec rows_formatter_spec = {
+    .name = "emsqrt._kernel.JsonRowsFormatter",
+    .basicsize = sizeof(formatter_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = rows_formatter_slots,
+};
+
 int jsonl_register(PyObject *module) {
     PyObject *parser = PyType_FromSpec(&parser_spec);
     PyObject *formatter = PyType_FromSpec(&formatter_spec);
-    const int failed = parser == NULL || formatter == NULL ||
+    PyObject *rows_formatter = PyType_FromSpec(&rows_formatter_spec);
+    const int failed = parser == NULL || formatter == NULL || rows_formatter == NULL ||
                        PyModule_AddObjectRef(module, "JsonlParser", parser) < 0 ||
-                       PyModule_AddObjectRef(module, "JsonlFormatter", formatter) < 0;
+                       PyModule_AddObjectRef(module, "JsonlFormatter", formatter) < 0 ||
+                       PyModule_AddObjectRef(module, "JsonRowsFormatter", rows_formatter) < 0;
     Py_XDECREF(parser);
     Py_XDECREF(formatter);
+    Py_XDECREF(rows_formatter);
     return -failed;
 }

@@ -23,7 +23,7 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     }
     if (peak.len != sizeof(em_peak) || (uintptr_t)peak.buf % sizeof(uint64_t) != 0) {
         PyBuffer_Release(&peak);
-        PyErr_SetString(PyExc_ValueError, "peak must be three aligned 64-bit numbers");
+        PyErr_SetString(PyExc_ValueError, "peak must be four aligned 64-bit numbers");
         return NULL;
     }
     watch.charged_max = charged_max;

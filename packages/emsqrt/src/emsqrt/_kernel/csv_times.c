@@ -6,7 +6,7 @@
 
 #include "numbers.h"
 
-enum { DAY_SECONDS = 86400, YEAR_MAX = 32767 };
+enum { DAY_SECONDS = 86400 };
 
 static const int64_t ticks_of_digits[] = {1,      10,      100,      1000,      10000,
                                           100000, 1000000, 10000000, 100000000, 1000000000};
@@ -161,7 +161,7 @@ static size_t write_out_of_range(int64_t value, uint8_t *out) {
     return size + 1;
 }
 
-/* Write a day; 0 when its year is outside the supported range. */
+/* Write a day, with as many digits as its year needs. */
 static size_t write_day(int64_t days, uint8_t *out) {
     days += 719468;
     const int64_t era = (days >= 0 ? days : days - 146096) / 146097, of_era = days - era * 146097;
@@ -170,16 +170,16 @@ static size_t write_day(int64_t days, uint8_t *out) {
     const int64_t march = (5 * of_year + 2) / 153;
     const int64_t month = march < 10 ? march + 3 : march - 9;
     const int64_t year = year_of_era + era * 400 + (month <= 2);
-    if (year > YEAR_MAX || year < -YEAR_MAX) {
-        return 0;
-    }
     uint8_t *at = out;
     *at = '-';
     at += year < 0;
     const uint64_t shown = (uint64_t)(year < 0 ? -year : year);
-    const int year_digits = shown > 9999 ? 5 : 4;
-    em_write_digits(shown, year_digits, at);
-    at += year_digits;
+    if (shown > 9999) {
+        at += em_write_unsigned(shown, at);
+    } else {
+        em_write_digits(shown, 4, at);
+        at += 4;
+    }
     *at++ = '-';
     em_write_digits((uint64_t)month, 2, at);
     at[2] = '-';
@@ -196,8 +196,7 @@ static void write_clock(int64_t seconds, uint8_t *out) {
 }
 
 size_t em_write_date(int32_t days, uint8_t *out) {
-    const size_t size = write_day(days, out);
-    return size == 0 ? write_out_of_range(days, out) : size;
+    return write_day(days, out);
 }
 
 size_t em_write_time(int64_t microseconds, uint8_t *out) {
@@ -219,9 +218,6 @@ size_t em_write_timestamp(int64_t ticks, int digits, bool zoned, uint8_t *out) {
     const int64_t days = floor_divided(seconds, DAY_SECONDS);
     const int64_t rest = ticks % unit < 0 ? ticks % unit + unit : ticks % unit;
     size_t size = write_day(days, out);
-    if (size == 0) {
-        return write_out_of_range(rest == 0 ? seconds : ticks, out);
-    }
     out[size] = ' ';
     write_clock(seconds - days * DAY_SECONDS, out + size + 1);
     size += 9;

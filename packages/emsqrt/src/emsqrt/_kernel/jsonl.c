@@ -269,26 +269,55 @@ static uint8_t short_escape(uint8_t octet) {
     }
 }
 
+/* Whether one of eight bytes is a quote, a backslash or a control character. */
+static bool any_escaped(uint64_t octets) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+    const uint64_t quote = octets ^ (ones * '"'), slash = octets ^ (ones * '\\');
+    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
+            ((octets - ones * 0x20) & ~octets)) &
+           high;
+}
+
+/* Copy text up to the first byte that is escaped; return its place. */
+static size_t copy_plain(const uint8_t *text, size_t size, uint8_t *out) {
+    size_t at = 0;
+    for (; size - at >= 8; at += 8) {
+        uint64_t octets;
+        memcpy(&octets, text + at, 8);
+        if (any_escaped(octets)) {
+            break;
+        }
+        memcpy(out + at, &octets, 8);
+    }
+    for (; at < size && text[at] >= 0x20 && text[at] != '"' && text[at] != '\\'; at++) {
+        out[at] = text[at];
+    }
+    return at;
+}
+
 ptrdiff_t em_json_encode(const uint8_t *text, size_t text_size, uint8_t *out, size_t size) {
     static const char digits[] = "0123456789abcdef";
-    size_t at = 0;
-    for (size_t i = 0; i < text_size; i++) {
-        const uint8_t octet = text[i], letter = short_escape(octet);
-        const size_t bytes = letter != 0 ? 2 : octet < 0x20 ? 6 : 1;
-        if (size - at < bytes) {
+    size_t at = 0, i = 0;
+    for (;;) {
+        const size_t left = text_size - i, room = size - at;
+        const size_t plain = copy_plain(text + i, left < room ? left : room, out + at);
+        at += plain;
+        i += plain;
+        if (i == text_size) {
+            return (ptrdiff_t)at;
+        }
+        const uint8_t octet = text[i++], letter = short_escape(octet);
+        if (size - at < (letter != 0 ? 2 : 6)) {
             return -1;
         }
-        if (bytes == 1) {
-            out[at] = octet;
-        } else if (bytes == 2) {
-            out[at] = '\\';
-            out[at + 1] = letter;
+        out[at++] = '\\';
+        if (letter != 0) {
+            out[at++] = letter;
         } else {
-            memcpy(out + at, "\\u00", 4);
-            out[at + 4] = (uint8_t)digits[octet >> 4];
-            out[at + 5] = (uint8_t)digits[octet & 15];
+            memcpy(out + at, "u00", 3);
+            out[at + 3] = (uint8_t)digits[octet >> 4];
+            out[at + 4] = (uint8_t)digits[octet & 15];
+            at += 5;
         }
-        at += bytes;
     }
-    return (ptrdiff_t)at;
 }

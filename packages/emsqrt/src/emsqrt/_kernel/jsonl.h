@@ -46,10 +46,11 @@ typedef struct {
  * continue. */
 size_t em_jsonl_parse(em_jsonl_parser *parser, const uint8_t *data, size_t start, size_t size);
 
-/* Columns to objects --------------------------------------------------------------------------- */
+/* Columns to objects and arrays ---------------------------------------------------------------- */
 
 /* Write rows as em_csv_format does, one object per line; each of `names` is an encoded `"name":`.
- */
+ * When `names` is NULL, each row is an array after a comma, in which integers beyond 2^53 are
+ * strings. */
 size_t em_jsonl_format(const em_type *types, const em_name *names, const em_columns *columns,
                        size_t start, const uint8_t *keep, uint8_t *out, size_t size,
                        size_t *written);

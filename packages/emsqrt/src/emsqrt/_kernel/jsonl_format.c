@@ -1,5 +1,6 @@
-/* Write columns as one JSON object per line: integers bare, decimals and values without a JSON
- * number as strings, instants with a T, bytes in base64. */
+/* Write columns as one JSON object per line, or as one array per row: integers bare, decimals and
+ * values without a JSON number as strings, instants with a T, bytes in base64. In arrays, for readers
+ * whose only numbers are doubles, integers beyond 2^53 are strings too. */
 #include <math.h>
 #include <string.h>
 
@@ -36,8 +37,24 @@ static double float_of(const em_type *type, const uint8_t *value) {
     return wide;
 }
 
+/* Whether a double holds this integer and both its neighbours. */
+static bool is_exact_double(const em_type *type, const uint8_t *value) {
+    const int64_t most = (INT64_C(1) << 53) - 1;
+    int64_t number;
+    if (em_width(type->kind) < sizeof number) {
+        return true;
+    }
+    memcpy(&number, value, sizeof number);
+    /* An unsigned one with the highest bit set is negative here, and beyond too. */
+    return number <= most && number >= (type->kind == EM_U64 ? 0 : -most);
+}
+
 /* Write a non-text value to `cell`, which has room for it. */
-static size_t write_plain(const em_type *type, const uint8_t *value, uint8_t *cell) {
+static size_t write_plain(const em_type *type, const uint8_t *value, bool exact, uint8_t *cell) {
+    const bool whole = type->form == EM_AS_INTEGER || type->form == EM_AS_DURATION;
+    if (whole && (!exact || is_exact_double(type, value))) {
+        return em_write_value(type, value, cell);
+    }
     const double number = float_of(type, value);
     if (!isfinite(number)) {
         const char *name = isnan(number) ? "\"NaN\""
@@ -46,9 +63,7 @@ static size_t write_plain(const em_type *type, const uint8_t *value, uint8_t *ce
         memcpy(cell, name, strlen(name));
         return strlen(name);
     }
-    const bool bare = type->form == EM_AS_INTEGER || type->form == EM_AS_DURATION ||
-                      type->form == EM_AS_FLOAT || type->form == EM_AS_DOUBLE;
-    if (bare) {
+    if (type->form == EM_AS_FLOAT || type->form == EM_AS_DOUBLE) {
         return em_write_value(type, value, cell);
     }
     size_t bytes = em_write_value(type, value, cell + 1);
@@ -61,9 +76,10 @@ static size_t write_plain(const em_type *type, const uint8_t *value, uint8_t *ce
     return bytes + 2;
 }
 
-static ptrdiff_t write_value(const em_type *type, const em_column *column, size_t row, uint8_t *out,
-                             size_t size) {
-    uint8_t cell[EM_CELL_BYTES + 2];
+static ptrdiff_t write_value(const em_type *type, const em_column *column, size_t row, bool exact,
+                             uint8_t *out, size_t size) {
+    uint8_t room[EM_CELL_BYTES + 2];
+    uint8_t *const cell = size < sizeof room ? room : out;
     const size_t at = column->offset + row;
     size_t bytes;
     if (!em_is_valid(column, row)) {
@@ -76,37 +92,56 @@ static ptrdiff_t write_value(const em_type *type, const em_column *column, size_
         bytes = set ? 4 : 5;
         memcpy(cell, set ? "true" : "false", bytes);
     } else {
-        bytes = write_plain(type, column->values + at * em_width(type->kind), cell);
+        bytes = write_plain(type, column->values + at * em_width(type->kind), exact, cell);
     }
     if (bytes > size) {
         return -1;
     }
-    memcpy(out, cell, bytes);
+    if (cell == room) {
+        memcpy(out, cell, bytes);
+    }
     return (ptrdiff_t)bytes;
 }
 
+/* Write one row; return its bytes, or -1 when it does not fit. */
 static ptrdiff_t write_row(const em_type *types, const em_name *names, const em_columns *columns,
                            size_t row, uint8_t *out, size_t size) {
+    const bool array = names == NULL;
     size_t at = 0;
+    if (size < 4) { /* an object or array without members, and what is around it */
+        return -1;
+    }
+    if (array) {
+        out[at++] = ',';
+    }
+    out[at++] = array ? '[' : '{';
     for (size_t i = 0; i < columns->column_count; i++) {
-        if (size - at < names[i].size + 1) {
+        const size_t name_bytes = array ? 0 : names[i].size;
+        if (size - at < name_bytes + 1) {
             return -1;
         }
-        out[at++] = i == 0 ? '{' : ',';
-        memcpy(out + at, names[i].bytes, names[i].size);
-        at += names[i].size;
+        if (i > 0) {
+            out[at++] = ',';
+        }
+        if (!array) {
+            memcpy(out + at, names[i].bytes, name_bytes);
+            at += name_bytes;
+        }
         const ptrdiff_t bytes =
-            write_value(&types[i], &columns->columns[i], row, out + at, size - at);
+            write_value(&types[i], &columns->columns[i], row, array, out + at, size - at);
         if (bytes < 0) {
             return -1;
         }
         at += (size_t)bytes;
     }
-    if (size - at < 3) {
+    if (size - at < 2) {
         return -1;
     }
-    memcpy(out + at, columns->column_count == 0 ? "{}\n" : "}\n", 3);
-    return (ptrdiff_t)at + (columns->column_count == 0 ? 3 : 2);
+    out[at++] = array ? ']' : '}';
+    if (!array) {
+        out[at++] = '\n';
+    }
+    return (ptrdiff_t)at;
 }
 
 size_t em_jsonl_format(const em_type *types, const em_name *names, const em_columns *columns,

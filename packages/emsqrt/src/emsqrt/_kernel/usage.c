@@ -75,7 +75,8 @@ em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak
         const bool passed = charged > watch->charged_max || use.shmem > watch->shmem_max ||
                             use.data < use.anon + watch->idle_min;
         if (passed || now_ms() >= end ||
-            poll(&waker, 1, charged > watch->near ? watch->near_ms : watch->far_ms) != 0) {
+            poll(&waker, 1, charged > watch->near ? watch->near_ms : watch->far_ms) != 0 ||
+            peak->over != 0) {
             return use;
         }
     }

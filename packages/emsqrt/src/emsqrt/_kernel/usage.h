@@ -30,10 +30,11 @@ typedef struct {
     _Atomic uint64_t charged;  /* peak of the charged bytes, between samples too */
     _Atomic uint64_t resident; /* `most` of the last sample */
     _Atomic uint64_t file;     /* `file` of the last sample */
+    _Atomic uint64_t over;     /* set by others: return instead of sampling again */
 } em_peak;
 
-/* Sample until a limit is passed, the time is up, or `wake` is readable; return the last sample.
- * With a time of 0 it samples once. */
+/* Sample until a limit is passed, the time is up, `wake` is readable, or `peak` says that it is over;
+ * return the last sample. With a time of 0 it samples once. */
 em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak);
 
 #endif

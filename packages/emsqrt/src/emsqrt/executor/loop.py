@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import threading
@@ -23,7 +24,7 @@ class Loop:
 
     Args:
         next_due: returns when `on_due` is to be called next, by `time.monotonic`; None for never.
-            Called each time before the loop sleeps: `wake` it when that time moves forward.
+            Called each time before the loop sleeps: `wake_by` that time when it moves forward.
         on_due: called at that time.
     """
 
@@ -35,6 +36,9 @@ class Loop:
         self._wake_receiver.setblocking(False)
         self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakes)
         self._soon: deque[Callback] = deque()
+        # When the loop calls `next_due` again at the latest. It sleeps no longer than it meant to
+        # before, so that of many runs that end before their deadlines only the first one wakes it.
+        self._until = math.inf
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="emsqrt-pool", daemon=True)
         self._thread.start()
@@ -48,6 +52,14 @@ class Loop:
         """Make the loop call `next_due` again; from any thread."""
         with suppress(OSError):
             self._wake_sender.send(b"\0")
+
+    def wake_by(self, due: float) -> None:
+        """Make the loop call `next_due` at that time at the latest; from any thread.
+
+        What `next_due` returns must have changed before.
+        """
+        if due < self._until:
+            self.wake()
 
     def watch(self, sock: socket.socket, on_readable: Callback) -> None:
         """Call back whenever the socket can be read; from any thread."""
@@ -73,8 +85,14 @@ class Loop:
 
     def _run(self) -> None:
         while not self._closing:
+            # Before `next_due`: who changes its result after that call sees the new time, and wakes.
+            if self._until <= time.monotonic():
+                self._until = math.inf
             due = self._next_due()
-            wait_seconds = None if due is None else _wait_seconds(due)
+            if due is not None:
+                self._until = min(self._until, due)
+            until = self._until
+            wait_seconds = None if until == math.inf else _wait_seconds(until)
             for key, _ in self._selector.select(wait_seconds):
                 self._guarded(key.data)
             while self._soon:

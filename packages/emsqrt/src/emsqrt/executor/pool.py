@@ -353,7 +353,7 @@ class ExecutorPool:
             self._abandon(run)
             raise
         if run.ticket.state is State.WAITING and run.stop_at is not None:
-            self._loop.wake()  # the loop has not scheduled this deadline yet
+            self._loop.wake_by(run.stop_at)  # the loop has perhaps not scheduled this deadline yet
 
     def _carry_out(self, orders: list[Order]) -> None:
         for action, ticket in orders:
@@ -398,8 +398,8 @@ class ExecutorPool:
                 continue
             if run.stop_reason is not None:  # while it was being started
                 self._ask_to_stop(run, run.stop_reason)
-            elif run.due is not None:
-                self._loop.wake()
+            elif (due := run.due) is not None:
+                self._loop.wake_by(due)
             return
         raise Unavailable("an executor process")
 

@@ -70,6 +70,8 @@ class Server:
         self._is_deserted = False
         self._is_resumable = False
         self._settled_bytes = 0
+        # What the process held at the end of the last run; None if that was not measured.
+        self._held_bytes: int | None = None
 
     def serve(self) -> None:
         """Send hello and run tasks."""
@@ -175,8 +177,11 @@ class Server:
         self._begin(task.attempt, context)
         try:
             context.check()  # it may have been stopped during the imports
-            with watch:
-                return _call(entry, task.request, context, watch)
+            try:
+                with watch:
+                    return _call(entry, task.request, context, watch)
+            finally:
+                self._held_bytes = watch.last.charged_bytes
         finally:
             context.close()
             with self._lock:
@@ -201,7 +206,9 @@ class Server:
 
     def _credit(self) -> bytes:
         """Return a frame that reports the idle process's memory, after freeing garbage."""
-        held = self._charged_bytes()
+        held, self._held_bytes = self._held_bytes, None
+        if held is None:
+            held = self._charged_bytes()
         if held > self._settled_bytes + _COLLECT_BYTES:
             gc.collect()
             release_freed()

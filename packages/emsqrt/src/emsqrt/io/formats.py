@@ -21,12 +21,15 @@ import pyarrow.compute as pc
 from emsqrt.io.cells import has_any, json_text, quoted, text_cells
 from emsqrt.io.emitter import BufferedEmitter, Emit
 from emsqrt.io.joining import Message
+from emsqrt.io.kernel_rows import KernelRows, csv_rows, json_rows, jsonl_rows
 from emsqrt.io.messages import MessageStream
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
 SLICE_BYTES = 1 << 20
 _SLICE_ROWS = 1 << 14
+_PLAIN = (",", ";", "\t", "|")
+"""Delimiters that no number, date or time has."""
 
 
 class FormatWriter(ABC):
@@ -130,15 +133,47 @@ class ArrowWriter(FormatWriter):
         self._stream.close()
 
 
-class JsonWriter(FormatWriter):
+class TextWriter(FormatWriter):
+    """Rows as text, written by the kernel if it knows all their types, else by Arrow's functions."""
+
+    def _begin(self) -> None:
+        self._kernel = self._kernel_rows()
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        if self._kernel is not None:
+            self._kernel.write(batch, self._put_rows)
+        else:
+            self._put_rows(self._text_of(batch))
+
+    def _put_rows(self, rows: memoryview) -> None:
+        self._put(rows)
+
+    @abstractmethod
+    def _kernel_rows(self) -> KernelRows | None:
+        """Return what writes the same bytes as `_text_of`; None if there is nothing."""
+
+    @abstractmethod
+    def _text_of(self, batch: pa.RecordBatch) -> memoryview: ...
+
+
+class JsonWriter(TextWriter):
     """One JSON document, rows as arrays."""
 
     def _begin(self) -> None:
+        super()._begin()
         columns = [{"name": field.name, "type": type_name(field)} for field in self.schema]
         text = json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
         self._put(f'{{"columns":{text},"rows":['.encode())
+        self._is_first = True
 
-    def _rows(self, batch: pa.RecordBatch) -> None:
+    def _kernel_rows(self) -> KernelRows | None:
+        return json_rows(self.schema)
+
+    def _put_rows(self, rows: memoryview) -> None:
+        self._put(rows[1:] if self._is_first else rows)  # no comma before the first
+        self._is_first = False
+
+    def _text_of(self, batch: pa.RecordBatch) -> memoryview:
         parts: list[Any] = []
         before = ",["
         for column in batch.columns:
@@ -148,29 +183,32 @@ class JsonWriter(FormatWriter):
             parts += [before + '"', text] if bare else [before, text]
             before = '",' if bare else ","
         last = before.removesuffix(",") if parts else before
-        rows = _text_of_rows(_joined([*parts, last + "]"], batch.num_rows, "null"))
-        self._put(rows[1:] if self.rows == 0 else rows)
+        return _text_of_rows(_joined([*parts, last + "]"], batch.num_rows, "null"))
 
     def _end(self) -> None:
         self._put(f'],"truncated":{"true" if self.truncated else "false"}}}'.encode())
 
 
-class CsvWriter(FormatWriter):
+class CsvWriter(TextWriter):
     """Text with a comma between fields, or `delimiter`, a header, and LF line ends."""
 
     header = True
 
     def _begin(self) -> None:
+        super()._begin()
         if self.header:
             names = pa.array(self.schema.names, pa.string())
             quoted_names = _csv_quoted(names, self.delimiter).to_pylist()
             self._put((self.delimiter.join(quoted_names) + "\n").encode())
 
-    def _rows(self, batch: pa.RecordBatch) -> None:
+    def _kernel_rows(self) -> KernelRows | None:
+        return csv_rows(self.schema, self.delimiter) if self.delimiter in _PLAIN else None
+
+    def _text_of(self, batch: pa.RecordBatch) -> memoryview:
         parts: list[Any] = []
         for column in batch.columns:
             parts += [self._cells(column), self.delimiter]
-        self._put(_text_of_rows(_joined([*parts[:-1], "\n"], batch.num_rows, "")))
+        return _text_of_rows(_joined([*parts[:-1], "\n"], batch.num_rows, ""))
 
     def _end(self) -> None:
         pass
@@ -180,19 +218,23 @@ class CsvWriter(FormatWriter):
         # Numbers and timestamps contain no delimiter, but an interval is a list: [1, 2, 0].
         kind = column.type
         plain = pa.types.is_primitive(kind) and not pa.types.is_interval(kind)
-        plain = plain and self.delimiter in ",;\t|"
+        plain = plain and self.delimiter in _PLAIN
         return text if plain else _csv_quoted(text, self.delimiter)
 
 
-class JsonlWriter(FormatWriter):
+class JsonlWriter(TextWriter):
     """One JSON object a line; NULL is null and every integer is a bare number."""
 
     row_start, row_end = "{", "}\n"
 
     def _begin(self) -> None:
+        super()._begin()
         self._names = [json.dumps(name, ensure_ascii=False) + ":" for name in self.schema.names]
 
-    def _rows(self, batch: pa.RecordBatch) -> None:
+    def _kernel_rows(self) -> KernelRows | None:
+        return jsonl_rows(self.schema)
+
+    def _text_of(self, batch: pa.RecordBatch) -> memoryview:
         parts: list[Any] = []
         before = self.row_start
         for name, column in zip(self._names, batch.columns, strict=True):
@@ -202,10 +244,7 @@ class JsonlWriter(FormatWriter):
             parts += [before + name + '"', text] if bare else [before + name, text]
             before = '",' if bare else ","
         last = (before.removesuffix(",") if parts else before) + self.row_end
-        self._put_rows(_text_of_rows(_joined([*parts, last], batch.num_rows, "null")))
-
-    def _put_rows(self, rows: memoryview) -> None:
-        self._put(rows)
+        return _text_of_rows(_joined([*parts, last], batch.num_rows, "null"))
 
     def _end(self) -> None:
         pass
@@ -219,6 +258,9 @@ class JsonArrayWriter(JsonlWriter):
     def _begin(self) -> None:
         super()._begin()
         self._put(b"[")
+
+    def _kernel_rows(self) -> KernelRows | None:
+        return None  # it ends each row with a line feed
 
     def _put_rows(self, rows: memoryview) -> None:
         self._put(rows[1:] if self.rows == 0 else rows)  # no comma before the first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import csv
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault, copy_column
+from emsqrt.io.formats import TextWriter
 from sennit_core.schema import DataType
 
 _NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float double decimal string binary"
@@ -194,3 +196,17 @@ def pieces(step: Any, count: int, room: int) -> Iterator[bytes]:
         assert after > start, "a row does not fit the buffer"
         yield bytes(out[:size])
         start = after
+
+
+def by_arrow(writer: type[TextWriter]) -> type[TextWriter]:
+    """Return the same writer without the kernel, as an oracle."""
+    return type(f"Arrow{writer.__name__}", (writer,), {"_kernel_rows": lambda _: None})
+
+
+def text_of(writer: type[TextWriter], *written: pa.RecordBatch) -> bytes:
+    """Return batches of one schema as a writer writes them."""
+    out = io.BytesIO()
+    with writer(written[0].schema, out.write, None) as document:
+        for batch in written:
+            document.write(batch)
+    return out.getvalue()

@@ -105,8 +105,9 @@ class UsageReader:
         Args:
             limits: when to return.
             wake: a file descriptor; the call returns once it is readable.
-            peak: three "Q", zero before the first measurement of a process. The first rises to the
-                peak of charged bytes, between measurements as far as the kernel reports it.
+            peak: four "Q", zero before the first measurement of a process. The first rises to the
+                peak of charged bytes, between measurements as far as the kernel reports it. When
+                another thread has set the last, the call returns instead of measuring again.
 
         Returns:
             The last measurement.

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +17,8 @@ _LOOK_MS, _LOOK_MS_NEAR = 10, 2
 _REPORT_MS = 100
 # How long a run may stay above `press_bytes` after it was asked to stop.
 _GRACE_SECONDS = 1.0
+_OVER = 3
+"""The place in `Watch.seen` that ends the measurements (`em_peak`)."""
 _ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, report_ms=0)
 """Limits that every measurement exceeds, so that `UsageReader.watch` measures once."""
 
@@ -79,7 +80,7 @@ class Watch:
         self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, limit_allocations: bool
     ) -> None:
         self.levels = levels
-        self.seen = memoryview(bytearray(24)).cast("Q")
+        self.seen = memoryview(bytearray(32)).cast("Q")
         """Peak charged bytes, and the rest of the state of `UsageReader.watch`."""
         self._owner = owner
         self._reactions = reactions
@@ -111,6 +112,11 @@ class Watch:
         self.look()
         return self.seen[0]
 
+    @property
+    def last(self) -> MemoryUse:
+        """The last measurement; after the watch that at its end."""
+        return self._seen
+
     def room(self) -> int:
         """Measure and return how much may still be charged below `press_bytes`."""
         return max(0, self.levels.press_bytes - self.look().charged_bytes)
@@ -135,6 +141,15 @@ class Watch:
         if cap_bytes > self.levels.cap_bytes:
             self.levels = CapLevels.below(cap_bytes)
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the last measurement was in the cap's last quarter."""
+        return self._seen.charged_bytes > self._near_bytes
+
+    @property
+    def _near_bytes(self) -> int:
+        return self.levels.cap_bytes * 3 // 4
+
     def limits(self) -> Limits:
         """Return the limits within which no reaction is needed, from the last measurement."""
         use = self._seen
@@ -147,7 +162,7 @@ class Watch:
             charged_max=max(use.charged_bytes, self.levels.press_bytes),
             shmem_max=use.shmem_bytes,
             idle_min=self._idle_min,
-            near_bytes=self.levels.cap_bytes * 3 // 4,
+            near_bytes=self._near_bytes,
             far_ms=_LOOK_MS,
             near_ms=_LOOK_MS_NEAR,
             report_ms=_LOOK_MS_NEAR if is_over else _REPORT_MS,
@@ -197,12 +212,16 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        # The thread is in one of two waits, and `_notify` ends both: on `_changed` while there is
-        # no watch, in C on `_wake` while there is one.
+        # The thread is in one of two waits: on `_changed` while there is no watch, in C on `_wake`
+        # while there is one. `_is_woken`: the second was ended, and `_wake` is to be read.
         self.reader = UsageReader()
         self._changed = threading.Condition()
         self._watch: Watch | None = None
-        self._unwatched = memoryview(bytearray(24)).cast("Q")
+        # Whether the thread is in the second wait, perhaps still for a watch that is over: it gets the
+        # next one when it would measure again, without being woken.
+        self._measures = False
+        self._is_woken = False
+        self._unwatched = memoryview(bytearray(32)).cast("Q")
         """State of `UsageReader.watch` for measurements that belong to no watch."""
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -233,14 +252,20 @@ class Watchdog:
         """Start enforcing a watch; for `Watch`."""
         with self._changed:
             assert self._watch is None, "one watch at a time"
+            watch.seen[_OVER] = 0
             self._watch = watch
-            self._notify()
+            if not self._measures:
+                self._changed.notify()
+            # A process that is near its cap is measured more often than the watch before may be.
+            elif watch.is_near:
+                self._notify()
 
     def end(self) -> None:
         """Stop enforcing the watch; no reaction runs once this has returned; for `Watch`."""
         with self._changed:
+            if self._watch is not None:
+                self._watch.seen[_OVER] = 1
             self._watch = None
-            self._notify()
 
     def close(self) -> None:
         """End the thread."""
@@ -258,7 +283,9 @@ class Watchdog:
         self.close()
 
     def _notify(self) -> None:
+        """End both waits of the thread."""
         self._changed.notify()
+        self._is_woken = True
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
@@ -273,7 +300,10 @@ class Watchdog:
     def _next(self) -> Watch | None:
         """Wait for a watch and return it; None once the watchdog is closed."""
         with self._changed:
+            self._measures = False
             self._changed.wait_for(lambda: self._closed or self._watch is not None)
-            with suppress(BlockingIOError):
+            self._measures = True
+            if self._is_woken:
+                self._is_woken = False
                 os.eventfd_read(self._wake)
             return None if self._closed else self._watch

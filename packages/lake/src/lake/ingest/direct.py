@@ -8,6 +8,8 @@ path is faster, but its results are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from emsqrt._kernel import CsvParser, RecordFault
@@ -35,11 +37,15 @@ class DirectReader:
     Args:
         names: The column names.
         delimiter: The field delimiter.
+        wanted: Indexes of the columns to read, in their order; None for all.
     """
 
-    def __init__(self, names: list[str], delimiter: str) -> None:
+    def __init__(
+        self, names: Sequence[str], delimiter: str, wanted: Sequence[int] | None = None
+    ) -> None:
         self._names = names
         self._delimiter = delimiter
+        self._wanted = range(len(names)) if wanted is None else wanted
         self._texts: set[tuple[int, str]] = (
             set()
         )  # columns with other forms, which are read as text
@@ -48,12 +54,12 @@ class DirectReader:
         """Whether `read` returns typed values for a column; otherwise it returns text."""
         return kind in _TYPES and (index, kind) not in self._texts
 
-    def read(self, data: bytes, kinds: list[str]) -> pa.RecordBatch | None:
-        """Return the block's columns, or None if its records are malformed.
+    def read(self, data: bytes, kinds: Sequence[str]) -> pa.RecordBatch | None:
+        """Return the block's wanted columns, or None if its records are malformed.
 
         Args:
             data: Whole records in UTF-8.
-            kinds: Keys of `KINDS`, one per column.
+            kinds: Keys of `KINDS`, one per column of the file.
         """
         pieces: list[pa.RecordBatch] = []
         start = 0
@@ -75,21 +81,23 @@ class DirectReader:
             return pieces[0]
         return pa.concat_batches(pieces) if pieces else None
 
-    def _parser(self, memory: pa.Buffer, kinds: list[str]) -> CsvParser:
-        types = [_TYPES[k] if self.is_typed(i, k) else _TEXT for i, k in enumerate(kinds)]
+    def _parser(self, memory: pa.Buffer, kinds: Sequence[str]) -> CsvParser:
+        types = [_TYPES[kinds[i]] if self.is_typed(i, kinds[i]) else _TEXT for i in self._wanted]
         return CsvParser(
             memory,
             field_count=len(self._names),
-            columns=list(enumerate(types)),
+            columns=list(zip(self._wanted, types, strict=True)),
             delimiter=self._delimiter,
             null_values=NULL_WORDS,
             # Refuse text that a value could not be printed back to, as the kinds do.
             exact=True,
         )
 
-    def _schema(self, kinds: list[str]) -> pa.Schema:
-        types = [
-            KINDS[kind].type if self.is_typed(index, kind) else pa.string()
-            for index, kind in enumerate(kinds)
-        ]
-        return pa.schema([pa.field(n, t) for n, t in zip(self._names, types, strict=True)])
+    def _schema(self, kinds: Sequence[str]) -> pa.Schema:
+        return pa.schema(
+            pa.field(
+                self._names[index],
+                KINDS[kinds[index]].type if self.is_typed(index, kinds[index]) else pa.string(),
+            )
+            for index in self._wanted
+        )

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from emsqrt.io.records import CsvDialect, record_ends
+from lake.ingest.background_writer import Writer
 from lake.ingest.column_match import ColumnMatch
 from lake.ingest.columns import (
     KINDS,
@@ -32,7 +33,7 @@ from lake.ingest.columns import (
 )
 from lake.ingest.direct import DirectReader
 from lake.ingest.rejects import Rejects
-from lake.ingest.shards import Shard, ShardWriter
+from lake.ingest.shards import Shard
 from lake.ingest.source import TextBlock, TextSource
 from sennit_core.errors import BadInput
 from sennit_core.schema import DataType
@@ -139,7 +140,7 @@ class CsvEncoder:
         self._fixed = True
 
     def encode(
-        self, start: int, stop: int, line: int, new_writer: Callable[[], ShardWriter]
+        self, start: int, stop: int, line: int, new_writer: Callable[[], Writer]
     ) -> list[Shard]:
         """Encode the source range [start, stop), whose first record is on `line`.
 
@@ -191,7 +192,7 @@ class CsvEncoder:
         narrow = [i for i, shard in enumerate(shards) if not shard.schema.equals(self.schema)]
         return narrow[-1] + 1 if narrow else 0
 
-    def _one_pass(self, start: int, stop: int, line: int, writer: ShardWriter) -> list[Shard]:
+    def _one_pass(self, start: int, stop: int, line: int, writer: Writer) -> list[Shard]:
         try:
             for block in self._source.blocks(start, stop, line):
                 batch = self._batch(block)
@@ -207,7 +208,7 @@ class CsvEncoder:
             writer.discard()
         return writer.shards
 
-    def _write_nothing(self, writer: ShardWriter, start: int, stop: int, line: int) -> None:
+    def _write_nothing(self, writer: Writer, start: int, stop: int, line: int) -> None:
         """Write an empty shard, so that readers of a dataset without rows find its columns."""
         empty = pa.RecordBatch.from_pylist([], schema=self.schema)
         writer.write(empty, start=start, stop=stop, line=line)

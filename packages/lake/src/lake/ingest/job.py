@@ -12,12 +12,14 @@ import pyarrow as pa
 from lake.disk_space import WriteBudget, WriteLimit
 from lake.encrypted_files import EncryptedFile, Source, source_from_json
 from lake.foreground import Background
+from lake.ingest.background_writer import BACKGROUND_BYTES, BackgroundWriter, Writer
 from lake.ingest.column_match import ColumnMatch
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
+from lake.ingest.source_hash import SourceHash
 from lake.layouts import Layout
 from lake.sealed import KEY_BYTES, Seal
 from sennit_core.errors import BadInput
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = ["Ingested", "Job"]
+
+_BACKGROUND_BYTES_MIN = 4 << 20
+"""Size of a file from which on a second thread is worth its start."""
 
 Ingested = tuple[list[Shard], pa.Schema, Report, dict[str, Any]]
 """The shards, their schema, the findings, and the detected properties of the file."""
@@ -57,7 +62,7 @@ class Job:
         self._file_key = os.urandom(KEY_BYTES)
         self._uploaded = self.paths
         self.rejects: Rejects | None = None  # the rows that were left out, if there are any
-        self._background = Background(request.get("waitsFor"))
+        self._background = Background(request.get("statements"), waits=request.get("waits", False))
         self._bytes_done = 0
         self._rows = 0
         # 1 during the first reading; more while the beginning is encoded again after a widening.
@@ -100,7 +105,7 @@ class Job:
         if not self.size:
             raise BadInput(what=self.name, byte_offset=0, reason="the file is empty")
 
-    def new_writer(self, limits: Limits, columns: Sequence[int] | None = None) -> ShardWriter:
+    def new_shard_writer(self, limits: Limits, columns: Sequence[int] | None = None) -> ShardWriter:
         """Return the writer of another pass over the file, into the request's folder.
 
         Args:
@@ -118,6 +123,23 @@ class Job:
             budget=budget,
             seal=self.seal,
         )
+
+    def new_writer(self, limits: Limits) -> Writer:
+        """Return such a writer that works on a second thread.
+
+        It does so if the file is large, and there is memory for what waits in between.
+        """
+        writer = self.new_shard_writer(limits)
+        if self.size < _BACKGROUND_BYTES_MIN:
+            return writer
+        guard = self.context.budget.try_acquire(BACKGROUND_BYTES, "rows to write")
+        if guard is None:
+            return writer
+        return BackgroundWriter(writer, guard, self._background.statements_run)
+
+    def source_hash(self) -> SourceHash:
+        """Return what hashes the uploaded file while it is read."""
+        return SourceHash(self._uploaded, self._background.statements_run)
 
     def new_budget(self) -> WriteBudget:
         """Return the room for the shards of a pass."""

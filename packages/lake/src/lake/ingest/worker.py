@@ -4,22 +4,23 @@ The worker only reads the parts and writes files; the lake adopts them after the
 finished, so a crash here leaves no visible state.
 
 Request: `paths` `name` `folder` `options` `schema` `columns` and `layout` (append: the dataset's) `limits` `bytesMax`
-`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`).
+`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`) `statements` and `waits` (see
+`lake.foreground`).
 Response: `schema` `columns` `layout` `rows` `shards` `source` `report`.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.records import CsvDialect, record_ends
+from emsqrt.memory.malloc_tuning import keep_freed_blocks, return_freed_blocks
 from lake.encrypted_files import source_bytes
 from lake.ingest import json_table, tables
 from lake.ingest.column_match import ColumnMatch
@@ -32,7 +33,7 @@ from lake.ingest.names import check_width, settle_names
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.sniff import Sniffed, sniff, sniff_format
-from lake.ingest.source import PartsFile, TextSource
+from lake.ingest.source import TextSource
 from lake.layouts import Layout, parse_layout
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.file_kinds import check_readable
@@ -70,6 +71,7 @@ _BLOCK_BYTES = MIB
 _BLOCK_COPIES = (
     12  # copies of a block: the text, parsed strings, typed columns, and a widening's second parse
 )
+_KEPT_BYTES = 16 * MIB
 _SHARD_SOURCE_MIN = 4 * MIB
 # A file of moderate size is split for parallel work; below 4 MiB, more shards would only add files.
 _SHARDS_AIM = 8
@@ -86,10 +88,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
     # Reserved before it is allocated; a cap that is too small is refused here with its size.
-    with context.budget.acquire(needed, "ingest"):
+    with (
+        context.budget.acquire(needed, "ingest"),
+        _freed_blocks_kept(context),
+        job.source_hash() if request.get("hashSource") else nullcontext() as hashing,
+    ):
         shards, schema, report, found = _INGEST[form](job, limits)
-    if request.get("hashSource"):
-        source["sha256"] = _sha256(request["paths"], context)
+        if hashing is not None:
+            source["sha256"] = hashing.finish(context.check)
     if form == "xlsx" and (errors := source.pop("errors")):
         report.note(f"{errors:,} cells with an Excel error are NULL")
     if job.is_unpacked:
@@ -107,6 +113,24 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         "report": report.to_json(),
         "rejects": job.rejects.write(job.folder / "rejects.jsonl") if job.rejects else None,
     }
+
+
+@contextmanager
+def _freed_blocks_kept(context: EntryContext) -> Iterator[None]:
+    """Let malloc keep the memory of one block for the next, which saves a fifth of the CPU.
+
+    The kernel clears each page that it hands out, and an ingest allocates each byte of the file
+    several times.
+    """
+    if not context.owns_process:
+        yield
+        return
+    with context.budget.acquire(0, "freed blocks") as guard:
+        guard.resize(keep_freed_blocks(context.budget, _KEPT_BYTES))
+        try:
+            yield
+        finally:
+            return_freed_blocks()
 
 
 def _open_source(job: Job, source: dict[str, Any]) -> str:
@@ -139,7 +163,7 @@ def _arranged(job: Job, shards: list[Shard], schema: pa.Schema) -> tuple[list[Sh
     # DuckDB is in `lake.sql`, which ingests need for this alone.
     from lake.sql.arrange import arrange
 
-    writer = job.new_writer(Limits(), columns)
+    writer = job.new_shard_writer(Limits(), columns)
     found = arrange(
         shards, stored.to_arrow(), layout, columns, writer, seal=job.seal, context=job.context
     )
@@ -208,16 +232,6 @@ def _convert(job: Job) -> dict[str, Any]:
     # The converter's own choices, whatever the sheet's text looks like.
     job.options = {**job.options, "delimiter": ",", "encoding": "utf-8"}
     return {"sheet": found.name, "sheets": list(found.names), "errors": found.errors}
-
-
-def _sha256(paths: list[str], context: EntryContext) -> str:
-    """Return the SHA-256 of a file that was not hashed while it was received."""
-    whole = hashlib.sha256()
-    with PartsFile([Path(path) for path in paths]) as file:
-        while piece := file.read(_BLOCK_BYTES):
-            context.check()
-            whole.update(piece)
-    return whole.hexdigest()
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:

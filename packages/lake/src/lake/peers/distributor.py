@@ -144,10 +144,8 @@ class Distributor:
         """
         plan = await asyncio.to_thread(self._plan, sql, tables, user, seconds)
         data_steps = [step for step in plan.steps if isinstance(step, Fragment | Gather)]
-        if plan.strategy == "local" or any(
-            isinstance(step, Fragment) and (step.broadcasts or step.replicated)
-            for step in data_steps
-        ):
+        # Data that would have to be sent along with a fragment; not done yet.
+        if any(isinstance(s, Fragment) and (s.broadcasts or s.replicated) for s in data_steps):
             return None
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
         try:

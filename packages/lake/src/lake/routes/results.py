@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of
 from lake.routes.result_bodies import BODIES
+from lake.routes.waiting_threads import WaitingThreads
 from sennit_core.errors import Cancelled, SennitError, UsageError
 from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
@@ -43,7 +44,7 @@ CACHE_HEADER = "Sennit-Cache"
 RESULT_HEADER = "Sennit-Result"
 _log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
-_WAITING = anyio.CapacityLimiter(320)
+_WAITING = WaitingThreads(320)
 _WHOLE_BYTES_MAX = 256 << 10
 _UNWATCHED_SECONDS = 0.05
 """Most results are available by then, and watching the connection costs more than they do."""
@@ -222,23 +223,22 @@ class _Reader:
 
 
 async def _read(reader: _Reader) -> bytes | None:
-    piece = await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True, limiter=_WAITING)
+    piece = await _WAITING.run(reader.read)
     if isinstance(piece, SennitError):
         raise piece
     return piece
 
 
 async def _stop(reader: _Reader) -> None:
-    # Shielded: the execution must be stopped even if the client has disconnected.
+    # Shielded: the execution must be stopped even if the client has disconnected. In another pool:
+    # all threads of the first may wait for an execution that is stopped here.
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(reader.stop)
 
 
 async def _open(reader: _Reader, request: Request) -> _Opening:
     """Return the first piece; until it is available, a disconnect cancels the execution."""
-    opening = asyncio.ensure_future(
-        anyio.to_thread.run_sync(reader.open, abandon_on_cancel=True, limiter=_WAITING)
-    )
+    opening = _WAITING.run(reader.open)
     try:
         await asyncio.wait((opening,), timeout=_UNWATCHED_SECONDS)
         if not opening.done():

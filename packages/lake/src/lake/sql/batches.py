@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from emsqrt.io.joining import Message, join_batches, layouts_of
+from lake.sql.known_forms import Repeatable
 
 __all__ = ["read_batches", "read_messages"]
 
@@ -30,31 +32,30 @@ columns takes 0.28 s of CPU, at 256 rows 0.98 s."""
 
 @contextmanager
 def read_batches(
-    relation: duckdb.DuckDBPyRelation, memory_bytes: int = 0
+    query: duckdb.DuckDBPyRelation | Repeatable, memory_bytes: int = 0
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """Open a result; yield its schema and its batches, about 1 MiB each unless a row is larger.
 
     Args:
-        relation: the query; it runs while its batches are read.
+        query: it runs while its batches are read.
         memory_bytes: memory that the process may use for the query.
 
     Raises:
         duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
     unknown = _rows_of_unknown_width(memory_bytes)
-    rows = _rows_at_once(relation, unknown)
-    with relation.to_arrow_reader(rows) as reader:
+    with _opened(query, unknown, _BATCH_ROWS_MAX) as (reader, rows):
         yield reader.schema, _joined(reader) if rows <= unknown else iter(reader)
 
 
 @contextmanager
 def read_messages(
-    relation: duckdb.DuckDBPyRelation, memory_bytes: int, rows_max: int | None
+    query: duckdb.DuckDBPyRelation | Repeatable, memory_bytes: int, rows_max: int | None
 ) -> Iterator[tuple[pa.Schema, Iterator[Message | pa.RecordBatch]]]:
     """Open a result as `read_batches` does, for an Arrow stream: most rows are in messages of it.
 
     Args:
-        relation: the query; it runs while its batches are read.
+        query: it runs while its batches are read.
         memory_bytes: memory that the process may use for the query.
         rows_max: how many rows the caller wants; a batch that has more is no message.
 
@@ -64,13 +65,30 @@ def read_messages(
     unknown = _rows_of_unknown_width(memory_bytes)
     # Not more even if rows are known to be narrow: the buffers stay in the processor's cache, and
     # are too small for malloc to return them to the kernel each time.
-    rows = min(_rows_at_once(relation, unknown), _ROWS_WITH_ROOM)
-    with relation.to_arrow_reader(rows) as reader:
+    with _opened(query, unknown, _ROWS_WITH_ROOM) as (reader, _):
         layouts = layouts_of(reader.schema)
         if layouts is None:
             yield reader.schema, _joined(reader)
         else:
             yield reader.schema, join_batches(reader, layouts, rows_max)
+
+
+@contextmanager
+def _opened(
+    query: duckdb.DuckDBPyRelation | Repeatable, unknown: int, rows_max: int
+) -> Iterator[tuple[Any, int]]:
+    """Run a query; yield the reader of its batches, and how many rows a batch has."""
+
+    def rows_of(relation: duckdb.DuckDBPyRelation) -> int:
+        return min(_rows_at_once(relation, unknown), rows_max)
+
+    if isinstance(query, Repeatable):
+        with query.open(rows_of, unknown, rows_max) as found:
+            yield found
+    else:
+        rows = rows_of(query)
+        with query.to_arrow_reader(rows) as reader:
+            yield reader, rows
 
 
 def _rows_of_unknown_width(memory_bytes: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from lake.sql.batches import read_batches
 from lake.sql.duckdb_worker import (
     bind,
     interrupted_on_cancel,
+    kept_session,
     limits_of,
     translated_errors,
 )
@@ -33,10 +34,11 @@ from lake.sql.guard import check_statement
 from lake.sql.layout_clauses import LayoutClauses
 from lake.sql.layout_order import in_layout_order
 from lake.sql.parameters import params_of
+from lake.sql.pruning import prune, prune_at_any_time, without_statistics
 from lake.sql.query_text import QueryText
-from lake.sql.session import open_write_session
+from lake.sql.session import SqlLimits, hide_shards, open_write_session
 from lake.sql.statement_reader import Clause
-from lake.sql.tables import Table, check_links
+from lake.sql.tables import Table, check_links, shards_to_verify
 from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
 from lake.sql.views import names_of
@@ -82,6 +84,7 @@ class ChangingStatement:
         self._new_seal: Seal | None = None
         self._in_the_clear = False
         self._partitions: set[tuple[Any, ...]] = set()  # those that it has written rows of
+        self._in_transaction = False
         self.connection: duckdb.DuckDBPyConnection | None = None
         """That of the session, in which rows are written."""
         limit = WriteLimit.from_json(request.get("space"))
@@ -159,13 +162,26 @@ class ChangingStatement:
 
     @contextmanager
     def session(
-        self, query: QueryText, target: Table | None = None
+        self,
+        query: QueryText,
+        target: Table | None = None,
+        *,
+        prunes: Callable[[Table], bool] = lambda _: True,
+        hides: bool = True,
+        keeps: bool = False,
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Table]]]:
         """Check a query, then open a connection on which it can run.
 
         Args:
             query: Reads datasets.
             target: Another dataset to read.
+            prunes: Which of them are read without the shards that the query's filters leave out.
+            hides: Whether the names of these mean the rest of their shards.
+            keeps: Whether the database may serve later statements: nothing but temporary tables is
+                created in it.
+
+        Returns:
+            The connection, and what is read, with the shards that are left.
         """
         read: list[Table] = []
         with (
@@ -180,18 +196,54 @@ class ChangingStatement:
             if target is not None and target not in read:
                 read.append(target)
             self._check_secrecy(read)
-            # Before DuckDB opens a shard: a damaged one is reported as such.
-            verify_shards((shard for table in read for shard in table.shards), self.context)
+            read[:] = [t if prunes(t) else without_statistics(t) for t in read]
+            if any(t.statistics for t in read):
+                # The database is opened for the rest alone: a view costs a look at each of its files.
+                early = prune_at_any_time(query.text, self._params, read)
+                read[:] = read if early is None else early.tables
+            # Before DuckDB opens a shard: a damaged one is reported as such. A view opens its first.
+            verify_shards(shards_to_verify(read, first=True), self.context)
             limits = limits_of(self._request, self.context)
             with (
-                open_write_session(read, names, limits) as connection,
+                self._open(read, names, limits, keeps=keeps) as connection,
                 interrupted_on_cancel(connection, self.context),
             ):
                 self.context.forgive_reserved()
                 check_links(read)
                 self.connection = connection
+                if any(table.statistics for table in read):
+                    self._prune(connection, query, read, names if hides else None)
                 yield connection, read
                 check_links(read)
+
+    def _open(
+        self, read: list[Table], names: tuple[str, ...], limits: SqlLimits, *, keeps: bool
+    ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """Open an instance, or one that was kept if the statement does not change what it reads."""
+        kept = None
+        # Opening one is more than half of the CPU of a small INSERT. That of a dataset that changes would
+        # not be used again; spill files of encrypted datasets are in a folder of the statement.
+        if keeps and self.changes not in read and not self._request.get("plain"):
+            kept = kept_session(read, names, limits, self.context, read_only=False)
+        return kept or open_write_session(read, names, limits)
+
+    def _prune(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        query: QueryText,
+        read: list[Table],
+        names: tuple[str, ...] | None,
+    ) -> None:
+        """Leave out shards that the query needs no row of, and verify the others."""
+        # The time of a transaction is that of `now()`: the query must run in the same one.
+        connection.execute("BEGIN TRANSACTION")
+        self._in_transaction = True
+        pruned = prune(connection, query.text, self._params, read, mode="")
+        needed = pruned.of([table for table in read if table.statistics])
+        verify_shards(shards_to_verify(needed), self.context)
+        read[:] = pruned.of(read)
+        if names is not None:
+            hide_shards(connection, pruned.tables, names)
 
     def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
         """Bind a query with the request's parameters."""
@@ -215,6 +267,9 @@ class ChangingStatement:
         text = outer.replace("{}", query.numbered)
         # In order, so that the rows of one shard are found without looking at all.
         connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self._params)
+        if self._in_transaction:
+            connection.execute("COMMIT")
+            self._in_transaction = False
 
     def keep(self, connection: duckdb.DuckDBPyConnection, query: str, table: str) -> None:
         """Keep a query's result in a temporary table, which spills to disk."""
@@ -224,11 +279,6 @@ class ChangingStatement:
         """Run a statement with the request's parameters; return the number of changed rows."""
         ((count,),) = connection.execute(sql, self._params).fetchall()
         return int(count)
-
-    def reads(self, query: QueryText, target: Table) -> bool:
-        """Return whether a query names the dataset."""
-        names = check_statement(query.text, frozenset(t.name for t in self.tables)).tables
-        return target in used_tables(self.tables, names)
 
     def columns_of(self, relation: duckdb.DuckDBPyRelation) -> Schema:
         """Return a result's columns as a dataset would have them, without reading a row."""

@@ -18,6 +18,8 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +34,23 @@ from lake.sql.batches import read_batches, read_messages
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
+from lake.sql.known_forms import KnownForms, Repeatable
 from lake.sql.linked_files import link_error
+from lake.sql.linked_rows import LINKED_BYTES, LinkedRows, find_linked
 from lake.sql.parameters import params_of, unknown_params
-from lake.sql.pruning import Pruned, prune
+from lake.sql.pruning import Pruned, prune, prune_at_any_time, without_statistics
 from lake.sql.session import SqlLimits, hide_shards, open_session
-from lake.sql.tables import Table, check_explained, check_links, explained_tables, rights_key
+from lake.sql.tables import (
+    Table,
+    check_explained,
+    check_links,
+    explained_tables,
+    rights_key,
+    shards_to_verify,
+)
 from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
-from lake.verification import ShardFile, verify_shards
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "interrupted_on_cancel",
+    "kept_session",
     "limits_of",
     "release",
     "run",
@@ -66,6 +78,8 @@ _THREAD_BYTES = 96 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 # How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
+_LINKED_SHARE = 4
+"""Rows of a linked file may use the free memory over this; the rest is for the query."""
 _KEPT_INSTANCES = 8
 _KEPT_SHARE = 4
 """Instances together keep at most the cap over this: a process may be given a run of another cap while
@@ -78,6 +92,7 @@ _DESCRIBE = re.compile(
 )
 
 _instances = InstanceCache(_KEPT_INSTANCES)
+_forms = KnownForms()
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -93,39 +108,101 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             used[:] = explained_tables(used)
             tables = explained_tables(tables)
         may_prune = not (statement.catalog or request.get("describe"))
+        if not may_prune:
+            used[:] = map(without_statistics, used)
+        early = None
+        if any(table.shards_in_all is not None for table in used):
+            # A database with the shards of a few lists of many would not be of use to other queries.
+            early = prune_at_any_time(sql, params_of(request), used)
+            used[:] = used if early is None else early.tables
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query. A view opens its first.
-        verify_shards(_shards(used, first=may_prune), context)
+        verify_shards(shards_to_verify(used, first=may_prune), context)
         check_links(used)
-        limits = limits_of(request, context)
-        with (
-            _connect(tables, used, statement, limits, context) as connection,
-            interrupted_on_cancel(connection, context),
-        ):
-            context.forgive_reserved()
-            labels = _labels(used) if statement.explains else {}
-            pruned = Pruned()
-            if may_prune:
-                params = params_of(request)
-                pruned = prune(connection, sql, params, used, explains=statement.explains)
-                left = {table.id: table for table in pruned.tables}
-                needed = [left.get(table.id, table) for table in used if table.statistics]
-                verify_shards(_shards(needed), context)
-                hide_shards(connection, pruned.tables, tuple(statement.tables))
-            notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-            answer = _stream(connection, request, context, labels, limits, used, notes)
-            inputs = [table.snapshot for table in used if table.snapshot is not None]
-            return answer | {
-                "inputs": inputs,
-                "engine": "duckdb",
-                "repeatable": statement.repeatable and repeatable(used),
-            }
+        query = _Query(request, context, statement, tables, used, may_prune, early)
+        rows = _linked_rows(query)
+        if rows is None:
+            return _answer(query, None)
+        with contextlib.closing(rows):
+            try:
+                return _answer(query, rows)
+            except (duckdb.Error, pa.ArrowException, OSError):
+                context.check()
+                if rows.error is None:
+                    raise
+                if context.has_emitted:  # it cannot run again
+                    raise rows.error from None
+        return _answer(query, None)
 
 
-def _shards(tables: list[Table], *, first: bool = False) -> Iterator[ShardFile]:
-    """Yield the shards of tables, or the first of those of which some may be left out."""
-    for table in tables:
-        yield from table.shards[:1] if first and table.statistics else table.shards
+@dataclass(frozen=True)
+class _Query:
+    """A request that was checked.
+
+    Args:
+        request: The request.
+        context: The process.
+        statement: What its statement is.
+        tables: All datasets that it may read.
+        used: Those that it reads.
+        may_prune: Whether shards may be left out.
+        early: What was left out before a connection was opened; None if nothing was tried.
+    """
+
+    request: dict[str, Any]
+    context: EntryContext
+    statement: Statement
+    tables: list[Table]
+    used: list[Table]
+    may_prune: bool
+    early: Pruned | None
+
+
+def _linked_rows(query: _Query) -> LinkedRows | None:
+    """Return the rows of the linked file that a query reads, if the ingest's parser may read them."""
+    table = find_linked(query.used)
+    plain = query.may_prune and not query.statement.explains
+    budget = query.context.budget
+    if table is None or not plain or budget.free_bytes < _LINKED_SHARE * LINKED_BYTES:
+        return None
+    threads = limits_of(query.request, query.context).threads
+    return LinkedRows(table, query.context, budget.acquire(LINKED_BYTES, "linked file"), threads)
+
+
+def _answer(query: _Query, rows: LinkedRows | None) -> dict[str, Any]:
+    """Run a query on a connection of its own and stream the result.
+
+    Args:
+        query: The query.
+        rows: Those of its linked file; None for DuckDB's own reader.
+    """
+    request, context, statement = query.request, query.context, query.statement
+    used, sql = query.used, request["sql"]
+    limits = limits_of(request, context)
+    with (
+        _connect(query.tables, used, statement, limits, context) as connection,
+        interrupted_on_cancel(connection, context),
+        contextlib.ExitStack() as stack,
+    ):
+        labels = _labels(used) if statement.explains else {}
+        pruned = query.early or Pruned()
+        params = params_of(request) if query.may_prune else None
+        if query.may_prune and query.early is None:
+            pruned = prune(connection, sql, params, used, explains=statement.explains)
+            needed = pruned.of([table for table in used if table.statistics])
+            verify_shards(shards_to_verify(needed), context)
+            hide_shards(connection, pruned.tables, tuple(statement.tables | names_of(used)))
+        if rows is not None:
+            names = rows.names_in(statement.tables)
+            stack.enter_context(rows.registered(connection, names, sql, params))
+        notes = [str(scan) for scan in pruned.scans] if statement.explains else []
+        answer = _stream(connection, request, statement, context, labels, limits, used, notes)
+        inputs = [table.snapshot for table in used if table.snapshot is not None]
+        return answer | {
+            "inputs": inputs,
+            "engine": "duckdb",
+            "repeatable": statement.repeatable and repeatable(used),
+        }
 
 
 @contextlib.contextmanager
@@ -182,19 +259,41 @@ def _connect(
     context: EntryContext,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables | names_of(used))
+    opened = context.forgive_reserved  # its threads reserve memory, which they do not use
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
+        listed = listed_tables(tables)
+        return open_session(listed, names, limits, opened, skips_broken_views=True)
+    kept = kept_session(used, names, limits, context)
+    return open_session(used, names, limits, opened) if kept is None else kept
+
+
+def kept_session(
+    used: list[Table],
+    names: tuple[str, ...],
+    limits: SqlLimits,
+    context: EntryContext,
+    *,
+    read_only: bool = True,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection] | None:
+    """Return a connection to an instance that is kept for later statements over the same datasets.
+
+    Returns:
+        The connection, to be opened; None if the instance must not be kept.
+    """
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
-        return open_session(used, names, limits)
+        return None
 
     def left() -> int | None:
         return None if context.stopped is not None else context.grown_bytes()
 
     key = instance_key(used, names, limits.threads, rights_key(used))
     held_bytes_max = context.cap_bytes // _KEPT_SHARE
-    return _instances.connect(key, used, names, limits, left, held_bytes_max)
+    opened = context.forgive_reserved
+    return _instances.connect(
+        key, used, names, limits, left, held_bytes_max, opened, read_only=read_only
+    )
 
 
 @contextlib.contextmanager
@@ -232,12 +331,14 @@ def stream_result(
     limits: SqlLimits,
 ) -> dict[str, Any]:
     """Run the statement of a request and send its result; return the members of the answer about it."""
-    return _stream(connection, request, context, {}, limits, [], [])
+    statement = Statement(frozenset(), catalog=False, explains=False, volatile=True)
+    return _stream(connection, request, statement, context, {}, limits, [], [])
 
 
 def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
+    statement: Statement,
     context: EntryContext,
     labels: dict[str, str],
     limits: SqlLimits,
@@ -245,16 +346,21 @@ def _stream(  # noqa: PLR0913 - of one caller
     notes: list[str],
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
-    relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
-    if relation is None:
-        raise SqlError("the statement returns no result")
-    if describes:
-        relation = relation.limit(0)  # planned, and not run
+    params = unknown_params(sql) if describes else params_of(request)
+
+    def relation() -> duckdb.DuckDBPyRelation:
+        found = bind(connection, sql, params)
+        if found is None:
+            raise SqlError("the statement returns no result")
+        return found.limit(0) if describes else found  # planned, and not run
+
+    form = () if describes or params else statement.form
+    query = Repeatable(_forms, connection, sql, form, relation)
     stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
-    if stream_format != "arrow" or labels or relation.columns == _DESCRIBED:
-        result = read_batches(relation, limits.memory_bytes)
+    if stream_format != "arrow" or labels or _DESCRIBE.fullmatch(sql) is not None:
+        result = read_batches(query, limits.memory_bytes)
     else:
-        result = read_messages(relation, limits.memory_bytes, max_rows)
+        result = read_messages(query, limits.memory_bytes, max_rows)
     with result as (schema, pieces):
         writer = open_format(stream_format, schema, context.emit, max_rows=max_rows)
         required = _required(sql, used) if schema.names == _DESCRIBED else None
@@ -296,7 +402,7 @@ def _stream(  # noqa: PLR0913 - of one caller
 def _labels(tables: list[Table]) -> dict[str, str]:
     """Return labels to replace shard paths in EXPLAIN, of equal width to preserve its boxes."""
     return {
-        path: f"{table.name}/{index}".ljust(len(path))
+        path: f"{table.name}/{table.number(index)}".ljust(len(path))
         for table in tables
         for index, path in enumerate(table.paths or ())
     } | {
@@ -376,4 +482,9 @@ def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
 
 def _threads(free_bytes: int) -> int:
     """Return how many threads a query runs on: each needs memory of its own to sort."""
-    return max(1, min(4, os.cpu_count() or 1, free_bytes // _THREAD_BYTES))
+    return max(1, min(4, _cores(), free_bytes // _THREAD_BYTES))
+
+
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1  # it reads a file each time

@@ -13,8 +13,8 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "explained_query",
     "expression_nodes",
     "expression_text",
+    "open_calculator",
     "query_nodes",
     "statement_kinds",
     "table_nodes",
@@ -132,12 +133,14 @@ class Statement:
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
         volatile: Whether it may have another result when it runs again over the same data.
+        form: Its text without numbers, if it is one SELECT that DuckDB runs as it is written; else ().
     """
 
     tables: frozenset[str]
     catalog: bool
     explains: bool
     volatile: bool
+    form: tuple[bytes, ...] = field(default=(), compare=False)
 
     @property
     def repeatable(self) -> bool:
@@ -179,7 +182,10 @@ def _remembered(text: _Text, known: frozenset[str]) -> Statement:
     The result depends only on the arguments, and not on the values of numbers: they do not affect
     which tables and functions a statement uses. DuckDB refuses an invalid number at binding.
     """
-    return _check(text.sql, known)
+    statement = _check(text.sql, known)
+    # A PIVOT is several statements, and EXPLAIN and SHOW are not for repetition.
+    is_plain = statement_kinds(text.sql) == ["SELECT"] and not statement.catalog
+    return replace(statement, form=text.pieces) if is_plain else statement
 
 
 def _without_numbers(sql: str) -> tuple[bytes, ...]:
@@ -366,13 +372,24 @@ def compute(expression: str) -> Any:
     return _parser().execute(query).fetchall()[0][0]
 
 
+@contextmanager
+def open_calculator() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection, in a transaction, to a locked database without tables, for expressions."""
+    connection = _parser().cursor()
+    try:
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        yield connection
+    finally:
+        connection.close()
+
+
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
     """Return a database for parsing, and for expressions; it has no tables."""
     parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
-    parser.execute("SET TimeZone = 'UTC'")
+    parser.execute("SET GLOBAL TimeZone = 'UTC'")
     # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser

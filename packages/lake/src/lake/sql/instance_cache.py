@@ -47,7 +47,7 @@ class InstanceCache:
         self._kept: OrderedDict[InstanceKey, Instance] = OrderedDict()
 
     @contextmanager
-    def connect(
+    def connect(  # noqa: PLR0913 - what a query may use
         self,
         key: InstanceKey,
         tables: Sequence[Table],
@@ -55,6 +55,9 @@ class InstanceCache:
         limits: SqlLimits,
         left: Callable[[], int | None],
         held_bytes_max: int,
+        opened: Callable[[], None] = lambda: None,
+        *,
+        read_only: bool = True,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query to an instance that has these tables and no others.
 
@@ -66,6 +69,8 @@ class InstanceCache:
             left: Called after the query: the bytes by which it has grown the process; None closes
                 the instance.
             held_bytes_max: The most memory that kept instances may hold together.
+            opened: Called when an instance was opened for the query.
+            read_only: Whether it may not have temporary tables, which end with the connection.
         """
         instance = self._kept.pop(key, None)
         held_bytes = self._held_bytes.pop(key, 0)
@@ -74,13 +79,16 @@ class InstanceCache:
         if instance is not None and not _fits(instance.limits, own):
             instance.close()
             instance, held_bytes = None, 0
+        is_new = instance is None
         if instance is None:
             instance = Instance(tables, names, _rounded(limits))
         # Set only where the query ended in a known way: any other exception, such as the reason for
         # a stop, closes the instance.
         grown_bytes = None
         try:
-            with instance.connect() as connection:
+            if is_new:
+                opened()
+            with instance.connect(read_only=read_only) as connection:
                 yield connection
             grown_bytes = left()
         except _ORDINARY:

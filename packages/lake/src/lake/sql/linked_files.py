@@ -37,24 +37,28 @@ _STAMP = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK})?"
 _ZONED = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T]{_CLOCK}(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)"
 _FLOAT = r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _LONG = r"-?[0-9]{17,}"
+# Dates and times beyond these have forms that the ingest refuses, and so have infinite ones.
+_DAYS = "v BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
+_TIMES = "v BETWEEN TIMESTAMP '0001-01-01 00:00:00' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+# What starts with a digit is no word, and `007` has a digit after its zero. Below 17 characters no digit
+# is lost. DuckDB ignores `_` between digits. The rest of what it converts is a number for the ingest too.
+_PLAIN_FLOAT = (
+    "t >= '0' AND t < ':' AND (t >= '1' OR t < '0/') AND strlen(t) < 17 AND v < 1e300 "
+    "AND NOT contains(t, '_')"
+)
 # The type that the text is converted to (v), and the conditions under which the value counts; t is
 # the text, s the text without white space around it. The first condition is the cheap one, for most
 # values; the others are evaluated only where it is false.
-# Measured on 3 million values, in ns for each: an integer printed and compared 60, matched by a pattern
-# 120; a date or float printed 90, matched 45; several comparisons of text joined by AND over 100.
+# Measured on values of TPC-H, in ns for each, the conversion included: an integer printed and compared
+# 28, matched by a pattern 49; a date printed 40, matched 67; a price compared and searched 22, matched
+# 55, printed 89. DuckDB's own conversion takes 8 to 16.
 _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "int": ("BIGINT", ("v::VARCHAR = t", "v::VARCHAR = s")),
-    "date": (
-        "DATE",
-        (
-            "v IS NOT NULL AND regexp_full_match(t, '[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}')",
-            "v::VARCHAR = s",
-        ),
-    ),
+    "date": ("DATE", (f"{_DAYS} AND v::VARCHAR = t", f"{_DAYS} AND v::VARCHAR = s")),
     "float": (
         "DOUBLE",
         (
-            "regexp_full_match(t, '-?(0|[1-9][0-9]{0,14})([.][0-9]*)?')",
+            _PLAIN_FLOAT,
             (
                 f"isfinite(v) AND regexp_full_match(s, '{_FLOAT}') "
                 f"AND NOT regexp_full_match(s, '{_LONG}')"
@@ -64,7 +68,10 @@ _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "timestamp": (
         "TIMESTAMP",
-        (f"v IS NOT NULL AND regexp_full_match(s, '{_STAMP}')",),
+        (
+            f"{_TIMES} AND v::VARCHAR = t",
+            f"v IS NOT NULL AND regexp_full_match(s, '{_STAMP}')",
+        ),
     ),
     "timestamp-utc": (
         "TIMESTAMPTZ",

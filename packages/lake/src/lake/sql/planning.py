@@ -8,8 +8,9 @@ from emsqrt.plan import Files, Plan, Rename, Scan, Sink, StreamTarget, Union, pl
 from emsqrt.plan.tree import scans_of
 from emsqrt.sql_plan import sql
 from lake.file_schemas import rows_of_files
-from lake.sql.guard import check_statement
+from lake.sql.guard import check_statement, open_calculator
 from lake.sql.parameters import params_of
+from lake.sql.pruning import prune
 from lake.sql.tables import Table
 from lake.sql.tables_read import used_tables
 from lake.sql.view_query import ViewQuery
@@ -56,6 +57,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
         )
     # Names resolve to exactly these sources; `sql` is not called with `files=True`, so no name can
     # be read as a path.
+    used = _pruned(used, text, request)
     sources: dict[str, Plan] = {}
     for table in used:  # a view comes after what it reads
         source = _source(table) if table.view is None else _view(table.view, sources)
@@ -71,6 +73,16 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
         # Verified by the process that runs the plan, just before it opens them.
         "shards": [shard.to_json() for table in used for shard in table.shards],
     }
+
+
+def _pruned(used: list[Table], text: str, request: dict[str, Any]) -> list[Table]:
+    """Return the datasets without shards that the query needs no row of."""
+    if not any(table.statistics for table in used):
+        return used
+    with open_calculator() as connection:
+        # The plan runs later, so it has another time than this transaction.
+        pruned = prune(connection, text, params_of(request), used, clocks=False)
+        return pruned.of(used)
 
 
 def _view(view: ViewQuery, sources: dict[str, Plan]) -> Plan:

@@ -1,9 +1,11 @@
-"""Leave out shards of which a query's filters need no row, before they are verified and opened.
+"""Leave out shards of which a statement's filters need no row, before they are verified and opened.
 
 For each conjunct of a scan's filters (`lake.sql.scan_filters`) that compares a column with constants, DuckDB
-itself computes from the bounds of each shard whether a row may satisfy it: `x > 5` becomes `max_x > 5`, with
-the constant as written and the bounds in the column's type. So types are compared as in the query. Where
-a bound is not known, or the expression has an error, the shard is read.
+itself computes from the bounds of each shard whether a row may satisfy it (`lake.sql.bound_tests`). So types
+are compared as in the query. Where a bound is not known, or the expression has an error, the shard is read.
+
+A dataset of which a policy shows a part is read by the policy's own condition alone. Were the user's
+conditions compared with its bounds, the time of a query would say what hidden rows have.
 
 The shards that are left are those of a view of the query's own connection, which hides the one that the
 instance has for all shards.
@@ -11,40 +13,42 @@ instance has for all shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from lake.ingest.partitions import bucket_of
-from lake.sql.guard import expression_text, query_nodes
-from lake.sql.scan_filters import Condition, Node, Scan, find_scans
+from lake.sql.bound_tests import Test, test_of
+from lake.sql.guard import expression_nodes, open_calculator, query_nodes
+from lake.sql.policies import bound_expression
+from lake.sql.scan_filters import Columns, Condition, Node, Scan, ViewTree, conjuncts, find_scans
 from lake.sql.tables import Table
 from lake.sql.types import shard_types
-from lake.sql.volatility import volatile_names
+from sennit_core.errors import Conflict
 
-__all__ = ["Pruned", "ScanReport", "prune"]
+__all__ = [
+    "Pruned",
+    "ScanReport",
+    "ShardsMissing",
+    "prune",
+    "prune_at_any_time",
+    "without_statistics",
+]
 
 _STATISTICS = "__lake_statistics"
-_COMPARISONS = {
-    "COMPARE_EQUAL": "=",
-    "COMPARE_LESSTHAN": "<",
-    "COMPARE_GREATERTHAN": ">",
-    "COMPARE_LESSTHANOREQUALTO": "<=",
-    "COMPARE_GREATERTHANOREQUALTO": ">=",
-}
-_MIRRORED = {"=": "=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
-_CONSTANT_CLASSES = frozenset(("CONSTANT", "CAST", "FUNCTION", "PARAMETER", "TYPE"))
-# The time of the transaction, in which the query runs too.
-_CLOCKS = frozenset(("now", "get_current_timestamp", "transaction_timestamp", "today"))
-_LIST_MAX = 64
-"""A longer IN is compared as a range: each element costs two comparisons for each shard."""
-_NODES_MAX = 2000
-"""A query with more nodes in a filter is not looked at: its text may be 8 MiB."""
-# Functions of a date or time that grow with it.
-_GROWING = {"year": 1, "date_trunc": 2}
+Parameters: TypeAlias = list[Any] | dict[str, Any] | None
+
+
+class ShardsMissing(Conflict):
+    """A query needs shards of lists that were left out: its time, or a view or policy, is another."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a view or policy of the statement was changed in the meantime", hint="run it again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,101 +79,128 @@ class Pruned:
     Args:
         tables: The datasets of which shards are left out, with the rest.
         scans: What each scan reads.
+        has_clock: Whether more could be left out at a known time.
     """
 
     tables: tuple[Table, ...] = ()
     scans: tuple[ScanReport, ...] = ()
+    has_clock: bool = False
+
+    def of(self, tables: Sequence[Table]) -> list[Table]:
+        """Return tables with the shards that the query needs."""
+        left = {table.id: table for table in self.tables}
+        return [left.get(table.id, table) for table in tables]
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
-    """A test of shards: an expression over their statistics, and the columns that it is about."""
+def prune_at_any_time(sql: str, params: Parameters, tables: Sequence[Table]) -> Pruned | None:
+    """Return which shards a query needs, before there is a database for it.
 
-    text: str
-    columns: frozenset[str]
+    Returns:
+        The same as `prune`; None if that depends on the time, so that the query's transaction decides.
+    """
+    with open_calculator() as connection:
+        try:
+            found = prune(connection, sql, params, tables, clocks=False)
+        except ShardsMissing:
+            return None
+    if found.has_clock:
+        return None
+    kept = [replace(each, statistics=None, shards_in_all=None) for each in found.of(tables)]
+    return replace(found, tables=tuple(kept))
 
 
-def prune(
+def prune(  # noqa: PLR0913 - the parts of a query, and how it runs
     connection: duckdb.DuckDBPyConnection,
     sql: str,
-    params: list[Any] | dict[str, Any] | None,
+    params: Parameters,
     tables: Sequence[Table],
     *,
     explains: bool = False,
+    clocks: bool = True,
+    mode: str = "READ ONLY",
 ) -> Pruned:
     """Return which shards a query needs.
 
     Args:
-        connection: That of the query, in its transaction.
+        connection: That of the query, in its transaction, which an error may end and begin anew.
         sql: The query.
         params: The values of its placeholders.
-        tables: The datasets that it reads.
+        tables: The datasets and views that it reads.
         explains: Whether to report scans of datasets that nothing is left out of.
+        clocks: Whether `now()` in a constant is that of the connection's transaction.
+        mode: How to begin a transaction, if an error has ended it.
+
+    Raises:
+        ShardsMissing: It needs shards that a table only has summaries of.
     """
-    known = {key.casefold(): t for t in tables if t.paths is not None for key in (t.name, t.id)}
-    # A view reads by name too, and would find the connection's view of fewer shards.
-    under_views = {name.casefold() for t in tables if t.view is not None for name in t.view.reads}
-    choosable = [
-        table
-        for table in tables
-        if table.statistics
-        and table.policy is None
-        and under_views.isdisjoint((table.name.casefold(), table.id))
-    ]
-    if not choosable and not explains:
+    choosable = [table for table in tables if table.statistics and table.policy is None]
+    restricted = [table for table in tables if table.statistics and table.policy is not None]
+    if not (choosable or restricted or explains):
         return Pruned()
-
-    def columns_of(name: str) -> frozenset[str] | None:
-        table = known.get(name.casefold())
-        return None if table is None else frozenset(map(str.casefold, table.schema.names))
-
+    chooser = _Choice(connection, params, mode, clocks=clocks)
+    shown = chooser.visible(restricted)
+    known = _Known(tables)
     nodes = query_nodes(sql)
-    if _is_hard(nodes, known):
-        return Pruned()
-    scans = find_scans(nodes, columns_of)
-    try:
-        return _chosen(connection, scans, known, choosable, params)
-    except (duckdb.Error, pa.ArrowException, ValueError, OverflowError):
-        # The query finds the error too, if it needs the value. It must not find this transaction,
-        # which the error has ended.
-        connection.execute("ROLLBACK")
-        connection.execute("BEGIN TRANSACTION READ ONLY")
-        return _chosen(connection, scans, known, (), params)
+    if known.is_hard(nodes):
+        _check_all([table for table in choosable if table.shards_in_all is not None])
+        return Pruned(tuple(shown))
+    scans = find_scans(nodes, known.columns_of, known.view_of)
+    pruned, reports = chooser.needed(scans, known.datasets, choosable)
+    return Pruned((*shown, *pruned), tuple(reports), chooser.has_clock)
 
 
-def _chosen(
-    connection: duckdb.DuckDBPyConnection,
-    scans: Sequence[Scan],
-    known: Mapping[str, Table],
-    choosable: Sequence[Table],
-    params: list[Any] | dict[str, Any] | None,
-) -> Pruned:
-    """Return what scans need, of datasets that have statistics."""
-    needed: dict[str, set[int]] = {table.id: set() for table in choosable}
-    scanned: set[str] = set()
-    reports = []
-    for scan in scans:
-        table = known.get(scan.table.casefold())
-        if table is None or scan.columns is None or table.explained or table.policy is not None:
-            continue
-        scanned.add(table.id)
-        chosen: Sequence[int] = range(len(table.paths or ()))
-        reasons: Sequence[str] = ()
-        if table.id in needed:
-            chosen, reasons = _Chooser(connection, table, params).choose(scan)
-            needed[table.id] |= set(chosen)
-        name = table.name if scan.alias in (scan.table, "") else f"{table.name} AS {scan.alias}"
-        reports.append(ScanReport(name, len(chosen), len(table.paths or ()), tuple(reasons)))
-    pruned = [
-        _with_shards(table, sorted(needed[table.id]))
-        for table in choosable
-        if table.id in scanned and len(needed[table.id]) < len(table.paths or ())
-    ]
-    return Pruned(tuple(pruned), tuple(reports))
+def without_statistics(table: Table) -> Table:
+    """Return a table that is read whole.
+
+    Raises:
+        ShardsMissing: Some of its shards are missing.
+    """
+    _check_all([table])
+    return replace(table, statistics=None)
+
+
+def _check_all(tables: Sequence[Table]) -> None:
+    if any(table.shards_in_all is not None for table in tables):
+        raise ShardsMissing
+
+
+class _Known:
+    """The datasets and views that a query may read, by name."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.datasets = {
+            key.casefold(): t for t in tables if t.paths is not None for key in (t.name, t.id)
+        }
+        self._columns: dict[str, Columns] = {}
+        self._views: dict[str, ViewTree] = {}
+        for table in tables:
+            if table.view is not None:
+                nodes = query_nodes(table.view.sql)
+                root = nodes[0]["node"] if nodes else {}
+                self._views[table.name.casefold()] = ViewTree(nodes, root, table.view.columns)
+
+    def columns_of(self, name: str) -> Columns | None:
+        """Return the columns of a dataset; None for any other name."""
+        folded = name.casefold()
+        table = self.datasets.get(folded)
+        if table is not None and folded not in self._columns:
+            kinds = shard_types(table.schema)
+            self._columns[folded] = {key.casefold(): kind for key, kind in kinds.items()}
+        return self._columns.get(folded)
+
+    def view_of(self, name: str) -> ViewTree | None:
+        """Return the query of a view; None for any other name."""
+        return self._views.get(name.casefold())
+
+    def is_hard(self, nodes: Sequence[Node]) -> bool:
+        """Return whether a dataset or view may be read other than as a table in FROM, or a CTE hides one."""
+        names = {*self.datasets, *self._views}
+        return any(
+            _is_hard(each, names) for each in (nodes, *(v.nodes for v in self._views.values()))
+        )
 
 
 def _is_hard(nodes: Sequence[Node], known: Collection[str]) -> bool:
-    """Return whether a query may read a dataset other than as a scan in FROM, or under a CTE's name."""
     ctes = {
         entry["key"].casefold()
         for node in nodes
@@ -178,22 +209,117 @@ def _is_hard(nodes: Sequence[Node], known: Collection[str]) -> bool:
     return not ctes.isdisjoint(known) or any(
         node.get("type") == "SHOW_REF"
         # With a schema, the name is that of the view with all shards.
-        or (node.get("type") == "BASE_TABLE" and len(_path(node)) > 1)
+        or (
+            node.get("type") == "BASE_TABLE"
+            and len((node.get("qualified_name") or {}).get("path") or ()) > 1
+        )
         for node in nodes
     )
 
 
-def _path(node: Node) -> Sequence[str]:
-    return (node.get("qualified_name") or {}).get("path") or ()
+class _Choice:
+    """Chooses shards within the transaction of a query."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, params: Parameters, mode: str, *, clocks: bool
+    ) -> None:
+        self._connection = connection
+        self._mode = mode
+        self._params = params
+        self._clocks = clocks
+        self.has_clock = False
+
+    def needed(
+        self, scans: Sequence[Scan], known: Mapping[str, Table], choosable: Sequence[Table]
+    ) -> tuple[list[Table], list[ScanReport]]:
+        """Return the datasets of which scans need some shards, with these, and what each scan reads."""
+        try:
+            return self._needed(scans, known, choosable)
+        except (duckdb.Error, pa.ArrowException, ValueError, OverflowError):
+            # The query finds the error too, if it needs the value.
+            _check_all(choosable)
+            self._begin_anew()
+            return self._needed(scans, known, ())
+
+    def visible(self, tables: Sequence[Table]) -> list[Table]:
+        """Return the datasets of which policies show a part, without shards that have no such row."""
+        found = []
+        for table in tables:
+            assert table.policy is not None, "tested before"
+            try:
+                if table.policy.rows is None:
+                    _check_all([table])
+                else:
+                    nodes = expression_nodes(bound_expression(table.policy.rows, table.policy))
+                    scan = _scan_of_policy(table, nodes[0])
+                    chosen, _ = _Chooser(self._connection, table, None, clocks=False).choose(scan)
+                    found.append(table.with_shards(_present(table, chosen)))
+            except (duckdb.Error, pa.ArrowException, ValueError, OverflowError):
+                _check_all([table])
+                self._begin_anew()
+        return found
+
+    def _begin_anew(self) -> None:
+        """Leave the transaction that an error has ended, as the query must not find it."""
+        self._connection.execute("ROLLBACK")
+        self._connection.execute(f"BEGIN TRANSACTION {self._mode}")
+
+    def _needed(
+        self, scans: Sequence[Scan], known: Mapping[str, Table], choosable: Sequence[Table]
+    ) -> tuple[list[Table], list[ScanReport]]:
+        needed: dict[str, set[int]] = {table.id: set() for table in choosable}
+        scanned: set[str] = set()
+        reports = []
+        for scan in scans:
+            table = known.get(scan.table.casefold())
+            if table is None or table.explained or table.policy is not None:
+                continue
+            scanned.add(table.id)
+            count = len(table.paths or ())
+            chosen: Sequence[int] = range(count)
+            reasons: Sequence[str] = ()
+            if table.id in needed:
+                chooser = _Chooser(self._connection, table, self._params, clocks=self._clocks)
+                found, reasons = chooser.choose(scan)
+                self.has_clock |= chooser.has_clock
+                chosen = _present(table, found)
+                needed[table.id] |= set(chosen)
+            name = table.label or table.name
+            if scan.alias not in (scan.table, "") and table.label is None:
+                name += f" AS {scan.alias}"
+            reports.append(
+                ScanReport(name, len(chosen), table.shards_in_all or count, tuple(reasons))
+            )
+        _check_all([table for table in choosable if table.id not in scanned])
+        pruned = [
+            table.with_shards(sorted(needed[table.id]))
+            for table in choosable
+            if table.id in scanned and len(needed[table.id]) < len(table.paths or ())
+        ]
+        return pruned, reports
 
 
-def _with_shards(table: Table, numbers: Sequence[int]) -> Table:
-    paths, files = table.paths or (), table.shard_files
-    return replace(
-        table,
-        paths=tuple(paths[number] for number in numbers),
-        shard_files=tuple(files[number] for number in numbers) if files else (),
-    )
+def _present(table: Table, chosen: Sequence[int]) -> Sequence[int]:
+    """Return the shards that a scan needs, which must be there.
+
+    Raises:
+        ShardsMissing: It needs one of a list that was left out.
+    """
+    if chosen and chosen[-1] >= len(table.paths or ()):
+        raise ShardsMissing
+    return chosen
+
+
+def _scan_of_policy(table: Table, condition: Node) -> Scan:
+    kinds = shard_types(table.schema)
+    columns = {name.casefold(): kind for name, kind in kinds.items()}
+
+    def column(node: Node) -> str | None:
+        names = [name.casefold() for name in node.get("column_names") or ()]
+        return names[0] if len(names) == 1 and names[0] in columns else None
+
+    found = [Condition(each, column, tests_null=True) for each in conjuncts(condition)]
+    return Scan(table.name, table.name, columns, found)
 
 
 class _Chooser:
@@ -203,9 +329,13 @@ class _Chooser:
         self,
         connection: duckdb.DuckDBPyConnection,
         table: Table,
-        params: list[Any] | dict[str, Any] | None,
+        params: Parameters,
+        *,
+        clocks: bool,
     ) -> None:
         self._connection = connection
+        self._clocks = clocks
+        self.has_clock = False
         self._table = table
         self._names = {name.casefold(): name for name in table.schema.names}
         self._places = {name: place for place, name in enumerate(self._names)}
@@ -215,13 +345,18 @@ class _Chooser:
 
     def choose(self, scan: Scan) -> tuple[Sequence[int], Sequence[str]]:
         """Return the numbers of the shards that a scan needs, and what leaves out the others."""
-        count = len(self._table.paths or ())
+        count = len(self._statistics["rows"])
         kept = [True] * count
         reasons: list[str] = []
         for condition in () if scan.fixed else scan.conditions:
-            test = _Translation(self, condition).test(condition.node)
-            found = None if test is None else self._run(test)
-            if test is None or found is None or all(found):
+            test = test_of(condition, self)
+            if test is None:
+                continue
+            if test.has_clock and not self._clocks:
+                self.has_clock = True
+                continue
+            found = self._run(test)
+            if all(found):
                 continue
             kept = [one and two for one, two in zip(kept, found, strict=True)]
             reasons += [reason for reason in self._reasons(test) if reason not in reasons]
@@ -263,7 +398,7 @@ class _Chooser:
         """Return the value of a placeholder; None if it has none, or NULL."""
         return self._params.get(identifier)
 
-    def _run(self, test: _Test) -> list[bool]:
+    def _run(self, test: Test) -> list[bool]:
         """Return for each shard whether it may have a row."""
         columns: dict[str, pa.Array] = {"rows": pa.array(self._statistics["rows"], pa.int64())}
         shown = ["rows"]
@@ -295,7 +430,7 @@ class _Chooser:
         used = {f"p{name}": value for name, value in self._params.items() if f"$p{name}" in text}
         return self._connection.sql(text, params=used or None)
 
-    def _reasons(self, test: _Test) -> list[str]:
+    def _reasons(self, test: Test) -> list[str]:
         found = []
         for column in sorted(test.columns):
             statistics = self.statistics_of(column) or {}
@@ -303,156 +438,3 @@ class _Chooser:
             found += [f"partition {each}" for each in fields or ()]
             found += [] if fields else [f"statistics of {self._names[column]}"]
         return found
-
-
-class _Translation:
-    """Translates a condition on rows to one on the bounds of their shard."""
-
-    def __init__(self, chooser: _Chooser, condition: Condition) -> None:
-        self._chooser = chooser
-        self._condition = condition
-
-    def test(self, node: Node, depth: int = 0) -> _Test | None:
-        """Return the test of a condition; None if it is not understood."""
-        if depth > 100:
-            return None
-        match node.get("type"):
-            case "CONJUNCTION_AND":
-                found = [self.test(child, depth + 1) for child in node["children"]]
-                return _joined([each for each in found if each is not None], " AND ")
-            case "CONJUNCTION_OR":
-                found = [self.test(child, depth + 1) for child in node["children"]]
-                known = [each for each in found if each is not None]
-                return _joined(known, " OR ") if len(known) == len(found) else None
-            case "COMPARE_BETWEEN":
-                low = self._compare(node["input"], ">=", [node["lower"]])
-                high = self._compare(node["input"], "<=", [node["upper"]])
-                return _joined([each for each in (low, high) if each is not None], " AND ")
-            case "COMPARE_IN":
-                return self._compare(node["children"][0], "=", node["children"][1:])
-            case "OPERATOR_IS_NULL" | "OPERATOR_IS_NOT_NULL" as kind:
-                return self._null_test(node["children"][0], is_null=kind == "OPERATOR_IS_NULL")
-            case kind if kind in _COMPARISONS:
-                sign, left, right = _COMPARISONS[kind], node["left"], node["right"]
-                return self._compare(left, sign, [right]) or self._compare(
-                    right, _MIRRORED[sign], [left]
-                )
-        return None
-
-    def _compare(self, value: Node, sign: str, constants: Sequence[Node]) -> _Test | None:
-        found = self._bounds(value)
-        if found is None:
-            return None
-        column, wrap, is_plain = found
-        texts = [self._constant(each, column) for each in constants]
-        if not texts or None in texts:
-            return None
-        place = self._chooser.place(column)
-        known = [text for text in texts if text is not None]
-        low, high = wrap(f"a{place}"), wrap(f"z{place}")
-        if sign == "=":
-            if len(known) > _LIST_MAX:
-                listed = ", ".join(known)
-                tests = [f"{low} <= greatest({listed}) AND {high} >= least({listed})"]
-            else:
-                tests = [f"{low} <= {text} AND {high} >= {text}" for text in known]
-        else:
-            tests = [f"{low if sign[0] == '<' else high} {sign} {known[0]}"]
-        text = " OR ".join(f"coalesce({each}, true)" for each in tests)
-        # A shard with NULLs alone has no bounds, and no row that compares.
-        text = f"(coalesce(n{place} < rows, true) AND ({text}))"
-        if sign == "=" and is_plain and len(known) <= _LIST_MAX:
-            bucket = self._chooser.bucket_test(column, known)
-            text = f"({text} AND {bucket})" if bucket else text
-        return _Test(text, frozenset((column,)))
-
-    def _bounds(self, node: Node) -> tuple[str, Callable[[str], str], bool] | None:
-        """Return the column of a value, and how its bounds become those of the value."""
-        column = self._column(node)
-        if column is not None:
-            return column, str, True
-        kind = node.get("type")
-        if kind == "OPERATOR_CAST" and _type_name(node) == "DATE" and not node.get("try_cast"):
-            column = self._time(node["child"])
-            return None if column is None else (column, lambda text: f"CAST({text} AS DATE)", False)
-        if kind == "FUNCTION" and node["function_name"] in _GROWING:
-            return self._growing(node)
-        return None
-
-    def _growing(self, node: Node) -> tuple[str, Callable[[str], str], bool] | None:
-        name = node["function_name"]
-        arguments = [each["expression"] for each in node["arguments"]]
-        if len(arguments) != _GROWING[name] or list(_path(node)) != [name]:
-            return None
-        column = self._time(arguments[-1])
-        unit = self._constant(arguments[0], column) if column and len(arguments) > 1 else ""
-        if column is None or unit is None:
-            return None
-        before = f"{unit}, " if unit else ""
-        return column, lambda text: f"{name}({before}{text})", False
-
-    def _time(self, node: Node) -> str | None:
-        column = self._column(node)
-        if column is None or not self._chooser.type_of(column).startswith(("DATE", "TIMESTAMP")):
-            return None
-        return column
-
-    def _null_test(self, node: Node, *, is_null: bool) -> _Test | None:
-        column = self._column(node)
-        if column is None or (is_null and not self._condition.tests_null):
-            return None
-        place = self._chooser.place(column)
-        text = f"n{place} > 0" if is_null else f"n{place} < rows"
-        return _Test(f"coalesce({text}, true)", frozenset((column,)))
-
-    def _column(self, node: Node) -> str | None:
-        column = self._condition.column(node)
-        return column if column and self._chooser.statistics_of(column) is not None else None
-
-    def _constant(self, node: Node, column: str) -> str | None:
-        """Return the text of a constant expression; None if it is none, or of a doubtful type."""
-        if self._chooser.type_of(column) == "VARCHAR" and not self._is_text(node):
-            return None  # the column might be cast, which keeps no order
-        if not self._is_constant(node):
-            return None
-        return expression_text(node)
-
-    def _is_text(self, node: Node) -> bool:
-        if node.get("class") == "PARAMETER":
-            return isinstance(self._chooser.value(node["identifier"]), str)
-        literal = node.get("literal") or {}
-        return node.get("class") == "CONSTANT" and literal.get("kind") == "STRING"
-
-    def _is_constant(self, node: Node) -> bool:
-        waiting, seen = [node], 0
-        while waiting:
-            each = waiting.pop()
-            seen += 1
-            kind = each.get("class")
-            if kind not in _CONSTANT_CLASSES or seen > _NODES_MAX:
-                return False
-            if kind == "PARAMETER" and self._chooser.value(each["identifier"]) is None:
-                return False
-            if kind == "FUNCTION" and not _is_repeatable(each):
-                return False
-            if kind == "CAST":
-                waiting.append(each["child"])
-            elif kind == "FUNCTION":
-                waiting += [argument["expression"] for argument in each["arguments"]]
-        return True
-
-
-def _is_repeatable(node: Node) -> bool:
-    name = node["function_name"].casefold()
-    return name in _CLOCKS or name not in volatile_names()
-
-
-def _type_name(node: Node) -> str:
-    return str((node.get("type_expr") or {}).get("type_name", "")).upper()
-
-
-def _joined(tests: list[_Test], word: str) -> _Test | None:
-    if not tests:
-        return None
-    text = word.join(test.text for test in tests)
-    return _Test(f"({text})", frozenset().union(*(test.columns for test in tests)))

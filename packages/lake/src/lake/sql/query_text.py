@@ -58,6 +58,11 @@ class QueryText:
             self.text += checked
             self.numbered += run
 
+    def runs_as(self, other: QueryText) -> None:
+        """Let it run as another form of the same query, with fewer shards."""
+        assert self.text == other.text, "the same query"
+        self.numbered = other.numbered
+
     @contextmanager
     def placed_errors(self, sql: str) -> Iterator[None]:
         """Give errors in the query their position in the statement, if it is in one of its clauses."""

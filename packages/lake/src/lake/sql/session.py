@@ -12,7 +12,7 @@ read-only statements, the configuration is locked, and the transaction is read-o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,8 @@ class Instance:
             links = [table.link.file.path for table in tables if table.link is not None]
             shards = [path for table in tables for path in table.paths or ()]
             _lock(self._database, [*shards, *links])
+            # Parsed once: it starts each query.
+            (self._begin,) = self._database.extract_statements("BEGIN TRANSACTION READ ONLY")
         except BaseException:
             self._database.close()
             raise
@@ -110,7 +112,7 @@ class Instance:
                 connection.execute("SET streaming_buffer_size = '2MiB'")
             if read_only:
                 # Never committed: closing the connection rolls it back.
-                connection.execute("BEGIN TRANSACTION READ ONLY")
+                connection.execute(self._begin)
             yield connection
         finally:
             connection.close()
@@ -132,12 +134,17 @@ def open_session(
     tables: Sequence[Table],
     names: Sequence[str],
     limits: SqlLimits,
+    opened: Callable[[], None] = lambda: None,
     *,
     skips_broken_views: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an instance for a single query, and a connection to it."""
+    """Open an instance for a single query, and a connection to it.
+
+    `opened` is called between the two; the other arguments are those of `Instance`.
+    """
     instance = Instance(tables, names, limits, skips_broken_views=skips_broken_views)
     try:
+        opened()
         with instance.connect() as connection:
             yield connection
     finally:
@@ -230,15 +237,17 @@ def hide_shards(
 
     Args:
         connection: The connection; the views end with it.
-        tables: Datasets with the shards to read, without policies.
+        tables: Datasets with the shards to read.
         names: Their names as written in the query.
     """
     wanted = {name.casefold() for name in names}
     for table in tables:
-        assert table.policy is None, "its condition is part of the view"
         rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+        body = f"SELECT * FROM {rows}"
+        if table.policy is not None:
+            body = restricted_rows(rows, table.name, table.schema, table.policy)
         for name in (table.name, *((table.id,) if table.id in wanted else ())):
-            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT * FROM {rows}")
+            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS {body}")
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:

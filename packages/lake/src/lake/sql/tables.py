@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lake.access import not_writable, policy_key, written_elsewhere
 from lake.file_schemas import FileColumns
@@ -25,7 +25,10 @@ __all__ = [
     "check_target",
     "explained_tables",
     "rights_key",
+    "shards_to_verify",
 ]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Table:
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.
         statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
+        label: Its name in plans, if that is another; None if not.
+        numbers: Those of its shards in the snapshot; empty if it has all of them.
+        shards_in_all: The number of the snapshot's shards, if there are some of them only in `statistics`,
+            after the others: as summaries of lists (`lake.list_summaries`), which prove that no row of
+            these is needed. None if all shards are here.
     """
 
     name: str
@@ -75,6 +83,9 @@ class Table:
     view: ViewQuery | None = None
     layout: Layout = NO_LAYOUT
     statistics: dict[str, Any] | None = None
+    label: str | None = None
+    numbers: tuple[int, ...] = ()
+    shards_in_all: int | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -100,7 +111,34 @@ class Table:
             view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
             layout=Layout.from_json(data.get("layout")),
             statistics=data.get("statistics"),
+            label=data.get("label"),
+            numbers=tuple(data.get("numbers") or ()),
+            shards_in_all=data.get("shardsInAll"),
         )
+
+    def with_shards(self, places: Sequence[int]) -> Table:
+        """Return it with some of its shards.
+
+        Args:
+            places: Their indexes in `paths`, ascending.
+        """
+
+        def chosen(values: tuple[_T, ...]) -> tuple[_T, ...]:
+            return tuple(values[place] for place in places) if values else ()
+
+        return replace(
+            self,
+            paths=chosen(self.paths or ()),
+            shard_files=chosen(self.shard_files),
+            shard_rows=chosen(self.shard_rows),
+            numbers=chosen(self.numbers or tuple(range(len(self.paths or ())))),
+            statistics=None,
+            shards_in_all=None,
+        )
+
+    def number(self, place: int) -> int:
+        """Return the number in the snapshot of a shard by its index in `paths`."""
+        return self.numbers[place] if self.numbers else place
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,9 +169,20 @@ class Table:
         if self.encrypted:
             return []
         return [
-            ShardFile(self.name, index, path, self.verify_always)
+            ShardFile(self.name, self.number(index), path, self.verify_always)
             for index, path in enumerate(self.paths or ())
         ]
+
+
+def shards_to_verify(tables: Iterable[Table], *, first: bool = False) -> Iterator[ShardFile]:
+    """Yield the shards of tables.
+
+    Args:
+        tables: The tables.
+        first: Whether to yield only the first shard of those of which some may be left out.
+    """
+    for table in tables:
+        yield from table.shards[:1] if first and table.statistics else table.shards
 
 
 def check_links(tables: list[Table]) -> None:
@@ -188,7 +237,11 @@ def explained_tables(tables: list[Table]) -> list[Table]:
     empty table with the columns that the user sees has nothing to show.
     """
     return [
-        table if table.policy is None else replace(table, paths=(), shard_files=(), explained=True)
+        table
+        if table.policy is None
+        else replace(
+            table, paths=(), shard_files=(), explained=True, statistics=None, shards_in_all=None
+        )
         for table in tables
     ]
 

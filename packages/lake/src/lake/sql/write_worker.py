@@ -13,7 +13,8 @@ Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.fro
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
 CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
-Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
+Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop`, `none`, or `again` if a list of shards
+is missing that the statement needs) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
 """
@@ -39,6 +40,8 @@ from lake.sql.changing_statement import (
     query_for_columns,
 )
 from lake.sql.duckdb_worker import translated_errors
+from lake.sql.guard import check_statement
+from lake.sql.pruning import ShardsMissing
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
 from lake.sql.restricted_writes import (
     NUMBERS,
@@ -53,9 +56,10 @@ from lake.sql.restricted_writes import (
     visible_condition,
     writable_schema,
 )
-from lake.sql.session import shards_of
+from lake.sql.session import rows_of_schema, shards_of
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
+from lake.sql.tables_read import used_tables
 from lake.sql.types import column_types, quoted
 from lake.sql.view_worker import create_view, drop_view
 from lake.sql.write_statements import (
@@ -83,7 +87,16 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["check_columns", "reports_of", "rewritten", "run"]
+__all__ = [
+    "check_columns",
+    "hits_of",
+    "matches_of",
+    "reads_target",
+    "reports_of",
+    "rewritten",
+    "rows_of",
+    "run",
+]
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -97,7 +110,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     if not isinstance(write, CreateView | DropView):  # these look at the view's owner
         check_target(statement.tables, write.table)
     check_kind(write, statement.tables)
-    answer = _ACTIONS[type(write)](write, statement)
+    try:
+        answer = _ACTIONS[type(write)](write, statement)
+    except ShardsMissing:
+        answer = {"action": "again", "count": 0}
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
@@ -111,16 +127,13 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     _check_names(write.columns or (), writable)
     check_insertable(target)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
-    query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
-    with statement.session(query, target) as (connection, read):
+    query = rows_of(write)
+    # A layout with buckets needs a function in the database.
+    with statement.session(query, keeps=not target.layout) as (connection, read):
         if is_list:
             # Each value is cast to its column's type by itself; as rows of a query they would first
             # be cast to the types that they have in common.
-            names = ", ".join(map(quoted, writable.names))
-            connection.execute(
-                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT {names} FROM {quoted(target.name)} "
-                "WHERE false"
-            )
+            connection.execute(f"CREATE TEMP TABLE {NEW_TABLE} AS {rows_of_schema(writable)}")
             query.is_bound = True
             stop = write.place.offset + len(write.place.text)
             sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
@@ -154,7 +167,7 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
         **_of(target),
         "shards": reports_of(shards),
         "count": _rows(shards),
-        "inputs": _inputs(read),
+        "inputs": _inputs(read if target in read else [*read, target]),
     }
 
 
@@ -210,7 +223,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         query, required = query_for_columns(write.columns)
     else:
         required = []
-        query = QueryText("SELECT * FROM (", write.query or "", ")")
+        query = rows_of(write)
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
         query.is_bound = True
@@ -241,8 +254,10 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
         )
         return rewritten(target, every, target.rows, [])
     check_columns(target)
-    query = _hits(write, (), target)
+    query = hits_of(write, target)
     with statement.session(query) as (connection, read):
+        target = _narrowed(target, read)
+        query.runs_as(hits_of(write, target))
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
         keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
@@ -269,11 +284,10 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     _check_names(names, writable_schema(target))
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
-    values: list[str | Clause] = []
-    for expression in assigned.values():
-        values += [", (", expression, ")"]
-    query = _hits(write, values, target)
+    query = hits_of(write, target)
     with statement.session(query) as (connection, read):
+        target = _narrowed(target, read)
+        query.runs_as(hits_of(write, target))
         types = column_types(target.schema)
         # Of several matches for a row, as UPDATE … FROM may have, any one counts.
         casts = ", ".join(
@@ -318,12 +332,21 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     """
     target = statement.target(write.table)
     check_columns(target)
-    query = _matches(write, _rows_of(target), target)
-    with statement.session(query) as (connection, read):
+    query = matches_of(write, target)
+    reads_all = reads_target(write, target, statement.tables)
+
+    # Rows of the source that match nothing may be inserted, so the condition leaves out none of them.
+    # The name of the dataset becomes that of a table below.
+    def prunes(table: Table) -> bool:
+        return table.id == target.id and not reads_all
+
+    with statement.session(query, prunes=prunes, hides=False) as (connection, read):
+        target = _narrowed(target, read)
+        query.runs_as(matches_of(write, target))
         distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
         keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
-        if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)", target), target):
+        if reads_all:
             touched = list(range(len(target.objects)))
         else:
             found = f"SELECT {SHARD} FROM {HITS} ORDER BY ALL"
@@ -348,6 +371,18 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
     answer = rewritten(target, changed, count, read)
     return answer if changed else {**answer, "action": "append", "shards": reports_of(shards)}
+
+
+def matches_of(write: Merge, target: Table) -> QueryText:
+    """Return the query for the numbers of the rows that MERGE matches."""
+    return _matches(write, _rows_of(target), target)
+
+
+def reads_target(write: Merge, target: Table, tables: list[Table]) -> bool:
+    """Return whether MERGE needs rows of the dataset besides those that it matches."""
+    query = _matches(write, "(SELECT 1)", target)
+    names = check_statement(query.text, frozenset(table.name for table in tables)).tables
+    return write.of_unmatched or target in used_tables(tables, names)
 
 
 def _matches(write: Merge, rows: str | Numbered, target: Table) -> QueryText:
@@ -393,10 +428,21 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 }
 
 
-def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> QueryText:
+def rows_of(write: Insert | CreateTable) -> QueryText:
+    """Return the query for the rows of an INSERT or CREATE TABLE AS."""
+    prelude = _before(write.prelude) if isinstance(write, Insert) else ()
+    return QueryText(*prelude, "SELECT * FROM (", write.query or "SELECT 1", ")")
+
+
+def hits_of(write: Delete | Update, target: Table) -> QueryText:
     """Return the query for the numbers of the rows to change, and their new values."""
+    check_columns(target)
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), *values]
+    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target)]
+    if isinstance(write, Update):
+        # A column that is assigned twice is an error, whatever its values are.
+        for expression in {name.casefold(): value for name, value in write.assignments}.values():
+            parts += [", (", expression, ")"]
     parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
@@ -405,10 +451,9 @@ def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table)
     return QueryText(*parts)
 
 
-def hits_of(write: Delete, target: Table) -> QueryText:
-    """Return the query for the numbers of the rows that a DELETE removes."""
-    check_columns(target)
-    return _hits(write, (), target)
+def _narrowed(target: Table, read: Iterable[Table]) -> Table:
+    """Return the dataset with the shards that its statement looks at."""
+    return next(table for table in read if table.id == target.id)
 
 
 def _before(prelude: Clause) -> tuple[str | Clause, ...]:
@@ -475,7 +520,7 @@ def rewritten(
     """
     objects = target.objects
     changes = [
-        {"index": index, "object": objects[index], "shards": reports_of(shards)}
+        {"index": target.number(index), "object": objects[index], "shards": reports_of(shards)}
         for index, shards in changed
     ]
     return {

@@ -371,6 +371,7 @@ class PartStore:
     def keep(self, upload: UploadInfo, index: int, sha256: str, new: NewFile, size: int) -> None:
         """Store a received part under its final name; storing the same part again has no effect."""
         upload_id, sha256 = upload.id, self._stored_hash(upload, sha256)
+        new.sync()  # not under the lock, for which the other parts would wait
         with self._lock:
             # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)

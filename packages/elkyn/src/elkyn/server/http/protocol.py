@@ -35,6 +35,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT_SEND
+from elkyn.server.http.joined import JoinedWrites
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
 from elkyn.server.http.request_head import checked_headers
 from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
@@ -381,9 +382,15 @@ class _BoundedHttp(HttpToolsProtocol):
         }
         scope = to_scope(request_cycle, shared)
         kind = UnchunkedCycle if request_cycle.version == "1.0" else RequestResponseCycle
+        joined = JoinedWrites(self.transport)
+
+        def complete() -> None:
+            joined.flush()  # before anything of the next response
+            self.on_response_complete()
+
         cycle = kind(
             scope=cast("Any", scope),
-            transport=self.transport,
+            transport=cast("Any", joined),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -394,10 +401,10 @@ class _BoundedHttp(HttpToolsProtocol):
             # section 10.1.1).
             expect_100_continue=self.expect_100_continue and not request_cycle.whole,
             keep_alive=request_cycle.keep_alive,
-            on_response=self.on_response_complete,
+            on_response=complete,
         )
         if self.fast_path is not None:
-            scope["extensions"][DIRECT_SEND] = _DirectSend(cycle)
+            scope["extensions"][DIRECT_SEND] = _DirectSend(cycle, self.transport)
         cycle.body += request_cycle.body
         cycle.more_body = not request_cycle.whole
         if request_cycle.whole or request_cycle.body:
@@ -436,12 +443,13 @@ class _BoundedHttp(HttpToolsProtocol):
 class _DirectSend:
     """Does what `RequestResponseCycle.send` does, for heads and chunks that are known valid."""
 
-    __slots__ = ("_cycle", "_flow", "_write")
+    __slots__ = ("_cycle", "_flow", "_transport", "_write")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
-        self._write = cycle.transport.write
+        self._transport = transport
+        self._write = cycle.transport.write  # after a head that the cycle has sent
 
     def whole(self, head: bytes, body: bytes) -> bool:
         cycle = self._cycle
@@ -453,11 +461,11 @@ class _DirectSend:
             "extensions"
         ] = {}  # breaks a reference cycle, so that no garbage collection is needed
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        cycle.transport.write(b"".join((head, end, body)))
+        self._transport.write(b"".join((head, end, body)))
         # Wakes an app that waits in `receive` for a disconnect.
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            self._transport.close()
         cycle.on_response()
         return True
 

@@ -1,6 +1,6 @@
 """Plans of SQL over tables whose shards are on several nodes; no network, no DuckDB.
 
-Layering: `tables`, `plan` and `engine` are what a caller passes and gets; `syntax` (with `fidelity`) reads a
+Layering: `tables`, `plan` and `engine` are what a caller passes and gets; `syntax` (with `fidelity` and `trees`) reads a
 statement; `equalities` and `distribution` prove what may be split; `aggregates` and `blocks` cut a SELECT
 in two; `references`, `shard_pruning`, `estimates`, `drafts` and `fragments` say what runs on which shards
 and what it moves; `fallback` gathers; `planner` chooses; `explain` shows; `snapshots` makes tables of the

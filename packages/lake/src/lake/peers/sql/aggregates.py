@@ -24,8 +24,9 @@ from sqlglot.generators.duckdb import DuckDBGenerator
 
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT
+from lake.peers.sql.trees import free_aliases
 
-__all__ = ["Partials", "aggregates_of", "call_name", "to_sql"]
+__all__ = ["Partials", "aggregates_of", "call_name", "depends_on_order", "to_sql"]
 
 _SELF = frozenset(("sum", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"))
 _COUNTS = frozenset(("count", "count_if"))
@@ -104,6 +105,12 @@ def aggregates_of(node: exp.Expr, aggregates: frozenset[str]) -> list[exp.Expr]:
     return [
         found for child in node.iter_expressions() for found in aggregates_of(child, aggregates)
     ]
+
+
+def depends_on_order(aggregate: exp.Expr) -> bool:
+    """Return whether the value of an aggregate may depend on the order of its rows."""
+    function = aggregate.this if isinstance(aggregate, exp.Filter) else aggregate
+    return call_name(function) not in _SELF | _COUNTS | _WITH_STATE | {"avg", "median"}
 
 
 def _is_aggregate(node: exp.Expr, aggregates: frozenset[str]) -> bool:
@@ -251,8 +258,6 @@ class Partials:
         return result
 
     def _subquery(self, node: exp.Query) -> exp.Query:
-        from lake.peers.sql.syntax import free_aliases
-
         if free_aliases(node):
             raise NotDistributed("a correlated subquery is next to an aggregate")
         return node.copy()

@@ -25,10 +25,11 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from lake.peers.sql.aggregates import aggregates_of
+from lake.peers.sql.aggregates import aggregates_of, depends_on_order
 from lake.peers.sql.equalities import ColumnId, Equalities, column_id
 from lake.peers.sql.errors import NotDistributed
-from lake.peers.sql.syntax import Query, conjuncts, free_aliases, subqueries_of
+from lake.peers.sql.syntax import Query
+from lake.peers.sql.trees import conjuncts, free_aliases, subqueries_of
 
 __all__ = ["Keys", "Localizer", "Scheme", "WholeTables", "is_aggregated", "windows_of"]
 
@@ -208,7 +209,7 @@ class Localizer:
                 pass
             else:
                 return columns
-        elif not self._reads_sharded(inner) and not _may_differ(inner):
+        elif not self._reads_sharded(inner) and not self._differs(inner):
             return None
         alias = node.args["alias"]
         node.replace(exp.Table(this=_name(self._whole.query(inner)), alias=alias.copy()))
@@ -254,7 +255,7 @@ class Localizer:
     def _subquery(self, inner: exp.Query, known: Keys, tops: set[int]) -> None:
         is_correlated = bool(free_aliases(inner))
         if not self._reads_split(inner):
-            if self._reads_sharded(inner) or _may_differ(inner):
+            if self._reads_sharded(inner) or self._differs(inner):
                 self._make_whole(inner, is_correlated=is_correlated)
             return
         attempt = inner.copy()
@@ -333,6 +334,9 @@ class Localizer:
     def _reads_split(self, node: exp.Expr) -> bool:
         return any(table.alias in self._scheme.keys for table in node.find_all(exp.Table))
 
+    def _differs(self, node: exp.Expr) -> bool:
+        return _may_differ(node, self._query.engine.aggregates)
+
     def _reads_sharded(self, node: exp.Expr) -> bool:
         return reads_sharded(self._query, node)
 
@@ -346,9 +350,18 @@ def reads_sharded(query: Query, node: exp.Expr) -> bool:
     return False
 
 
-def _may_differ(node: exp.Expr) -> bool:
-    """Return whether a query over the same rows may have another result on another node."""
-    return any(True for _ in node.find_all(exp.Limit, exp.Offset))
+def _may_differ(node: exp.Expr, aggregates: frozenset[str]) -> bool:
+    """Return whether a query over the same rows may have another result on another node.
+
+    Ties in an order are broken by the order of rows, which threads decide.
+    """
+    if node.find(exp.Limit, exp.Offset, exp.Window) is not None:
+        return True
+    return any(
+        depends_on_order(found)
+        for select in node.find_all(exp.Select)
+        for found in aggregates_of(select, aggregates)
+    )
 
 
 def _name(name: str) -> exp.Identifier:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from sqlglot import exp
 
-from lake.peers.sql.syntax import conjuncts
 from lake.peers.sql.tables import key_class
+from lake.peers.sql.trees import conjuncts
 
 __all__ = ["ColumnId", "Equalities", "column_id"]
 

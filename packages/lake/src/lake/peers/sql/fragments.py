@@ -14,7 +14,7 @@ from lake.peers.sql.drafts import DraftFragment, Drafts
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.estimates import distinct_values, selectivity, width
 from lake.peers.sql.plan import Unit
-from lake.peers.sql.syntax import conjuncts
+from lake.peers.sql.trees import conjuncts
 
 __all__ = ["draft_fragment"]
 

@@ -7,8 +7,9 @@
       Merge      SQL that the coordinator runs
     final_sql    SQL that the coordinator runs last; its result is that of the original query
 
-An executor of a plan creates the table of a step by running the step's SQL over empty tables, then
-adds the rows that arrive. So a step without units is an empty table with the right types, and values
+An executor of a plan creates the table of a step by running the step's SQL over empty tables, in the
+database where the next steps run (the type of a state has no name in SQL), then adds the rows that
+arrive. So a step without units is an empty table with the right types, and values
 that Arrow sends as another type (HUGEINT as DECIMAL, aggregate states as STRUCT) are what they were.
 Rows are collected by unit, not by node: the retry of a unit replaces its rows.
 """

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from lake.peers.sql.aggregates import to_sql
-from lake.peers.sql.syntax import Query, conjuncts, subqueries_of
+from lake.peers.sql.syntax import Query
 from lake.peers.sql.tables import Table
+from lake.peers.sql.trees import conjuncts, subqueries_of
 
 __all__ = ["Reference", "condition_sql", "find_references"]
 

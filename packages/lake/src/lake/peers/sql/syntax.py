@@ -10,7 +10,7 @@ tables of their own (`Query.ctes`), which are computed once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import sqlglot
@@ -18,13 +18,13 @@ from sqlglot import exp
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from lake.peers.sql.aggregates import aggregates_of
+from lake.peers.sql.aggregates import aggregates_of, call_name
 from lake.peers.sql.engine import Engine
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT, check_fidelity
 from lake.peers.sql.tables import Table
 
-__all__ = ["Query", "aliases_inside", "conjuncts", "free_aliases", "read_query", "subqueries_of"]
+__all__ = ["Query", "read_query"]
 
 _PLAIN = (
     exp.Select,
@@ -92,6 +92,7 @@ _REFUSED = (
     exp.Slice,
     exp.PropertyEQ,
 )
+_OF_THE_VERSION = frozenset(("version", "hash"))
 _REFUSED_ARGUMENTS: tuple[tuple[type[exp.Expr], tuple[str, ...], str], ...] = (
     (exp.With, ("recursive",), "a recursive CTE"),
     (exp.Distinct, ("on",), "DISTINCT ON"),
@@ -159,46 +160,6 @@ def read_query(sql: str, tables: Sequence[Table], engine: Engine, prefix: str) -
     return query
 
 
-def conjuncts(condition: exp.Expr | None) -> Iterator[exp.Expr]:
-    """Yield what AND combines at the top of a condition."""
-    if condition is None:
-        return
-    match condition:
-        case exp.Where() | exp.Having() | exp.Paren():
-            yield from conjuncts(condition.this)
-        case exp.And():
-            yield from conjuncts(condition.this)
-            yield from conjuncts(condition.expression)
-        case _:
-            yield condition
-
-
-def aliases_inside(node: exp.Expr) -> set[str]:
-    """Return the names of all tables in the FROM clauses of a tree."""
-    found = {each.alias for each in node.find_all(exp.Table, exp.Values)}
-    return found | {each.alias for each in node.find_all(exp.Subquery) if each.alias}
-
-
-def free_aliases(node: exp.Expr) -> set[str]:
-    """Return the names of outer tables that a subquery uses: it is correlated if there are any."""
-    return {each.table for each in node.find_all(exp.Column) if each.table} - aliases_inside(node)
-
-
-def subqueries_of(node: exp.Expr) -> Iterator[exp.Query]:
-    """Yield the queries directly inside an expression, not those inside these."""
-    for child in node.walk(prune=lambda each: isinstance(each, exp.Query) and each is not node):
-        if (
-            child is not node
-            and isinstance(child, exp.Query)
-            and not isinstance(child, exp.Subquery)
-        ):
-            yield child
-        elif isinstance(child, exp.Subquery) and child is not node:
-            inner = child.unnest()
-            assert isinstance(inner, exp.Query), "FROM has tables only"
-            yield inner
-
-
 def _check_nodes(tree: exp.Expr) -> None:
     for node in tree.walk():
         if isinstance(node, _REFUSED) or not isinstance(node, _PLAIN):
@@ -207,6 +168,8 @@ def _check_nodes(tree: exp.Expr) -> None:
             if isinstance(node, kind) and any(node.args.get(each) for each in arguments):
                 raise NotDistributed(f"{reason} is not distributed")
         match node:
+            case exp.Func() if call_name(node) in _OF_THE_VERSION:
+                raise NotDistributed(f"{_shown(node)} depends on DuckDB's version on each node")
             case exp.Join():
                 _check_join(node)
             case exp.Table():
@@ -403,5 +366,6 @@ def _check_columns(query: Query) -> None:
         for column in tree.find_all(exp.Column):
             if column.args.get("db") or isinstance(column.this, exp.Star):
                 raise NotDistributed(f"{_shown(column)} is not distributed")
-            if not column.table and column.find_ancestor(exp.SetOperation) is None:
+            owner = column.find_ancestor(exp.Select, exp.SetOperation)
+            if not column.table and not isinstance(owner, exp.SetOperation):
                 raise NotDistributed(f"{_shown(column)} is not resolved")
