@@ -27,7 +27,7 @@ from sennit_core.errors import BadInput, SennitError
 
 from .peers_world import NOW, network_of
 
-KINDS = (
+KINDS: tuple[type[Message], ...] = (
     Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
     *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
 )  # fmt: skip
