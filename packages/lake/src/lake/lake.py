@@ -113,12 +113,9 @@ class Lake:
             self.tree = tree or owned.enter_context(open_tree(self.folder))
             self.pool = pool or owned.enter_context(open_pool(self.folder, memory_bytes))
             self.storage = Storage(self.folder, self.tree, options, clock)
-            self.verify_always = self.storage.verify_always
-            self.staging = self.storage.staging
-            self.space = self.storage.space
-            self.objects = self.storage.objects
-            self.catalog = self.storage.catalog
-            self.retention = self.storage.retention
+            self.verify_always, self.staging = self.storage.verify_always, self.storage.staging
+            self.objects, self.catalog = self.storage.objects, self.storage.catalog
+            self.retention, self.space = self.storage.retention, self.storage.space
             self.remote = RemoteShards(self.objects)
             self.vault = self.storage.vault
             self.scrubber, self.quotas = self.storage.scrubber, self.storage.quotas
@@ -136,15 +133,14 @@ class Lake:
                 delete=self.delete, clock=clock,
             )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
-            tables = self.tables = StatementTables(
+            self.tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
                 self.linker.links, self.remote, verify_always=self.verify_always,
             )  # fmt: skip
             self._statements = Statements(
-                self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
-                self.space,
+                self.pool, self.catalog, self.tables, self._writer, self.running,
+                self.result_cache, self.space,
             )  # fmt: skip
-            self.plan_sources = PlanSources(self.pool, self.catalog, tables, self.space)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -227,6 +223,11 @@ class Lake:
             return
         name = dataset_name(upload.name, upload.options)
         self.policies.check_upload(name, upload.mode, requester)
+
+    @cached_property
+    def plan_sources(self) -> PlanSources:
+        """Makes the sources of plans that are no files of shards."""
+        return PlanSources(self.pool, self.catalog, self.tables, self.space)
 
     @cached_property
     def linker(self) -> Linker:

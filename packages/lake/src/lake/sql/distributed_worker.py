@@ -37,7 +37,8 @@ from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.volatility import is_volatile
 from lake.verification import verify_shards
-from sennit_core.errors import Corrupt
+from sennit_core.arrow_ipc import open_arrow
+from sennit_core.errors import BadInput, Corrupt
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
@@ -110,13 +111,12 @@ def _create(
 
 def _checked_batches(file: Path) -> Iterator[pa.Table]:
     """Yield the batches of a stream that another node wrote, whose values are what they say."""
+    what = "a part of the query's result from another node"
     try:
-        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        with pa.OSFile(str(file)) as source, open_arrow(source, what) as reader:
             for batch in reader:
-                batch.validate(full=True)
                 yield pa.Table.from_batches([batch])
-    except pa.ArrowInvalid as error:
-        what = "a part of the query's result from another node"
+    except BadInput as error:
         raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
 
 
