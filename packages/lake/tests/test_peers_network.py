@@ -124,6 +124,27 @@ def test_a_member_behind_a_nat_is_reached_through_another(tmp_path: Path) -> Non
     run(test())
 
 
+def test_the_end_of_a_relayed_session_is_known_on_both_sides(tmp_path: Path) -> None:
+    async def test() -> None:
+        hidden = ("oslo", "rome")
+        async with world(tmp_path, "seed", *hidden, undialable=hidden) as nodes:
+            await nodes.connect("rome", "seed")
+            await nodes.connect("oslo", "seed")
+            await nodes.connect("oslo", "rome")
+            at_rome = nodes.networks["rome"].open_session(nodes.ids["oslo"])
+            assert at_rome is not None
+            pieces = at_rome.stream(Ask("p", pieces=100, size=1_000_000), timeout_seconds=5)
+            await anext(pieces)  # so that bytes are under way
+            seed = nodes.networks["oslo"].open_session(nodes.ids["seed"])
+            assert seed is not None
+            await seed.close("as if the connection was lost")
+            await at_rome.closed.wait()
+            with pytest.raises(Unavailable):
+                await anext(pieces)
+
+    run(test())
+
+
 def test_a_node_that_no_other_can_reach_is_unavailable(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, "seed", "oslo", "rome", undialable=("rome",)) as nodes:

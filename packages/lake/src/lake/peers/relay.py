@@ -169,7 +169,13 @@ class Relay:
         finally:
             handing_over.cancel()
             del self._inboxes[key]
-            await channel.close()
+            # Nothing reads the outbox any more, so the end cannot be sent; but what waits for bytes, or
+            # for room in the outbox, must learn of it.
+            channel.abort()
+            for queue in (inbox, outbox):
+                while not queue.empty():
+                    queue.get_nowait()
+            inbox.put_nowait(b"")
 
     async def serve_write(self, session: Session, message: RelayWrite, body: bytes) -> Piece:
         """Forward written bytes, or hand them to the channel that ends here."""
@@ -249,6 +255,10 @@ class RelayChannel:
             raise BadInput("a frame of a peer", reason=f"it has {length} bytes")
         return await self._read(length)
 
+    def abort(self) -> None:
+        """Mark the tunnel as ended, without sending anything."""
+        self._closed = True
+
     async def close(self, reason: str = "") -> None:
         """End the tunnel; the reason is not sent."""
         if self._closed:
@@ -291,6 +301,8 @@ class RelayChannel:
 
     async def _flush_locked(self) -> None:
         while self._out.pending:
+            if self._closed:
+                raise self._closed_error()
             try:
                 await self._send_bytes(self._out.read(BODY_BYTES_MAX))
             except SennitError:
