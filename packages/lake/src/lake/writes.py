@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["StartWrite", "WriteExecution", "Writer"]
 
 _ATTEMPTS = 4
+_PIECE_BYTES = 1 << 20
+_COUNT = {"rows": 1, "columns": [{"name": "Count", "type": "Int64"}], "truncated": False}
 
 StartWrite = Callable[[Path], "tuple[Execution, Callable[[], object]]"]
 """Starts a statement that writes into the folder; returns it, and what ends its lease."""
@@ -415,7 +417,14 @@ class WriteExecution:
     def payloads(self) -> Iterator[memoryview]:
         """Commit the change, then yield the result's bytes."""
         self.result()
-        yield memoryview(self._result)
+        returned = self._returned
+        if returned is None:
+            yield memoryview(self._result)
+            return
+        # The executor's file, in the statement's folder, which is there until `close`.
+        with Path(returned["file"]).open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield memoryview(piece)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Commit the change, then yield the result (format `arrow` only)."""
@@ -424,7 +433,13 @@ class WriteExecution:
         from sennit_core.arrow_ipc import open_arrow
 
         self.result()
-        with pa.BufferReader(self._result) as source, open_arrow(source, "the result") as reader:
+        returned = self._returned
+        with (
+            (
+                pa.BufferReader(self._result) if returned is None else pa.OSFile(returned["file"])
+            ) as source,
+            open_arrow(source, "the result") as reader,
+        ):
             yield from reader
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
@@ -453,14 +468,22 @@ class WriteExecution:
                 self._end()
                 self._begin()
         assert self._answer is not None, "committed, or raised"
+        shown = self._returned or _COUNT
         return {
-            "rows": 1,
+            "rows": shown["rows"],
             "count": self._answer["count"],
-            "columns": [{"name": "Count", "type": "Int64"}],
-            "truncated": False,
+            "columns": shown["columns"],
+            "truncated": shown["truncated"],
             "engine": self.engine,
             "inputs": self._answer["inputs"],
         }
+
+    @property
+    def _returned(self) -> dict[str, Any] | None:
+        """What RETURNING has written; None if the result is the number of rows."""
+        assert self._answer is not None, "committed"
+        found: dict[str, Any] | None = self._answer.get("returned")
+        return found
 
     def cancel(self) -> None:
         """Request cancellation; a change that is committed stays."""

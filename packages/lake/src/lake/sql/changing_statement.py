@@ -72,8 +72,8 @@ class ChangingStatement:
     def __init__(self, request: dict[str, Any], context: EntryContext) -> None:
         self.context = context
         self.sql: str = request["sql"]
-        self._request = request
-        self._params = params_of(request)
+        self.request = request
+        self.params = params_of(request)
         self.tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
         self.changes: Table | None = None  # the dataset that the statement changes or replaces
@@ -85,7 +85,7 @@ class ChangingStatement:
         self.connection: duckdb.DuckDBPyConnection | None = None
         """That of the session, in which rows are written."""
         limit = WriteLimit.from_json(request.get("space"))
-        self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
+        self.budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
     def find(self, name: str) -> Table | None:
         """Return the dataset with this name or id."""
@@ -116,7 +116,7 @@ class ChangingStatement:
             return self._new_seal
         if self.changes is None or not self.changes.encrypted:
             return None
-        return Seal.from_json(self._request["seals"][self.changes.id])
+        return Seal.from_json(self.request["seals"][self.changes.id])
 
     def choose_encryption(self, wanted: bool | None) -> Seal | None:
         """Note what CREATE TABLE says of encryption; return what encrypts a new dataset.
@@ -134,8 +134,8 @@ class ChangingStatement:
                 )
             return None
         self._in_the_clear = wanted is False
-        if self._request.get("encryptsNew") if wanted is None else wanted:
-            seal = self._request["seals"].get("")
+        if self.request.get("encryptsNew") if wanted is None else wanted:
+            seal = self.request["seals"].get("")
             if seal is None:
                 raise Denied("encrypt a dataset", needed="the lake's key", hint=NO_KEY_HINT)
             self._new_seal = Seal.from_json(seal)
@@ -178,7 +178,7 @@ class ChangingStatement:
             self._check_secrecy(read)
             # Before DuckDB opens a shard: a damaged one is reported as such.
             verify_shards((shard for table in read for shard in table.shards), self.context)
-            limits = limits_of(self._request, self.context)
+            limits = limits_of(self.request, self.context)
             with (
                 open_write_session(read, names, limits) as connection,
                 interrupted_on_cancel(connection, self.context),
@@ -191,7 +191,7 @@ class ChangingStatement:
 
     def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
         """Bind a query with the request's parameters."""
-        relation = bind(connection, text, self._params)
+        relation = bind(connection, text, self.params)
         assert relation is not None, "a query has a result"
         return relation
 
@@ -210,15 +210,15 @@ class ChangingStatement:
         query.is_bound = True
         text = outer.replace("{}", query.numbered)
         # In order, so that the rows of one shard are found without looking at all.
-        connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self._params)
+        connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self.params)
 
     def keep(self, connection: duckdb.DuckDBPyConnection, query: str, table: str) -> None:
         """Keep a query's result in a temporary table, which spills to disk."""
-        connection.execute(f"CREATE TEMP TABLE {table} AS {query}", self._params)
+        connection.execute(f"CREATE TEMP TABLE {table} AS {query}", self.params)
 
     def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
         """Run a statement with the request's parameters; return the number of changed rows."""
-        ((count,),) = connection.execute(sql, self._params).fetchall()
+        ((count,),) = connection.execute(sql, self.params).fetchall()
         return int(count)
 
     def reads(self, query: QueryText, target: Table) -> bool:
@@ -280,9 +280,9 @@ class ChangingStatement:
         Args:
             columns: The ids of the columns; None numbers them from 1.
         """
-        folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
+        folder, prefix = Path(self.request["folder"]), f"rows{next(self._writers)}"
         writer = ShardWriter(
-            folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
+            folder, Limits(), prefix, columns, budget=self.budget, seal=self._seal()
         )
         try:
             yield writer

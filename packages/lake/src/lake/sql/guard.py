@@ -33,6 +33,7 @@ __all__ = [
     "explained_query",
     "expression_nodes",
     "expression_text",
+    "open_parser",
     "query_nodes",
     "statement_kinds",
     "table_nodes",
@@ -376,6 +377,11 @@ def _parser() -> duckdb.DuckDBPyConnection:
     # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser
+
+
+def open_parser() -> duckdb.DuckDBPyConnection:
+    """Open a connection for binding: it reaches no data, and its temporary tables end with it."""
+    return _parser().cursor()
 
 
 def _tree_of(text: str) -> Any:

@@ -34,6 +34,8 @@ __all__ = [
     "DropView",
     "Insert",
     "Merge",
+    "Returning",
+    "RowChange",
     "Update",
     "Write",
     "parse_write",
@@ -47,6 +49,14 @@ _MERGE_WORDS = frozenset(
     ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
      "insert", "values", "default", "do", "nothing", "error", "name", "position", "*", ",", "=")
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """RETURNING; `columns` is what is after the word, `start` the word's place in the statement."""
+
+    columns: Clause
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Insert:
     query: Clause | None
     columns: tuple[str, ...] | None
     by_name: bool
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,7 @@ class Delete:
     prelude: Clause
     sources: Clause
     condition: Clause
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,7 @@ class Update:
     assignments: tuple[tuple[str, Clause], ...]
     sources: Clause
     condition: Clause
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,7 @@ class Merge:
     join: Clause
     expressions: tuple[Clause, ...]
     of_unmatched: bool
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,7 @@ class DropView:
     if_exists: bool
 
 
+RowChange: TypeAlias = Insert | Update | Delete | Merge
 Write: TypeAlias = (
     Alter | Insert | CreateTable | CreateView | Delete | Update | Merge | DropTable | DropView
 )
@@ -212,11 +227,12 @@ def _insert(reader: StatementReader, prelude: Clause) -> Insert:
         by_name = reader.take() == "name"
     stop = reader.find(("returning",))
     conflict = reader.find_pair("on", "conflict", ("do", "(", "on"))
-    if stop < len(reader.tokens) or conflict < len(reader.tokens):
-        raise Unsupported("INSERT with ON CONFLICT or RETURNING is not supported")
-    if reader.word == "default":
-        return Insert(table, place, prelude, None, columns, by_name)
-    return Insert(table, place, prelude, reader.cut(reader.position, stop), columns, by_name)
+    if conflict < len(reader.tokens):
+        raise Unsupported("INSERT with ON CONFLICT is not supported")
+    returning = _returning(reader, stop)
+    # DEFAULT VALUES has no query.
+    query = None if reader.word == "default" else reader.cut(reader.position, stop)
+    return Insert(table, place, prelude, query, columns, by_name, returning)
 
 
 def _update(reader: StatementReader, prelude: Clause) -> Update:
@@ -224,8 +240,7 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
     alias = reader.alias(before=("set",)) or table
     reader.expect("set")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
-    condition = reader.find(("where",))
+    condition = reader.find(("where",), end)
     sources = reader.find_from(condition)
     assignments = tuple(
         _assignment(reader, start, stop) for start, stop in reader.divide(reader.position, sources)
@@ -237,6 +252,7 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
         assignments,
         reader.cut(sources + 1, condition),
         reader.cut(condition + 1, end),
+        _returning(reader, end),
     )
 
 
@@ -255,12 +271,16 @@ def _delete(reader: StatementReader, prelude: Clause) -> Delete:
     if reader.word not in ("using", "where", "returning", ""):
         raise Unsupported(f"DELETE FROM {table} … {reader.word}", hint="use USING and WHERE")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
-    condition = reader.find(("where",))
+    condition = reader.find(("where",), end)
     # Before the condition: a join in the list of tables may have a USING of its own.
     sources = reader.find(("using",), condition)
     return Delete(
-        table, alias, prelude, reader.cut(sources + 1, condition), reader.cut(condition + 1, end)
+        table,
+        alias,
+        prelude,
+        reader.cut(sources + 1, condition),
+        reader.cut(condition + 1, end),
+        _returning(reader, end),
     )
 
 
@@ -270,7 +290,6 @@ def _merge(reader: StatementReader, prelude: Clause) -> Merge:
     alias = reader.alias(before=("using",)) or table
     reader.expect("using")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
     when = reader.find(("when",), end)
     # The last one: the source may be a join with a condition of its own.
     join = max(reader.find_all(("on", "using"), when), default=when)
@@ -290,6 +309,7 @@ def _merge(reader: StatementReader, prelude: Clause) -> Merge:
         reader.cut(join, when),
         tuple(expressions),
         of_unmatched,
+        _returning(reader, end),
     )
 
 
@@ -403,6 +423,8 @@ _PARSERS: dict[str, Callable[[StatementReader, Clause], Write]] = {
 }
 
 
-def _refuse_returning(reader: StatementReader, end: int) -> None:
-    if end < len(reader.tokens):
-        raise Unsupported("RETURNING is not supported", hint="query the rows in a second statement")
+def _returning(reader: StatementReader, end: int) -> Returning | None:
+    """Return the clause that begins at a token, which is the last of its statement."""
+    if end == len(reader.tokens):
+        return None
+    return Returning(reader.cut(end + 1, len(reader.tokens)), reader.tokens[end].start)

@@ -13,7 +13,7 @@ Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.fro
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
 CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
-Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
+Response: `returned` (of RETURNING: the `file` of the result, see `lake.sql.returning`) `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
 """
@@ -53,6 +53,7 @@ from lake.sql.restricted_writes import (
     visible_condition,
     writable_schema,
 )
+from lake.sql.returning import open_returned
 from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
@@ -98,6 +99,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         check_target(statement.tables, write.table)
     check_kind(write, statement.tables)
     answer = _ACTIONS[type(write)](write, statement)
+    if "returned" in answer:
+        return {"action": "none", "shards": [], "rewritten": [], "inputs": [], **answer}
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
@@ -112,7 +115,10 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     check_insertable(target)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
     query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
-    with statement.session(query, target) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query, target) as (connection, read),
+    ):
         if is_list:
             # Each value is cast to its column's type by itself; as rows of a query they would first
             # be cast to the types that they have in common.
@@ -123,12 +129,12 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
             )
             query.is_bound = True
             stop = write.place.offset + len(write.place.text)
-            sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
+            end = None if write.returning is None else write.returning.start
+            sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:end]}"
             statement.execute(connection, sql)
-            relation = connection.sql(f"SELECT {_filled(target, writable)} FROM {NEW_TABLE}")
-            check_new_rows(
-                connection, f"(SELECT {_filled(target, writable)} FROM {NEW_TABLE})", target
-            )
+            rows = f"SELECT {_filled(target, writable)} FROM {NEW_TABLE}"
+            relation = connection.sql(rows)
+            check_new_rows(connection, f"({rows})", target)
         else:
             types = column_types(target.schema)
             found = statement.bind(connection, query.text).columns
@@ -143,19 +149,24 @@ def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
             query.is_bound = True
             text = f"SELECT {values} FROM ({query.text}) AS q({names})"
             relation = statement.bind(connection, text)
-            if target.policy is not None:
-                # Kept, as the rows that are checked must be those that are written.
+            rows = f"FROM {NEW_TABLE}"
+            if target.policy is not None or returned is not None:
+                # Kept, as the rows that are checked or returned must be those that are written.
                 statement.keep(connection, text, NEW_TABLE)
                 check_new_rows(connection, NEW_TABLE, target)
-                relation = connection.sql(f"FROM {NEW_TABLE}")
+                relation = connection.sql(rows)
         shards = statement.write(relation, target)
-    return {
-        "action": "append" if shards else "none",
-        **_of(target),
-        "shards": reports_of(shards),
-        "count": _rows(shards),
-        "inputs": _inputs(read),
-    }
+        answer = {
+            "action": "append" if shards else "none",
+            **_of(target),
+            "shards": reports_of(shards),
+            "count": _rows(shards),
+            "inputs": _inputs(read),
+        }
+        if returned is not None:
+            returned.add(connection, rows)
+            answer |= returned.finish(connection)
+        return answer
 
 
 def _filled(target: Table, writable: Schema) -> str:
@@ -240,14 +251,18 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
 
 def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    if not write.condition.text and not write.sources.text and target.policy is None:
+    is_all = not (write.condition.text or write.sources.text or write.returning)
+    if is_all and target.policy is None:
         every: list[tuple[int, list[Shard]]] = (
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
         return rewritten(target, every, target.rows, [])
     check_columns(target)
     query = _hits(write, (), target)
-    with statement.session(query) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query) as (connection, read),
+    ):
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
         keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
@@ -263,7 +278,15 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
                 )
                 shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return rewritten(target, changed, sum(count for _, count in found), read)
+            if returned is not None:
+                returned.add(
+                    connection,
+                    f"SELECT s.* FROM {_shard(target, index)} AS s SEMI JOIN "
+                    f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
+                    f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number",
+                )
+        answer = rewritten(target, changed, sum(count for _, count in found), read)
+        return answer if returned is None else answer | returned.finish(connection)
 
 
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
@@ -278,7 +301,10 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     for expression in assigned.values():
         values += [", (", expression, ")"]
     query = _hits(write, values, target)
-    with statement.session(query) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query) as (connection, read),
+    ):
         types = column_types(target.schema)
         # Of several matches for a row, as UPDATE … FROM may have, any one counts.
         casts = ", ".join(
@@ -311,7 +337,10 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
             text = f"{rows} LEFT {join} ORDER BY s.file_row_number"
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return rewritten(target, changed, sum(count for _, count in found), read)
+            if returned is not None:
+                returned.add(connection, f"{rows} {join} ORDER BY s.file_row_number")
+        answer = rewritten(target, changed, sum(count for _, count in found), read)
+        return answer if returned is None else answer | returned.finish(connection)
 
 
 def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
@@ -324,7 +353,10 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
     check_columns(target)
     query = _matches(write, _rows_of(target), target)
-    with statement.session(query) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query) as (connection, read),
+    ):
         distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
         keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
@@ -341,9 +373,14 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
             )
         # In the place of the view of this name.
         connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
-        count = statement.execute(connection, statement.sql)
+        if returned is None:
+            report = {}
+            count = statement.execute(connection, statement.sql)
+        else:
+            returned.merge(connection, statement.sql)
+            report, count = returned.finish(connection), returned.rows
         if not count:
-            return {**_of(target), "count": 0}
+            return {**_of(target), "count": 0} | report
         check_new_rows(connection, quoted(write.table), target)
         merged = f"FROM {quoted(write.table)}"
         if target.policy is not None and touched:
@@ -351,7 +388,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
             merged = f"FROM ({kept}) UNION ALL {merged}"
         shards = statement.write(connection.sql(merged), target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
-    answer = rewritten(target, changed, count, read)
+    answer = rewritten(target, changed, count, read) | report
     return answer if changed else {**answer, "action": "append", "shards": reports_of(shards)}
 
 
