@@ -38,9 +38,8 @@ def shards(lake: Lake) -> Lake:
         "INSERT INTO t (b) SELECT b || ? FROM t WHERE a < 3 RETURNING t.b AS c, a IS NULL",
         "INSERT INTO t DEFAULT VALUES RETURNING t",
         "WITH w AS (SELECT ? AS v) INSERT INTO t (a) SELECT v FROM w RETURNING a, a",
-        "UPDATE t SET a = a + ? WHERE a % 4 = 0 RETURNING a, upper(b) AS \"B b\"",
-        "UPDATE t AS x SET b = s.v FROM (VALUES (3, 'v'), (8, 'w')) s(k, v) "
-        "WHERE x.a = s.k RETURNING x.*",
+        'UPDATE t SET a = a + ? WHERE a % 4 = 0 RETURNING a, upper(b) AS "B b"',
+        "UPDATE t AS x SET b = s.v FROM (VALUES (3, 'v'), (8, 'w')) s(k, v) WHERE a = k RETURNING x.*",
         "UPDATE t SET a = 1 WHERE false RETURNING a + 0.5",
         "DELETE FROM t WHERE a > ? RETURNING b",
         "DELETE FROM t RETURNING * EXCLUDE (b)",

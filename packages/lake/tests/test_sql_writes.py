@@ -227,7 +227,7 @@ def test_a_snapshot_records_its_statement_author_and_inputs(numbers: Lake) -> No
         ("CREATE SEQUENCE v", Unsupported, "CREATE SEQUENCE"),
         ("CREATE TEMP TABLE v AS SELECT 1", Unsupported, "CREATE TEMP"),
         ("CREATE TABLE v (a INT PRIMARY KEY)", Unsupported, "PRIMARY"),
-        ("CREATE TABLE v (a INT DEFAULT 7)", Unsupported, "DEFAULT"),
+        ("CREATE TABLE v (a INT DEFAULT (SELECT 7))", SqlError, "DEFAULT value"),
         ("CREATE TABLE v AS SELECT INTERVAL 1 DAY AS a", Unsupported, "a"),
         ("CREATE TABLE ' v' AS SELECT 1", UsageError, "not a dataset name"),
         ("DROP VIEW t", SqlError, "is a dataset"),
@@ -452,7 +452,7 @@ class AgainstDuckDB(RuleBasedStateMachine):
         self.tree = ElkynStore(mode="memory")
         self.lake = Lake(self.folder / str(id(self)), tree=self.tree, pool=self.pool)
         self.peer = duckdb.connect()
-        self.both("CREATE TABLE t (a BIGINT, b VARCHAR)")
+        self.both("CREATE TABLE t (a BIGINT DEFAULT 7, b VARCHAR)")
         self.both("CREATE TABLE s (k BIGINT, v VARCHAR)")
         self.both("INSERT INTO s SELECT i % 7, 'v' || i % 7 FROM range(5) r(i)")
 
@@ -461,7 +461,7 @@ class AgainstDuckDB(RuleBasedStateMachine):
         found = self.lake.sql(sql)
         if "RETURNING" in sql:  # in no order: MERGE leaves rows in any
             assert sorted(found.rows, key=repr) == sorted(expected, key=repr), sql
-        elif not sql.startswith("CREATE"):
+        elif not sql.startswith(("CREATE", "ALTER")):
             assert found.rows == expected, sql
 
     @rule(first=st.integers(0, 30), count=st.integers(0, 12))
@@ -487,6 +487,12 @@ class AgainstDuckDB(RuleBasedStateMachine):
         "INSERT INTO t (b) SELECT v FROM s RETURNING t.b AS v, a IS NULL",
         ("MERGE INTO t USING (SELECT DISTINCT * FROM s) s ON t.a = s.k WHEN MATCHED AND s.k > 3 "
         "THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v) RETURNING merge_action, *"),
+        "INSERT INTO t (b) VALUES ('d'), (NULL) RETURNING *", "INSERT INTO t DEFAULT VALUES",
+        "INSERT INTO t VALUES (DEFAULT, DEFAULT), (2, 'x')", "UPDATE t SET a = DEFAULT WHERE a > 30",
+        "ALTER TABLE t ALTER a SET DEFAULT 3 * 4", "ALTER TABLE t ALTER COLUMN a DROP DEFAULT",
+        "ALTER TABLE t ALTER b SET DEFAULT 'x' || 'y'",
+        ("MERGE INTO t USING (FROM range(4) r(k)) s ON t.a = s.k WHEN MATCHED THEN UPDATE "
+        "SET b = DEFAULT WHEN NOT MATCHED THEN INSERT (b, a) VALUES (DEFAULT, s.k)"),
     )))  # fmt: skip
     def return_rows(self, statement: str) -> None:
         self.both(statement)

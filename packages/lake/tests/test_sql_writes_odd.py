@@ -98,11 +98,11 @@ def test_a_value_that_a_shard_does_not_hold_is_refused(lake: Lake, value: str) -
 
 @pytest.mark.parametrize(
     "definition",
-    ["a INT CHECK(a > 0)", "a INT DEFAULT(7)", "a INT PRIMARY/**/KEY", "a INT NOT/**/NULL",
-     "a INT, UNIQUE(a)", "a VARCHAR COLLATE/**/NOCASE", "a INT, b INT AS (a + 1)",
+    ["a INT CHECK(a > 0)", "a INT DEFAULT(7) UNIQUE", "a INT PRIMARY/**/KEY", "a DEFAULT 7",
+     "a INT DEFAULT 7 REFERENCES t(a)", "a INT, UNIQUE(a)", "a VARCHAR COLLATE/**/NOCASE", "a INT, b INT AS (a + 1)",
      "a INT, b AS (from_json('{}', current_setting('temp_directory')))"],
 )  # fmt: skip
-def test_a_column_is_a_name_and_a_type(lake: Lake, definition: str) -> None:
+def test_a_column_is_a_name_a_type_and_a_default(lake: Lake, definition: str) -> None:
     with pytest.raises((Unsupported, SqlError)):
         lake.sql(f"CREATE TABLE k ({definition})")
     lake.sql('CREATE TABLE k (key INT, compression INT, generated INT, "check" DECIMAL(9, 2)[])')

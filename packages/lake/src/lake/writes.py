@@ -33,7 +33,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
-from lake.layouts import Layout, layout_of
+from lake.layouts import Layout
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.origins import Origin
@@ -45,7 +45,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.records import ColumnDefault, DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ class Writer:
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
                 layout = Layout.from_json(answer.get("layout"))
-                state = replace(state, shards=adopted, **layout.members())
+                defaults = tuple(map(ColumnDefault.from_json, answer.get("defaults") or ()))
+                state = replace(state, shards=adopted, defaults=defaults, **layout.members())
             elif not answer["rewritten"]:
                 return self._append(dataset, adopted, answer["inputs"], origin)
             else:
@@ -177,7 +178,8 @@ class Writer:
                 raise _moved_on(dataset)  # with rows that were not checked
             head = self._catalog.manifest(dataset.id).snapshot
             changed = alter(head, change)
-            if (changed.schema, layout_of(changed)) == (head.schema, layout_of(head)):
+            if replace(changed, columns=head.columns, last_column=head.last_column,
+                       file_schemas=head.file_schemas) == head:  # fmt: skip
                 return None
             origin.datasets[head.id] = dataset.id
             return self._commit(dataset, changed, (head.id,), origin)

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from lake.keys import NO_KEY_HINT
 from lake.layouts import Layout, parse_layout
 from lake.sealed import Seal
 from lake.sql.batches import read_batches
+from lake.sql.column_definitions import ColumnDefinition
 from lake.sql.duckdb_worker import (
     bind,
     interrupted_on_cancel,
@@ -56,12 +56,12 @@ __all__ = [
     "layout_for",
     "query_for_columns",
     "storable",
+    "stored_batch",
 ]
 
 HITS = "__lake_hits"
 SHARD = "__lake_shard"
 ROW = "__lake_row"
-_NULLABILITY = re.compile(r"\s+(NOT\s+)?NULL\s*$", re.IGNORECASE)
 # Types whose values Arrow, and so a shard, does not hold as they are.
 _NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
 
@@ -262,14 +262,14 @@ class ChangingStatement:
             for batch in batches:
                 self.context.forgive_reserved()
                 self.context.check()
-                rows_of.write(_stored(batch, target))
+                rows_of.write(stored_batch(batch, target))
                 rows += batch.num_rows
                 # Whole shards are written, with the rows that a policy hides.
                 if table is None or table.policy is None:
                     self.context.progress(rows=rows)
             if not rows and schema is None:
                 # An empty dataset has its columns in a shard without rows.
-                writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
+                writer.write(stored_batch(pa.RecordBatch.from_pylist([], found), target),
                              start=None, stop=None)  # fmt: skip
         return writer.shards
 
@@ -310,27 +310,21 @@ def check_storable(relation: duckdb.DuckDBPyRelation) -> None:
             )
 
 
-def query_for_columns(columns: Sequence[tuple[str, Clause]]) -> tuple[QueryText, list[int]]:
-    """Return a query without rows that has these columns, and the numbers of those that are NOT NULL.
-
-    A definition is a name, a type, and perhaps NULL or NOT NULL: what else it may have, such as
-    DEFAULT, is no type and so a syntax error.
-    """
+def query_for_columns(columns: Sequence[ColumnDefinition]) -> tuple[QueryText, list[int]]:
+    """Return a query without rows that has these columns, and the numbers of those that are NOT NULL."""
     parts: list[str | Clause] = []
-    required = []
-    for number, (name, kind) in enumerate(columns):
-        if found := _NULLABILITY.search(kind.text):
-            required += [number] if found[1] else []
-            kind = replace(kind, text=kind.text[: found.start()])
+    for column in columns:
         try:
-            check_statement(f"SELECT CAST(NULL AS {kind.text})")
+            check_statement(f"SELECT CAST(NULL AS {column.type.text})")
         except SqlError as error:
             raise Unsupported(
-                f"the definition of column {name!r}: {kind.text}",
-                hint="a column has a name, a type, and may be NOT NULL; MERGE and `key` of an upsert "
-                "find rows by key",
+                f"the definition of column {column.name!r}: {column.type.text}",
+                hint="a column has a name, a type, and may have NOT NULL and DEFAULT; MERGE and `key` "
+                "of an upsert find rows by key",
             ) from error
-        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
+        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", column.type]
+        parts += [f") AS {quoted(column.name)}"]
+    required = [number for number, column in enumerate(columns) if column.required]
     return QueryText(*parts, " WHERE false"), required
 
 
@@ -356,7 +350,8 @@ def storable(found: pa.Schema) -> pa.Schema:
     return schema
 
 
-def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def stored_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows of a query's result as a dataset with these columns has them."""
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -35,7 +34,14 @@ from lake.sql.linked_files import link_error
 from lake.sql.parameters import params_of, unknown_params
 from lake.sql.pruning import Pruned, prune
 from lake.sql.session import SqlLimits, hide_shards, open_session
-from lake.sql.tables import Table, check_explained, check_links, explained_tables, rights_key
+from lake.sql.tables import (
+    Table,
+    check_explained,
+    check_links,
+    described_tables,
+    explained_tables,
+    rights_key,
+)
 from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
 from lake.verification import ShardFile, verify_shards
@@ -70,11 +76,6 @@ _KEPT_SHARE = 4
 it holds up to 5/8 of that (`emsqrt.executor.placement`)."""
 
 _EXPLAINED = ["explain_key", "explain_value"]
-_DESCRIBED = ["column_name", "column_type", "null", "key", "default", "extra"]
-_DESCRIBE = re.compile(
-    r'\s*(?:describe|desc|show)\s+(?:main\s*\.\s*)?(?:"[^"]+"|\w+)[\s;]*', re.IGNORECASE
-)
-
 _instances = InstanceCache(_KEPT_INSTANCES)
 
 
@@ -90,7 +91,9 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             check_explained(used, analyzes=analyzes(sql))
             used[:] = explained_tables(used)
             tables = explained_tables(tables)
-        may_prune = not (statement.catalog or request.get("describe"))
+        if statement.describes:
+            used[:] = described_tables(used)
+        may_prune = not (statement.catalog or statement.describes or request.get("describe"))
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query. A view opens its first.
         verify_shards(_shards(used, first=may_prune), context)
@@ -181,7 +184,14 @@ def _connect(
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables | names_of(used))
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        return open_session(listed_tables(tables), names, limits, skips_broken_views=True)
+        read = {table.id: table for table in used}
+        listed = [
+            each if each.view is not None else read.get(each.id) or described_tables([each])[0]
+            for each in listed_tables(tables)
+        ]
+        return open_session(listed, names, limits, skips_broken_views=True)
+    if statement.describes:
+        return open_session(used, names, limits)
     if any(table.verify_always or table.encrypted for table in used):
         # A kept instance would answer from blocks that it read before this verification, or from
         # decrypted copies that may be removed.
@@ -245,7 +255,6 @@ def _stream(  # noqa: PLR0913 - of one caller
             context.emit,
             max_rows=request.get("maxRows"),
         )
-        required = _required(sql, used) if schema.names == _DESCRIBED else None
         with writer:
             for batch in batches:
                 # DuckDB's allocator keeps the address space of freed memory. That is not requested
@@ -256,8 +265,7 @@ def _stream(  # noqa: PLR0913 - of one caller
                 # process 0.1 ms.
                 if writer.rows:
                     context.progress(rows=writer.rows)
-                batch = _relabelled(batch, labels) if labels else batch
-                writer.write(batch if required is None else _with_not_null(batch, required))
+                writer.write(_relabelled(batch, labels) if labels else batch)
                 if writer.done:
                     break
             if notes and schema.names == _EXPLAINED:
@@ -298,19 +306,6 @@ def _relabelled(batch: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch
             text = pc.replace_substring(text, path, label)
         columns.append(text)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _required(sql: str, used: list[Table]) -> pa.Array | None:
-    """Return the NOT NULL columns of the dataset that is described; DuckDB knows it as a view."""
-    if _DESCRIBE.fullmatch(sql) is None or len(used) != 1 or used[0].view is not None:
-        return None
-    return pa.array([each.name for each in used[0].schema if not each.nullable], pa.string())
-
-
-def _with_not_null(batch: pa.RecordBatch, required: pa.Array) -> pa.RecordBatch:
-    is_required = pc.is_in(batch.column("column_name"), value_set=required)
-    found = pc.if_else(is_required, "NO", batch.column("null"))
-    return batch.set_column(_DESCRIBED.index("null"), batch.schema.field("null"), found)
 
 
 def bind(

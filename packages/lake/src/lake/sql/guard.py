@@ -106,6 +106,7 @@ _REFUSED_PREFIXES = ("__internal", "read_", "parquet_", "pragma_", "sniff_", "co
 _CATALOG_TABLES = frozenset(("tables", "columns", "schemata"))
 # What DuckDB's parser makes of SHOW TABLES and its variants, as the name of a table.
 _SHOWN = frozenset(("tables", "databases", "schemas", "alltables", "__show_tables_expanded"))
+_DESCRIBING = ("DESCRIBE", "SHOW")  # and not SUMMARY, which reads rows
 # What an expression of a policy may not have: its value would depend on more than the row.
 _NOT_IN_EXPRESSIONS = {
     "SUBQUERY": "a subquery",
@@ -133,12 +134,14 @@ class Statement:
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
         volatile: Whether it may have another result when it runs again over the same data.
+        describes: Whether it reads columns of tables (DESCRIBE), and no row of any.
     """
 
     tables: frozenset[str]
     catalog: bool
     explains: bool
     volatile: bool
+    describes: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -231,7 +234,8 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     walk = _Walk(known)
     walk.visit(tree["statements"])
     volatile = is_volatile(_nodes(tree))
-    return Statement(frozenset(walk.tables), walk.catalog, explains, volatile)
+    describes = not explains and _describes(tree)
+    return Statement(frozenset(walk.tables), walk.catalog, explains, volatile, describes)
 
 
 def _named_pivot(sql: str, *, explains: bool) -> tuple[str, str]:
@@ -509,13 +513,25 @@ def _check_function(node: dict[str, Any]) -> None:
         raise Denied(f"the function {name}", needed="a function that only computes")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield all objects of the tree, without recursion: trees of long expressions are deep."""
+def _describes(tree: Any) -> bool:
+    """Return whether a statement describes tables, and names none outside of that."""
+    found = [node.get("type") for node in _nodes(tree, into_described=False)]
+    return "SHOW_REF" in found and "BASE_TABLE" not in found
+
+
+def _nodes(tree: Any, *, into_described: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield all objects of the tree, without recursion: trees of long expressions are deep.
+
+    Args:
+        tree: The tree.
+        into_described: Whether to go on below DESCRIBE, which reads no rows of what it names.
+    """
     waiting = [tree]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             yield item
-            waiting.extend(item.values())
+            if into_described or item.get("show_type") not in _DESCRIBING:
+                waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)

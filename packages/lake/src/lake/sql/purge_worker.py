@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.guard import check_statement
+from lake.sql.write_response import reports_of
 from lake.sql.write_statements import Delete, parse_write
-from lake.sql.write_worker import hits_of, reports_of
+from lake.sql.write_worker import hits_of
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:

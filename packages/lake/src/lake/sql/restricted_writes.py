@@ -83,7 +83,8 @@ def check_assigned(table: Table, names: Iterable[str]) -> None:
 def check_insertable(table: Table) -> None:
     """Refuse new rows that would lack a value; it names no column, since one may be hidden."""
     columns = {} if table.policy is None else table.policy.columns
-    if any(field.name in columns and not field.nullable for field in table.schema.fields):
+    required = (f.name for f in table.schema if not f.nullable and f.name not in table.defaults)
+    if any(name in columns for name in required):
         raise Denied(
             f"inserting into {table.name!r}: new rows need values that your policy does not let "
             "you set",

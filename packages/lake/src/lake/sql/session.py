@@ -249,16 +249,32 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
         rows = f"({table.link.query(table.schema)})"
     else:
         rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+    kind = "TABLE" if table.explained or table.described else "VIEW"
     if table.policy is None:
-        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT * FROM {rows}")
+        connection.execute(f"CREATE {kind} {quoted(name)} AS SELECT * FROM {rows}")
+        if table.described:
+            _describe(connection, name, table)
         return
     body = restricted_rows(rows, table.name, table.schema, table.policy)
-    kind = "TABLE" if table.explained else "VIEW"
     try:
         connection.execute(f"CREATE {kind} {quoted(name)} AS {body}")
+        if table.described:
+            _describe(connection, name, table)
     except (duckdb.ProgrammingError, duckdb.DataError) as error:
         # Without its text, which may show columns that are hidden.
         raise outdated(table.name, type(error).__name__) from None
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+    """Give a table what its dataset's columns have besides a type, as far as the user sees them."""
+    masked = {} if table.policy is None else table.policy.columns
+    for field in table.schema:
+        if field.name not in masked:
+            column = f"ALTER TABLE {quoted(name)} ALTER COLUMN {quoted(field.name)}"
+            if field.name in table.defaults:
+                connection.execute(f"{column} SET DEFAULT ({table.defaults[field.name]}\n)")
+            if not field.nullable:
+                connection.execute(f"{column} SET NOT NULL")
 
 
 def rows_of_schema(schema: Schema) -> str:

@@ -30,6 +30,11 @@ class Clause:
     text: str
     offset: int
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the word DEFAULT, in the place of a value."""
+        return self.text.casefold() == "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Token:

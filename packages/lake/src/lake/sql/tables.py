@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "check_explained",
     "check_links",
     "check_target",
+    "described_tables",
     "explained_tables",
     "rights_key",
 ]
@@ -49,8 +50,11 @@ class Table:
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
         explained: Whether an empty table takes its place.
+        described: Whether only its columns are read: a table without rows takes its place, which,
+            unlike a view, has NOT NULL and defaults.
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.
+        defaults: The expression of each column that has a default, by its name.
         statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
     """
 
@@ -70,9 +74,11 @@ class Table:
     policy: TablePolicy | None = None
     writable: bool = True
     explained: bool = False
+    described: bool = False
     view: ViewQuery | None = None
     layout: Layout = NO_LAYOUT
     statistics: dict[str, Any] | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -97,6 +103,7 @@ class Table:
             view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
             layout=Layout.from_json(data.get("layout")),
             statistics=data.get("statistics"),
+            defaults=data.get("defaults") or {},
         )
 
     @property
@@ -186,6 +193,16 @@ def explained_tables(tables: list[Table]) -> list[Table]:
     """
     return [
         table if table.policy is None else replace(table, paths=(), shard_files=(), explained=True)
+        for table in tables
+    ]
+
+
+def described_tables(tables: list[Table]) -> list[Table]:
+    """Return the datasets for a statement that reads their columns alone."""
+    return [
+        table
+        if table.view is not None
+        else replace(table, paths=(), shard_files=(), link=None, described=True)
         for table in tables
     ]
 

@@ -26,7 +26,8 @@ from lake.sql.session import open_write_session, shards_of
 from lake.sql.tables import Table
 from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
-from lake.sql.write_worker import check_columns, reports_of, rewritten
+from lake.sql.write_response import reports_of, rewritten
+from lake.sql.write_worker import check_columns
 from lake.verification import verify_shards
 from sennit_core.errors import BadInput
 

@@ -17,6 +17,7 @@ import duckdb
 
 from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
+from lake.sql.column_definitions import ColumnDefinition, read_definition
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout, without_directions
@@ -88,7 +89,7 @@ class CreateTable:
     Args:
         table: The new dataset.
         query: The rows; None if there are columns.
-        columns: Names and types; None if there is a query.
+        columns: The columns; None if there is a query.
         replaces: OR REPLACE.
         if_missing: IF NOT EXISTS.
         options: WITH (…).
@@ -97,7 +98,7 @@ class CreateTable:
 
     table: str
     query: Clause | None
-    columns: tuple[tuple[str, Clause], ...] | None
+    columns: tuple[ColumnDefinition, ...] | None
     replaces: bool
     if_missing: bool
     options: TableOptions
@@ -330,16 +331,19 @@ def _expressions_of_action(reader: StatementReader, start: int, stop: int) -> li
     if assigned < stop:
         for first, last in reader.divide(assigned + 1, stop):
             if last - first > 1:  # not SET *
-                _assignment(reader, first, last)
+                _, value = _assignment(reader, first, last)
                 names.add(first)
-                ranges.append((first + 2, last))
+                if not value.is_default:
+                    ranges.append((first + 2, last))
     else:
         if listed < values:
             reader.position = listed
             reader.names_in_brackets()
             names.update(range(listed, reader.position))
-        if values < stop:
-            ranges.append((values + 1, stop))
+        if values + 1 < stop and reader.tokens[values + 1].word == "(":  # not DEFAULT VALUES
+            listed_values = reader.divide_brackets(values + 1)
+            names.update(range(values + 1, listed_values[-1][1] + 1))  # with brackets and commas
+            ranges += [each for each in listed_values if not reader.cut(*each).is_default]
     known = names | {index for first, last in ranges for index in range(first, last)}
     for index in range(start, stop):
         word = reader.tokens[index].word
@@ -390,8 +394,7 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable | CreateVi
             hint="write CREATE TABLE name AS query, or CREATE TABLE name (column type, …)",
         )
     columns = tuple(
-        (reader.unquoted(start), reader.cut(start + 1, end))
-        for start, end in reader.divide_brackets(first)
+        read_definition(reader, start, end) for start, end in reader.divide_brackets(first)
     )
     return CreateTable(table, None, columns, replaces, if_missing, options, layout)
 

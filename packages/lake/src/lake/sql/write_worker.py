@@ -20,7 +20,7 @@ Response: `returned` (of RETURNING: the `file` of the result, see `lake.sql.retu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -38,13 +38,14 @@ from lake.sql.changing_statement import (
     layout_for,
     query_for_columns,
 )
+from lake.sql.defaults import check_defaults, no_encrypted_default, set_defaults
 from lake.sql.duckdb_worker import translated_errors
-from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
+from lake.sql.insert_worker import insert
+from lake.sql.query_text import Numbered, Part, QueryText, with_before
 from lake.sql.restricted_writes import (
     NUMBERS,
     SEEN,
     check_assigned,
-    check_insertable,
     check_kind,
     check_new_rows,
     hidden_rows,
@@ -59,6 +60,14 @@ from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
 from lake.sql.types import column_types, quoted
 from lake.sql.view_worker import create_view, drop_view
+from lake.sql.write_response import (
+    check_names,
+    inputs_of,
+    of_target,
+    reports_of,
+    rewritten,
+    rows_of,
+)
 from lake.sql.write_statements import (
     Alter,
     CreateTable,
@@ -74,17 +83,14 @@ from lake.sql.write_statements import (
 from sennit_core.errors import (
     Conflict,
     NotFound,
-    SqlError,
-    UnknownColumn,
     Unsupported,
-    nearest,
 )
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["check_columns", "reports_of", "rewritten", "run"]
+__all__ = ["check_columns", "hits_of", "run"]
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -107,111 +113,13 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     return {"action": "none", "shards": [], "rewritten": [], "inputs": [], **answer}
 
 
-def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
-    target = statement.target(write.table)
-    writable = writable_schema(target)
-    check_assigned(target, write.columns or ())
-    _check_names(write.columns or (), writable)
-    check_insertable(target)
-    is_list = write.query is None or write.query.text[:6].casefold() == "values"
-    query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
-    with (
-        open_returned(statement, write, target) as returned,
-        statement.session(query, target) as (connection, read),
-    ):
-        if is_list:
-            # Each value is cast to its column's type by itself; as rows of a query they would first
-            # be cast to the types that they have in common.
-            names = ", ".join(map(quoted, writable.names))
-            connection.execute(
-                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT {names} FROM {quoted(target.name)} "
-                "WHERE false"
-            )
-            query.is_bound = True
-            stop = write.place.offset + len(write.place.text)
-            end = None if write.returning is None else write.returning.start
-            sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:end]}"
-            statement.execute(connection, sql)
-            rows = f"SELECT {_filled(target, writable)} FROM {NEW_TABLE}"
-            relation = connection.sql(rows)
-            check_new_rows(connection, f"({rows})", target)
-        else:
-            types = column_types(target.schema)
-            found = statement.bind(connection, query.text).columns
-            check_assigned(target, found if write.by_name else ())
-            places = _places(write, found, writable)
-            columns = sorted(places, key=places.__getitem__)
-            values = ", ".join(
-                f"CAST({quoted(name) if name in places else 'NULL'} AS {kind}) AS {quoted(name)}"
-                for name, kind in types.items()
-            )
-            names = ", ".join(map(quoted, columns))
-            query.is_bound = True
-            text = f"SELECT {values} FROM ({query.text}) AS q({names})"
-            relation = statement.bind(connection, text)
-            rows = f"FROM {NEW_TABLE}"
-            if target.policy is not None or returned is not None:
-                # Kept, as the rows that are checked or returned must be those that are written.
-                statement.keep(connection, text, NEW_TABLE)
-                check_new_rows(connection, NEW_TABLE, target)
-                relation = connection.sql(rows)
-        shards = statement.write(relation, target)
-        answer = {
-            "action": "append" if shards else "none",
-            **_of(target),
-            "shards": reports_of(shards),
-            "count": _rows(shards),
-            "inputs": _inputs(read),
-        }
-        if returned is not None:
-            returned.add(connection, rows)
-            answer |= returned.finish(connection)
-        return answer
-
-
-def _filled(target: Table, writable: Schema) -> str:
-    """Return all columns of a dataset, of which those that the user may not set are NULL."""
-    return ", ".join(
-        quoted(name) if name in writable.names else f"CAST(NULL AS {kind}) AS {quoted(name)}"
-        for name, kind in column_types(target.schema).items()
-    )
-
-
-def _places(write: Insert, found: Sequence[str], schema: Schema) -> dict[str, int]:
-    """Return for each column that gets values the index of the query's column."""
-    known = {name.casefold(): name for name in schema.names}
-    wanted = found if write.by_name else write.columns or schema.names
-    _check_names(wanted, schema)
-    if len(found) != len(wanted):
-        raise SqlError(
-            f"the rows have {len(found)} values for {len(wanted)} columns",
-            hint=f"the columns are {', '.join(wanted)}",
-        )
-    return {known[name.casefold()]: index for index, name in enumerate(wanted)}
-
-
-def _check_names(names: Sequence[str], schema: Schema) -> None:
-    """Refuse names of columns that the dataset does not have, or that are there twice."""
-    known = {name.casefold(): name for name in schema.names}
-    seen = set()
-    for name in names:
-        folded = name.casefold()
-        if folded not in known:
-            raise UnknownColumn(
-                name=name, known=schema.names, suggestion=nearest(name, schema.names)
-            )
-        if folded in seen:
-            raise SqlError(f"column {known[folded]!r} is assigned twice")
-        seen.add(folded)
-
-
 def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
     existing = statement.changes = statement.find(write.table)
     if existing is not None and existing.view is not None:
         raise Conflict(f"a view named {existing.name!r} exists", hint="use another name")
     if existing is not None and not write.replaces:
         if write.if_missing:
-            return {**_of(existing), "count": 0}
+            return {**of_target(existing), "count": 0}
         raise Conflict(
             f"a dataset named {existing.name!r} exists",
             hint="use CREATE OR REPLACE TABLE, or CREATE TABLE IF NOT EXISTS",
@@ -222,6 +130,9 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
     else:
         required = []
         query = QueryText("SELECT * FROM (", write.query or "", ")")
+    defaults = check_defaults(write.columns or (), statement)
+    if defaults and (seal is not None or (existing is not None and existing.encrypted)):
+        raise no_encrypted_default(write.table)
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
         query.is_bound = True
@@ -243,9 +154,10 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
         "layout": layout.to_json(),
+        "defaults": defaults,
         "shards": reports_of(shards),
-        "count": _rows(shards),
-        "inputs": _inputs(read),
+        "count": rows_of(shards),
+        "inputs": inputs_of(read),
     }
 
 
@@ -294,12 +206,13 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     check_columns(target)
     names = [column for column, _ in write.assignments]
     check_assigned(target, names)
-    _check_names(names, writable_schema(target))
+    check_names(names, writable_schema(target))
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
     values: list[str | Clause] = []
-    for expression in assigned.values():
-        values += [", (", expression, ")"]
+    for name, expression in assigned.items():
+        default = target.defaults.get(name, "NULL") if expression.is_default else None
+        values += [", (", expression if default is None else f"{default}\n", ")"]
     query = _hits(write, values, target)
     with (
         open_returned(statement, write, target) as returned,
@@ -373,6 +286,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
             )
         # In the place of the view of this name.
         connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
+        set_defaults(connection, quoted(write.table), target)
         if returned is None:
             report = {}
             count = statement.execute(connection, statement.sql)
@@ -380,7 +294,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
             returned.merge(connection, statement.sql)
             report, count = returned.finish(connection), returned.rows
         if not count:
-            return {**_of(target), "count": 0} | report
+            return {**of_target(target), "count": 0} | report
         check_new_rows(connection, quoted(write.table), target)
         merged = f"FROM {quoted(write.table)}"
         if target.policy is not None and touched:
@@ -395,7 +309,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
 def _matches(write: Merge, rows: str | Numbered, target: Table) -> QueryText:
     """Return the query for the rows of a dataset that MERGE matches."""
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), " FROM "]
+    parts: list[Part] = [*with_before(write.prelude), "SELECT ", _numbers(alias, target), " FROM "]
     parts += [rows, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
     # Checked and bound with the rest, in the order of their parameters, and never computed.
     for expression in write.expressions:
@@ -409,7 +323,7 @@ def _alter(write: Alter, statement: ChangingStatement) -> dict[str, Any]:
         return {"table": write.table, "count": 0}
     target = statement.target(write.table)
     change = change_of(write.alteration, target, statement)
-    return {"action": "alter", **_of(target), "change": change, "count": 0}
+    return {"action": "alter", **of_target(target), "change": change, "count": 0}
 
 
 def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
@@ -419,11 +333,11 @@ def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
         if write.if_exists:
             return {"table": write.table, "count": 0}
         raise NotFound(kind="dataset", name=write.table, suggestion=None)
-    return {"action": "drop", **_of(found), "ifExists": write.if_exists, "count": 0}
+    return {"action": "drop", **of_target(found), "ifExists": write.if_exists, "count": 0}
 
 
 _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
-    Insert: _insert,
+    Insert: insert,
     CreateTable: _create,
     Delete: _delete,
     Update: _update,
@@ -438,7 +352,7 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> QueryText:
     """Return the query for the numbers of the rows to change, and their new values."""
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), *values]
+    parts: list[Part] = [*with_before(write.prelude), "SELECT ", _numbers(alias, target), *values]
     parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
@@ -451,11 +365,6 @@ def hits_of(write: Delete, target: Table) -> QueryText:
     """Return the query for the numbers of the rows that a DELETE removes."""
     check_columns(target)
     return _hits(write, (), target)
-
-
-def _before(prelude: Clause) -> tuple[str | Clause, ...]:
-    # Without a space at the start: DuckDB removes it, and counts the places of errors from there.
-    return (prelude, " ") if prelude.text else ()
 
 
 def check_columns(target: Table) -> None:
@@ -502,51 +411,3 @@ def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 def _shard(target: Table, index: int) -> str:
     """Return the rows of one shard, as an item of FROM."""
     return shards_of(target, [index])
-
-
-def rewritten(
-    target: Table, changed: Iterable[tuple[int, list[Shard]]], count: int, read: list[Table]
-) -> dict[str, Any]:
-    """Return the response for shards that were changed.
-
-    Args:
-        target: The dataset.
-        changed: The number of each changed shard, and the shards that replace it.
-        count: How many rows were changed.
-        read: The datasets that were read.
-    """
-    objects = target.objects
-    changes = [
-        {"index": index, "object": objects[index], "shards": reports_of(shards)}
-        for index, shards in changed
-    ]
-    return {
-        "action": "rewrite" if changes else "none",
-        **_of(target),
-        "rewritten": changes,
-        "count": count,
-        "inputs": _inputs(read),
-    }
-
-
-def _of(target: Table) -> dict[str, Any]:
-    return {
-        "table": target.name,
-        "dataset": target.id,
-        "base": target.snapshot,
-        "schema": target.schema.to_json(),
-        "columns": target.columns,
-    }
-
-
-def _inputs(tables: Iterable[Table]) -> list[str]:
-    return [table.snapshot for table in tables if table.snapshot is not None]
-
-
-def reports_of(shards: Iterable[Shard]) -> list[dict[str, Any]]:
-    """Return shards in the form of responses."""
-    return [shard.to_json() for shard in shards]
-
-
-def _rows(shards: Iterable[Shard]) -> int:
-    return sum(shard.rows for shard in shards)
