@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,6 +34,7 @@ __all__ = [
     "expression_nodes",
     "expression_text",
     "open_parser",
+    "own_nodes",
     "query_nodes",
     "statement_kinds",
     "table_nodes",
@@ -216,13 +217,15 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     kind = _kind(statements[0])
     text = sql
     # `json_serialize_sql` has no tree for EXPLAIN; what it explains is checked instead.
-    explains = kind == "EXPLAIN"
+    # That of a PIVOT whose columns come from the data is several statements to DuckDB.
+    explains = kind == "EXPLAIN" or (kind == "MULTI" and _EXPLAIN.match(sql) is not None)
     if explains:
         text = sql[_explained(sql) :]
         kind = _kind_of(text)
     # DuckDB expands a PIVOT whose columns come from the data to several statements.
     if kind == "MULTI":
-        text, kind = _named_pivot(text, explains=explains)
+        # Without a space at the start, from which the tokenizer does not count.
+        text, kind = _named_pivot(text.lstrip())
     if kind != "SELECT":
         raise Denied(
             f"{kind.replace('_', ' ')} statements",
@@ -238,14 +241,13 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     return Statement(frozenset(walk.tables), walk.catalog, explains, volatile, describes)
 
 
-def _named_pivot(sql: str, *, explains: bool) -> tuple[str, str]:
+def _named_pivot(sql: str) -> tuple[str, str]:
     """Return a PIVOT with its columns named, and its kind."""
     named = with_named_values(sql)
     kind = "MULTI"
     with suppress(duckdb.Error):
         kind = ",".join(statement_kinds(named))
-    # EXPLAIN would explain the first of the statements.
-    if kind != "SELECT" or explains:
+    if kind != "SELECT":
         raise Unsupported(
             "this PIVOT whose columns come from the data is not supported",
             hint="name them: PIVOT t ON c IN ('a', 'b') USING sum(x)",
@@ -322,6 +324,12 @@ def query_nodes(sql: str) -> list[dict[str, Any]]:
     """Return the nodes of the tree of a query, or of the one that EXPLAIN explains."""
     tree = _tree_of(explained_query(sql))
     return [] if tree["error"] else list(_nodes(tree["statements"]))
+
+
+def own_nodes(sql: str) -> list[dict[str, Any]]:
+    """Return the nodes of a query's expressions, without those of subqueries in them."""
+    tree = _tree_of(sql)
+    return [] if tree["error"] else list(_nodes(tree["statements"], enters=_is_in_place))
 
 
 def expression_text(node: dict[str, Any]) -> str | None:
@@ -515,23 +523,33 @@ def _check_function(node: dict[str, Any]) -> None:
 
 def _describes(tree: Any) -> bool:
     """Return whether a statement describes tables, and names none outside of that."""
-    found = [node.get("type") for node in _nodes(tree, into_described=False)]
+    found = [node.get("type") for node in _nodes(tree, enters=_is_read)]
     return "SHOW_REF" in found and "BASE_TABLE" not in found
 
 
-def _nodes(tree: Any, *, into_described: bool = True) -> Iterator[dict[str, Any]]:
+def _is_read(node: dict[str, Any]) -> bool:
+    return node.get("show_type") not in _DESCRIBING
+
+
+def _is_in_place(node: dict[str, Any]) -> bool:
+    return node.get("class") != "SUBQUERY"
+
+
+def _nodes(
+    tree: Any, enters: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Iterator[dict[str, Any]]:
     """Yield all objects of the tree, without recursion: trees of long expressions are deep.
 
     Args:
         tree: The tree.
-        into_described: Whether to go on below DESCRIBE, which reads no rows of what it names.
+        enters: Whether to go on below an object.
     """
     waiting = [tree]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             yield item
-            if into_described or item.get("show_type") not in _DESCRIBING:
+            if enters(item):
                 waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)

@@ -49,6 +49,11 @@ def check_restricted_merge(write: Merge, target: Table) -> None:
             needed="a policy that shows them",
             hint="name columns: UPDATE SET a = s.a, and INSERT (a, b) VALUES (s.a, s.b)",
         )
+    if any(name.casefold() == "rowid" for name in target.schema.names):  # which may be hidden
+        raise Unsupported(
+            f"MERGE into {target.name!r} under your policy",
+            hint="UPDATE … FROM, DELETE … USING and INSERT do the same",
+        )
     check_assigned(target, write.assigned or ())
     if write.inserts:
         check_insertable(target)
@@ -67,13 +72,15 @@ def keep_for_merge(
     """Keep the rows that MERGE may change, whole and as the user sees them, in the same order.
 
     Args:
-        connection: A connection of the statement, in a transaction: no `rowid` changes until its end.
+        connection: A connection of the statement. A transaction begins, which it never commits: no
+            `rowid` changes in it.
         target: The dataset.
-        rows: The rows with all columns, as the rest of a query after SELECT * FROM.
+        rows: The query of the rows, with all columns.
         table: The name of the table of what the user sees, quoted.
     """
     assert target.policy is not None
-    connection.execute(f"CREATE TEMP TABLE {_WHOLE} AS SELECT * FROM {rows}")
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute(f"CREATE TEMP TABLE {_WHOLE} AS {rows}")
     shown = ", ".join(shown_columns(target.name, target.schema, target.policy))
     connection.execute(f"CREATE TEMP TABLE {table} AS SELECT {shown} FROM {_WHOLE} ORDER BY rowid")
 

@@ -199,6 +199,14 @@ class StatementReader:
         quote = text[:1] if text[:1] in ("'", '"') else ""
         return text[1:-1].replace(quote * 2, quote) if quote else text
 
+    def assignment(self, start: int, stop: int) -> tuple[str, Clause]:
+        """Read `column = expression`, of SET."""
+        if self.tokens[start].word == "(":
+            raise Unsupported("SET (a, b) = … is not supported", hint="assign one column at a time")
+        if self.tokens[start + 1].word != "=":
+            raise Unsupported("SET assigns whole columns", hint="write SET column = expression")
+        return self.unquoted(start), self.cut(start + 2, stop)
+
     def cut(self, start: int, stop: int) -> Clause:
         """Return the text from one token up to another; "" if the range is empty."""
         if start >= stop:

@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+_NUMBERS = ("file_index", "file_row_number")
+# Where a column of the dataset has one of these names, which hides that of `read_parquet`.
+_OTHER_NUMBERS = ("__lake_file_index", "__lake_file_row_number")
+
+
 @dataclass(frozen=True)
 class Table:
     """A dataset in SQL.
@@ -110,6 +115,21 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of its columns, as far as the user sees them."""
         return self.schema.names if self.policy is None else self.policy.names(self.schema)
+
+    @property
+    def hides_numbers(self) -> bool:
+        """Whether one of its columns has the name of a number of `read_parquet`."""
+        return any(name.casefold() in _NUMBERS for name in self.schema.names)
+
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """The columns of `lake.sql.session.numbered_shards` with a row's shard, and its row in it."""
+        return _OTHER_NUMBERS if self.hides_numbers else _NUMBERS
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a change looks for its rows in a table of them (`lake.sql.restricted_writes`)."""
+        return self.policy is not None or self.hides_numbers
 
     @property
     def objects(self) -> list[str]:

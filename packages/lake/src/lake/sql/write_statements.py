@@ -18,9 +18,11 @@ import duckdb
 from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
 from lake.sql.column_definitions import ColumnDefinition, read_definition
+from lake.sql.conflict_clause import no_conflicts
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout, without_directions
+from lake.sql.merge_clauses import MergeAction, read_actions
 from lake.sql.statement_reader import Clause, StatementReader
 from lake.sql.table_options import TableOptions, read_options
 from sennit_core.errors import SqlError, Unsupported
@@ -45,11 +47,6 @@ __all__ = [
 _SUPPORTED = (
     "INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE, ALTER and DROP TABLE, CREATE and DROP VIEW"
 )
-# The words of MERGE outside of its expressions, besides names of columns.
-_MERGE_WORDS = frozenset(
-    ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
-     "insert", "values", "default", "do", "nothing", "error", "name", "position", "*", ",", "=")
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +139,8 @@ class Merge:
         join: ON or USING, and the condition.
         expressions: Those of the WHEN clauses.
         of_unmatched: Whether a clause is for rows of the dataset that nothing matches.
+        assigned: The columns that are set or inserted; None if a clause means all of them.
+        inserts: Whether a clause adds rows.
     """
 
     table: str
@@ -151,6 +150,8 @@ class Merge:
     join: Clause
     expressions: tuple[Clause, ...]
     of_unmatched: bool
+    assigned: tuple[str, ...] | None
+    inserts: bool
     returning: Returning | None = None
 
 
@@ -229,7 +230,7 @@ def _insert(reader: StatementReader, prelude: Clause) -> Insert:
     stop = reader.find(("returning",))
     conflict = reader.find_pair("on", "conflict", ("do", "(", "on"))
     if conflict < len(reader.tokens):
-        raise Unsupported("INSERT with ON CONFLICT is not supported")
+        raise no_conflicts(reader, table, columns, conflict)
     returning = _returning(reader, stop)
     # DEFAULT VALUES has no query.
     query = None if reader.word == "default" else reader.cut(reader.position, stop)
@@ -244,7 +245,7 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
     condition = reader.find(("where",), end)
     sources = reader.find_from(condition)
     assignments = tuple(
-        _assignment(reader, start, stop) for start, stop in reader.divide(reader.position, sources)
+        reader.assignment(start, stop) for start, stop in reader.divide(reader.position, sources)
     )
     return Update(
         table,
@@ -255,14 +256,6 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
         reader.cut(condition + 1, end),
         _returning(reader, end),
     )
-
-
-def _assignment(reader: StatementReader, start: int, stop: int) -> tuple[str, Clause]:
-    if reader.tokens[start].word == "(":
-        raise Unsupported("SET (a, b) = … is not supported", hint="assign one column at a time")
-    if reader.tokens[start + 1].word != "=":
-        raise Unsupported("SET assigns whole columns", hint="write SET column = expression")
-    return reader.unquoted(start), reader.cut(start + 2, stop)
 
 
 def _delete(reader: StatementReader, prelude: Clause) -> Delete:
@@ -295,61 +288,28 @@ def _merge(reader: StatementReader, prelude: Clause) -> Merge:
     # The last one: the source may be a join with a condition of its own.
     join = max(reader.find_all(("on", "using"), when), default=when)
     source = reader.cut(reader.position, join)
-    actions = reader.find_all(("when",), end)
-    expressions: list[Clause] = []
-    of_unmatched = False
-    for start, stop in zip(actions, [*actions[1:], end], strict=True):
-        words = [token.word for token in reader.tokens[start : start + 5]]
-        of_unmatched |= words == ["when", "not", "matched", "by", "source"]
-        expressions += _expressions_of_action(reader, start, stop)
+    actions = read_actions(reader, end)
     return Merge(
         table,
         alias,
         prelude,
         source,
         reader.cut(join, when),
-        tuple(expressions),
-        of_unmatched,
+        tuple(each for action in actions for each in action.expressions),
+        any(action.of_unmatched for action in actions),
+        _assigned(actions),
+        any(action.inserts for action in actions),
         _returning(reader, end),
     )
 
 
-def _expressions_of_action(reader: StatementReader, start: int, stop: int) -> list[Clause]:
-    """Return the expressions of `WHEN … [AND condition] THEN action`; refuse what else may be there.
-
-    The statement runs as it is written, so nothing in it may stay unchecked.
-    """
-    reader.position = start
-    then = reader.find(("then",), stop)
-    condition = reader.find(("and",), then)
-    ranges = [(condition + 1, then)] if condition < then else []
-    names: set[int] = set()  # the tokens of columns that are assigned
-    reader.position = then
-    assigned = reader.find(("set",), stop)
-    values = reader.find(("values",), stop)
-    listed = reader.find(("(",), values)
-    if assigned < stop:
-        for first, last in reader.divide(assigned + 1, stop):
-            if last - first > 1:  # not SET *
-                _, value = _assignment(reader, first, last)
-                names.add(first)
-                if not value.is_default:
-                    ranges.append((first + 2, last))
-    else:
-        if listed < values:
-            reader.position = listed
-            reader.names_in_brackets()
-            names.update(range(listed, reader.position))
-        if values + 1 < stop and reader.tokens[values + 1].word == "(":  # not DEFAULT VALUES
-            listed_values = reader.divide_brackets(values + 1)
-            names.update(range(values + 1, listed_values[-1][1] + 1))  # with brackets and commas
-            ranges += [each for each in listed_values if not reader.cut(*each).is_default]
-    known = names | {index for first, last in ranges for index in range(first, last)}
-    for index in range(start, stop):
-        word = reader.tokens[index].word
-        if index not in known and word not in _MERGE_WORDS:
-            raise Unsupported(f"MERGE with {word!r} in a WHEN clause is not supported")
-    return [reader.cut(first, last) for first, last in ranges]
+def _assigned(actions: list[MergeAction]) -> tuple[str, ...] | None:
+    names: list[str] = []
+    for action in actions:
+        if action.assigned is None:
+            return None
+        names += action.assigned
+    return tuple(names)
 
 
 def _truncate(reader: StatementReader, prelude: Clause) -> Delete:

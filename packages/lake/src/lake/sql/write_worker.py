@@ -42,23 +42,30 @@ from lake.sql.defaults import check_defaults, no_encrypted_default, set_defaults
 from lake.sql.duckdb_worker import translated_errors
 from lake.sql.insert_worker import insert
 from lake.sql.query_text import Numbered, Part, QueryText, with_before
+from lake.sql.restricted_merge import (
+    check_restricted_merge,
+    hides_columns,
+    keep_for_merge,
+    merged_rows,
+)
 from lake.sql.restricted_writes import (
-    NUMBERS,
     SEEN,
     check_assigned,
     check_kind,
     check_new_rows,
     hidden_rows,
+    in_order,
     keep_visible_rows,
     numbers_of_seen,
     visible_condition,
     writable_schema,
 )
 from lake.sql.returning import open_returned
-from lake.sql.session import shards_of
+from lake.sql.session import columns_of, numbered_shards, rows_of_schema
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table, check_target
 from lake.sql.types import column_types, quoted
+from lake.sql.update_values import check_values
 from lake.sql.view_worker import create_view, drop_view
 from lake.sql.write_response import (
     check_names,
@@ -176,26 +183,27 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
         statement.session(query) as (connection, read),
     ):
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
+        keep_visible_rows(connection, target, numbered_shards(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
         found = _hit_counts(connection)
+        row = target.numbers[1]
         changed = []
         for index, count in found:
             shards: list[Shard] = []
             if count < target.shard_rows[index]:
                 text = (
-                    f"SELECT s.* FROM {_shard(target, index)} AS s ANTI JOIN "
+                    f"SELECT {columns_of(target, 's')} FROM {_shard(target, index)} AS s ANTI JOIN "
                     f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                    f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
+                    f"ON h.{ROW} = s.{row} ORDER BY s.{row}"
                 )
                 shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
             if returned is not None:
                 returned.add(
                     connection,
-                    f"SELECT s.* FROM {_shard(target, index)} AS s SEMI JOIN "
+                    f"SELECT {columns_of(target, 's')} FROM {_shard(target, index)} AS s SEMI JOIN "
                     f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                    f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number",
+                    f"ON h.{ROW} = s.{row} ORDER BY s.{row}",
                 )
         answer = rewritten(target, changed, sum(count for _, count in found), read)
         return answer if returned is None else answer | returned.finish(connection)
@@ -209,6 +217,7 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     check_names(names, writable_schema(target))
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
+    check_values((each for each in assigned.values() if not each.is_default), statement.sql)
     values: list[str | Clause] = []
     for name, expression in assigned.items():
         default = target.defaults.get(name, "NULL") if expression.is_default else None
@@ -226,11 +235,12 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         distinct = f"DISTINCT ON ({SHARD}, {ROW}) {SHARD}, {ROW}"
         listed = ", ".join([SHARD, ROW, *(f"value{index}" for index in range(len(assigned)))])
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
+        keep_visible_rows(connection, target, numbered_shards(target) if target.paths else "")
         statement.create_hits(
             connection, query, f"SELECT {distinct}, {casts} FROM ({{}}) AS h({listed})"
         )
         found = _hit_counts(connection)
+        row = target.numbers[1]
         places = {name: index for index, name in enumerate(assigned)}
         columns = ", ".join(
             f"CASE WHEN h.{ROW} IS NULL THEN s.{quoted(name)} "
@@ -241,17 +251,14 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         changed = []
         for index, _ in found:
-            join = (
-                f"JOIN (SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                f"ON h.{ROW} = s.file_row_number"
-            )
+            join = f"JOIN (SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h ON h.{ROW} = s.{row}"
             rows = f"SELECT {columns} FROM {_shard(target, index)} AS s"
             check_new_rows(connection, f"({rows} {join})", target)
-            text = f"{rows} LEFT {join} ORDER BY s.file_row_number"
+            text = f"{rows} LEFT {join} ORDER BY s.{row}"
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
             if returned is not None:
-                returned.add(connection, f"{rows} {join} ORDER BY s.file_row_number")
+                returned.add(connection, f"{rows} {join} ORDER BY s.{row}")
         answer = rewritten(target, changed, sum(count for _, count in found), read)
         return answer if returned is None else answer | returned.finish(connection)
 
@@ -265,28 +272,33 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     """
     target = statement.target(write.table)
     check_columns(target)
+    check_restricted_merge(write, target)
     query = _matches(write, _rows_of(target), target)
     with (
         open_returned(statement, write, target) as returned,
         statement.session(query) as (connection, read),
     ):
         distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
+        keep_visible_rows(connection, target, numbered_shards(target) if target.paths else "")
         statement.create_hits(connection, query, distinct)
         if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)", target), target):
             touched = list(range(len(target.objects)))
         else:
             found = f"SELECT {SHARD} FROM {HITS} ORDER BY ALL"
             touched = [int(index) for (index,) in connection.execute(found).fetchall()]
-        rows = f"{quoted(target.name)} WHERE false"
+        rows = f"SELECT * FROM ({rows_of_schema(target.schema)})"
         if touched:
             rows = (
-                f"{shards_of(target, touched)} AS s WHERE {visible_condition(target)} "
-                "ORDER BY s.file_index, s.file_row_number"
+                f"SELECT {columns_of(target, 's')} FROM {numbered_shards(target, touched)} AS s "
+                f"WHERE {visible_condition(target)} ORDER BY {in_order('s', target)}"
             )
         # In the place of the view of this name.
-        connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
-        set_defaults(connection, quoted(write.table), target)
+        table = quoted(write.table)
+        if hides_columns(target):
+            keep_for_merge(connection, target, rows, table)
+        else:
+            connection.execute(f"CREATE TEMP TABLE {table} AS {rows}")
+        set_defaults(connection, table, target)
         if returned is None:
             report = {}
             count = statement.execute(connection, statement.sql)
@@ -295,10 +307,12 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
             report, count = returned.finish(connection), returned.rows
         if not count:
             return {**of_target(target), "count": 0} | report
-        check_new_rows(connection, quoted(write.table), target)
-        merged = f"FROM {quoted(write.table)}"
+        if hides_columns(target):
+            table = merged_rows(connection, target, table)
+        check_new_rows(connection, table, target)
+        merged = f"FROM {table}"
         if target.policy is not None and touched:
-            kept = hidden_rows(target, shards_of(target, touched))
+            kept = hidden_rows(target, numbered_shards(target, touched))
             merged = f"FROM ({kept}) UNION ALL {merged}"
         shards = statement.write(connection.sql(merged), target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
@@ -368,17 +382,17 @@ def hits_of(write: Delete, target: Table) -> QueryText:
 
 
 def check_columns(target: Table) -> None:
-    """Refuse to change rows of a dataset whose columns hide the numbers of shards and rows.
+    """Refuse to change rows of a dataset whose columns hide the numbers of kept rows.
 
     Raises:
         Unsupported: It has such a column.
     """
-    for name in target.schema.names:
-        if name.casefold() in NUMBERS:
-            raise Unsupported(
-                f"changing rows of a dataset with a column {name!r}",
-                hint="CREATE OR REPLACE TABLE … AS SELECT … can change it as well",
-            )
+    if target.is_kept and any(name.casefold() == "rowid" for name in target.names):
+        raise Unsupported(
+            f"changing rows of {target.name!r}, which has a column 'rowid'"
+            + (", under a policy" if target.policy is not None else " and one like file_index"),
+            hint="ALTER TABLE … RENAME COLUMN rowid gives it another name",
+        )
 
 
 def _numbers(alias: str, target: Table) -> Numbered:
@@ -386,20 +400,21 @@ def _numbers(alias: str, target: Table) -> Numbered:
 
     Without aliases, which other expressions of the same SELECT could use.
     """
-    if target.policy is not None:
-        return Numbered("0, 0", numbers_of_seen(alias))
-    index, row = NUMBERS
+    if target.is_kept:
+        return Numbered("0, 0", numbers_of_seen(alias, target))
+    index, row = target.numbers
     return Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
 
 
 def _rows_of(target: Table) -> Numbered:
     """Return the rows of a dataset, as an item of FROM."""
-    if target.policy is not None:
+    if target.is_kept:
         return Numbered(quoted(target.name), SEEN)
     if not target.paths:
-        empty = f"(SELECT *, 0 AS {NUMBERS[0]}, 0 AS {NUMBERS[1]} FROM {quoted(target.name)})"
+        index, row = target.numbers
+        empty = f"(SELECT *, 0 AS {index}, 0 AS {row} FROM {quoted(target.name)})"
         return Numbered(quoted(target.name), empty)
-    return Numbered(quoted(target.name), shards_of(target))
+    return Numbered(quoted(target.name), numbered_shards(target))
 
 
 def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -410,4 +425,4 @@ def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 
 def _shard(target: Table, index: int) -> str:
     """Return the rows of one shard, as an item of FROM."""
-    return shards_of(target, [index])
+    return numbered_shards(target, [index])
