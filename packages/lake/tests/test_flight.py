@@ -277,3 +277,16 @@ def test_several_statements_and_a_transaction_in_one_text(lake: Lake, connect: C
     assert lake.catalog.snapshots("t")[0].snapshot.version == 4
     with connect("rtoken").cursor() as cursor, pytest.raises(adbc.Error, match="writer"):
         cursor.execute("SELECT 1; DELETE FROM t")
+
+
+def test_rows_of_several_mebibytes_between_short_ones(lake: Lake, connect: Connect) -> None:
+    query = (
+        "select range as id, case when range % 9000 = 8999 then repeat('y', 3000000) else 'n' end "
+        "as text, case when range % 3 > 0 then range end as gap from range(30000)"
+    )
+    with connect("rtoken").cursor() as cursor:
+        cursor.execute(query)
+        found = cursor.fetch_arrow_table()
+    assert found["id"].to_pylist() == list(range(30000))
+    assert {len(text) for text in found["text"].to_pylist()} == {1, 3_000_000}
+    assert found["gap"].null_count == 10000

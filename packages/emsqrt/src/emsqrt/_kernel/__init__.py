@@ -8,6 +8,7 @@ No function allocates beyond the memory that its caller passes.
 from emsqrt._kernel._native import (
     AggReader,
     AggTable,
+    BatchJoiner,
     Columns,
     CsvFormatter,
     CsvParser,
@@ -69,6 +70,7 @@ from emsqrt._kernel._native import (
 __all__ = [
     "AggReader",
     "AggTable",
+    "BatchJoiner",
     "Columns",
     "CsvFormatter",
     "CsvParser",

@@ -74,6 +74,27 @@ class AggTable:
     @property
     def used_bytes(self) -> int: ...
 
+class BatchJoiner:
+    # Joins small batches of an Arrow C stream to messages of an IPC stream, see arrow_join.h.
+    #
+    # Args:
+    #     stream: a capsule of `__arrow_c_stream__`.
+    #     layouts: (form, width) of each column; form is an `enum em_form` of arrow_join.h, width the
+    #         bytes of a value of fixed size.
+
+    def __new__(cls, stream: object, layouts: tuple[tuple[int, int], ...], /) -> Self: ...
+    # Write one message of as many of the next batches as fit `out`, which is aligned to 8 bytes, and
+    # have at most `rows_max` rows; return (rows, bytes). (0, 0) at the end of the stream, or when
+    # the next batch alone does not fit.
+    #
+    # Raises:
+    #     OSError, MemoryError: the stream has failed, with its text.
+    def read_into(self, out: Buffer, rows_max: int, /) -> tuple[int, int]: ...
+    # Return the batch that does not fit, as a capsule of `__arrow_c_array__`; None at the end.
+    def take(self) -> object | None: ...
+    # Release the batches and the stream; it then is at its end.
+    def close(self) -> None: ...
+
 # A column's kind: its number, or (kind, bytes in a packed row, what is subtracted from each value).
 _Kind: TypeAlias = int | tuple[int, int, int]
 

@@ -9,7 +9,7 @@
 __attribute__((used)) static const char BUILD[] = "NATIVE_CFLAGS=" NATIVE_CFLAGS;
 
 static int (*const registers[])(PyObject *) = {
-    batch_register, block_register,     codec_register,     columns_register, copies_register,
+    arrow_join_register, batch_register, block_register,     codec_register,     columns_register, copies_register,
     csv_register,   csv_split_register, csv_write_register, finish_register,  floats_register,
     join_register,  join_rows_register, jsonl_register,     keys_register,    merge_join_register,
     merge_register, partition_register, program_register,   states_register,  store_register,

@@ -35,6 +35,7 @@ PyObject *columns_over(const em_columns *view, PyObject *owner);
 int parse_kind(PyObject *source, enum em_kind *kind, em_narrow *narrow);
 
 /* Each binding file adds its types and functions to the module; 0, or -1 with an exception set. */
+int arrow_join_register(PyObject *module);
 int batch_register(PyObject *module);
 int block_register(PyObject *module);
 int codec_register(PyObject *module);

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from emsqrt.io.cells import has_any, json_text, quoted, text_cells
 from emsqrt.io.emitter import BufferedEmitter, Emit
+from emsqrt.io.joining import Message
 from emsqrt.io.messages import MessageStream
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
@@ -113,6 +114,14 @@ class ArrowWriter(FormatWriter):
     def _slices(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         if batch.num_rows:
             yield batch
+
+    def write_message(self, message: Message) -> None:
+        """Append the rows of a message, which are no more than are left of `max_rows`."""
+        if self._left is not None:
+            assert message.rows <= self._left, "a message cannot be sliced"
+            self._left -= message.rows
+        self._stream.write_message(message.data)
+        self.rows += message.rows
 
     def _rows(self, batch: pa.RecordBatch) -> None:
         self._stream.write(batch)

@@ -56,6 +56,14 @@ class MessageStream:
         for at in range(slices):
             self._stream.write_batch(clear_null_slots(batch.slice(at * rows, rows)))
 
+    def write_message(self, message: Buffer) -> None:
+        """Write a message of a batch, with zeros in the slots under NULL.
+
+        The schema has no dictionaries.
+        """
+        assert self._serializes, "Arrow's stream numbers the dictionaries"
+        self._put(message)
+
     def close(self) -> None:
         """Write the end of the stream."""
         self._stream.close()

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from sennit_core.arrow_ipc import open_arrow
 from sennit_core.errors import BadInput, nearest
 from sennit_core.schema import Schema
 
@@ -37,7 +38,9 @@ class Defaults:
         """Read the response of the step `defaults` (`lake.sql.defaults`); None has no defaults."""
         if data is None:
             return cls()
-        table = pa.ipc.open_stream(base64.b64decode(data["values"])).read_all()
+        stream = pa.BufferReader(base64.b64decode(data["values"]))
+        with open_arrow(stream, "the defaults") as reader:
+            table = reader.read_all()
         values = {name: table.column(name)[0] for name in table.column_names}
         return cls(values, frozenset(data["rowwise"]))
 

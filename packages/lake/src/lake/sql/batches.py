@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 import duckdb
 import pyarrow as pa
 
-__all__ = ["read_batches"]
+from emsqrt.io.joining import Message, join_batches, layouts_of
+
+__all__ = ["read_batches", "read_messages"]
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS_MAX = 8192
@@ -39,10 +41,40 @@ def read_batches(
     Raises:
         duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
-    unknown = _ROWS_WITH_ROOM if memory_bytes >= _ROOM_BYTES else _ROWS_OF_UNKNOWN_WIDTH
+    unknown = _rows_of_unknown_width(memory_bytes)
     rows = _rows_at_once(relation, unknown)
     with relation.to_arrow_reader(rows) as reader:
         yield reader.schema, _joined(reader) if rows <= unknown else iter(reader)
+
+
+@contextmanager
+def read_messages(
+    relation: duckdb.DuckDBPyRelation, memory_bytes: int, rows_max: int | None
+) -> Iterator[tuple[pa.Schema, Iterator[Message | pa.RecordBatch]]]:
+    """Open a result as `read_batches` does, for an Arrow stream: most rows are in messages of it.
+
+    Args:
+        relation: the query; it runs while its batches are read.
+        memory_bytes: memory that the process may use for the query.
+        rows_max: how many rows the caller wants; a batch that has more is no message.
+
+    Raises:
+        duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
+    """
+    unknown = _rows_of_unknown_width(memory_bytes)
+    # Not more even if rows are known to be narrow: the buffers stay in the processor's cache, and
+    # are too small for malloc to return them to the kernel each time.
+    rows = min(_rows_at_once(relation, unknown), _ROWS_WITH_ROOM)
+    with relation.to_arrow_reader(rows) as reader:
+        layouts = layouts_of(reader.schema)
+        if layouts is None:
+            yield reader.schema, _joined(reader)
+        else:
+            yield reader.schema, join_batches(reader, layouts, rows_max)
+
+
+def _rows_of_unknown_width(memory_bytes: int) -> int:
+    return _ROWS_WITH_ROOM if memory_bytes >= _ROOM_BYTES else _ROWS_OF_UNKNOWN_WIDTH
 
 
 def _rows_at_once(relation: duckdb.DuckDBPyRelation, unknown: int) -> int:

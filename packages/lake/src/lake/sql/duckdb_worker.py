@@ -24,9 +24,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt.io.formats import open_format, type_name
+from emsqrt.io.formats import ArrowWriter, open_format, type_name
+from emsqrt.io.joining import Message
 from lake.sealed import forbid_core_dumps
-from lake.sql.batches import read_batches
+from lake.sql.batches import read_batches, read_messages
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
@@ -248,15 +249,15 @@ def _stream(  # noqa: PLR0913 - of one caller
         raise SqlError("the statement returns no result")
     if describes:
         relation = relation.limit(0)  # planned, and not run
-    with read_batches(relation, limits.memory_bytes) as (schema, batches):
-        writer = open_format(
-            request.get("format") or "arrow",
-            schema,
-            context.emit,
-            max_rows=request.get("maxRows"),
-        )
+    stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
+    if stream_format != "arrow" or labels:
+        result = read_batches(relation, limits.memory_bytes)
+    else:
+        result = read_messages(relation, limits.memory_bytes, max_rows)
+    with result as (schema, pieces):
+        writer = open_format(stream_format, schema, context.emit, max_rows=max_rows)
         with writer:
-            for batch in batches:
+            for piece in pieces:
                 # DuckDB's allocator keeps the address space of freed memory. That is not requested
                 # memory, and DuckDB's own limit bounds its requests.
                 context.forgive_reserved()
@@ -265,7 +266,11 @@ def _stream(  # noqa: PLR0913 - of one caller
                 # process 0.1 ms.
                 if writer.rows:
                     context.progress(rows=writer.rows)
-                writer.write(_relabelled(batch, labels) if labels else batch)
+                if isinstance(piece, Message):
+                    assert isinstance(writer, ArrowWriter), "other formats read batches"
+                    writer.write_message(piece)
+                else:
+                    writer.write(_relabelled(piece, labels) if labels else piece)
                 if writer.done:
                     break
             if notes and schema.names == _EXPLAINED:
