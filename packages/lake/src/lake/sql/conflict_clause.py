@@ -1,7 +1,7 @@
 """ON CONFLICT of INSERT, which is refused with the MERGE that does the same.
 
-A dataset has no unique columns, and DuckDB refuses ON CONFLICT for such a table too, as DuckLake does. To give
-it the meaning of an upsert would be a second meaning: in PostgreSQL it promises that no other writer
+A dataset has no unique columns, and DuckDB refuses ON CONFLICT for such a table too, as DuckLake does. The
+meaning of an upsert would be a second meaning: in PostgreSQL it promises that no other writer
 adds the key meanwhile, and a MERGE here may not be run again for that.
 """
 

@@ -1,6 +1,6 @@
 """The defaults of columns: expressions without columns, kept as text by the ids of the columns.
 
-DuckDB computes them as it does for its own tables: the clock stands still within a statement, and
+DuckDB computes them as it does for its own tables: `now()` is constant within a statement, and
 `random()` and `uuid()` have another value in each row. `design/0143-column-defaults.md`.
 """
 
@@ -124,7 +124,7 @@ def default_of(table: Table, name: str, kind: str) -> str:
 
 
 def set_defaults(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    """Give a temporary table of some of a dataset's columns the defaults of these."""
+    """Set the defaults of the columns of a temporary table, which are some of a dataset."""
     shown = {column[0] for column in connection.execute(f"DESCRIBE {name}").fetchall()}
     for column, default in table.defaults.items():
         if column in shown:

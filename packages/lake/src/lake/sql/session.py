@@ -237,7 +237,7 @@ def _read_parquet(table: Table, indexes: Sequence[int] | None, names: Sequence[s
     Args:
         table: The dataset.
         indexes: The shards; None for all.
-        names: The names that its columns get; None takes those in the files.
+        names: The names that its columns get; None for those in the files.
     """
     paths = table.paths or ()
     chosen = paths if indexes is None else [paths[index] for index in indexes]
@@ -296,7 +296,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    """Give a table what its dataset's columns have besides a type, as far as the user sees them."""
+    """Set NOT NULL and defaults of a described table, as far as the user sees them."""
     masked = {} if table.policy is None else table.policy.columns
     for field in table.schema:
         if field.name not in masked:

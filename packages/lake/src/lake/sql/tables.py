@@ -55,7 +55,7 @@ class Table:
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
         explained: Whether an empty table takes its place.
-        described: Whether only its columns are read: a table without rows takes its place, which,
+        described: Whether only its columns are read: it is an empty table then, which,
             unlike a view, has NOT NULL and defaults.
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.

@@ -391,7 +391,7 @@ def check_columns(target: Table) -> None:
         raise Unsupported(
             f"changing rows of {target.name!r}, which has a column 'rowid'"
             + (", under a policy" if target.policy is not None else " and one like file_index"),
-            hint="ALTER TABLE … RENAME COLUMN rowid gives it another name",
+            hint="use ALTER TABLE … RENAME COLUMN rowid first",
         )
 
 
