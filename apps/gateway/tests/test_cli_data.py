@@ -66,4 +66,30 @@ def test_a_file_is_merged_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["put", str(file), "--mode", "upsert"]) == 2
     assert run(["put", str(file), "--mode", "upsert", "--key", "itme"]) == 2
     assert "item" in capsys.readouterr().err
-    assert run(["put", str(file), "--name", "no", "--mode", "upsert", "--key", "item"]) == 4
+    new = ["put", str(file), "--name", "new", "--mode", "upsert", "--key"]
+    for flag in ("--wait", "--copy"):  # created, then merged
+        assert run([*new, "item", flag]) == 0
+    capsys.readouterr()
+    assert run(["sql", "SELECT count(*) FROM new", "--csv"]) == 0
+    assert capsys.readouterr().out.split()[-1] == "2"
+
+
+def test_a_job_reads_a_version_or_a_view(capsys: pytest.CaptureFixture[str]) -> None:
+    for sql in (
+        "CREATE TABLE runs AS SELECT 1 AS n",
+        "INSERT INTO runs VALUES (2)",
+        "CREATE VIEW tens AS SELECT n * 10 AS n FROM runs",
+    ):
+        assert run(["sql", sql]) == 0
+    found = []
+    for source in (
+        ["runs"],
+        ["runs", "--version", "1"],
+        ["runs", "--timestamp", "2999-01-01"],
+        ["tens"],
+    ):
+        capsys.readouterr()
+        assert run(["run", *source, "--where", "n > 0", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["rows"])
+    assert found == [[[1], [2]], [[1]], [[1], [2]], [[10], [20]]]
+    assert run(["run", "runs", "--version", "nosuch"]) == 4

@@ -94,7 +94,6 @@ REQUESTS: dict[str, list[Sent]] = {
     ],
     "POST /api/start-upload": [
         ("", {"json": {"name": "{dataset}.csv", "mode": "append", "size": 3}}),
-        ("", {"json": {"name": "{dataset}.csv", "mode": "upsert", "size": 3}}),
         (
             "",
             {

@@ -94,7 +94,6 @@ def test_listings_show_what_the_policy_shows(node: OpenNode, client: Clients) ->
         ("DELETE", "/api/datasets/people", None),
         ("POST", "/api/datasets/people/rollback", {"version": 1}),
         ("POST", "/api/verify", {"dataset": "people"}),
-        ("POST", "/api/jobs", plan()),
         ("POST", "/api/start-upload", {"name": "people.csv", "mode": "append", "size": 3}),
         ("POST", "/api/start-upload", {"name": "PEOPLE.csv", "mode": "replace", "size": 3}),
         ("POST", "/api/upload?name=people.csv&mode=append", None),
@@ -128,6 +127,23 @@ def test_a_principal_that_may_write_sees_and_changes_the_dataset(
     assert walt.post("/api/query", json={"sql": sql}).json()["rows"] == [[1]]
     # The role is needed as well.
     assert client("walt").post("/api/query", json={"sql": sql}).status_code == 403
+
+
+def test_a_job_shows_what_the_policy_shows(node: OpenNode, client: Clients) -> None:
+    alice = client("alice", "writer")
+    job = alice.post("/api/jobs", json=plan()).json()["jobId"]
+    record = wait_for(
+        lambda: (
+            found if (found := alice.get(f"/api/jobs/{job}").json())["state"] == "done" else None
+        ),
+        what="the job",
+        seconds=60,
+    )
+    text = alice.get(f"/api/jobs/{job}/result", headers={"accept": "text/csv"}).text
+    assert text.split() == ["id,owner", "1,alice", "3,alice"]
+    assert "SECRET" not in json.dumps(record)
+    answer = client("bob", "writer").post("/api/jobs", json=plan())
+    assert (answer.status_code, "SECRET" in answer.text) == (404, False)
 
 
 def test_results_of_jobs_are_for_those_who_may_read_the_datasets(

@@ -49,6 +49,9 @@ class Drawer:
     def dataset(self, id_or_name: str) -> DatasetInfo:
         return DatasetInfo(id="d", name=id_or_name, owner="", schema=SCHEMA)
 
+    def sql(self, query: str) -> Any:
+        raise NotImplementedError
+
     def submit(self, plan: Plan, **options: Any) -> Any:
         self.submitted.append((plan, options))
 
@@ -151,7 +154,7 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def running_node(folder: Path, port: int = 0) -> Iterator[Node]:
+def running_node(folder: Path, port: int = 0, **lake_options: Any) -> Iterator[Node]:
     with ExitStack() as owned:
         stores = open_namespaces(folder / "elkyn")
         owned.callback(stores.close)
@@ -161,7 +164,7 @@ def running_node(folder: Path, port: int = 0) -> Iterator[Node]:
                 2, memory_bytes=1 << 30, spill_dir=folder / "spill", allow_module_entries=True
             )
         )
-        lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool))
+        lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool, **lake_options))
         # Every job is split, although the tests' datasets are small.
         jobs = JobService(stores["sys"], lake, pool, whole_bytes=0)
         owned.callback(jobs.close)

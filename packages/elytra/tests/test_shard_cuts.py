@@ -52,6 +52,9 @@ class Schemas:
     def dataset(self, id_or_name: str) -> DatasetInfo:
         return DatasetInfo(id="d", name=id_or_name, owner="", schema=SCHEMA)
 
+    def sql(self, query: str) -> Any:
+        raise NotImplementedError
+
     def submit(self, plan: Plan, **options: Any) -> Any:
         raise NotImplementedError
 

@@ -47,6 +47,10 @@ def test_files_are_merged_by_key(data: list[str], tmp_path: Path, capsys: Captur
     assert (code, out) == (0, f"{file} -> my trips: 4 rows in all\n")
     assert run(capsys, "show", "my trips", "--csv", *data)[1].split()[-2:] == ["3,Basel", "4,Lima"]
 
+    for verb in (["upsert", "new"], ["put", "--name", "new"]):  # created, then merged
+        code, out, _ = run(capsys, *verb, str(file), "--key", "id", *data)
+        assert (code, out) == (0, f"{file} -> new: 2 rows in all\n")
+
     file.write_text("id,city\n3,Basel\n3,Lima\n")
     code, _, err = run(capsys, "upsert", "my trips", str(file), "--key", "id", *data)
     assert code == 2

@@ -32,11 +32,25 @@ def retire(lake, dataset):
     lake.delete(dataset)
     lake.retention.sweep_retired()
 
+def overtaken(lake, file):
+    # An append comes between the merge of an upsert and its commit.
+    from lake.upsert_execution import UpsertExecution
+    run = UpsertExecution._run
+
+    def late(self):
+        answer = run(self)
+        lake.append("t", file.replace("new", "between"))
+        return answer
+
+    UpsertExecution._run = late
+    lake.upsert("t", file, key=["a"])
+
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
         verbs = {
             "upsert": lambda what: lake.upsert("t", what, key=["a"]),
+            "overtaken": lambda what: overtaken(lake, what),
             "retire": lambda what: retire(lake, what),
             "link": lambda what: lake.linker.link(LinkRequest(what)),
             "purge": lambda what: lake.purge(what, "a < 10"),
@@ -183,11 +197,32 @@ def test_an_upsert_killed_anywhere_is_done_or_not_and_may_be_repeated(
         check_nothing_is_left_over(lake)
 
 
+@pytest.mark.parametrize("point", ["upsert-overtaken", "write-adopted", "write-committed"])
+def test_an_upsert_killed_while_it_merges_what_was_appended_is_done_or_not(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder, file = tmp_path / "data", tmp_path / "new.csv"
+    file.write_text("a,b\n1,B\n3,C\n")
+    (tmp_path / "between.csv").write_text("a,b\n3,c\n4,d\n")
+    with opened(folder, pool) as lake, lake.tree:
+        lake.sql("CREATE TABLE t AS FROM (VALUES (1::BIGINT, 'a'), (2, 'b')) r(a, b)")
+
+    die(folder, point, "overtaken", str(file))
+
+    with opened(folder, pool) as lake, lake.tree:
+        done = [(1, "B"), (2, "b"), (3, "C"), (4, "d")]
+        appended = [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+        assert lake.sql("FROM t").rows == (done if point == "write-committed" else appended)
+        check_nothing_is_left_over(lake)
+        lake.upsert("t", file, key=["a"])
+        assert lake.sql("FROM t").rows == done
+
+
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
     kinds = (
         "link", "ingest", "write", "delete", "expire", "retired", "rotate", "transaction",
-        "commit", "maint", "purge")  # fmt: skip
+        "commit", "maint", "purge", "upsert")  # fmt: skip
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)

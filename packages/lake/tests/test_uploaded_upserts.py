@@ -46,8 +46,8 @@ def test_an_upload_is_merged_by_key(t: Lake) -> None:
         ({"name": "t", "key": "id"}, 422, "list of the columns of its key"),
         ({"name": "t", "key": [1]}, 422, "list of the columns of its key"),
         ({"name": "t", "key": ["idd"]}, 422, "idd"),
-        ({"name": "no", "key": ["id"]}, 404, "no"),
-        ({"name": "t", "key": ["id"], "encrypt": True}, 422, "encrypt"),
+        ({"name": "no"}, 422, "list of the columns of its key"),
+        ({"name": "t", "key": ["id"], "encrypt": True}, 409, "not encrypted"),
         ({"name": "t", "key": ["id"], "onBadRow": "skip"}, 422, "on_bad_row"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lake import Lake
-from sennit_core.errors import BadInput, NotFound, SennitError, UnknownColumn, UsageError
+from sennit_core.errors import BadInput, Conflict, SennitError, UnknownColumn, UsageError
 
 
 def table(**columns: list[Any]) -> pa.Table:
@@ -74,8 +74,9 @@ def test_data_that_has_no_one_meaning_is_refused_and_changes_nothing(
 
 
 def test_options_and_datasets_that_it_cannot_serve_are_refused(t: Lake) -> None:
-    with pytest.raises(NotFound, match="nosuch"):
-        t.upsert("nosuch", table(id=[1]), key=["id"])
+    t.sql("CREATE VIEW w AS FROM t")
+    with pytest.raises(Conflict, match="a view named 'w'"):
+        t.upsert("w", table(id=[1]), key=["id"])
     with pytest.raises(UsageError, match="on_bad_row"):
         t.upsert("t", table(id=[1], v=["x"]), key=["id"], on_bad_row="skip")
 

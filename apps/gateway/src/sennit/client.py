@@ -158,11 +158,16 @@ class Session:
         """Open a result as a stream of Arrow batches; it may be larger than memory."""
         return self._client.iter_sql(query, engine=engine)
 
-    def pipeline(self, dataset: str) -> Pipeline:
-        """Start a pipeline over a dataset, by id or name."""
+    def pipeline(self, dataset: str, **place: Any) -> Pipeline:
+        """Start a pipeline over a dataset or view.
+
+        Args:
+            dataset: Its id or name.
+            place: `version=3`, a number or tag, or `timestamp=…`; the newest version by default.
+        """
         from elytra.pipeline import Pipeline
 
-        return Pipeline.over(self._client, dataset)
+        return Pipeline.over(self._client, dataset, **place)
 
     def submit(self, plan: Mapping[str, Any], **options: Any) -> Job:
         """Start a job from a plan's JSON form; `options` are `engine` and `memCap`."""

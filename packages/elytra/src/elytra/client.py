@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lake.scrub import ScrubReport
 
 _KEEP_ALIVE_SECONDS = 75.0
+_FIRST_WAIT_SECONDS = 1.0  # for a short job; Ctrl-C and the job's id must not wait long
 _QUERY_SECONDS = 3600.0  # the node enforces its own limit and reports when a query exceeds it
 
 
@@ -409,11 +411,54 @@ class Client:
             plan: A plan, or its JSON form.
             options: More members of the request: `engine`, `memCap`.
         """
+        return self.job(self._submit(plan, options)["jobId"])
+
+    def run(
+        self,
+        plan: Plan | Mapping[str, Any],
+        *,
+        timeout_seconds: float | None = None,
+        **options: Any,
+    ) -> Result:
+        """Run a job and return its whole result; a timeout or Ctrl-C cancels the job.
+
+        Args:
+            plan: A plan, or its JSON form.
+            timeout_seconds: How long to wait; None waits without a limit.
+            options: More members of the request: `engine`, `memCap`.
+
+        Raises:
+            SennitError: The job's error.
+            DeadlineExceeded: The job ran longer than the timeout.
+        """
+        began = self._clock.monotonic()
+        wait = _FIRST_WAIT_SECONDS if timeout_seconds is None else timeout_seconds
+        # The response of a short job has its rows. While this request waits, Ctrl-C closes its
+        # connection, and the node cancels the job.
+        answer = self._submit(plan, options, min(wait, _FIRST_WAIT_SECONDS))
+        job = self.job(answer["jobId"])
+        try:
+            if answer.get("rows") is not None:
+                info = JobInfo.from_known(answer["job"])
+                rows = read_table(iter((b64decode(answer["rows"]),)))
+                return Result(rows, dict(info.result or {}))
+            if timeout_seconds is not None:
+                timeout_seconds = max(0.0, timeout_seconds - (self._clock.monotonic() - began))
+            return job.result(timeout_seconds)
+        except (KeyboardInterrupt, TimeoutError):
+            job.cancel()
+            raise
+
+    def _submit(
+        self, plan: Plan | Mapping[str, Any], options: Mapping[str, Any], wait_seconds: float = 0
+    ) -> Any:
         from emsqrt.plan import Plan, plan_to_json
 
         document = plan_to_json(plan) if isinstance(plan, Plan) else dict(plan)
-        answer = self._transport.json("POST", "/api/jobs", {"plan": document, **options})
-        return self.job(answer["jobId"])
+        path = "/api/jobs"
+        if wait_seconds:
+            path += f"?wait={wait_seconds:.3f}"
+        return self._transport.json("POST", path, {"plan": document, **options})
 
     def job(self, job_id: str) -> Job:
         """Return the handle of a job, without a request to the node."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.maintenance_jobs import KIND, MaintenanceJobs
 from elytra.messages import CancelRequested, JobChanged
+from elytra.plan_inputs import PlanInputs
+from elytra.sealed_results import HeldExecution, SealedResults
 from elytra.splitter import datasets_of, rebase, split
 from elytra.work import (
     PLAN_ENTRY,
     IngestWork,
     PlanWork,
-    Shard,
     ingest_result,
     remove_outputs,
 )
@@ -41,10 +42,8 @@ from emsqrt.plan import (
     plan_to_json,
     scans_of,
 )
-from lake.file_schemas import columns_of_files
 from lake.ingestor import dataset_name
 from lake.limits import Requester
-from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,
@@ -58,11 +57,10 @@ from sennit_core.errors import (
 )
 from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, is_terminal
-from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
-    from emsqrt.executor import Execution, ExecutorPool
+    from emsqrt.executor import ExecutorPool
     from lake import Lake
     from lake.uploads.upload import UploadInfo
 
@@ -106,7 +104,9 @@ class JobService:
         self._maintenance = MaintenanceJobs(self._job_store, clock=clock)
         lake.maintenance.observer = self._maintenance
         lake.purger.observe(self._forget_results)
-        self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
+        self._sealed = SealedResults(lake.vault)
+        self._job_store.on_forget = self._sealed.forget
+        self._held: dict[str, ExitStack] = {}  # what a job's inputs need: leases, decrypted shards
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
@@ -146,25 +146,37 @@ class JobService:
         Raises:
             SennitError: The plan is not valid, names something unknown, or requests an engine that
                 the node does not have.
-            Denied: A policy shows the principal a part of a dataset only: tasks read whole shards.
+            Denied: A dataset is encrypted, and the lake has no key.
         """
         self._check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
-        bound, work = self._bind(parsed, mem_cap_bytes, requester)
+        held = ExitStack()
+        try:
+            bound, work = self._bind(parsed, mem_cap_bytes, requester, held)
+        except BaseException:
+            held.close()
+            raise
+        # A record is not encrypted, and a plan may have values; its hash would confirm a guess.
+        shown = None if work.secret is not None else bound
         job = JobInfo(
             id=work.folder.name,
             kind="plan",
-            plan=plan_to_json(bound),
-            plan_hash=plan_hash(bound),
+            plan=None if shown is None else plan_to_json(shown),
+            plan_hash=None if shown is None else plan_hash(shown),
             engine=self._backend.name,
             state="queued",
             progress=None,
             submitted_by=submitted_by,
             created_at=self._clock.now(),
         )
-        note = {"plan": plan_to_json(bound), "memCapBytes": mem_cap_bytes}
-        self._begin(job, work, note)
+        note = {
+            "plan": job.plan,
+            "memCapBytes": mem_cap_bytes,
+            "datasets": sorted(set(work.datasets.values())),
+            "sealed": work.secret is not None,
+        }
+        self._begin(job, work, note, held)
         return job
 
     def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
@@ -225,10 +237,7 @@ class JobService:
         """
         if not self._lake.policies or requester.is_trusted or job.submitted_by == requester.name:
             return True
-        note = self._job_store.note(job.id) or {}
-        datasets = [note["dataset"]] if "dataset" in note else []
-        if job.plan is not None:
-            datasets = [ref.dataset for ref in datasets_of(plan_from_json(job.plan))]
+        datasets = self._datasets_of(job)
         try:
             for dataset in datasets:
                 self._lake.policies.check_whole(dataset, requester, "reading a job over")
@@ -264,6 +273,11 @@ class JobService:
             raise NotFound("result of job", job_id, hint=hint)
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
+    def small_result(self, job_id: str) -> bytes | None:
+        """Return a job's result as an Arrow IPC stream, if it is in memory; else None."""
+        job = self._job_store.get(job_id)
+        return self._job_store.small_results.get(job_id) if job.state == "done" else None
+
     def open_result(
         self,
         job_id: str,
@@ -272,7 +286,7 @@ class JobService:
         *,
         offset: int = 0,
         limit: int | None = None,
-    ) -> Execution:
+    ) -> HeldExecution:
         """Stream a job's result as "arrow", "json" or "csv"; raises as `result` does.
 
         The time limit is the same as for a query.
@@ -284,21 +298,29 @@ class JobService:
             offset: Rows to skip.
             limit: Rows to write at most; None for all.
         """
-        rows: Plan = Scan(Files(tuple(str(path) for path in self.result(job_id)), "parquet"))
+        paths, form = self.result(job_id), "parquet"
+        held = ExitStack()
+        if (self._job_store.note(job_id) or {}).get("sealed"):
+            paths, form = self._sealed.open(job_id, paths, held), "arrow"
+        rows: Plan = Scan(Files(tuple(str(path) for path in paths), form))
         if offset or limit is not None:
             rows = Limit(rows, _ROWS_MAX if limit is None else limit, offset)
         plan = Sink(rows, StreamTarget(format_name))
-        return self._pool.submit(
-            PLAN_ENTRY,
-            {"plan": plan_to_json(plan)},
-            deadline_seconds=self._lake.query_limits.seconds,
-            user=user,
-            restartable=True,
+        return HeldExecution(
+            lambda: self._pool.submit(
+                PLAN_ENTRY,
+                {"plan": plan_to_json(plan)},
+                deadline_seconds=self._lake.query_limits.seconds,
+                user=user,
+                restartable=True,
+            ),
+            held,
         )
 
     def recover(self) -> None:
         """Load the jobs of the node's previous run: resume ingests, fail other unfinished jobs."""
         unfinished = self._job_store.load()
+        self._sealed.forget_others(job.id for job in self._job_store.all())
         for job in self._job_store.all():
             note = self._job_store.note(job.id)
             if job.kind == "ingest" and note is not None:
@@ -327,84 +349,90 @@ class JobService:
             return
         self._closed = True
         self._loop.close()
+        for job_id in list(self._held):
+            self._release(job_id)
 
     # Starting jobs
 
     def _bind(
-        self, plan: Plan, mem_cap_bytes: int | None, requester: Requester
+        self, plan: Plan, mem_cap_bytes: int | None, requester: Requester, held: ExitStack
     ) -> tuple[Plan, PlanWork]:
-        """Pin the snapshots that the plan reads, and validate the plan against their schemas."""
+        """Pin what the plan reads, which `held` leases, and validate the plan against its columns."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
                 "reading files of the node by their paths",
                 hint="upload them, then name the dataset",
             )
-        pinned: dict[DatasetRef, DatasetRef] = {}
-        schemas: dict[DatasetRef, Schema] = {}
-        shards: dict[DatasetRef, tuple[Shard, ...]] = {}
-        names: dict[str, str] = {}
+        inputs = PlanInputs()
         for asked in datasets_of(plan):
-            self._lake.policies.check_whole(asked.dataset, requester, "running a pipeline over")
-            snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
-            ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
-            schemas[ref] = snapshot.schema
-            name = self._lake.catalog.name(snapshot.dataset)
-            names[name] = snapshot.dataset
-            pairs = enumerate(zip(snapshot.shards, paths, strict=True))
-            files = columns_of_files(snapshot)
-            shards[ref] = tuple(
-                Shard(
-                    info,
-                    ShardFile(name, index, str(path), self._lake.verify_always),
-                    files[info.file_schema] if files else None,
-                )
-                for index, (info, path) in pairs
-            )
-        bound = rebase(plan, pinned.__getitem__)
-        size = sum(shard.info.bytes for each in shards.values() for shard in each)
+            source = self._lake.plan_sources.open(asked, requester)
+            held.enter_context(source.held)
+            inputs.add(asked, source, verify_always=self._lake.verify_always)
+        bound = rebase(plan, inputs.pinned.__getitem__)
+        inputs.leave_out_shards(bound)
         job_id = new_id(self._clock)
+        is_whole = inputs.size_bytes < self._whole_bytes or inputs.needs_whole
         return bound, PlanWork(
             job_id,
-            split(bound, schemas.__getitem__, whole=size < self._whole_bytes),
-            shards,
-            names,
+            split(bound, inputs.schemas.__getitem__, whole=is_whole),
+            inputs.shards,
+            inputs.names,
             self._folder / job_id,
             mem_cap_bytes,
             requester.name,
+            inputs.queries,
+            inputs.memory,
+            self._sealed.create(job_id) if inputs.encrypted else None,
         )
 
-    def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any]) -> None:
-        if self._closed:
-            raise Closed("the job service")
-        # Leased first, then checked: what exists after the lease stays until the job has ended.
-        held = self._lake.retention.acquire(work.objects)
+    def _begin(
+        self, job: JobInfo, work: JobWork, note: dict[str, Any], held: ExitStack | None = None
+    ) -> None:
+        held = held or ExitStack()
         try:
-            self._check_still_there(work)
+            if self._closed:
+                raise Closed("the job service")
             work.prepare()
-            self._job_store.add(job, note)
+            if isinstance(work, IngestWork):  # what it commits must have a record
+                self._job_store.add(job, note)
+            else:
+                self._job_store.publish(job)
         except BaseException:
-            self._lake.retention.release(held)
+            held.close()
+            self._sealed.forget(job.id)
             raise
         # Before the loop may end the job and release it.
-        self._leases[job.id] = held
+        self._held[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work)
+        if isinstance(work, PlanWork):
+            # While its first task runs: a plan writes only to its job's folder, which a restart
+            # removes if it has no record.
+            self._persist(job.id, note)
 
-    def _check_still_there(self, work: JobWork) -> None:
-        """Check that the dataset was not deleted or purged between its lookup and its lease."""
-        if not isinstance(work, PlanWork):
-            return
-        for read, shards in work.shards.items():
-            now, _ = self._lake.resolve(read.dataset, read.snapshot)
-            if [shard.object for shard in now.shards] != [shard.info.object for shard in shards]:
-                raise Conflict("rows were purged in the meantime", hint="submit the job again")
+    def _persist(self, job_id: str, note: dict[str, Any]) -> None:
+        """Make a started job durable; cancel it if that fails, because its id is not returned."""
+        try:
+            self._job_store.persist(job_id, note)
+        except BaseException:
+            self._loop.post(CancelRequested(job_id))
+            raise
+
+    def _datasets_of(self, job: JobInfo) -> Sequence[str]:
+        """Return the ids of the datasets that a job reads, also through views, or makes."""
+        note = self._job_store.note(job.id) or {}
+        if "dataset" in note:
+            return [note["dataset"]]
+        if "datasets" in note:
+            return list(note["datasets"])
+        if job.plan is None:
+            return []
+        return [ref.dataset for ref in datasets_of(plan_from_json(job.plan))]
 
     def _forget_results(self, dataset: str) -> None:
         """Remove the results of pipelines over a dataset, whose rows are purged."""
         for job in self._job_store.all():
-            if job.plan is None:
-                continue
-            if dataset not in {ref.dataset for ref in datasets_of(plan_from_json(job.plan))}:
+            if job.kind != "plan" or dataset not in self._datasets_of(job):
                 continue
             if is_terminal("job", job.state):
                 self._job_store.forget(job.id)
@@ -412,7 +440,7 @@ class JobService:
                 self._loop.post(CancelRequested(job.id))
 
     def _release(self, job_id: str) -> None:
-        self._lake.retention.release(self._leases.pop(job_id, frozenset()))
+        self._held.pop(job_id, ExitStack()).close()
 
     def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
         work = IngestWork(job.id, upload_id, size, job.submitted_by)

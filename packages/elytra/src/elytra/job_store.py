@@ -1,7 +1,8 @@
 """The records of jobs and tasks: in memory while the node runs, published in the tree.
 
-The submission and the end of a job are durable; its other states, those of tasks and progress are
-written without fsync, and progress at most ten times per second and job. A restart needs the submission, which is stored unchanged in
+The submission of a job is durable before it is acknowledged, and so is its end before a waiting
+client hears of it; its other states, those of tasks and progress are written without fsync, and
+progress at most ten times per second and job. A restart needs the submission, which is stored unchanged in
 `work.json` of the job's folder, because the tree does not keep empty lists.
 """
 
@@ -11,13 +12,14 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elytra.job_table import JobTable
 from elytra.messages import JobChanged, TaskChanged
+from elytra.small_results import SmallResults
 from lake.durable import write_whole
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
@@ -49,6 +51,8 @@ class JobStore:
         self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
     ) -> None:
         self.folder = folder
+        self.on_forget: Callable[[str], object] = str  # called with the id of a job that is gone
+        self.small_results = SmallResults()
         self._rows = JobTable(tree)
         self._clock = clock
         self._remembered_max = remembered_max
@@ -89,13 +93,39 @@ class JobStore:
             job: Its record.
             note: The submission.
         """
+        self.publish(job)
+        try:
+            self.persist(job.id, note)
+        except BaseException:  # a job that cannot be recorded is not accepted
+            with suppress(SennitError):
+                self.forget(job.id)
+            raise
+
+    def publish(self, job: JobInfo) -> None:
+        """Show a new job, which may then be started; only `persist` makes it durable."""
         with self._lock:
             make_private_folder(self.folder / job.id)
-            # The submission before the record: a recorded job can always be restarted.
-            write_whole(self.folder / job.id / _NOTE, canonical_json(note))
-            self._rows.put(job.id, job)  # a job that cannot be recorded is not accepted
+            self._rows.put(job.id, job, ephemeral=True)
             self._jobs[job.id] = job
             self._forget_oldest()
+
+    def persist(self, job_id: str, note: dict[str, Any]) -> None:
+        """Make a job durable, in whichever state it is by now.
+
+        After a crash before this, there is no record and no work of the job: nobody knows its id.
+
+        Args:
+            job_id: A job that was added.
+            note: The submission.
+        """
+        # The submission before the record: a recorded job can always be restarted. Without the lock:
+        # meanwhile the job runs, and its states are recorded.
+        write_whole(self.folder / job_id / _NOTE, canonical_json(note))
+        with self._lock:
+            job = self._jobs.get(job_id)
+            # The end of a job is a durable write, and made the whole record durable.
+            if job is not None and not is_terminal("job", job.state):
+                self._rows.put(job_id, job)
 
     def get(self, job_id: str) -> JobInfo:
         """Return a job; NotFound when it is unknown or was deleted."""
@@ -226,8 +256,10 @@ class JobStore:
         """Remove an ended job with its result."""
         with self._lock:
             del self._jobs[job_id]
+            self.small_results.drop(job_id)
             self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
+            self.on_forget(job_id)
 
     def _forget_oldest(self) -> None:
         ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]

@@ -39,6 +39,7 @@ from elytra.messages import (
     WorkerJoined,
 )
 from elytra.scheduler import Scheduler
+from elytra.small_results import SmallResults
 from elytra.work import IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
 from sennit_core.errors import InternalError, SennitError
 from sennit_core.logs import get_logger
@@ -71,6 +72,7 @@ class SchedulerLoop:
         self._job_store = job_store
         self._folder = folder
         self._backend = backend
+        self._small_results = job_store.small_results
         self._on_end = on_end
         # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
         # posts the job's first event.
@@ -110,11 +112,38 @@ class SchedulerLoop:
                     event = self._events.get(timeout=timeout)
                     if event is None:
                         return
-                    instructions = self._scheduler.handle(event)
+                    instructions = self._handle(event)
                 self._execute(instructions)
                 self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - one bad event must not end every job
                 _log.exception("the job service failed to handle %r", event)
+
+    def _handle(self, event: Event) -> list[Instruction]:
+        """Return the scheduler's instructions, with those that follow from an empty merge."""
+        instructions = self._scheduler.handle(event)
+        for at, instruction in enumerate(instructions):
+            if isinstance(instruction, StartMerge):
+                ended = self._end_of_empty_merge(instruction)
+                if ended is not None:
+                    # One write then records the end of the last task and of the job: a small job
+                    # waits for each write.
+                    rest = self._scheduler.handle(ended)
+                    return [*instructions[:at], *instructions[at + 1 :], *rest]
+        return instructions
+
+    def _end_of_empty_merge(self, instruction: StartMerge) -> Event | None:
+        """Return the end of a merge that has nothing to execute; None if there is something."""
+        work, partials = self._work[instruction.job], instruction.partials
+        assert isinstance(work, PlanWork), "an ingest has no merge"
+        if work.merges:
+            return None
+        try:
+            total = work.result(partials, None)
+        except Exception as problem:  # noqa: BLE001 - else the job would never end
+            error = _unexpected(problem).to_json()
+            return MergeFailed(instruction.job, instruction.number, error, retryable=False)
+        self._small_results.put(instruction.job, work.rows(partials, None))
+        return MergeFinished(instruction.job, instruction.number, total)
 
     def _execute(self, instructions: Sequence[Instruction]) -> None:
         # Recorded before anything starts: after a crash there is no work without a record.
@@ -150,6 +179,7 @@ class SchedulerLoop:
             self._work.pop(instruction.job, None)
             self._on_end(instruction.job)
         if instruction.state in {"failed", "cancelled"}:
+            self._small_results.drop(instruction.job)
             remove_outputs(self._folder / instruction.job)
 
     @_do.register
@@ -162,14 +192,7 @@ class SchedulerLoop:
         work = self._work[instruction.job]
         assert isinstance(work, PlanWork), "an ingest has no merge"
         task = work.merge(instruction.number, instruction.partials)
-        if task is None:
-            self.post(
-                MergeFinished(
-                    instruction.job, instruction.number, work.result(instruction.partials, None)
-                )
-            )
-        else:
-            self._backend.start(task, _MergeReport(self.post, work, instruction))
+        self._backend.start(task, _MergeReport(self.post, work, instruction, self._small_results))
 
     @_do.register
     def _(self, instruction: StopAttempt) -> None:
@@ -208,6 +231,7 @@ class _MergeReport:
     post: Callable[[Event], None]
     work: PlanWork
     instruction: StartMerge
+    small_results: SmallResults
 
     def started(self) -> None:
         """No event: the job is merging as soon as its last task is done."""
@@ -216,6 +240,8 @@ class _MergeReport:
         shutil.rmtree(self.work.folder / "partials", ignore_errors=True)
         try:
             total = self.work.result(self.instruction.partials, result)
+            rows = self.work.rows(self.instruction.partials, result)
+            self.small_results.put(self.instruction.job, rows)
         except Exception as problem:  # noqa: BLE001 - the backend does not expect a report to fail
             self.failed(_unexpected(problem).to_json(), retryable=False)
         else:

@@ -18,6 +18,7 @@ from elytra.planned import Planned
 from elytra.python_function import Shape, trace_condition, trace_map, trace_value
 from elytra.reduction import Fold, check_initial, recognise
 from elytra.result import Result
+from elytra.source_columns import columns_of_source, source_at
 from elytra.splitter import Whole, datasets_of, split
 from elytra.writing import write_file
 from emsqrt.expr import Agg, Column, Expr, coalesce, greatest, least, lit, parse_expr
@@ -82,8 +83,16 @@ class Runner(Protocol):
         """Return the record of a dataset."""
         ...
 
+    def sql(self, query: str) -> Result:
+        """Return the result of a query."""
+        ...
+
     def submit(self, plan: Plan, **options: Any) -> Job:
         """Start a job."""
+        ...
+
+    def run(self, plan: Plan, *, timeout_seconds: float | None = None, **options: Any) -> Result:
+        """Run a job and return its result."""
         ...
 
 
@@ -92,12 +101,12 @@ class _Origin:
     """The node that derived pipelines share; each dataset's schema is requested once."""
 
     runner: Runner
-    _schemas: dict[str, Schema] = field(default_factory=dict)
+    _schemas: dict[DatasetRef, Schema] = field(default_factory=dict)
 
     def schema(self, ref: DatasetRef) -> Schema:
-        if ref.dataset not in self._schemas:
-            self._schemas[ref.dataset] = self.runner.dataset(ref.dataset).schema
-        return self._schemas[ref.dataset]
+        if ref not in self._schemas:
+            self._schemas[ref] = columns_of_source(self.runner, ref)
+        return self._schemas[ref]
 
 
 _NO_INITIAL: Any = object()
@@ -113,15 +122,18 @@ class Pipeline(Planned):
     """The form in which functions receive a row; `map` sets it, named columns reset it."""
 
     @classmethod
-    def over(cls, runner: Runner, dataset: str, snapshot: str | None = None) -> Pipeline:
-        """Begin a pipeline over a dataset.
+    def over(
+        cls, runner: Runner, dataset: str, snapshot: str | None = None, **place: Any
+    ) -> Pipeline:
+        """Begin a pipeline over a dataset or view.
 
         Args:
-            runner: The client of the node that stores the dataset.
-            dataset: The dataset's id or name.
+            runner: The client of the node that stores it.
+            dataset: Its id or name.
             snapshot: The id of one snapshot; the newest by default.
+            place: `version` or `timestamp` instead, as of `Elytra.remote`.
         """
-        return cls(Scan(DatasetRef(dataset, snapshot)), _Origin(runner))
+        return cls(Scan(source_at(dataset, snapshot, **place)), _Origin(runner))
 
     # Rows
 
@@ -417,12 +429,9 @@ class Pipeline(Planned):
             SennitError: The job's error.
             DeadlineExceeded: The job ran longer than the timeout.
         """
-        job = self.submit(engine, mem_cap)
-        try:
-            return job.result(timeout_seconds)
-        except (KeyboardInterrupt, TimeoutError):
-            job.cancel()
-            raise
+        options = {} if mem_cap is None else {"memCap": mem_cap}
+        runner = self._origin.runner
+        return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
 
     def collect(self) -> Result:
         """Run and return the result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,14 +24,24 @@ class Elytra:
     ) -> None:
         self.client = node if isinstance(node, Client) else Client(node, token, **options)
 
-    def remote(self, dataset: str, snapshot: str | None = None) -> Pipeline:
-        """Begin a pipeline over a dataset of the node.
+    def remote(
+        self,
+        dataset: str,
+        snapshot: str | None = None,
+        *,
+        version: int | str | None = None,
+        timestamp: datetime | str | None = None,
+    ) -> Pipeline:
+        """Begin a pipeline over a dataset or view of the node.
 
         Args:
             dataset: Its id or name; looked up when the pipeline runs.
-            snapshot: The id of one snapshot; the newest by default.
+            snapshot: The id of one snapshot; the newest by default. Of this and the next two, one
+                may be set.
+            version: The number of a version, or its tag, as in SQL's `AT (VERSION => 3)`.
+            timestamp: The newest version of then; a time without a zone is in UTC.
         """
-        return Pipeline.over(self.client, dataset, snapshot)
+        return Pipeline.over(self.client, dataset, snapshot, version=version, timestamp=timestamp)
 
     def close(self) -> None:
         """Close the connections to the node."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elytra.backends import IngestTask, PlanTask
 from elytra.messages import JsonObject
-from elytra.splitter import Cut, Whole
+from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -40,6 +40,9 @@ PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
 """As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
 _MERGE = "merge"
+SMALL_RESULT_BYTES = 64 << 10
+"""The longest result, as an Arrow IPC stream, that a task returns with its report: what an executor
+sends in its control frames, without a ring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class Shard:
         info: The shard's record.
         file: Its file, with the names for errors.
         columns: Those of the file; None if they are the dataset's.
+        is_decrypted: Whether the file is a decrypted copy in memory.
     """
 
     info: ShardInfo
     file: ShardFile
     columns: FileColumns | None = None
+    is_decrypted: bool = False
 
 
 @dataclass(frozen=True)  # without slots: cached properties need a dictionary
@@ -71,6 +76,9 @@ class PlanWork:
         folder: The job's folder.
         mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
         user: The user on whose behalf it runs.
+        queries: Its other inputs: queries, in the form of executor requests; they need a whole plan.
+        memory: As of `PlanTask`, for a whole plan over encrypted datasets.
+        secret: As of `PlanTask`.
     """
 
     job: str
@@ -80,6 +88,9 @@ class PlanWork:
     folder: Path
     mem_cap_bytes: int | None
     user: str = ""
+    queries: Mapping[DatasetRef, Mapping[str, Any]] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    secret: bytes | None = field(default=None, repr=False)
 
     # Also where nothing is executed: the scheduler's state "merging" then only assembles the
     # result.
@@ -94,12 +105,6 @@ class PlanWork:
             key: (shard.info.object, shard.info.bytes)
             for key, shard in zip(self.task_keys, self._all, strict=True)
         }
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """The objects that must not be deleted until the job has ended."""
-        # Leased, because another user may delete or replace the dataset while the job runs.
-        return tuple(shard.info.object for shard in self._all)
 
     @cached_property
     def task_keys(self) -> tuple[str, ...]:
@@ -154,15 +159,19 @@ class PlanWork:
         sink = Sink(plan, StreamTarget("arrow"))
         return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
 
-    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask | None:
-        """Return the execution that merges the partials; None when they are the result.
+    @property
+    def merges(self) -> bool:
+        """Whether a merge executes a plan; if not, the partials are the result."""
+        return isinstance(self.cut, Split) and self.cut.merge_steps is not None
+
+    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask:
+        """Return the execution that merges the partials.
 
         Args:
             number: Number of the merge, from 1.
             partials: The results of all tasks, in shard order.
         """
-        if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
-            return None
+        assert isinstance(self.cut, Split), "a whole plan has no partials"
         # Shard order, not the order of arrival: it decides the order of rows.
         files = [str(self._partials / partial["file"]) for partial in partials]
         none = [] if files else [str(self._no_rows(self.cut.partial_schema))]
@@ -186,6 +195,17 @@ class PlanWork:
             parts = [none]
         return _result(parts, parts, parts)
 
+    def rows(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> bytes | None:
+        """Return all rows of the result as an Arrow IPC stream, if they are few, else None.
+
+        Args:
+            partials: The results of all tasks, in shard order.
+            merged: The result of the merge; None when there was nothing to execute.
+        """
+        parts = [merged] if merged is not None else partials
+        # Several streams would have to be parsed to be joined, which is an executor's work.
+        return parts[0].get("rows") if len(parts) == 1 else None
+
     @property
     def _partials(self) -> Path:
         return self.folder / "partials"
@@ -200,6 +220,8 @@ class PlanWork:
     def _over(self, scan: Scan, snapshot: DatasetRef) -> Plan:
         """Return the rows of a snapshot, in place of its scan."""
         schema = self._schema(snapshot)
+        if snapshot in self.queries:
+            return replace(scan, source=Files((self.queries[snapshot]["name"],), "parquet"))
         parts = []
         for columns, shards in groupby(self.shards[snapshot], lambda shard: shard.columns):
             files = Files(tuple(shard.file.path for shard in shards), "parquet")
@@ -219,7 +241,18 @@ class PlanWork:
         self, task_id: str, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
     ) -> PlanTask:
         path = self._rows(name)
+        if self.secret is not None:  # the node encrypts the rows as they come
+            sink = Sink(plan, StreamTarget("arrow"))
+            return self._spec(task_id, key, sink, path.with_suffix(".arrow"), shards)
         return self._spec(task_id, key, Sink(plan, FileTarget(str(path), "parquet")), path, shards)
+
+    def _copy_bytes(self, key: str) -> int:
+        """Return up to which size a task sends the rows of its result with its report.
+
+        Partials of several tasks are read by the merge, and rows of several are not joined.
+        """
+        is_whole = key == _MERGE or len(self.task_keys) == 1
+        return SMALL_RESULT_BYTES if is_whole and self.secret is None else 0
 
     def _spec(
         self, task_id: str, key: str, plan: Sink, output: Path, shards: Sequence[Shard]
@@ -231,7 +264,12 @@ class PlanWork:
             plan=plan_to_json(plan),
             output=str(output),
             streamed=isinstance(plan.target, StreamTarget),
-            shards=tuple(shard.file for shard in shards),
+            copy_bytes_max=self._copy_bytes(key),
+            # Those of encrypted datasets were authenticated when they were decrypted.
+            shards=tuple(shard.file for shard in shards if not shard.is_decrypted),
+            sources=tuple(self.queries.values()),
+            memory=self.memory,
+            secret=self.secret,
             datasets=self.datasets,
             mem_cap_bytes=self.mem_cap_bytes,
             user=self.user,
@@ -255,8 +293,6 @@ class IngestWork:
     owner: str
 
     has_merge = False
-    objects = ()
-    """No objects: the ingest leases the objects that it creates."""
 
     @property
     def task_keys(self) -> tuple[str, ...]:

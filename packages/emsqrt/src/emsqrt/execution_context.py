@@ -201,15 +201,10 @@ class ExecutionContext:
         if self._shared.spill is None and self._checkpoint is not None:
             self._shared.spill = self._checkpoint.open_spill(check=self.check)
         if self._shared.spill is None:
-            from emsqrt.spill import SpillManager
+            from emsqrt.spill.deferred import open_spill
 
-            place = self.context.spill_dir
             settings = {**self.context.spilling, **self._shared.spilling}
-            place = settings.pop("uri", place)
-            settings.pop("threads", None)
-            self._shared.spill = SpillManager(
-                place, check=self.check, background=self.background, **settings
-            )
+            self._shared.spill = open_spill(self.context, settings, self.check, self.background)
         return self._shared.spill
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from emsqrt._kernel import xxh3_64
+from emsqrt.io.file_facts import known_fact
 from emsqrt.io.sources import ByteSource, LocalSource
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput, Unsupported
@@ -46,7 +47,7 @@ def input_info(source: ByteSource) -> dict[str, Any]:
         "path": source.name if source.can_reopen else "-",
         "bytes": source.stored_bytes or 0,
         "modifiedMs": changed,
-        "fingerprint": fingerprint(source),
+        "fingerprint": known_fact(source, "fingerprint", lambda: fingerprint(source), len),
     }
 
 

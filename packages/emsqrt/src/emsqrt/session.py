@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import EntryContext
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import InputFingerprints, remembered_bytes
+from emsqrt.io.file_facts import is_remembering, known_fact
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import opened_locations, source_locations
 from emsqrt.io.locations import folder_of_work, parse_location
@@ -26,6 +28,7 @@ from emsqrt.io.parquet_sink import ParquetSink
 from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
+from emsqrt.io.small_copy import SmallCopy
 from emsqrt.io.sources import open_source
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
@@ -61,6 +64,8 @@ from sennit_core.schema import Schema
 
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
+_PREPARED_BYTES, _TEXT_COPIES = 16 << 10, 8
+"""Memory of a prepared plan: its objects need several times the bytes of its JSON."""
 _GAPS_SHARE = 3
 """Gaps may be at most this fraction of the memory that is kept for row groups."""
 
@@ -71,6 +76,7 @@ def run_plan(
     folder: Path,
     seed: int = 0,
     resume: Sequence[str] | None = None,
+    copy_bytes_max: int = 0,
 ) -> Manifest:
     """Parse a plan, plan it, admit it, execute it, and return its manifest.
 
@@ -80,9 +86,10 @@ def run_plan(
         folder: the folder that relative paths refer to.
         seed: for the manifest; a sample has its own.
         resume: (spill folder, name) of a run that keeps a checkpoint when it is killed.
+        copy_bytes_max: also emit the rows of a file as an Arrow IPC stream, if it has no more bytes.
     """
     submitted = plan_from_json(document)
-    prepared = prepare(submitted, folder, context.cap_bytes)
+    prepared = _prepared_once(document, submitted, folder, context.cap_bytes)
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
     # A resumed run skips input that an earlier run read; bad records in it would be missing.
     if resume is not None and any("rejectFile" in each for each in options):
@@ -94,7 +101,9 @@ def run_plan(
     look = cache(partial(_longest_row, prepared.plan, folder))
 
     def attempt(met: RowTooLong | None) -> Manifest:
-        return _attempt(submitted, prepared, context, folder, seed, resume, look, met)
+        return _attempt(
+            submitted, prepared, context, folder, seed, resume, look, met, copy_bytes_max
+        )
 
     return retry_larger(attempt, look, context.budget)
 
@@ -108,6 +117,7 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     resume: Sequence[str] | None,
     look: LookAhead,
     met: RowTooLong | None,
+    copy_bytes_max: int,
 ) -> Manifest:
     with ExitStack() as stack:
         try:
@@ -127,7 +137,10 @@ def _attempt(  # noqa: PLR0913 - a run and its world
             run.allow_restart(lambda: not context.has_emitted)
         # After admission, because it reports the shares of the W that was mapped.
         schedule = _schedule(prepared, run)
-        _execute(rows, output, run, inputs)
+        copy = SmallCopy(rows.schema.to_arrow(), copy_bytes_max, context.budget)
+        stack.callback(copy.drop)
+        _execute(rows, output, run, inputs, copy)
+        copy.emit_to(context.emit)
     # Operators that a resumed run skipped have not released what they reserved.
     if checkpoint is not None and checkpoint.is_resumed:
         context.budget.release_all()
@@ -182,6 +195,27 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
         return Prepared(plan, program, Work(()))  # no blocking operators, so no shares
     work = estimate_work(plan, None, folder, sample_bytes=SMALL_SAMPLE_BYTES)
     return Prepared(plan, lower_to_physical(plan, work), work)
+
+
+def _prepared_once(
+    document: Mapping[str, Any], submitted: Plan, folder: Path, cap_bytes: int
+) -> Prepared:
+    """As `prepare`, but remember the result for other targets while the input files are the same."""
+    if not is_remembering() or not isinstance(submitted, Sink):
+        return prepare(submitted, folder, cap_bytes)
+    parts = {key: part for key, part in document.items() if key != "target"}
+    text = json.dumps(parts, sort_keys=True)
+    places = (
+        place for scan in scans_of(submitted) for place in source_locations(scan.source, folder)
+    )
+    made = known_fact(
+        [open_source(place) for place in places],
+        ("plan", text, folder),
+        lambda: prepare(submitted, folder, cap_bytes),
+        lambda _: _PREPARED_BYTES + _TEXT_COPIES * len(text),
+    )
+    program = made.program.writing_to(submitted.target)
+    return Prepared(program.logical, program, made.work)
 
 
 def estimate_plan(
@@ -346,12 +380,17 @@ def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints
 
 
 def _execute(
-    rows: Operator, output: RowSink | FormatWriter, run: ExecutionContext, inputs: InputFingerprints
+    rows: Operator,
+    output: RowSink | FormatWriter,
+    run: ExecutionContext,
+    inputs: InputFingerprints,
+    copy: SmallCopy,
 ) -> None:
     """Pull every row into the sink, whose file appears only if no input has changed."""
     with run.translate_memory_errors(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
+            copy.write(batch)
             # Otherwise this batch stays in memory while the next one is produced.
             del batch
             run.report_progress("write")

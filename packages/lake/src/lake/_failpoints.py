@@ -16,6 +16,7 @@ POINTS = (
     "ingest-adopted",
     "ingest-manifest",
     "ingest-committed",
+    "upsert-overtaken",
     "write-encoded",
     "write-adopted",
     "write-manifest",

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
+from lake.advisory_locks import AdvisoryLocks
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
 from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
@@ -77,6 +78,7 @@ class Catalog:
         )
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
+        self.commit_locks = AdvisoryLocks()
 
     def list(self) -> Sequence[DatasetInfo]:
         """Return all datasets ordered by name; a damaged one has the reason in `damaged`.

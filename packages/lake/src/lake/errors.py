@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from sennit_core.errors import Conflict, Corrupt
 
-__all__ = ["UploadIncomplete", "damaged_dataset", "damaged_shard", "is_damage_of", "not_ingested"]
+__all__ = [
+    "UploadIncomplete",
+    "damaged_dataset",
+    "damaged_shard",
+    "is_damage_of",
+    "not_encrypted",
+    "not_ingested",
+]
 
 
 @dataclass(eq=False)
@@ -76,4 +83,11 @@ def not_ingested(dataset: str) -> Conflict:
         f'dataset "{dataset}" is linked to a file that is not ingested yet, so it has no snapshot',
         hint="queries can read it; for all else wait until its ingest job is done (`platform jobs`), "
         "or replace it: `platform put FILE --copy --mode replace`",
+    )
+
+
+def not_encrypted(dataset: str) -> Conflict:
+    """Return the error for rows that are to be encrypted, of a dataset that is not."""
+    return Conflict(
+        f"dataset {dataset!r} exists and is not encrypted", hint="upload it under another name"
     )

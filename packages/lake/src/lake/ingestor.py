@@ -23,13 +23,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.encrypted_files import EncryptedFile, Source
+from lake.errors import not_encrypted
 from lake.file_schemas import column_ids, defaults_of, overall_stats, stats_with, with_new_shards
 from lake.foreground import FOREGROUND
 from lake.layouts import Layout, layout_of
@@ -54,10 +55,14 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["IngestRequest", "Ingestor", "dataset_name"]
+__all__ = ["CheckEncoded", "IngestRequest", "Ingestor", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
+
+CheckEncoded: TypeAlias = Callable[[dict[str, Any], "Seal | None"], object]
+"""Checks the response of `lake.ingest.worker`, with what its shards are encrypted with."""
+
 _ENDINGS = (
     *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather", ".xlsx", ".xlsm"),
     *(".jsonl", ".ndjson", ".json", ".geojson"),
@@ -184,8 +189,15 @@ class Ingestor:
         *,
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        check: CheckEncoded | None = None,
     ) -> DatasetInfo:
         """Encode the file and commit the dataset; blocks until it is committed.
+
+        Args:
+            request: The file.
+            on_progress: Called with the progress of encoding.
+            cancelled: Called several times per second; True stops the work.
+            check: Called with the executor's response before the commit, which it may refuse.
 
         Raises:
             BadInput: The file cannot be read, with line and byte offset where they are known.
@@ -202,28 +214,14 @@ class Ingestor:
             make_private_folder(folder)
         try:
             with ExitStack() as stack:
-                seal = self._seal(request, target, stack)
-                return self._encode(request, target, folder, seal, on_progress, cancelled)
+                seal = self.seal_for(request, target, stack)
+                answer = self.encode(request, target, folder, seal, on_progress, cancelled)
+                if check is not None:
+                    check(answer, seal)
+                reached("ingest-encoded")
+                return self._adopt_and_commit(request, answer, seal, cancelled)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _encode(
-        self,
-        request: IngestRequest,
-        target: DatasetInfo | None,
-        folder: Path,
-        seal: Seal | None,
-        on_progress: Callable[[Progress], object] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> DatasetInfo:
-        try:
-            answer = self.encode(request, target, folder, seal, on_progress, cancelled)
-            reached("ingest-encoded")
-            return self._adopt_and_commit(request, answer, seal, cancelled)
-        except BadInput as error:
-            if seal is None:
-                raise
-            raise _without_values(error) from None
 
     def encode(
         self,
@@ -266,23 +264,31 @@ class Ingestor:
         with self._pool.submit(
             ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
         ) as execution:
-            answer = _wait(execution, cancelled)
+            try:
+                answer = _wait(execution, cancelled)
+            except BadInput as error:
+                if seal is None:
+                    raise
+                raise _without_values(error) from None
         _check(cancelled)
         _check_file(request)  # it was read in between, and had one state
         return answer
 
-    def _seal(
+    def seal_for(
         self, request: IngestRequest, target: DatasetInfo | None, stack: ExitStack
     ) -> Seal | None:
-        """Return what encrypts the shards; None if the dataset is not encrypted."""
+        """Return what encrypts the shards; None if the dataset is not encrypted.
+
+        Args:
+            request: The file.
+            target: The dataset; None if it is created.
+            stack: Removes the folder of files that are not encrypted yet.
+        """
         # Also if the dataset that it was to be appended to is gone.
         asked = request.options.get("encrypt")
         wanted = request.encrypted or self._vault.is_wanted(asked)
         if target is not None and (asked or request.encrypted) and not target.encrypted:
-            raise Conflict(
-                f"dataset {target.name!r} exists and is not encrypted",
-                hint="upload it under another name",
-            )
+            raise not_encrypted(target.name)
         if not (wanted if target is None else target.encrypted):
             return None
         if request.is_upload and not request.encrypted:
@@ -300,7 +306,8 @@ class Ingestor:
             key, dataset = self._vault.keys.create(request.dataset), request.dataset
         else:
             key, dataset = self._vault.keys.key(target.id, target.name), target.id
-        return Seal(key, dataset, stack.enter_context(self._vault.folder()))
+        folder = stack.enter_context(self._vault.folder())
+        return Seal(key, dataset, folder, self._vault.cache.free_bytes)
 
     def _columns_of(self, request: IngestRequest, target: DatasetInfo | None) -> dict[str, Any]:
         """Return the columns and the layout of the dataset to append to, for the executor."""
@@ -399,6 +406,7 @@ class Ingestor:
         seal: Seal | None,
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
+        self._catalog.commit_locks.wait(self._catalog.find_id(request.dataset_name))
         # An append derives its shards from the head, so no other commit may come in between.
         with self._catalog.writing():
             target = self._target(request)  # the name may have been used since the first check

@@ -23,6 +23,7 @@ from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
 from lake.maintenance_plan import open_maintenance
 from lake.opening import open_pool, open_tree
+from lake.plan_sources import PlanSources
 from lake.policies import Policies
 from lake.purge import Purger, PurgeReport, PurgeRequest
 from lake.reserve import Reserve
@@ -116,8 +117,7 @@ class Lake:
             self.catalog = self.storage.catalog
             self.retention = self.storage.retention
             self.vault = self.storage.vault
-            self.scrubber = self.storage.scrubber
-            self.quotas = self.storage.quotas
+            self.scrubber, self.quotas = self.storage.scrubber, self.storage.quotas
             self.running = RunningStatements(self.tree, self.storage, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
@@ -140,6 +140,7 @@ class Lake:
                 self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
                 self.space,
             )  # fmt: skip
+            self.plan_sources = PlanSources(self.pool, self.catalog, tables, self.space)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -230,7 +231,7 @@ class Lake:
 
     @cached_property
     def _upserts(self) -> Upserts:
-        return Upserts(self.catalog, self._ingestor, self._writer, self._statements.upsert)
+        return Upserts(self.catalog, self._ingestor, self._writer, self._statements, self.vault)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -250,14 +251,15 @@ class Lake:
     ) -> DatasetInfo:
         """Merge a file or Arrow data into a dataset: replace the rows with equal keys, add the rest.
 
+        If there is no dataset, it is created, of rows with keys of their own.
+
         Args:
-            table: The dataset's name; it must exist.
+            table: The dataset's name.
             data: As of `append`.
             key: The columns that identify a row. Each key is there once in the data, without NULL.
             options: As of `append`.
 
         Raises:
-            NotFound: There is no such dataset.
             UnknownColumn: The dataset has no such column.
             BadInput: A key is missing, or there twice.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,12 @@ from lake.objects import ObjectStore
 from sennit_core.hashing import ObjectDigest
 from sennit_core.records import ShardInfo
 
-__all__ = ["adopt_shards"]
+__all__ = ["adopt_shards", "files_of"]
+
+
+def files_of(reports: Iterable[Mapping[str, Any]]) -> list[tuple[str, Path]]:
+    """Return for each shard of an executor's response the object that it will be, and its file."""
+    return [(each["object"], Path(each["file"])) for each in reports]
 
 
 def adopt_shards(

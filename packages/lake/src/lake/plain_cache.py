@@ -45,12 +45,14 @@ class SealedShard:
         dataset: The dataset's id.
         name: The dataset's name, for errors.
         index: The shard's index in the snapshot, for errors.
+        path: Its file, if it is no object yet.
     """
 
     object: str
     dataset: str
     name: str
     index: int
+    path: Path | None = None
 
 
 class PlainCache:
@@ -183,7 +185,7 @@ class PlainCache:
         self._readers[name] = self._readers.get(name, 0) + 1
 
     def _decrypt(self, shard: SealedShard, key: bytes) -> None:
-        path = self._objects.place(shard.object)
+        path = shard.path or self._objects.place(shard.object)
         try:
             self._make_room(path.stat().st_size, shard.name)
             target = self.folder / shard.object
@@ -208,9 +210,10 @@ class PlainCache:
     def _check_fits(self, shards: Sequence[SealedShard]) -> None:
         """Refuse a statement that could not succeed before anything is decrypted for it."""
         needed = 0
-        for name in {shard.object for shard in shards}:
+        paths = {each.object: each.path or self._objects.place(each.object) for each in shards}
+        for path in paths.values():
             with suppress(FileNotFoundError):  # which decrypting it reports as damage
-                needed += self._objects.place(name).stat().st_size
+                needed += path.stat().st_size
         if needed > self.budget_bytes:
             raise StorageFull(
                 "the memory for decrypted data",

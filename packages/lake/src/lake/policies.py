@@ -258,8 +258,6 @@ class Policies:
         """
         if not self or mode == "create":
             return
-        if mode == "upsert":  # it needs the dataset; the error suggests only what the user sees
-            self.visible(name, requester)
         if self._catalog.find(name) is not None:
             self.check_change(name, requester)
 

@@ -13,15 +13,17 @@ The object's id is that of the file, the ciphertext: a scrub needs no key.
 
 from __future__ import annotations
 
+import hmac
 import os
 import resource
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sennit_core.errors import Corrupt
+from sennit_core.hashing import canonical_json
 from sennit_core.optional import import_optional
 from sennit_core.private_files import FILE_MODE
 from sennit_core.units import MIB
@@ -45,6 +47,8 @@ _HEADER = struct.Struct("<8s32sQ")
 _CHUNK_BYTES = MIB
 _TAG_BYTES = 16
 _INFO = b"sennit sealed object 1"
+# Before what is hashed: the data key is otherwise only an input of HKDF, whose text is another one.
+_PARTITION = b"sennit partition 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +59,42 @@ class Seal:
         key: The dataset's data key.
         dataset: The dataset's id.
         folder: A folder in memory for files before they are encrypted.
+        memory_bytes: The most bytes of an ingest's other files there.
     """
 
     key: bytes
     dataset: str
     folder: Path
+    memory_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"Seal(dataset={self.dataset!r})"  # a key is in no log and no traceback
 
+    def hidden(self, partition: Mapping[str, Any]) -> dict[str, str]:
+        """Return a shard's partition with a keyed hash in the place of each value.
+
+        A manifest is not encrypted. It shows which shards are of one partition, which compaction has to
+        know, and not of which.
+        """
+        return {
+            name: hmac.digest(self.key, _PARTITION + canonical_json([name, value]), "sha256").hex()
+            for name, value in partition.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the form of executor requests, which travel over a pipe."""
-        return {"key": self.key, "dataset": self.dataset, "folder": str(self.folder)}
+        return {
+            "key": self.key,
+            "dataset": self.dataset,
+            "folder": str(self.folder),
+            "memoryBytes": self.memory_bytes,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Seal:
         """Read the form of `to_json`."""
         forbid_core_dumps()
-        return cls(data["key"], data["dataset"], Path(data["folder"]))
+        return cls(data["key"], data["dataset"], Path(data["folder"]), data["memoryBytes"])
 
 
 def forbid_core_dumps() -> None:

@@ -139,7 +139,11 @@ def _partitions(snapshot: SnapshotInfo, column: int) -> dict[str, Any]:
             for shard in snapshot.shards
         ]
         found["bucketKnown"] = [
-            field.key in shard.partition and same[shard.file_schema] for shard in snapshot.shards
+            # Of an encrypted dataset it is a text, the hash of the bucket.
+            field.key in shard.partition
+            and not isinstance(shard.partition[field.key], str)
+            and same[shard.file_schema]
+            for shard in snapshot.shards
         ]
     return found
 

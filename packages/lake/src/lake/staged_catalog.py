@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
+from lake.advisory_locks import AdvisoryLocks
 from lake.catalog import Catalog
 from lake.catalog_commits import Commit, committed_dataset
 from lake.errors import not_ingested
@@ -71,6 +72,7 @@ class StagedCatalog(Catalog):
         self._base = catalog
         self._retention = retention
         self.views = self._views = StagedViews(catalog.views)
+        self.commit_locks = AdvisoryLocks()  # its statements commit nothing that others see
         self._staged: dict[str, _Staged] = {}
         self._leases: list[frozenset[str]] = []
         self._own: set[str] = set()  # ids of its snapshots, of which one a dataset is committed
@@ -208,6 +210,8 @@ class StagedCatalog(Catalog):
             Conflict: Others have changed one of them, and not by appends alone to which this
                 transaction appends too; or there was a purge.
         """
+        for dataset, staged in self._staged.items():
+            self._base.commit_locks.wait(dataset if staged.queries else None)
         with self._base.writing():
             # The states may have had rows that are to be gone.
             self._base.rewriter.check(self._purges)

@@ -6,7 +6,8 @@ datasets that a statement may change, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lake.access import FULL_ACCESS, Access
@@ -16,6 +17,7 @@ from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
 from lake.mentions import words_of
+from lake.new_shards import files_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.retention import Retention
@@ -122,6 +124,30 @@ class StatementTables:
             for table in tables
             if hold.folder is not None and table.get("encrypted") and "damage" not in table
         }
+
+    @contextmanager
+    def open_new(
+        self, dataset: str, reports: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the paths of shards that an executor has written, decrypted if they are encrypted.
+
+        Args:
+            dataset: The id of their dataset.
+            reports: As in its response.
+        """
+        files = files_of(reports)
+        info = self._catalog.get(dataset)
+        if not files or not info.encrypted:
+            yield tuple(str(path) for _, path in files)
+            return
+        with self._vault.opened(dataset, info.name, files) as paths:
+            yield paths
+
+    @contextmanager
+    def memory(self) -> Iterator[dict[str, Any]]:
+        """Open a folder in memory for a statement; yield the members of its request."""
+        with self._vault.folder() as folder:
+            yield {"plain": {"folder": str(folder), "bytes": self._vault.cache.free_bytes}}
 
     @property
     def encrypts_new(self) -> bool:

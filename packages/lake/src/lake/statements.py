@@ -8,7 +8,8 @@ of a change.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ from lake.snapshots import Manifest
 from lake.staged_catalog import StagedCatalog
 from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables, dataset_of, is_view, snapshots_of
-from lake.upserts import UPSERT_ATTEMPTS, UpsertSource
+from lake.upsert_execution import UpsertExecution
+from lake.upserts import UpsertSource
 from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
@@ -344,30 +346,54 @@ class Statements:
         """
         origin = Origin(source.text, user, snapshot=source.snapshot)
 
-        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+        def start(
+            folder: Path, state: SnapshotInfo | None, added: Sequence[dict[str, Any]]
+        ) -> tuple[Execution, Callable[[], object]]:
             purges = self._catalog.rewriter.purges
-            head = self._catalog.manifest(source.dataset).snapshot
+            head = state or self._catalog.manifest(source.dataset).snapshot
             origin.datasets[head.id] = head.dataset
             source.check(head)
-            table, held = self._tables.hold_snapshot(head, purges)
-            table["shardRows"] = [shard.rows for shard in head.shards]
-            members = {"tables": [table], "folder": str(folder), **source.members}
-            return self._submit(_UPSERT_ENTRY, members, held, user=user)
+            with ExitStack() as stack:
+                paths = stack.enter_context(self._tables.open_new(source.dataset, added))
+                table, held = self._tables.hold_snapshot(head, purges)
+                members = {"tables": [table], "folder": str(folder), **source.members}
+                members["added"] = None if state is None else paths
+                execution, release = self._submit(_UPSERT_ENTRY, members, held, user=user)
+                stack.callback(release)
+                return execution, stack.pop_all().close
 
+        names = {self._catalog.name(source.dataset): source.dataset}
         return self._running.start(
             source.text,
             Requester(user),
             "duckdb",
-            lambda _: WriteExecution(
+            lambda _: UpsertExecution(
                 start,
+                source.dataset,
+                self._catalog,
                 self._writer,
                 origin,
-                lambda error: self._complete(
-                    error, {self._catalog.name(source.dataset): source.dataset}, Requester(user)
-                ),
-                UPSERT_ATTEMPTS,
+                lambda error: self._complete(error, names, Requester(user)),
             ),
         )
+
+    def check_keys(self, source: UpsertSource, user: str) -> None:
+        """Refuse encoded rows of a dataset that is to be created, of which two have the same key.
+
+        Args:
+            source: The rows.
+            user: The user.
+
+        Raises:
+            BadInput: Two have, or one has none.
+        """
+        with ExitStack() as stack:
+            members: dict[str, Any] = {"tables": [], **source.members}
+            members["folder"] = str(stack.enter_context(self._writer.folder()))
+            if source.encrypted:
+                members |= stack.enter_context(self._tables.memory())
+            execution = stack.enter_context(self._pool.submit(_UPSERT_ENTRY, members, user=user))
+            execution.result()
 
     def purge(
         self,

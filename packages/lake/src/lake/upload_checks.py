@@ -22,7 +22,7 @@ def check_upload(
 
     Raises:
         Conflict: The mode is `create` and the dataset exists.
-        NotFound: The mode is `upsert` and the dataset does not exist.
+        UsageError: The mode is `upsert` and there is no key.
         Denied: The dataset is to be encrypted, and the lake has no key.
     """
     if mode == "create":

@@ -2,36 +2,39 @@
 
 The file is encoded as for an append, into shards of the staging folder. A statement
 (`lake.sql.upsert_worker`) then merges them into the shards with equal keys. If another change comes in
-between, the statement runs again, on the shards that were encoded.
+between, the statement runs again, on the shards that were encoded (`lake.upsert_execution`).
+
+If there is no dataset, the file is ingested as a new one, after the same check of its keys. Shards of
+an encrypted dataset are encrypted in the staging folder, and decrypted in memory for the statement.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from lake.errors import not_ingested
+from lake.errors import not_encrypted, not_ingested
 from lake.file_schemas import column_ids
-from sennit_core.errors import BadInput, UnknownColumn, Unsupported, UsageError, nearest
+from lake.new_shards import files_of
+from sennit_core.errors import BadInput, Conflict, UnknownColumn, UsageError, nearest
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from lake.catalog import Catalog
     from lake.ingestor import Ingestor, IngestRequest
-    from lake.running import RunningStatement
+    from lake.sealed import Seal
+    from lake.statements import Statements
+    from lake.vault import Vault
     from lake.writes import Writer
 
-__all__ = ["UPSERT_ATTEMPTS", "UpsertSource", "Upserts", "check_upsert"]
+__all__ = ["UpsertSource", "Upserts", "check_upsert"]
 
-UPSERT_ATTEMPTS = 16
-"""Each append in between repeats an upsert; a small one takes about as long as several appends."""
-
-_REFUSED = {"encrypt": "encrypt", "keepSource": "keep_source", "onBadRow": "on_bad_row"}
+_REFUSED = {"keepSource": "keep_source", "onBadRow": "on_bad_row"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,11 @@ class UpsertSource:
         snapshot: Id of the new snapshot.
         dataset: The dataset's id.
         name: The file's name, for errors.
-        paths: The shards.
+        paths: The shards, which are not encrypted.
         key: The names of the key's columns.
         schema: The columns of the shards.
         columns: Their ids.
+        encrypted: Whether the dataset is encrypted, so that no error may quote a value.
     """
 
     snapshot: str
@@ -55,6 +59,7 @@ class UpsertSource:
     key: tuple[str, ...]
     schema: Schema
     columns: tuple[int, ...]
+    encrypted: bool = False
 
     @property
     def text(self) -> str:
@@ -64,7 +69,13 @@ class UpsertSource:
     @property
     def members(self) -> dict[str, Any]:
         """The members of the executor's request."""
-        return {"source": list(self.paths), "key": list(self.key), "name": self.name}
+        return {
+            "source": list(self.paths),
+            "key": list(self.key),
+            "name": self.name,
+            "schema": self.schema.to_json(),
+            "columns": self.columns,
+        }
 
     def check(self, head: SnapshotInfo) -> None:
         """Refuse a state of the dataset with other columns than the rows were encoded to.
@@ -83,7 +94,8 @@ class Upserts:
         catalog: Knows the datasets.
         ingestor: Encodes the files.
         writer: Has the staging folder.
-        start: Starts the statement (`Statements.upsert`).
+        statements: Runs the statement.
+        vault: Decrypts shards of encrypted datasets.
     """
 
     def __init__(
@@ -91,12 +103,14 @@ class Upserts:
         catalog: Catalog,
         ingestor: Ingestor,
         writer: Writer,
-        start: Callable[[UpsertSource, str], RunningStatement],
+        statements: Statements,
+        vault: Vault,
     ) -> None:
         self._catalog = catalog
         self._ingestor = ingestor
         self._writer = writer
-        self._start = start
+        self._statements = statements
+        self._vault = vault
         # Of two upserts into one dataset the second would be in vain; weak, so an entry goes with
         # its last user.
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -109,42 +123,84 @@ class Upserts:
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
-        """Merge a file's rows into a dataset; blocks until they are committed.
+        """Merge a file's rows into a dataset, or create it; blocks until they are committed.
 
         Args:
             request: The file, of the mode `upsert`; its option `key` names the columns of the key.
             on_progress: Called with the progress of encoding.
             cancelled: Called several times per second while the file is encoded; True stops that.
         """
-        target, columns = check_upsert(self._catalog, request.dataset_name, request.options)
+        target = check_upsert(self._catalog, request.dataset_name, request.options)
         options = {name: value for name, value in request.options.items() if name != "key"}
+        observers: dict[str, Any] = {"on_progress": on_progress, "cancelled": cancelled}
+        if target is None:
+            key = request.options["key"]
+            new = replace(request, mode="create", options=options)
+            try:
+                return self._ingestor.ingest(
+                    new, check=lambda answer, seal: self._check(new, key, answer, seal), **observers
+                )
+            except Conflict:  # perhaps another upsert has just created it
+                target = self._catalog.find(request.dataset_name)
+                if target is None:
+                    raise
+        columns = key_columns(request.options["key"], target.schema)
         encoded = replace(request, mode="append", options=options, all_columns=True)
-        folder = self._writer.open_folder()
-        try:
-            answer = self._ingestor.encode(
-                encoded, target, folder, on_progress=on_progress, cancelled=cancelled
-            )
-            source = UpsertSource(
-                request.snapshot, target.id, request.name,
-                tuple(shard["file"] for shard in answer["shards"]), columns,
-                Schema.from_json(answer["schema"]), tuple(answer["columns"]),
-            )  # fmt: skip
+        with ExitStack() as stack:
+            folder = stack.enter_context(self._writer.folder())
+            seal = self._ingestor.seal_for(encoded, target, stack)
+            answer = self._ingestor.encode(encoded, target, folder, seal, **observers)
+            source = stack.enter_context(self._source(request, target.id, columns, answer, seal))
             if source.paths:
-                with self._lock_of(target.id), self._start(source, request.owner) as execution:
-                    execution.result()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                stack.enter_context(self._lock_of(target.id))
+                statement = self._statements.upsert(source, request.owner)
+                stack.enter_context(statement).result()
         return self._catalog.get(target.id)
+
+    @contextmanager
+    def _source(
+        self,
+        request: IngestRequest,
+        dataset: str,
+        key: tuple[str, ...],
+        answer: dict[str, Any],
+        seal: Seal | None,
+    ) -> Iterator[UpsertSource]:
+        """Yield the rows of a response of `lake.ingest.worker`, in files that can be read."""
+        files = files_of(answer["shards"])
+        with ExitStack() as stack:
+            if seal is None or not files:
+                paths = tuple(str(path) for _, path in files)
+            else:
+                opened = self._vault.opened(dataset, request.dataset_name, files)
+                paths = stack.enter_context(opened)
+            schema, columns = Schema.from_json(answer["schema"]), answer.get("columns")
+            yield UpsertSource(
+                request.snapshot,
+                dataset,
+                request.name,
+                paths,
+                key,
+                schema,
+                tuple(columns or range(1, len(schema) + 1)),
+                encrypted=seal is not None,
+            )
+
+    def _check(
+        self, request: IngestRequest, key: object, answer: dict[str, Any], seal: Seal | None
+    ) -> None:
+        """Refuse rows of a new dataset that have no key of their own."""
+        columns = key_columns(key, Schema.from_json(answer["schema"]))
+        with self._source(request, request.dataset, columns, answer, seal) as source:
+            self._statements.check_keys(source, request.owner)
 
     def _lock_of(self, dataset: str) -> threading.Lock:
         with self._locks_lock:
             return self._locks.setdefault(dataset, threading.Lock())
 
 
-def check_upsert(
-    catalog: Catalog, dataset: str, options: Mapping[str, Any]
-) -> tuple[DatasetInfo, tuple[str, ...]]:
-    """Return the dataset of an upsert and the columns of its key, before the file is read.
+def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> DatasetInfo | None:
+    """Return the dataset of an upsert, None if it is to be created, before the file is read.
 
     Args:
         catalog: Knows the datasets.
@@ -152,22 +208,34 @@ def check_upsert(
         options: Ingest options, with `key`.
 
     Raises:
-        NotFound: There is no such dataset.
-        UnknownColumn: It has no column of the key.
-        Unsupported: It is encrypted.
+        UsageError: There is no key, or an option that an upsert does not have.
+        UnknownColumn: The dataset has no column of the key.
+        Conflict: It is to be encrypted, and is there and is not.
     """
-    target = catalog.get(dataset)
-    if target.head is None:
-        raise not_ingested(target.name)
-    if target.encrypted:
-        raise Unsupported(
-            f"upsert into {target.name!r}, which is encrypted",
-            hint="append the rows to another encrypted dataset, and use MERGE INTO",
-        )
     for wire, option in _REFUSED.items():
         if wire in options:
             raise UsageError(f"upsert has no option {option!r}", hint="leave it out")
-    return target, key_columns(options.get("key"), target.schema)
+    target = catalog.find(dataset)
+    if target is None:
+        catalog.check_free(dataset)
+        check_key(options.get("key"))
+        return None
+    if target.head is None:
+        raise not_ingested(target.name)
+    if options.get("encrypt") and not target.encrypted:
+        raise not_encrypted(target.name)
+    key_columns(options.get("key"), target.schema)
+    return target
+
+
+def check_key(key: object) -> None:
+    """Refuse a value that is no key of any dataset.
+
+    Raises:
+        UsageError: It is no list of names.
+    """
+    if not isinstance(key, list | tuple) or not key or not all(isinstance(k, str) for k in key):
+        raise UsageError("an upsert needs a list of the columns of its key", hint='key: ["id"]')
 
 
 def key_columns(key: object, schema: Schema) -> tuple[str, ...]:
@@ -181,8 +249,8 @@ def key_columns(key: object, schema: Schema) -> tuple[str, ...]:
         UsageError: It is none, or names a column twice.
         UnknownColumn: The dataset has no such column.
     """
-    if not isinstance(key, list | tuple) or not key or not all(isinstance(k, str) for k in key):
-        raise UsageError("an upsert needs a list of the columns of its key", hint='key: ["id"]')
+    check_key(key)
+    assert isinstance(key, list | tuple)
     known = {name.casefold(): name for name in schema.names}
     for name in key:
         if name.casefold() not in known:

@@ -126,6 +126,32 @@ class Vault:
         return Seal(self.keys.key(dataset, name), dataset, folder)
 
     @contextmanager
+    def opened(
+        self, dataset: str, name: str, files: Sequence[tuple[str, Path]]
+    ) -> Iterator[tuple[str, ...]]:
+        """Decrypt shards of a dataset that are no objects yet; yield the paths of their copies.
+
+        Args:
+            dataset: Its id.
+            name: Its name, for errors.
+            files: For each shard the id of the object that it will be, and its file.
+
+        Raises:
+            StorageFull: They exceed the memory for decrypted data.
+        """
+        shards = [
+            SealedShard(object_id, dataset, name, index, path)
+            for index, (object_id, path) in enumerate(files)
+        ]
+        paths = self.cache.acquire(shards, {dataset: self.keys.key(dataset, name)})
+        names = [shard.object for shard in shards]
+        try:
+            yield tuple(paths)
+        finally:
+            self.cache.forget(names)
+            self.cache.release(names)
+
+    @contextmanager
     def folder(self) -> Iterator[Path]:
         """Open a temporary folder in memory."""
         folder = self.cache.new_folder()

@@ -7,7 +7,7 @@ and otherwise the statement runs again.
     change            fails if, since the statement read the dataset,
     INSERT            its columns have changed
     UPDATE, DELETE    its columns, or a shard with a changed row, have been replaced or deleted
-    upsert            anything has changed
+    upsert            anything but appends has changed; these it merges too (`lake.upsert_execution`)
     CREATE TABLE      the name has been given to another dataset, or the one to replace has changed
     ALTER TABLE       the column has changed; SET NOT NULL if anything has
     DROP TABLE        never
@@ -24,6 +24,7 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -111,6 +112,19 @@ class Writer:
             make_private_folder(folder)
         return folder
 
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Open such a folder, which is removed when the context is left."""
+        folder = self.open_folder()
+        try:
+            yield folder
+        finally:
+            self.remove_folder(folder)
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove such a folder with what is left in it."""
+        shutil.rmtree(folder, ignore_errors=True)
+
     def commit(self, answer: dict[str, Any], origin: Origin) -> DatasetInfo | None:
         """Make the change visible; return the dataset, None if it is gone or there is no change.
 
@@ -149,6 +163,7 @@ class Writer:
     ) -> DatasetInfo:
         adopted = adopt_shards(self._objects, reports)
         reached("write-adopted")
+        self._catalog.commit_locks.wait(answer["dataset"])
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
             dataset = self._check_base(answer, origin.author)
@@ -461,9 +476,8 @@ class WriteExecution:
             try:
                 if self._cancelled:
                     raise Cancelled("the statement")
-                self._writer.commit(answer, self._origin)
+                self._answer = self._commit(answer)
                 reached("write-committed")
-                self._answer = answer
             except Conflict:
                 if attempt == self._attempts:
                     raise
@@ -510,10 +524,15 @@ class WriteExecution:
         try:
             execution, release = self._start(folder)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._writer.remove_folder(folder)
             raise
+        self._folder, self._release = folder, release
+        self._attach(execution)
+
+    def _attach(self, execution: Execution) -> None:
+        """Set the execution that `cancel` cancels."""
         with self._lock:
-            self._folder, self._execution, self._release = folder, execution, release
+            self._execution = execution
             cancelled = self._cancelled
         if cancelled:
             execution.cancel()
@@ -528,6 +547,11 @@ class WriteExecution:
         reached("write-encoded")
         return {**answer, "purges": self._purges}
 
+    def _commit(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Commit the change; return the response as it was committed."""
+        self._writer.commit(answer, self._origin)
+        return answer
+
     def _end(self) -> None:
         release, self._release = self._release, None
         if release is not None:
@@ -535,7 +559,7 @@ class WriteExecution:
                 self._execution.close()
             finally:
                 release()
-                shutil.rmtree(self._folder, ignore_errors=True)
+                self._writer.remove_folder(self._folder)
 
 
 def _moved_on(dataset: DatasetInfo) -> Conflict:

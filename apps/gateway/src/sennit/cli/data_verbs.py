@@ -218,7 +218,13 @@ def export(
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="A dataset, or a .json file with a plan.")],
+    source: Annotated[str, typer.Argument(help="A dataset or view, or a .json file with a plan.")],
+    version: Annotated[
+        str | None, typer.Option(help="The number or tag of a version of the dataset.")
+    ] = None,
+    timestamp: Annotated[
+        str | None, typer.Option(help="The newest version then: 2026-01-31T12:00, in UTC.")
+    ] = None,
     where: Annotated[str | None, typer.Option(help="Keep rows: 'distance > 1000'.")] = None,
     select: Annotated[str | None, typer.Option(help="Columns to keep, comma-separated.")] = None,
     group_by: Annotated[
@@ -243,7 +249,15 @@ def run(
         job = job_from(
             session,
             source,
-            Steps(where=where, select=select, group_by=group_by, agg=agg or [], limit=limit),
+            Steps(
+                where=where,
+                select=select,
+                group_by=group_by,
+                agg=agg or [],
+                limit=limit,
+                version=version,
+                timestamp=timestamp,
+            ),
             engine=engine,
             mem_cap=mem_cap,
         )

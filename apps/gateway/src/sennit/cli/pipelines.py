@@ -25,11 +25,25 @@ class Steps:
     agg: list[str]
     select: str | None
     limit: int | None
+    version: str | None = None
+    timestamp: str | None = None
 
     @property
     def empty(self) -> bool:
         """Whether no option is set."""
-        return not any((self.where, self.group_by, self.agg, self.select)) and self.limit is None
+        steps = (self.where, self.group_by, self.agg, self.select, *self.place)
+        return not any(steps) and self.limit is None
+
+    @property
+    def place(self) -> dict[str, int | str]:
+        """Which version of the dataset is read: arguments of `Session.pipeline`."""
+        found: dict[str, int | str] = {}
+        if self.version is not None:
+            # What is no number is a tag, as in SQL.
+            found["version"] = int(self.version) if self.version.isdecimal() else self.version
+        if self.timestamp is not None:
+            found["timestamp"] = self.timestamp
+        return found
 
 
 def job_from(
@@ -37,7 +51,8 @@ def job_from(
 ) -> Job:
     """Start the plan of a JSON file, or the steps over a dataset."""
     if not source.endswith(".json"):
-        return _grown(session.pipeline(source), steps).submit(engine=engine, mem_cap=mem_cap)
+        pipeline = session.pipeline(source, **steps.place)
+        return _grown(pipeline, steps).submit(engine=engine, mem_cap=mem_cap)
     if not steps.empty:
         raise UsageError("a plan file cannot be combined with other options", hint="omit them")
     options = {"engine": engine} | ({"memCap": mem_cap} if mem_cap else {})

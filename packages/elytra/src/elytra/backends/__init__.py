@@ -30,7 +30,12 @@ class PlanTask:
         plan: The plan's JSON; its scans name files, and its sink the output file or a stream.
         output: The output file.
         streamed: Whether the plan's sink is a stream, which the backend writes to the output file.
+        copy_bytes_max: The rows are in the result too, as the Arrow IPC stream `rows`, if it has no
+            more bytes than this; 0 for never.
         shards: The shards that the plan reads, which are verified first.
+        sources: Queries whose rows the plan reads, in the form of `lake.plan`.
+        memory: The members of requests for temporary files in memory, if encrypted datasets are read.
+        secret: The key that encrypts the output file; None for no encryption.
         datasets: The ids of the shards' datasets by their names.
         mem_cap_bytes: Memory cap of the execution; None uses the executor's cap.
         user: The user on whose behalf it runs.
@@ -42,7 +47,11 @@ class PlanTask:
     plan: Mapping[str, Any]
     output: str
     streamed: bool
+    copy_bytes_max: int = 0
     shards: tuple[ShardFile, ...] = ()
+    sources: tuple[Mapping[str, Any], ...] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    secret: bytes | None = field(default=None, repr=False)
     datasets: Mapping[str, str] = field(default_factory=dict)
     mem_cap_bytes: int | None = None
     user: str = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elytra.backends import IngestTask, PlanTask, Report, TaskSpec
+from elytra.sealed_results import sealed, without_values
 from elytra.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from lake.durable import NewFile
 from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError
@@ -133,7 +134,9 @@ class LocalBackend:
             run.ended.set()
         # Reported last: the receiver may rely on the task having ended here.
         if isinstance(outcome, SennitError):
-            report.failed(outcome.to_json(), retryable=outcome.retryable)
+            is_sealed = isinstance(task, PlanTask) and task.secret is not None
+            error = without_values(outcome) if is_sealed else outcome.to_json()
+            report.failed(error, retryable=outcome.retryable)
         else:
             report.finished(outcome)
 
@@ -153,23 +156,33 @@ class LocalBackend:
             )
 
     def _run_plan(self, task: PlanTask, run: _Run) -> JsonObject:
-        """Run a plan; the result names the output file, which is never held in this process."""
+        """Run a plan; the result names the output file, and has its rows if they are few."""
         path = Path(task.output)
         if not task.streamed:
             make_private_folder(path.parent)
-            manifest = self._execute(task, run, None)
-            return {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+            rows: list[bytes] = []
+            manifest = self._execute(task, run, lambda piece: rows.append(bytes(piece)))
+            result = {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+            return {**result, "rows": b"".join(rows)} if rows else result
+        # Of any size, so never held in this process.
         with NewFile(path.parent) as file:
-            manifest = self._execute(task, run, file)
+            with sealed(file, path, task.secret) as sink:
+                manifest = self._execute(task, run, sink.write)
             file.commit(path)
         return {"file": path.name, "bytes": file.size, "manifest": manifest}
 
-    def _execute(self, task: PlanTask, run: _Run, file: NewFile | None) -> dict[str, Any]:
+    def _execute(
+        self, task: PlanTask, run: _Run, write: Callable[[memoryview], object]
+    ) -> dict[str, Any]:
         request: dict[str, Any] = {"plan": dict(task.plan)}
-        if task.shards:
+        if task.copy_bytes_max:
+            request["copyBytesMax"] = task.copy_bytes_max
+        reads_lake = bool(task.shards or task.sources or task.memory)
+        if reads_lake:
             request["shards"] = [shard.to_json() for shard in task.shards]
+            request |= {"sources": list(task.sources), **task.memory}
         with self._pool.submit(
-            SHARDS_ENTRY if task.shards else PLAN_ENTRY,
+            SHARDS_ENTRY if reads_lake else PLAN_ENTRY,
             request,
             mem_cap_bytes=task.mem_cap_bytes,
             on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
@@ -180,8 +193,7 @@ class LocalBackend:
             run.attach(execution)
             try:
                 for payload in execution.payloads():
-                    if file is not None:
-                        file.write(payload)
+                    write(payload)
                 return execution.result()
             except Corrupt as damage:
                 self._lake.catalog.note_damage(task.datasets, damage)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from lake.routes.documents import Bytes, Document, read_document
 from lake.routes.requester import requester_of
-from lake.routes.results import negotiate, stream_result
+from lake.routes.results import MEDIA_TYPES, negotiate, stream_result
 from sennit_core.errors import NotFound
 from sennit_core.roles import needs
 
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
 _WAIT_SECONDS_MAX = 30.0  # below the idle timeout of common proxies
+
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
+_UNWATCHED_SECONDS = 0.05
+"""Most jobs that are waited for have ended by then, and watching the connection costs more."""
+
+Wait = Annotated[float, Query(ge=0, le=_WAIT_SECONDS_MAX)]
 
 
 class SubmitJob(Document):
@@ -54,8 +63,8 @@ class JobHandlers:
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
 
-    async def submit(self, request: Request) -> dict[str, Any]:
-        """Submit a pipeline's plan as a job."""
+    async def submit(self, request: Request, wait: Wait = 0) -> Response:
+        """Submit a pipeline's plan as a job; with `wait`, answer at its end or after that time."""
         document = await read_document(request, SubmitJob)
         job = await asyncio.to_thread(
             self._jobs.submit,
@@ -65,7 +74,17 @@ class JobHandlers:
             submitted_by=requester_of(request).name,
             role=requester_of(request).role,
         )
-        return {"jobId": job.id}
+        if not wait:
+            return JSONResponse({"jobId": job.id})
+        await self._wait(request, job.id, wait)
+        rows = self._jobs.small_result(job.id)
+        return JSONResponse(
+            {
+                "jobId": job.id,
+                "job": self._jobs.get(job.id).to_json(),
+                "rows": None if rows is None else b64encode(rows).decode(),
+            }
+        )
 
     async def list(self, request: Request) -> list[dict[str, Any]]:
         """List the jobs on record, newest first."""
@@ -76,7 +95,7 @@ class JobHandlers:
         self,
         request: Request,
         job_id: str,
-        wait: Annotated[float, Query(ge=0, le=_WAIT_SECONDS_MAX)] = 0,
+        wait: Wait = 0,
     ) -> dict[str, Any]:
         """Return a job's state and progress: at once, or when it has ended or `wait` seconds passed."""
         self._check_readable(request, job_id)
@@ -99,6 +118,9 @@ class JobHandlers:
         """Stream a job's rows as Arrow IPC, JSON or CSV: all, or `limit` rows after `offset`."""
         self._check_readable(request, job_id)
         format_name = negotiate(request.headers.get("Accept", ""))
+        rows = self._jobs.small_result(job_id)
+        if rows is not None and format_name == "arrow" and not offset and limit is None:
+            return Response(rows, media_type=MEDIA_TYPES["arrow"], headers=_HEADERS)
         return await stream_result(
             lambda: self._jobs.open_result(
                 job_id, format_name, requester_of(request).name, offset=offset, limit=limit
@@ -107,6 +129,30 @@ class JobHandlers:
             format_name,
         )
 
+    async def _wait(self, request: Request, job_id: str, seconds: float) -> None:
+        """Wait for the end of a job that was just submitted; cancel it if the client disconnects.
+
+        Such a client has not received the job's id, so it could not cancel the job itself.
+        """
+        ended = asyncio.ensure_future(self._jobs.wait(job_id, seconds))
+        gone: asyncio.Future[None] | None = None
+        try:
+            await asyncio.wait((ended,), timeout=_UNWATCHED_SECONDS)
+            if not ended.done():
+                gone = asyncio.ensure_future(_disconnected(request))
+                await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self._jobs.cancel(job_id)
+        finally:
+            ended.cancel()
+            if gone is not None:
+                gone.cancel()
+
     def _check_readable(self, request: Request, job_id: str) -> None:
         if not self._jobs.may_read(self._jobs.get(job_id), requester_of(request)):
             raise NotFound("job", job_id, None)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

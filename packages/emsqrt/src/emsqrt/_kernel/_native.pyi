@@ -49,6 +49,11 @@ class AggTable:
     # full, or `refused_bytes` is set; 0 when the table is empty and a row does not fit it. With
     # `heading` the last key column counts as null.
     def add(self, columns: Columns, start: int = 0, heading: bool = False, /) -> int: ...
+    # As `add`, for one key column, given as a number for each row: the row of `keys`, a single column
+    # of distinct keys, as int32. `columns` are those that follow the key column.
+    def add_coded(
+        self, keys: Columns, codes: Buffer, columns: Columns, start: int = 0, /
+    ) -> int: ...
     # Merge whole rows of packed states from byte `start` on; return the bytes consumed.
     def add_rows(self, rows: Buffer, start: int = 0, /) -> int: ...
     # Sort the groups by key; after that they can be drained, until reset.

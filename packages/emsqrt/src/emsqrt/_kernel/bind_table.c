@@ -114,6 +114,80 @@ static PyObject *table_add(PyObject *object, PyObject *arguments) {
     return return_count(self, added);
 }
 
+/* Whether the table has one key, which no state reads. */
+static bool has_own_key(const em_table *table) {
+    bool own = table->keys.count == 1 && table->keys.parts[0].column == 0;
+    for (uint32_t i = 0; i < table->layout.count; i++) {
+        own &= table->layout.parts[i].column != 0;
+    }
+    return own;
+}
+
+static bool are_codes(const int32_t *codes, size_t rows, size_t keys) {
+    bool right = true;
+    for (size_t row = 0; row < rows; row++) {
+        right &= (size_t)(uint32_t)codes[row] < keys;
+    }
+    return right;
+}
+
+/* Add the rows of `columns`, whose arrays follow that of the keys in `joined`; -1 with an exception.
+ */
+static Py_ssize_t add_coded(table_object *self, const em_columns *keys, const Py_buffer *codes,
+                            const em_columns *joined, size_t start) {
+    const size_t rows = joined->row_count;
+    if (check_columns(joined, &self->keys, &self->table.layout) < 0) {
+        return -1;
+    }
+    if (!has_own_key(&self->table) || start > rows || (size_t)codes->len < 4 * rows ||
+        !are_codes(codes->buf, rows, keys->row_count)) {
+        PyErr_SetString(PyExc_ValueError, "codes are of one key column, and within its values");
+        return -1;
+    }
+    uint32_t *places = PyMem_Calloc(keys->row_count + 1, sizeof *places);
+    if (places == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    const em_coded_rows coded = {.keys = keys, .codes = codes->buf, .places = places};
+    size_t added;
+    WITHOUT_INTERPRETER(self, added = em_table_add_coded(&self->table, &coded, joined, start));
+    PyMem_Free(places);
+    return (Py_ssize_t)added;
+}
+
+static PyObject *table_add_coded(PyObject *object, PyObject *arguments) {
+    table_object *self = (table_object *)object;
+    PyObject *keys_object, *batch;
+    Py_buffer codes;
+    Py_ssize_t start = 0, added = -1;
+    if (!PyArg_ParseTuple(arguments, "Oy*O|n:add_coded", &keys_object, &codes, &batch, &start)) {
+        return NULL;
+    }
+    const em_columns *keys = columns_view(keys_object);
+    const em_columns *columns = keys == NULL ? NULL : columns_view(batch);
+    if (columns != NULL && check_filling(self) == 0) {
+        em_columns joined = *columns;
+        em_column *all = PyMem_Calloc(columns->column_count + 1, sizeof *all);
+        if (all == NULL || keys->column_count != 1 || start < 0) {
+            PyErr_SetString(PyExc_ValueError, "keys are one column, and rows begin at 0");
+        } else {
+            all[0] = keys->columns[0];
+            memcpy(all + 1, columns->columns, columns->column_count * sizeof *all);
+            joined.columns = all;
+            joined.column_count++;
+            columns_hold(keys_object);
+            columns_hold(batch);
+            added = add_coded(self, keys, &codes, &joined, (size_t)start);
+            columns_release(batch);
+            columns_release(keys_object);
+        }
+        PyMem_Free(all);
+    }
+    PyBuffer_Release(&codes);
+    return added < 0 ? NULL : return_count(self, (size_t)added);
+}
+
 static PyObject *table_add_rows(PyObject *object, PyObject *arguments) {
     table_object *self = (table_object *)object;
     Py_buffer rows;
@@ -258,6 +332,7 @@ static PyObject *get_positions(PyObject *object, void *none) {
 
 static PyMethodDef table_methods[] = {
     {"add", table_add, METH_VARARGS, NULL},
+    {"add_coded", table_add_coded, METH_VARARGS, NULL},
     {"add_rows", table_add_rows, METH_VARARGS, NULL},
     {"drain", table_drain, METH_VARARGS, NULL},
     {"reset", table_reset, METH_NOARGS, NULL},

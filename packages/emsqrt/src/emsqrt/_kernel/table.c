@@ -365,6 +365,90 @@ size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bo
     return added;
 }
 
+/* Return the record of key number `code`, creating it if necessary with `growth` bytes to spare; NULL
+ * when the table is full or the key is refused. */
+static uint8_t *coded_record(em_table *table, const em_columns *keys, size_t code, size_t growth) {
+    const size_t bytes = em_key_bytes(&table->keys, keys, code);
+    if (table->limit > 0 && bytes > table->limit) {
+        table->refused = bytes;
+        return NULL;
+    }
+    while (table->groups + 1 > table->bucket_count / 2 && grow_buckets(table)) {
+    }
+    if (bytes > table->scratch_bytes || table->groups + 1 > table->bucket_count / 2 ||
+        table->heap.limit - table->heap.used < record_bytes(table, bytes) + growth) {
+        return NULL;
+    }
+    (void)em_key_encode(&table->keys, keys, code, table->scratch);
+    return find(table, table->scratch, bytes, hash_key(table->scratch, bytes));
+}
+
+/* Find the records of up to `count` rows; return how many were found before the table was full. */
+static size_t coded_records(em_table *table, const em_coded_rows *rows, size_t start, size_t count,
+                            size_t growth, uint8_t **records) {
+    for (size_t i = 0; i < count; i++) {
+        const size_t code = (size_t)rows->codes[start + i];
+        if (rows->places[code] == 0) {
+            const uint8_t *record = coded_record(table, rows->keys, code, growth);
+            if (record == NULL) {
+                /* Only the first row of a call is refused: those before this one are added first.
+                 */
+                table->refused = i == 0 ? table->refused : 0;
+                return i;
+            }
+            rows->places[code] = (uint32_t)((record - table->heap.memory) / 8);
+        }
+        records[i] = em_heap_at(&table->heap, rows->places[code]);
+    }
+    return count;
+}
+
+static bool are_same(uint8_t *const *records, size_t count) {
+    bool same = true;
+    for (size_t i = 1; i < count; i++) {
+        same &= records[i] == records[0];
+    }
+    return same;
+}
+
+size_t em_table_add_coded(em_table *table, const em_coded_rows *rows, const em_columns *columns,
+                          size_t start) {
+    size_t at = start;
+    table->fault = EM_TABLE_OK;
+    table->refused = 0;
+    while (at < columns->row_count && table->fault == EM_TABLE_OK) {
+        uint8_t *records[EM_ROW_BATCH_MAX];
+        const size_t room = table->heap.limit - table->heap.used;
+        size_t count = min_size(columns->row_count - at, EM_ROW_BATCH_MAX);
+        size_t growth = em_row_batch_growth(&table->layout, columns, at, count);
+        for (; count > 0 && growth >= room; count /= 2) {
+            growth = em_row_batch_growth(&table->layout, columns, at, count / 2);
+        }
+        count = coded_records(table, rows, at, count, growth, records);
+        if (count == 0) {
+            if (table->groups == 0) {
+                table->fault = EM_TABLE_TOO_LARGE;
+            }
+            break;
+        }
+        const em_row_batch batch = {
+            .columns = columns,
+            .start = at,
+            .count = count,
+            .records = records,
+            .one = are_same(records, count),
+            .sequence = table->rows,
+            .heap = &table->heap,
+        };
+        if (!em_accumulate(&table->layout, &batch) || table->heap.failed) {
+            table->fault = EM_TABLE_DAMAGED;
+        }
+        table->rows += count;
+        at += count;
+    }
+    return at - start;
+}
+
 size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
     size_t consumed = 0;
     table->fault = EM_TABLE_OK;

@@ -54,6 +54,17 @@ void em_table_reset(em_table *table);
  */
 size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bool heading);
 
+/* Rows whose only key is given as a number for each row. */
+typedef struct {
+    const em_columns *keys; /* column 0 has the distinct keys; they need not differ */
+    const int32_t *codes;   /* for each row, the row of `keys` with its key */
+    uint32_t *places;       /* for each row of `keys`, its record in units of eight bytes; 0 at first */
+} em_coded_rows;
+
+/* As em_table_add(), but column 0 of `columns` is not read. A key is encoded and looked up once. */
+size_t em_table_add_coded(em_table *table, const em_coded_rows *rows, const em_columns *columns,
+                          size_t start);
+
 /* Merge whole rows of packed states and return the bytes consumed. */
 size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes);
 

@@ -1,7 +1,8 @@
 """The entry point `emsqrt.plan`: runs a plan in an executor.
 
 Request: `{"plan": plan JSON, "folder": base of relative paths (optional)}`. A stream sink emits its
-payloads; the result is the manifest's JSON. With `"estimateCapBytes": cap` nothing is read: the
+payloads; with `"copyBytesMax"` a file sink emits its rows as an Arrow IPC stream too, once the file
+is complete, if the stream is not longer. The result is the manifest's JSON. With `"estimateCapBytes": cap` nothing is read: the
 plan is opened and closed, and the result is the JSON of its `MemoryRequirement`; with
 `"findLongest": true` its input is searched for the longest row.
 """
@@ -39,5 +40,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         cap_bytes, find_longest = request["estimateCapBytes"], request.get("findLongest", False)
         return estimate_plan(plan, context, folder, cap_bytes, find_longest=find_longest).to_json()
     return run_plan(
-        request["plan"], context, folder, request.get("seed", 0), request.get("resume")
+        request["plan"],
+        context,
+        folder,
+        request.get("seed", 0),
+        request.get("resume"),
+        request.get("copyBytesMax", 0),
     ).to_json()

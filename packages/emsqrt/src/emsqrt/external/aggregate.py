@@ -37,6 +37,8 @@ from emsqrt.external.groups import (
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from emsqrt._kernel import Columns
     from emsqrt.external.journal import Journal
     from emsqrt.external.runs import RunStats
@@ -191,6 +193,11 @@ class ExternalAggregate:
         self._groups.add(columns, start)
         for values in self._values:
             values.add(columns)
+
+    def add_coded(self, keys: Columns, codes: Buffer, columns: Columns) -> None:
+        """Add a batch whose only key column is dictionary-encoded, as `Groups.add_coded`."""
+        assert not self._values, "values are grouped by their keys"
+        self._groups.add_coded(keys, codes, columns)
 
     def add_values(self, index: int, columns: Columns) -> None:
         """Add rows to the values at `index` only: keys and values of groups that `add` has seen."""

@@ -155,6 +155,21 @@ class Groups:
             if start < count:
                 self._make_room()
 
+    def add_coded(self, keys: Columns, codes: Buffer, columns: Columns) -> None:
+        """Add the rows of a batch whose only key column is dictionary-encoded.
+
+        Args:
+            keys: the dictionary, a single column.
+            codes: for each row, the index of its key, as int32.
+            columns: the columns after the key column.
+        """
+        start, count = 0, len(columns)
+        self._check()
+        while start < count:
+            start += self._filling().add_coded(keys, codes, columns, start)
+            if start < count:
+                self._make_room()
+
     def add_rows(self, block: Buffer) -> None:
         """Add all rows of a block of packed states."""
         with memoryview(block).cast("B") as rows:

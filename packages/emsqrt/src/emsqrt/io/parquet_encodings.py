@@ -21,6 +21,8 @@ from emsqrt.io.parquet_dictionaries import first_values, has_long_texts
 _SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 1 << 14
 """Arrow's table of 16384 distinct values needs 1.5 MiB; one more value makes it four times that."""
+_FEW_ROWS = 64
+"""So few rows are written plain: choosing takes a millisecond, and saves less than a footer has."""
 _TEXT_HEAD_BYTES = 4
 _WORTHWHILE = 16
 """Compression is not used if it saves less than 1 / 16."""
@@ -61,6 +63,9 @@ def choose_encodings(
     """
     if any(pa.types.is_nested(kind) for kind in table.schema.types):
         return Encodings(dictionary=True, others={}, compression=compression)
+    # By rows, not bytes: texts may come as values or as a dictionary, and are written the same.
+    if table.num_rows <= _FEW_ROWS:
+        return Encodings(dictionary=False, others={}, compression=compression)
     coded: list[str] = []
     others: dict[str, str] = {}
     codecs = dict.fromkeys(table.schema.names, compression)

@@ -15,6 +15,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
+from emsqrt.io.file_facts import known_fact
 from emsqrt.io.parquet_structs import (
     CHUNK_SIZES,
     FILE,
@@ -119,6 +120,12 @@ class Footer:
         largest = max((piece.size for piece in self.pieces), default=0)
         return groups * self._index.columns * _CHUNK_BYTES + largest
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of this object."""
+        index = self._index
+        return len(self._whole or b"") + len(index.before) + len(index.after) + 8 * len(index.rows)
+
     def piece_of(self, group: int) -> int:
         """Return the number of the piece that contains a row group."""
         return bisect_right(self.pieces, group, key=lambda piece: piece.first) - 1
@@ -134,6 +141,18 @@ class Footer:
             BadInput: the file was changed since it was checked, or Arrow cannot read its footer.
             MemoryError: there is not enough memory.
         """
+        first = -1 if piece is None else piece.first
+        size = (
+            self._index.columns * _CHUNK_BYTES * max(1, 0 if piece is None else piece.group_count)
+        )
+        return known_fact(
+            self._source,
+            ("metadata", first, plain),
+            lambda: self._parsed(piece, plain),
+            lambda _: size,
+        )
+
+    def _parsed(self, piece: Piece | None, plain: bool) -> Any:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -187,6 +206,12 @@ def read_footer(source: ByteSource) -> Footer:
     Raises:
         BadInput: it is not a Parquet file, or it is encrypted or damaged.
     """
+    return known_fact(
+        source, "footer", lambda: _checked_footer(source), lambda found: found.held_bytes
+    )
+
+
+def _checked_footer(source: ByteSource) -> Footer:
     size = source.stored_bytes or 0
     with source.open_ranges() as read_at:
         start, footer_bytes = _find(read_at, source.name, size)

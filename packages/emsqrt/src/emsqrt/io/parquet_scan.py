@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
+from emsqrt.io.file_facts import known_fact
 from emsqrt.io.once import look_up
 from emsqrt.io.parquet_coded import (
     Dictionary,
@@ -51,6 +52,8 @@ _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
+_LEAF_BYTES = 1 << 9
+"""A leaf column of an Arrow schema, with its name: rounded up."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
 """Batches use 1 / 8 of the memory that pages leave: operators and the sink need the rest."""
 
@@ -100,13 +103,17 @@ class ParquetScan:
         self._rows_skipped = 0
         columns = frozenset(schema.names)
         self._footer = read_footer(self._source)
-        with open_parquet(self._source, self._footer) as file:
-            file_schema = file.schema_arrow
-            self.known_because = self._admit_walk(file.schema, budget)
+        file_schema, leaves = _schemas(self._source, self._footer)
+        self.known_because = self._admit_walk(leaves, budget)
         self._caster = BatchCaster(file_schema, schema, self._source.name)
         found = look_up(
             ("chunks", self._source.name, columns),
-            lambda: walk_file(self._source, self._footer, columns, file_schema),
+            lambda: known_fact(
+                self._source,
+                ("chunks", columns),
+                lambda: walk_file(self._source, self._footer, columns, file_schema),
+                lambda chunks: chunks.size_bytes,
+            ),
         )
         ruled_out = self._ruled_out(conditions)
         groups = [group for group in found.groups if group.index not in ruled_out]
@@ -141,10 +148,9 @@ class ParquetScan:
         self.sure_row_bytes = max((group.sure_text_bytes for group in groups), default=0)
         """Some row has at least half of these bytes."""
 
-    def _admit_walk(self, schema: Any, budget: MemoryBudget) -> str:
+    def _admit_walk(self, leaves: Sequence[str], budget: MemoryBudget) -> str:
         """Check that the facts of a walk over page headers fit memory; return their description."""
         groups, wanted = len(self._footer.group_rows), frozenset(self._names)
-        leaves = (schema.column(at).path for at in range(len(schema)))
         chunks = groups * sum(leaf.partition(".")[0] in wanted for leaf in leaves)
         because = (
             f"{self._source.name} has {groups} row groups, "
@@ -370,6 +376,17 @@ def open_parquet(
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         refuse_memory(error)
         raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
+
+
+def _schemas(source: ByteSource, footer: Footer) -> tuple[Any, tuple[str, ...]]:
+    """Return a file's Arrow schema, and the paths of its leaf columns."""
+
+    def read() -> tuple[Any, tuple[str, ...]]:
+        with open_parquet(source, footer) as file:
+            leaves = tuple(file.schema.column(at).path for at in range(len(file.schema)))
+            return file.schema_arrow, leaves
+
+    return known_fact(source, "schemas", read, lambda found: _LEAF_BYTES * len(found[1]))
 
 
 def _is_copied_twice(kind: Any) -> bool:

@@ -92,6 +92,8 @@ class ByteSource(ABC):
     """Its path, if it is a local file that is not compressed."""
     can_reopen = True
     """Whether `open` may be called again."""
+    state: tuple[str | int, ...] | None = None
+    """The name, inode, size and times of a local file when it was opened; they change with it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -179,6 +181,8 @@ class LocalSource(ByteSource):
         _check_file(found.st_mode, path)
         self._size = found.st_size
         self._path = path
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        self.state = str(path), *identity
 
     @property
     def path(self) -> Path | None:  # type: ignore[override]

@@ -23,6 +23,7 @@ from emsqrt.external.aggregate_state import DECIMAL, OutputOp
 from emsqrt.external.groups import texts_of
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.metering import prefetch_first
+from emsqrt.operators.coded_key import coded_key, keep_key_coded
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
@@ -67,6 +68,8 @@ class AggregateRows:
             ]
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
+        if isinstance(self._source, _Expressions):
+            self._source.coded = keep_key_coded(self._input, node, self._layout, run)
         texts = texts_of(self._layout.keys, self._layout.parts)
         # What admission must know before the working set is mapped: the length of packed and output
         # rows relative to input rows, the least memory, and what long rows need elsewhere.
@@ -206,16 +209,23 @@ class _Expressions:
         self._args = [None if arg is None else next(made) for arg in args]
         self.key_types = [key.type for key in self._keys]
         self.kinds = [None if arg is None else arg.type for arg in self._args]
+        self.coded: str | None = None
+        """The only key, if batches have it as a dictionary array."""
 
     def feed(self, aggregate: ExternalAggregate, layout: Layout, batch: Any) -> None:
         """Add a batch of rows."""
         used = [arg for arg in (self._args[at] for at, _ in layout.arguments) if arg is not None]
-        columns = [*self._keys, *used]
+        key = None if self.coded is None else coded_key(batch.column(self.coded))
+        columns = used if key is not None else [*self._keys, *used]
         fields = [Field(f"c{at}", each.type) for at, each in enumerate(columns)]
         # Equal expressions are one object (`compute_all`), and are computed once per batch.
         made = {each: each(batch) for each in dict.fromkeys(columns)}
         arrays = [made[each] for each in columns]
-        aggregate.add(to_columns(arrays, fields, batch.num_rows))
+        added = to_columns(arrays, fields, batch.num_rows)
+        if key is None:
+            aggregate.add(added)
+        else:
+            aggregate.add_coded(*key, added)
 
 
 class _States:

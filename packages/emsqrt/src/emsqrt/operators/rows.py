@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
 
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.expr import Column, Expr
+from emsqrt.expr import Column, Expr, columns_of
+from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.operators.computed import Computed, ProgramStack, compute_all
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import output_schema
@@ -27,6 +28,20 @@ class FilterRows:
         self._run = run
         self.schema = output_schema(node, self._input.schema)
         self._predicate = Computed(node.predicate, self._input.schema, ProgramStack(run))
+        self._compared = columns_of(node.predicate)
+
+    def codable(self) -> dict[str, Dictionary]:
+        """Return the input's columns that may be dictionary arrays: those that it only passes on."""
+        below = getattr(self._input, "passes_on", self._input)
+        if not hasattr(below, "codable"):
+            return {}
+        found: dict[str, Dictionary] = below.codable()
+        return {name: each for name, each in found.items() if name not in self._compared}
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Yield these columns, which must be codable, as dictionary arrays."""
+        below: Any = getattr(self._input, "passes_on", self._input)
+        below.keep_coded(names)
 
     def batches(self) -> Generator[Any]:
         """Yield the rows that pass; no empty batches."""

@@ -102,7 +102,8 @@ def _expect(node: Expect) -> str:
 
 def _source(source: Files | DatasetRef) -> str:
     if isinstance(source, DatasetRef):
-        return f"dataset {source.dataset}" + (f" at {source.snapshot}" if source.snapshot else "")
+        place = source.snapshot or source.version or source.timestamp
+        return f"dataset {source.dataset}" + ("" if place is None else f" at {place}")
     more = len(source.paths) - 1
     return f"{source.format} {source.paths[0]}" + (f" and {more} more" if more else "")
 

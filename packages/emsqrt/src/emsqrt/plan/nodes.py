@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from emsqrt.expr import Agg, Expr, SortKey
 from emsqrt.plan.arguments import check_arguments
+from sennit_core.errors import UsageError
 from sennit_core.schema import Schema
 
 Named: TypeAlias = tuple[str, Expr]
@@ -46,10 +47,30 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class DatasetRef:
-    """A dataset by id or name; resolved to `Files` before a plan runs."""
+    """A dataset or view by id or name; resolved to `Files` before a plan runs.
+
+    Args:
+        dataset: its id or name.
+        snapshot: the id of one snapshot. Of this and the next two, one may be set; none means the
+            newest.
+        version: the number of a snapshot, from 1, or its tag.
+        timestamp: a time in ISO 8601, in UTC without an offset: the newest snapshot of then.
+    """
 
     dataset: str
     snapshot: str | None = None
+    version: int | str | None = None
+    timestamp: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two snapshots.
+
+        Raises:
+            UsageError: more than one is named.
+        """
+        named = (self.snapshot, self.version, self.timestamp)
+        if sum(each is not None for each in named) > 1:
+            raise UsageError("a source has one of snapshot, version and timestamp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,15 +85,30 @@ def _read_scan(entry: Entry) -> Scan:
 
 def _read_source(entry: Entry) -> Source:
     if isinstance(entry.value, dict) and "dataset" in entry.value:
-        entry.members(("dataset",), ("snapshot",))
-        snapshot = entry.find("snapshot")
-        return DatasetRef(entry.at("dataset").text(), None if snapshot is None else snapshot.text())
+        return _read_dataset(entry)
     entry.members(("files", "format"), ("options",))
     options = entry.find("options")
     return Files(
         tuple(item.text() for item in entry.at("files").items(minimum=1)),
         entry.at("format").choice(FILE_FORMATS),
         {} if options is None else _read_options(options),
+    )
+
+
+def _read_dataset(entry: Entry) -> DatasetRef:
+    entry.members(("dataset",), ("snapshot", "version", "timestamp"))
+    found = {name: entry.find(name) for name in ("snapshot", "version", "timestamp")}
+    if sum(each is not None for each in found.values()) > 1:
+        entry.fail("one of snapshot, version and timestamp")
+    snapshot, version, timestamp = found.values()
+    number: int | str | None = None
+    if version is not None:
+        number = version.text() if isinstance(version.value, str) else version.count()
+    return DatasetRef(
+        entry.at("dataset").text(),
+        None if snapshot is None else snapshot.text(),
+        number,
+        None if timestamp is None else timestamp.text(),
     )
 
 

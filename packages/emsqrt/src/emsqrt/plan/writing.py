@@ -85,9 +85,10 @@ def _write_source(source: Source) -> Json:
         case Files(paths, format, options):
             files: Json = {"files": list(paths), "format": format}
             return {**files, "options": dict(options)} if options else files
-        case DatasetRef(dataset, snapshot):
-            ref: Json = {"dataset": dataset}
-            return ref if snapshot is None else {**ref, "snapshot": snapshot}
+        case DatasetRef(dataset, snapshot, version, timestamp):
+            named = {"snapshot": snapshot, "version": version, "timestamp": timestamp}
+            chosen = {name: value for name, value in named.items() if value is not None}
+            return {"dataset": dataset, **chosen}
 
 
 def _write_target(target: Target) -> Json:

@@ -15,10 +15,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emsqrt.io.file_facts import known_fact
 from emsqrt.io.parquet_facts import UNREADABLE_BOUND
 from emsqrt.io.parquet_footer import read_footer
 from emsqrt.io.parquet_pages import dictionary_values
-from emsqrt.io.sources import open_source
+from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.planner.distinct import guess_from_groups
 from emsqrt.planner.statistics import (
     HISTOGRAM_BOUNDS,
@@ -35,6 +36,8 @@ _SPREADS_MAX, _SPREADS_MIN = 8192, 16
 """Row groups whose extremes are kept: of all columns together, and of one at least."""
 # Indexes may be this many times as large as computed before a chunk counts as having plain values.
 _SLACK = 1.5
+_STATS_BYTES, _BOUND_BYTES = 1 << 10, 128
+"""Memory of a column's statistics, and of each bound of its histogram."""
 _PAGES_BYTES = 16 << 10
 """Size of a page apart from the indexes into a dictionary: levels, headers."""
 
@@ -119,6 +122,16 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
         schema: the columns to describe.
     """
     sources = [open_source(path) for path in paths]
+    return known_fact(
+        sources, ("stats", schema), lambda: _measured(sources, size, schema), _bytes_of
+    )
+
+
+def _bytes_of(stats: SourceStats) -> int:
+    return sum(_STATS_BYTES + _BOUND_BYTES * len(each.histogram) for each in stats.columns.values())
+
+
+def _measured(sources: Sequence[ByteSource], size: int, schema: Schema) -> SourceStats:
     footers = [read_footer(source) for source in sources]
     rows = sum(footer.row_count for footer in footers)
     total = sum(len(footer.group_rows) for footer in footers)

@@ -12,6 +12,7 @@ from emsqrt.plan import (
     Custom,
     Distinct,
     Expect,
+    FileTarget,
     Join,
     Plan,
     Sample,
@@ -104,12 +105,24 @@ class PhysicalProgram:
     Args:
         plan: the operators.
         logical: the optimised plan that they carry out.
-        plan_hash: of that plan; a run's manifest has the submitted plan's.
     """
 
     plan: PhysicalPlan
     logical: Plan
-    plan_hash: str
+
+    @property
+    def plan_hash(self) -> str:
+        """The hash of `logical`; a run's manifest has the submitted plan's."""
+        return plan_hash(self.logical)
+
+    def writing_to(self, target: FileTarget | StreamTarget) -> PhysicalProgram:
+        """Return the same program with another target."""
+        *nodes, last = self.plan.nodes
+        assert isinstance(last.logical, Sink), "a program ends in its sink"
+        sink = replace(last.logical, target=target)
+        return PhysicalProgram(
+            replace(self.plan, nodes=(*nodes, replace(last, logical=sink))), sink
+        )
 
 
 def lower_to_physical(
@@ -150,7 +163,7 @@ def lower_to_physical(
             )
         nodes.append(made)
         open_inputs[first:] = [place]
-    return PhysicalProgram(PhysicalPlan(tuple(nodes), tier), plan, plan_hash(plan))
+    return PhysicalProgram(PhysicalPlan(tuple(nodes), tier), plan)
 
 
 def _join_node(

@@ -23,6 +23,12 @@ __all__ = ["VERBS"]
     "put",
     "add files to a dataset, or create it",
     argument("files", nargs="+", type=Path, metavar="FILE"),
+    argument(
+        "--key",
+        action="append",
+        metavar="COLUMN",
+        help="merge by key, as `upsert` does: a column of the key; may be repeated",
+    ),
     argument("--name", help="the dataset; the file's name without its ending by default"),
     argument("--strict", action="store_true", help="fail instead of widening a column type"),
     argument("--delimiter", help="the delimiter of a CSV file; detected by default"),
@@ -66,7 +72,11 @@ def put(options: argparse.Namespace) -> None:
 
     with open_lake(options, create=True) as lake:
         for file in options.files:
-            info = lake.append(options.name or dataset_name(file.name, {}), file, **chosen)
+            name = options.name or dataset_name(file.name, {})
+            if options.key:
+                info = lake.upsert(name, file, key=options.key, **chosen)
+            else:
+                info = lake.append(name, file, **chosen)
             _print_added(options, file, info)
 
 
@@ -88,7 +98,7 @@ def append(options: argparse.Namespace) -> None:
 
 @verb(
     "upsert",
-    "merge files into a dataset: replace rows with equal keys, add the others",
+    "merge files into a dataset: replace rows with equal keys, add the others; or create it",
     argument("name", help="a dataset"),
     argument("files", nargs="+", type=Path, metavar="FILE"),
     argument(
@@ -98,12 +108,15 @@ def append(options: argparse.Namespace) -> None:
         metavar="COLUMN",
         help="a column of the key; may be repeated",
     ),
+    argument("--encrypt", action="store_true", help="encrypt the dataset if it is created"),
 )
 def upsert(options: argparse.Namespace) -> None:
-    with open_lake(options) as lake:
-        _check_files(options.files)
+    chosen = {"encrypt": True} if options.encrypt else {}
+    _check_files(options.files)
+    with open_lake(options, create=True) as lake:
         for file in options.files:
-            _print_added(options, file, lake.upsert(options.name, file, key=options.key))
+            info = lake.upsert(options.name, file, key=options.key, **chosen)
+            _print_added(options, file, info)
 
 
 @verb(

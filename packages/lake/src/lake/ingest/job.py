@@ -106,13 +106,23 @@ class Job:
         if not self.size:
             raise BadInput(what=self.name, byte_offset=0, reason="the file is empty")
 
-    def new_writer(self, limits: Limits) -> ShardWriter:
-        """Return the writer of another pass over the file, into the request's folder."""
+    def new_writer(self, limits: Limits, columns: Sequence[int] | None = None) -> ShardWriter:
+        """Return the writer of another pass over the file, into the request's folder.
+
+        Args:
+            limits: Of its shards.
+            columns: The ids of the columns; None for those of the dataset.
+        """
         self._passes += 1
         # Each pass anew: a later one replaces the shards of an earlier one.
         budget = self.new_budget()
         return ShardWriter(
-            self.folder, limits, f"pass{self._passes}", self.columns, budget=budget, seal=self.seal
+            self.folder,
+            limits,
+            f"pass{self._passes}",
+            columns or self.columns,
+            budget=budget,
+            seal=self.seal,
         )
 
     def new_budget(self) -> WriteBudget:

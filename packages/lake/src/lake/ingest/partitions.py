@@ -106,8 +106,8 @@ def _times(column: pa.Array, unit: str) -> pa.Array:
         found = dates.astype(np.int64) + cycles * (400 if unit == "year" else 4_800)
     worst = np.abs(found[~nulls]).max(initial=0)
     if worst > _INT32_MAX:
-        raise Unsupported(
-            f"partitioning a time as distant as {worst:,} {unit}s from 1970 by {unit}",
+        raise Unsupported(  # without the time: of an encrypted dataset no error has a value
+            f"partitioning times more than {_INT32_MAX:,} {unit}s from 1970 by {unit}",
             hint=f"partition by a longer time than {unit}, or remove such values",
         )
     return pa.array(found.astype(np.int32), mask=nulls)
@@ -227,7 +227,8 @@ def _plain(scalar: pa.Scalar) -> Any:
     try:
         value = scalar.as_py()
     except (ValueError, OverflowError) as error:  # outside of Python's years
-        raise Unsupported(f"partitioning by the date {scalar}") from error
+        # Without the date, as of an encrypted dataset no error has a value.
+        raise Unsupported("partitioning by a date before the year 1 or after 9999") from error
     match value:
         case None | bool():
             return value

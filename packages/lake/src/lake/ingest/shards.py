@@ -55,7 +55,7 @@ class Shard:
         first_row: Number of rows in earlier shards; set when all shards are known.
         plain: The file in memory that `path` is the encryption of; None if it is not encrypted.
         floats: For each column of floats, how many of its values are NULL, and how many NaN.
-        partition: The values of the partition fields, as in `ShardInfo`.
+        partition: The values of the partition fields, as in `ShardInfo`; hidden if it is encrypted.
     """
 
     path: Path
@@ -170,6 +170,8 @@ class ShardWriter:
             shard = self._open.finish
             found = shard() if self._seal is None else shard(self._seal, self._folder)
             found.partition = self.partition
+            if self._seal is not None:
+                found.partition = self._seal.hidden(self.partition)
             self.shards.append(found)
             self._open = None
 

@@ -136,15 +136,12 @@ def _arranged(job: Job, shards: list[Shard], schema: pa.Schema) -> tuple[list[Sh
         layout = parse_layout(stored, columns, **asked)
     if not layout:
         return shards, layout
-    if job.seal is not None:
-        raise UsageError("an encrypted dataset has no partitions and no sort order")
     # DuckDB is in `lake.sql`, which ingests need for this alone.
     from lake.sql.arrange import arrange
 
-    budget = job.new_budget()
-    target = stored.to_arrow()
+    writer = job.new_writer(Limits(), columns)
     found = arrange(
-        shards, target, layout, columns, folder=job.folder, budget=budget, context=job.context
+        shards, stored.to_arrow(), layout, columns, writer, seal=job.seal, context=job.context
     )
     return found, layout
 

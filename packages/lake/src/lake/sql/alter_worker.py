@@ -59,7 +59,6 @@ def change_of(
         case SetNullable() | SetDefault():
             return _change_of_column(alteration, target, statement)
         case SetLayout(kind, fields):
-            _check_not_encrypted(target)
             return {"do": kind, "fields": fields}
         case ResetLayout(kind):
             return {"do": kind, "fields": ()}
@@ -108,14 +107,6 @@ def _type_of(definition: ColumnDefinition, statement: ChangingStatement) -> str:
         check_storable(relation)
         ((field),) = storable(relation.to_arrow_table().schema)
     return str(DataType.from_arrow(field.type))
-
-
-def _check_not_encrypted(target: Table) -> None:
-    if target.encrypted:
-        raise Unsupported(
-            f"a layout of {target.name!r}, which is encrypted",
-            hint="partition values would be in its manifest, which is not encrypted",
-        )
 
 
 def _check_no_null(column: str, target: Table, statement: ChangingStatement) -> None:

@@ -148,6 +148,10 @@ class ChangingStatement:
             self._new_seal = Seal.from_json(seal)
         return self._new_seal
 
+    def allow_unencrypted_rows(self) -> None:
+        """Let rows of encrypted datasets be read by a statement that writes none, or into memory."""
+        self._in_the_clear = True
+
     def _check_secrecy(self, read: Sequence[Table]) -> None:
         """Refuse to write rows of an encrypted dataset to one that is not."""
         secret = next((table for table in read if table.encrypted), None)

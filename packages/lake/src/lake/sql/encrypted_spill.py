@@ -8,10 +8,11 @@ segments' own checksums, as without encryption.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lake.sealed import KEY_BYTES
+from lake.sealed import KEY_BYTES, forbid_core_dumps
 from sennit_core.optional import import_optional
 from sennit_core.units import KIB
 
@@ -19,13 +20,27 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+    from emsqrt.executor import EntryContext
     from emsqrt.spill.store import Sink, Store, StoredFile
 
-__all__ = ["EncryptedStore"]
+__all__ = ["EncryptedStore", "open_encrypted_spill"]
 
 _BLOCK_BYTES = 16
 _PIECE_BYTES = 64 * KIB
 """Encrypted at once; memory outside of EM-√'s budget, so it is small."""
+
+
+@contextmanager
+def open_encrypted_spill(context: EntryContext) -> Iterator[EncryptedStore]:
+    """Open the store of a plan that reads encrypted datasets, and write no core files from now on."""
+    from emsqrt.spill.placement import open_local_store
+
+    forbid_core_dumps()
+    store = EncryptedStore(open_local_store(context.spill_dir)[0])
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 class EncryptedStore:

@@ -36,21 +36,12 @@ def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
     with ExitStack() as stack:
         if "plain" in request:
-            _encrypt_spill(context, stack)
+            from lake.sql.encrypted_spill import open_encrypted_spill
+
+            store = stack.enter_context(open_encrypted_spill(context))
+            context.spilling = {**context.spilling, "store": store}
+            stack.callback(lambda: setattr(context, "spilling", {}))
         return _run(request, context, stack)
-
-
-def _encrypt_spill(context: EntryContext, stack: ExitStack) -> None:
-    """Let a query that reads encrypted datasets leave nothing of them in its spill files."""
-    from emsqrt.spill.placement import open_local_store
-    from lake.sealed import forbid_core_dumps
-    from lake.sql.encrypted_spill import EncryptedStore
-
-    forbid_core_dumps()
-    store = EncryptedStore(open_local_store(context.spill_dir)[0])
-    stack.callback(store.close)
-    context.spilling = {**context.spilling, "store": store}
-    stack.callback(lambda: setattr(context, "spilling", {}))
 
 
 def _run(request: dict[str, Any], context: EntryContext, stack: ExitStack) -> dict[str, Any]:

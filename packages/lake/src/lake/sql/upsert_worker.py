@@ -3,18 +3,22 @@
 A row whose key the dataset has replaces the rows with it, in their places; the others are appended in
 their order. Only shards with a replaced row are written anew.
 
-Request: `tables` (the dataset) `source` (paths of the new rows' shards, which have the dataset's
-columns) `key` (names of columns) `name` (of the file, for errors) `folder` `threads`, and as
-`lake.sql.write_worker` `space` `plain`.
+Request: `tables` (the dataset) `source` (paths of the new rows' shards) `schema` `columns` (theirs,
+which are the dataset's) `key` (names of columns) `name` (of the file, for errors) `folder` `threads`,
+and as `lake.sql.write_worker` `space` `plain` `seals`.
 Response: as of `lake.sql.write_worker`, with `serial`: the commit must follow from the state that was
 read, because two writers that both find a key missing would both append it.
+
+Without a dataset in `tables`, the keys are checked, and there is no response. With `added` (paths of
+shards), `tables` has the shards that came after an earlier merge of the same rows into the dataset, and
+`added` the shards that it would append: their rows without those that replace rows now, are in the
+response's `shards`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -30,6 +34,7 @@ from lake.sql.write_response import reports_of, rewritten
 from lake.sql.write_worker import check_columns
 from lake.verification import verify_shards
 from sennit_core.errors import BadInput
+from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
@@ -46,35 +51,59 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     import pyarrow as pa
 
     statement = ChangingStatement({"sql": "", "params": None, **request}, context)
+    source = _rows_of(request, "source")
+    if not statement.tables:
+        with _session(request, statement, (source,)) as connection:
+            _load(connection, source)
+            _check_keys(connection, request, source)
+        return {}
     (target,) = statement.tables
+    statement.changes = target
     check_columns(target)
-    source = replace(
-        target, name=_NEW, paths=tuple(request["source"]), file_columns=(), shard_files=()
-    )
-    with _session(request, statement, target, source) as connection:
+    added = None if request.get("added") is None else _rows_of(request, "added")
+    tables = (target, source) if added is None or not added.paths else (target, source, added)
+    with _session(request, statement, tables) as connection:
         statement.connection = connection
         _load(connection, source)
         ((count,),) = connection.execute(f"SELECT count(*) FROM {_NEW}").fetchall()
         _check_keys(connection, request, target)
         _find_hits(connection, target, request["key"])
         answer = _rewrite(connection, statement, target, count)
+        if added is None or (added.paths and answer["rewritten"]):
+            missing = connection.sql(_missing(request, target, added))
+            answer["shards"] = reports_of(statement.write(missing, target))
+            if not answer["rewritten"] and answer["shards"]:
+                answer["action"] = "append"
     schema = pa.schema([("Count", pa.int64())])
     with open_format("arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([count], pa.int64())], schema))
     return {**answer, "serial": True}
 
 
+def _rows_of(request: dict[str, Any], member: str) -> Table:
+    """Return the new rows, or a part of them."""
+    return Table(
+        f"__lake_{member}",
+        "",
+        Schema.from_json(request["schema"]),
+        tuple(request[member]),
+        columns=tuple(request["columns"]),
+    )
+
+
 @contextmanager
 def _session(
-    request: dict[str, Any], statement: ChangingStatement, target: Table, source: Table
+    request: dict[str, Any], statement: ChangingStatement, tables: tuple[Table, ...]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a session over the dataset, if there is one, and the new rows."""
     context = statement.context
-    used_tables([target], frozenset((target.name,)))  # refuses a damaged one
-    verify_shards(target.shards, context)
+    for target in statement.tables:
+        used_tables([target], frozenset((target.name,)))  # refuses a damaged one
+        # The others have just been written into a private folder, without a file of hashes.
+        verify_shards(target.shards, context)
     with (
-        translated_errors("", [target], context),
-        # The source has just been written into a private folder, without a file of hashes.
-        open_write_session([target, source], (), limits_of(request, context)) as connection,
+        translated_errors("", statement.tables, context),
+        open_write_session(tables, (), limits_of(request, context)) as connection,
         interrupted_on_cancel(connection, context),
     ):
         context.forgive_reserved()
@@ -126,6 +155,8 @@ def _check_keys(
         shown = ", ".join(
             f"{name} = {_shortened(value)}" for name, value in zip(key, values, strict=True)
         )
+        # The error of a job is stored, and that of an encrypted dataset must not have values.
+        shown = ", ".join(key) if "plain" in request else shown
         raise BadInput(
             request["name"],
             reason=f"rows {first:,} and {second:,} have the same key, {shown}",
@@ -156,9 +187,32 @@ def _find_hits(connection: duckdb.DuckDBPyConnection, target: Table, key: list[s
     )
 
 
+def _missing(request: dict[str, Any], target: Table, added: Table | None) -> str:
+    """Return the query for the new rows that replace none, in their order."""
+    names = target.schema.names
+    if added is None:
+        new = ", ".join(f"value{index} AS {quoted(name)}" for index, name in enumerate(names))
+        return f"SELECT {new} FROM {_NEW} ANTI JOIN {HITS} USING ({_NUMBER}) ORDER BY {_NUMBER}"
+    # They replace none of the rows of an earlier merge; some may replace rows that came since.
+    key = request["key"]
+    equal = " AND ".join(
+        f"a.{quoted(name)} = n.{value}"
+        for name, value in zip(key, _values(key, target), strict=True)
+    )
+    return (
+        f"SELECT {', '.join(f'a.{quoted(name)}' for name in names)} FROM {shards_of(added)} AS a "
+        f"ANTI JOIN (SELECT n.* FROM {_NEW} AS n SEMI JOIN {HITS} USING ({_NUMBER})) AS n "
+        f"ON {equal} ORDER BY a.file_index, a.file_row_number"
+    )
+
+
 def _rewrite(
-    connection: duckdb.DuckDBPyConnection, statement: ChangingStatement, target: Table, count: int
+    connection: duckdb.DuckDBPyConnection,
+    statement: ChangingStatement,
+    target: Table,
+    count: int,
 ) -> dict[str, Any]:
+    """Write the shards that have hits anew; return the response, without rows to append."""
     columns = {f"value{index}": quoted(name) for index, name in enumerate(target.schema.names)}
     merged = ", ".join(
         f"CASE WHEN h.{ROW} IS NULL THEN s.{name} ELSE h.{value} END AS {name}"
@@ -174,12 +228,4 @@ def _rewrite(
             f"WHERE {SHARD} = {index}) AS h ON h.{ROW} = s.{row} ORDER BY s.{row}"
         )
         changed.append((int(index), statement.write(rows, target)))
-    new = ", ".join(f"{value} AS {name}" for value, name in columns.items())
-    added = statement.write(
-        connection.sql(
-            f"SELECT {new} FROM {_NEW} ANTI JOIN {HITS} USING ({_NUMBER}) ORDER BY {_NUMBER}"
-        ),
-        target,
-    )
-    answer = rewritten(target, changed, count, [target]) | {"shards": reports_of(added)}
-    return answer if changed or not added else {**answer, "action": "append"}
+    return rewritten(target, changed, count, [target]) | {"shards": []}

@@ -41,6 +41,7 @@ def create_view(write: CreateView, statement: ChangingStatement) -> dict[str, An
         query = QueryText(
             "SELECT * FROM (", write.query, f"\n) AS v({', '.join(map(quoted, write.columns))})"
         )
+    statement.allow_unencrypted_rows()  # a view has none
     with statement.session(query) as (connection, _):
         reads = _reads(write)
         relation = statement.bind(connection, query.text)

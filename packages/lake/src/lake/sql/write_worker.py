@@ -145,11 +145,6 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         query.is_bound = True
         check_storable(relation)
         layout = layout_for(write.layout, relation)
-        if seal is not None and layout:
-            raise Unsupported(
-                f"a layout of {write.table!r}, which is encrypted",
-                hint="partition values would be in its manifest, which is not encrypted",
-            )
         shards = statement.write(relation, layout=layout, required=required)
     schema = Schema.from_arrow(shards[0].schema)
     name = write.table if existing is None else existing.name
