@@ -26,6 +26,7 @@ import duckdb
 from emsqrt.io.formats import open_format
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.duckdb_worker import interrupted_on_cancel, limits_of, translated_errors
+from lake.sql.restricted_writes import in_order
 from lake.sql.session import numbered_shards, open_write_session, shards_of
 from lake.sql.tables import Table
 from lake.sql.tables_read import used_tables
@@ -200,9 +201,9 @@ def _missing(request: dict[str, Any], target: Table, added: Table | None) -> str
         for name, value in zip(key, _values(key, target), strict=True)
     )
     return (
-        f"SELECT {', '.join(f'a.{quoted(name)}' for name in names)} FROM {shards_of(added)} AS a "
+        f"SELECT {', '.join(f'a.{quoted(name)}' for name in names)} FROM {numbered_shards(added)} AS a "
         f"ANTI JOIN (SELECT n.* FROM {_NEW} AS n SEMI JOIN {HITS} USING ({_NUMBER})) AS n "
-        f"ON {equal} ORDER BY a.file_index, a.file_row_number"
+        f"ON {equal} ORDER BY {in_order('a', added)}"
     )
 
 
