@@ -289,6 +289,7 @@ class Statements:
                 "params": request.params,
                 "arrowParams": request.arrow_params,
                 "format": request.format,
+                "maxRows": request.max_rows,  # of RETURNING; a number of rows is one
                 "tables": tables,
                 "folder": str(folder),
             }

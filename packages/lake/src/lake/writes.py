@@ -34,7 +34,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
-from lake.layouts import Layout, layout_of
+from lake.layouts import Layout
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.origins import Origin
@@ -46,7 +46,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.records import ColumnDefault, DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["StartWrite", "WriteExecution", "Writer"]
 
 _ATTEMPTS = 4
+_PIECE_BYTES = 1 << 20
+_COUNT = {"rows": 1, "columns": [{"name": "Count", "type": "Int64"}], "truncated": False}
 
 StartWrite = Callable[[Path], "tuple[Execution, Callable[[], object]]"]
 """Starts a statement that writes into the folder; returns it, and what ends its lease."""
@@ -170,7 +172,8 @@ class Writer:
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
                 layout = Layout.from_json(answer.get("layout"))
-                state = replace(state, shards=adopted, **layout.members())
+                defaults = tuple(map(ColumnDefault.from_json, answer.get("defaults") or ()))
+                state = replace(state, shards=adopted, defaults=defaults, **layout.members())
             elif not answer["rewritten"]:
                 return self._append(dataset, adopted, answer["inputs"], origin)
             else:
@@ -195,7 +198,8 @@ class Writer:
                 raise _moved_on(dataset)  # with rows that were not checked
             head = self._catalog.manifest(dataset.id).snapshot
             changed = alter(head, change)
-            if (changed.schema, layout_of(changed)) == (head.schema, layout_of(head)):
+            if replace(changed, columns=head.columns, last_column=head.last_column,
+                       file_schemas=head.file_schemas) == head:  # fmt: skip
                 return None
             origin.datasets[head.id] = dataset.id
             return self._commit(dataset, changed, (head.id,), origin)
@@ -466,7 +470,14 @@ class WriteExecution:
     def payloads(self) -> Iterator[memoryview]:
         """Commit the change, then yield the result's bytes."""
         self.result()
-        yield memoryview(self._result)
+        returned = self._returned
+        if returned is None:
+            yield memoryview(self._result)
+            return
+        # The executor's file, in the statement's folder, which is there until `close`.
+        with Path(returned["file"]).open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield memoryview(piece)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Commit the change, then yield the result (format `arrow` only)."""
@@ -475,7 +486,13 @@ class WriteExecution:
         from sennit_core.arrow_ipc import open_arrow
 
         self.result()
-        with pa.BufferReader(self._result) as source, open_arrow(source, "the result") as reader:
+        returned = self._returned
+        with (
+            (
+                pa.BufferReader(self._result) if returned is None else pa.OSFile(returned["file"])
+            ) as source,
+            open_arrow(source, "the result") as reader,
+        ):
             yield from reader
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
@@ -503,14 +520,22 @@ class WriteExecution:
                 self._end()
                 self._begin()
         assert self._answer is not None, "committed, or raised"
+        shown = self._returned or _COUNT
         return {
-            "rows": 1,
+            "rows": shown["rows"],
             "count": self._answer["count"],
-            "columns": [{"name": "Count", "type": "Int64"}],
-            "truncated": False,
+            "columns": shown["columns"],
+            "truncated": shown["truncated"],
             "engine": self.engine,
             "inputs": self._answer["inputs"],
         }
+
+    @property
+    def _returned(self) -> dict[str, Any] | None:
+        """What RETURNING has written; None if the result is the number of rows."""
+        assert self._answer is not None, "committed"
+        found: dict[str, Any] | None = self._answer.get("returned")
+        return found
 
     def cancel(self) -> None:
         """Request cancellation; a change that is committed stays."""
