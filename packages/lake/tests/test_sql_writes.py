@@ -25,7 +25,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.mentions import changes_data
 from lake.sql.write_statements import CreateTable, Delete, DropTable, Insert, Update, parse_write
-from lake.writes import WriteExecution
+from lake.write_execution import WriteExecution
 from sennit_core.errors import (
     Cancelled,
     Conflict,

@@ -13,7 +13,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.mentions import changes_data
-from lake.writes import WriteExecution
+from lake.write_execution import WriteExecution
 from sennit_core.errors import Conflict, SqlError, Unsupported, UsageError
 
 
