@@ -71,6 +71,7 @@ export interface SnapshotInfo {
   fileSchemas?: FileSchema[]
   partitioning?: PartitionField[]
   sortOrder?: SortField[]
+  defaults?: ColumnDefault[]
 }
 
 export interface FileSchema {
@@ -88,6 +89,11 @@ export interface SortField {
   column: number
   descending: boolean
   nullsFirst: boolean
+}
+
+export interface ColumnDefault {
+  column: number
+  sql: string
 }
 
 export interface ShardInfo {

@@ -29,6 +29,7 @@ __all__ = [
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
+    "ColumnDefault",
     "DatasetInfo",
     "FileSchema",
     "JobInfo",
@@ -184,6 +185,19 @@ class SortField(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnDefault(Record):
+    """What a new row has in a column for which it has no value.
+
+    Args:
+        column: the column's id.
+        sql: an expression without columns, as in SQL.
+    """
+
+    column: int
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotInfo(Record):
     """An immutable state of a dataset.
 
@@ -201,6 +215,7 @@ class SnapshotInfo(Record):
         file_schemas: the columns of the shards' files; empty if all have those of `schema`.
         partitioning: what new shards are partitioned by; each of them has one value of each field.
         sort_order: what the rows of each new shard are sorted by.
+        defaults: those of the columns that have one other than NULL.
     """
 
     id: str
@@ -219,6 +234,7 @@ class SnapshotInfo(Record):
     file_schemas: tuple[FileSchema, ...] = ()
     partitioning: tuple[PartitionField, ...] = ()
     sort_order: tuple[SortField, ...] = ()
+    defaults: tuple[ColumnDefault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +317,7 @@ RECORDS: tuple[type[Record], ...] = (
     FileSchema,
     PartitionField,
     SortField,
+    ColumnDefault,
     ShardInfo,
     JobInfo,
     TaskInfo,

@@ -207,8 +207,10 @@ class Catalog:
         """
         return self.commit_all([Commit(dataset, manifest, expected_head)])[0]
 
-    def commit_all(self, commits: Sequence[Commit]) -> Sequence[DatasetInfo]:
-        """As `commit`, for several datasets: a reader sees all the snapshots or none.
+    def commit_all(
+        self, commits: Sequence[Commit], also: Sequence[Change] = ()
+    ) -> Sequence[DatasetInfo]:
+        """As `commit`, for several datasets, and rows of views: a reader sees all of it or none.
 
         Raises:
             Conflict: The head of one has changed, or its name is in use.
@@ -223,6 +225,7 @@ class Catalog:
             self._rows.write(
                 *(change for _, changes, _ in prepared for change in changes),
                 *self._index.change_of_ids(*new, added=True),
+                *also,
             )
             for each, _, _ in prepared:  # their rows have just been written whole
                 self._snapshots.damage.pop(each.id, None)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lake.result_cache import CachedQuery
     from lake.scripts import ScriptExecution
     from lake.storage import Storage
-    from lake.writes import WriteExecution
+    from lake.write_execution import WriteExecution
 
 __all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
 

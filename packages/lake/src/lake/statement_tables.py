@@ -14,7 +14,7 @@ from typing import Any
 
 from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
-from lake.file_schemas import column_ids, columns_of_files
+from lake.file_schemas import column_ids, columns_of_files, defaults_of
 from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
@@ -379,6 +379,7 @@ class StatementTables:
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
             "verifyAlways": self._verify_always,
             "layout": layout_of(snapshot).to_json(),
+            **({"defaults": defaults_of(snapshot)} if snapshot.defaults else {}),
         }
 
 

@@ -1,8 +1,8 @@
 """Starts statements in executors: queries, and statements that change datasets.
 
 A statement reads its datasets as they are at one moment, and their shards stay leased until it has
-ended. Its verb decides what it is: `lake.queries` describes the course of a query, `lake.writes` that
-of a change.
+ended. Its verb decides what it is: `lake.queries` describes the course of a query, `lake.write_execution`
+that of a change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from lake.statement_tables import StatementTables, dataset_of, is_view, snapshot
 from lake.upsert_execution import UpsertExecution
 from lake.upserts import UpsertSource
 from lake.vault import Hold
-from lake.writes import WriteExecution, Writer
+from lake.write_execution import WriteExecution
+from lake.writes import Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
 from sennit_core.records import SnapshotInfo
 
@@ -305,6 +306,7 @@ class Statements:
                 "params": request.params,
                 "arrowParams": request.arrow_params,
                 "format": request.format,
+                "maxRows": request.max_rows,  # of RETURNING; a number of rows is one
                 "tables": tables,
                 "folder": str(folder),
             }

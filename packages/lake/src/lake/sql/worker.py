@@ -2,8 +2,9 @@
 
 `engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
 `emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists`
-(choose the lists of shards that it needs), `policy` (check the expressions of an access policy), `link`
-(examine a file to be linked), `distribute` or `merge` (see `lake.sql.distributed_worker`). Each imports only
+(choose the lists of shards that it needs), `policy` (check the expressions of an access policy),
+`defaults` (compute those of columns), `link` (examine a file to be linked), `distribute` or `merge` (see
+`lake.sql.distributed_worker`). Each imports only
 what it needs: planning runs in a separate process, so that the memory of DuckDB and its parser does
 not count against the cap of the plan's run.
 """
@@ -56,6 +57,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.list_worker import choose_lists
 
         return choose_lists(request)
+    if engine == "defaults":
+        from lake.sql.defaults import values_of_defaults
+
+        return values_of_defaults(request)
     # Idle instances are memory under the same cap, which the plan can use instead.
     if engine != "duckdb":
         release()
