@@ -12,6 +12,7 @@ not count against the cap of the plan's run.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,22 +46,8 @@ def release() -> None:
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one step."""
     engine = request.get("engine", "duckdb")
-    if engine == "history":
-        from lake.sql.history import find_history
-
-        return {"history": find_history(request["sql"])}
-    if engine == "policy":
-        from lake.sql.policy_check import check_policy
-
-        return check_policy(request)
-    if engine == "lists":
-        from lake.sql.list_worker import choose_lists
-
-        return choose_lists(request)
-    if engine == "defaults":
-        from lake.sql.defaults import values_of_defaults
-
-        return values_of_defaults(request)
+    if engine in _WITHOUT_ROWS:
+        return _WITHOUT_ROWS[engine](request)
     # Idle instances are memory under the same cap, which the plan can use instead.
     if engine != "duckdb":
         release()
@@ -88,3 +75,36 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     from lake.sql import duckdb_worker
 
     return duckdb_worker.run(request, context)
+
+
+def _find_history(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.history import find_history
+
+    return {"history": find_history(request["sql"])}
+
+
+def _check_policy(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.policy_check import check_policy
+
+    return check_policy(request)
+
+
+def _choose_lists(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.list_worker import choose_lists
+
+    return choose_lists(request)
+
+
+def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.defaults import values_of_defaults
+
+    return values_of_defaults(request)
+
+
+_WITHOUT_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "history": _find_history,
+    "policy": _check_policy,
+    "lists": _choose_lists,
+    "defaults": _compute_defaults,
+}
+"""Steps that read no rows; they leave idle instances of DuckDB as they are."""
