@@ -34,7 +34,8 @@ class ColumnDefinition:
 
 def read_definition(reader: StatementReader, start: int, stop: int) -> ColumnDefinition:
     """Read the tokens of a range, the first of which is the column's name."""
-    name, tokens = reader.unquoted(start), reader.tokens
+    reader.position = start
+    name, tokens = reader.name(), reader.tokens
     depth = tokens[start].depth
     after = range(start + 1, stop)
     # The first word is the type, which may be called like any of these.
