@@ -39,6 +39,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "Conflict": {"message": "part 3 was sent with another hash"},
     "Denied": {"action": "delete a dataset", "needed": "writer"},
     "Unauthenticated": {"action": "GET /api/jobs"},
+    "WaitingToJoin": {"action": "joining the network", "needed": "somebody who accepts it"},
     "Closed": {"what": "the ring"},
     "Busy": {"message": "64 queries wait already"},
     "CapacityError": {"message": "no room"},

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 FIELDS = {
     "DatasetInfo": (
         "id name owner schema head rows bytes shards createdAt visibility replication damaged "
-        "encrypted"
+        "encrypted node"
     ),
     "SnapshotInfo": (
         "id parent dataset schema shards stats author query inputs signature version columns "

@@ -55,6 +55,9 @@ class Drawer:
     def submit(self, plan: Plan, **options: Any) -> Any:
         self.submitted.append((plan, options))
 
+    def run(self, plan: Plan, *, timeout_seconds: float | None = None, **options: Any) -> Any:
+        raise AssertionError("a drawn pipeline runs nowhere")
+
 
 @pytest.fixture
 def drawer() -> Drawer:

@@ -58,6 +58,9 @@ class Schemas:
     def submit(self, plan: Plan, **options: Any) -> Any:
         raise NotImplementedError
 
+    def run(self, plan: Plan, *, timeout_seconds: float | None = None, **options: Any) -> Any:
+        raise NotImplementedError
+
 
 def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
     """Pull batches through the operators of a plan, in this process."""

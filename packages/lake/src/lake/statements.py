@@ -36,7 +36,7 @@ from lake.staged_catalog import StagedCatalog
 from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables, dataset_of, is_view, snapshots_of
 from lake.upsert_execution import UpsertExecution
-from lake.upserts import UpsertSource
+from lake.upsert_source import UpsertSource
 from lake.vault import Hold
 from lake.write_execution import WriteExecution
 from lake.writes import Writer

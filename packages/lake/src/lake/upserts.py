@@ -13,15 +13,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lake.errors import not_encrypted, not_ingested
-from lake.file_schemas import column_ids
 from lake.new_shards import files_of
-from sennit_core.errors import BadInput, Conflict, UnknownColumn, UsageError, nearest
-from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
+from lake.upsert_source import UpsertSource
+from sennit_core.errors import Conflict, UnknownColumn, UsageError, nearest
+from sennit_core.records import DatasetInfo, Progress
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -32,59 +32,9 @@ if TYPE_CHECKING:
     from lake.vault import Vault
     from lake.writes import Writer
 
-__all__ = ["UpsertSource", "Upserts", "check_upsert"]
+__all__ = ["Upserts", "check_upsert"]
 
 _REFUSED = {"keepSource": "keep_source", "onBadRow": "on_bad_row"}
-
-
-@dataclass(frozen=True, slots=True)
-class UpsertSource:
-    """Rows to merge into a dataset, encoded to its columns.
-
-    Args:
-        snapshot: Id of the new snapshot.
-        dataset: The dataset's id.
-        name: The file's name, for errors.
-        paths: The shards, which are not encrypted.
-        key: The names of the key's columns.
-        schema: The columns of the shards.
-        columns: Their ids.
-        encrypted: Whether the dataset is encrypted, so that no error may quote a value.
-    """
-
-    snapshot: str
-    dataset: str
-    name: str
-    paths: tuple[str, ...]
-    key: tuple[str, ...]
-    schema: Schema
-    columns: tuple[int, ...]
-    encrypted: bool = False
-
-    @property
-    def text(self) -> str:
-        """The change in words, for the snapshot's record."""
-        return f"upsert by {', '.join(self.key)}"
-
-    @property
-    def members(self) -> dict[str, Any]:
-        """The members of the executor's request."""
-        return {
-            "source": list(self.paths),
-            "key": list(self.key),
-            "name": self.name,
-            "schema": self.schema.to_json(),
-            "columns": self.columns,
-        }
-
-    def check(self, head: SnapshotInfo) -> None:
-        """Refuse a state of the dataset with other columns than the rows were encoded to.
-
-        Raises:
-            BadInput: It has others.
-        """
-        if (self.schema, self.columns) != (head.schema, column_ids(head)):
-            raise BadInput(self.name, reason="the dataset's columns have changed", hint="try again")
 
 
 class Upserts:
