@@ -8,6 +8,7 @@ shards only as far as this node has copies of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from lake.access import written_elsewhere
 from lake.catalog_commits import committed_dataset
@@ -20,7 +21,7 @@ from lake.snapshots import StoredManifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo
 
-__all__ = ["SnapshotAdopter", "check_own"]
+__all__ = ["SnapshotAdopter", "check_deletable", "check_own"]
 
 
 class SnapshotAdopter:
@@ -113,3 +114,13 @@ def check_own(info: DatasetInfo | None) -> None:
     """
     if info is not None and info.node is not None:
         raise written_elsewhere(info.name, info.node)
+
+
+def check_deletable(find: Callable[[str], DatasetInfo | None], dataset: str) -> None:
+    """Refuse to delete a dataset that another node writes; a damaged one can be deleted.
+
+    Raises:
+        Denied: It is one.
+    """
+    with suppress(Corrupt):
+        check_own(find(dataset))

@@ -135,7 +135,7 @@ class DistributedQueries:
         statement.on_stop(stop.stop)
         seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
         try:
-            return self._remote.distribute(
+            found: Distributed | None = self._remote.distribute(
                 request.sql, snapshots, user=request.user, seconds=seconds, stop=stop
             )
         except (Cancelled, DeadlineExceeded, Unavailable):
@@ -144,3 +144,4 @@ class DistributedQueries:
             # DuckDB's own error for the whole query is the better one, if it has one.
             _log.info("a query is not distributed: %s", error)
             return None
+        return found

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Policy, PolicyRule
-from lake.catalog_adoption import check_own
+from lake.catalog_adoption import check_deletable
 from lake.ingestor import (
     Ingestor,
     IngestRequest,
@@ -525,7 +525,7 @@ class Lake:
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset of this node with its snapshots; running queries on it still finish."""
-        check_own(self.catalog.find_known(dataset))
+        check_deletable(self.catalog.find_known, dataset)
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lake.objects import ObjectStore
 from sennit_core.errors import Unavailable
 
-if TYPE_CHECKING:
-    from lake.peers.distributor import Distributed
-
 __all__ = ["RemoteShards"]
 
 Fetch = Callable[[Collection[str]], object]
-Distribute = Callable[..., "Distributed | None"]
-"""See `lake.peers.service.PeerService.distribute`."""
+Distribute = Callable[..., Any]
+"""See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributor.Distributed`."""
 
 
 class RemoteShards:
