@@ -34,7 +34,7 @@ KINDS: tuple[type[Message], ...] = (
 CODEC = MessageCodec(KINDS)
 STATEMENTS = ("status", "suspicion", "publication", "admission", "revocation", "invite", "join")
 MEMBERS = (
-    "node", "number", "state", "addresses", "zone", "version", "features", "links", "by", "publisher",
+    "node", "number", "state", "addresses", "zone", "version", "features", "by", "publisher",
     "audience", "previous", "dataset", "item", "items", "part", "parts", "network", "certificate",
     "name", "admin", "keeps", "host", "invite", "nonce",
 )  # fmt: skip

@@ -7,9 +7,8 @@ refutes it by a status with a greater number. Both are verified before they are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from lake.node_key import NodeKey
 from lake.peers.addresses import ADDRESSES_MAX
@@ -24,7 +23,7 @@ _SUSPICION = "suspicion"
 _STATUS_SECONDS = 24 * 3600.0
 _SUSPICION_SECONDS = 600.0
 _TEXT_MAX = 255
-_LINKS_MAX = 32
+_FEATURES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class NodeStatus(Record):
         features: What it can do (`lake.peers.hello`).
         capacity: Bytes that it offers for copies.
         used: Bytes of them that are in use.
-        links: Milliseconds of a round trip to some other nodes, by id.
     """
 
     node: str
@@ -55,7 +53,6 @@ class NodeStatus(Record):
     features: tuple[str, ...] = ()
     capacity: int = 0
     used: int = 0
-    links: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse a status that no node of this version makes.
@@ -65,8 +62,7 @@ class NodeStatus(Record):
         """
         texts = (*self.addresses, *self.features, self.zone, self.version, self.duckdb, self.node)
         too_long = any(len(text) > _TEXT_MAX for text in texts)
-        counts = (len(self.addresses), ADDRESSES_MAX), (len(self.links), _LINKS_MAX)
-        if too_long or any(count > most for count, most in counts) or len(self.features) > 64:
+        if too_long or len(self.addresses) > ADDRESSES_MAX or len(self.features) > _FEATURES_MAX:
             raise UsageError(f"the status of node {self.node[:16]} is too large")
 
 

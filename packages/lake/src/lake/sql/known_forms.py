@@ -84,7 +84,7 @@ class Repeatable:
             limits: All that the number depends on apart from the columns.
         """
         key = (self.form, *limits)
-        known = self.forms.find(key) if self.form else None
+        known = self.forms.find(key) if self.form and _CAN_RUN else None
         if known is not None:
             with _run(self.connection, self.sql, known.rows) as reader:
                 if reader.schema.types == known.types:
@@ -98,6 +98,10 @@ class Repeatable:
             if self.form:
                 self.forms.note(key, reader.schema.types, rows)
             yield reader, rows
+
+
+# Without it, by a later version of DuckDB, every statement is bound first.
+_CAN_RUN = hasattr(duckdb.DuckDBPyConnection, "_submit")
 
 
 def _run(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Any:
