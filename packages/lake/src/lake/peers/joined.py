@@ -52,6 +52,7 @@ T = TypeVar("T")
 
 _SAVE_SECONDS = 30.0
 _COMPARE_SECONDS = 2.0
+_DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
 
 
@@ -152,7 +153,7 @@ class JoinedNetwork:
         # Effects wait here in their order, as some are slow.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._saved_at = self._compared_at = 0.0
+        self._saved_at = self._compared_at = self._described_at = 0.0
 
     def holders(self, name: str) -> list[str]:
         """Return the live nodes that hold a shard, this node first if it does."""
@@ -282,9 +283,17 @@ class JoinedNetwork:
         while True:
             try:
                 await exchange.tick()
+                self._describe(exchange)
             except SennitError as error:
                 _log.warning("copies of shared datasets: %s", error)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _describe(self, exchange: Exchange) -> None:
+        """Announce how much of the offered space is used; rarely, as each time all nodes hear of it."""
+        now, used = self.now(), exchange.copied_bytes
+        if used != self.members.own.used and now - self._described_at > _DESCRIBE_SECONDS:
+            self._described_at = now
+            self.put(self.members.update(now, used=used))
 
     async def call(self, call: Call) -> Replied | Failed:
         """Send a request to a node; return its answer, or how it failed."""
