@@ -60,7 +60,11 @@ def open_node(folder: Path, settings: dict[str, Any]) -> Iterator[OpenNode]:
     """Open a node with settings by dotted name and serve it on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        values = {"emsqrt.memory_bytes": 1 << 30, "emsqrt.executors": 1} | settings
+        values = {
+            "emsqrt.memory_bytes": 1 << 30,
+            "emsqrt.executors": 1,
+            "network.port": 0,
+        } | settings
         loaded = with_port(load(folder, values), port)
         with Node.open(folder, loaded) as node:
             app, url = create_app(node), f"http://127.0.0.1:{port}"

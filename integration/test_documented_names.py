@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 import elytra.routes
 import lake.routes
+from sennit.routes import network as network_routes
 from sennit.routes import node as node_routes
 from sennit.settings import Settings
 from test_hinted_commands import verbs_of
@@ -52,6 +53,7 @@ def served() -> frozenset[str]:
     """The gateway's routes, such as `GET /api/jobs/{}`."""
     routers = (
         node_routes.router(Mock(version="0"), Mock()),
+        network_routes.router(Mock(), Mock()),
         lake.routes.router(Mock(), Mock()),
         elytra.routes.router(Mock()),
     )

@@ -18,6 +18,11 @@ VIOLATIONS = {
     "elkyn leaves core": ("elkyn", "import strand", "Elkyn imports core alone"),
     "duckdb in another package": ("elytra", "import duckdb", "DuckDB only in lake.sql"),
     "lmdb in another package": ("lake", "import lmdb", "LMDB only in elkyn"),
+    "websockets outside peers": (
+        "elytra",
+        "import websockets",
+        "websockets only in lake.peers and elkyn",
+    ),
     "fastapi in a library": ("emsqrt", "import fastapi", "FastAPI only in routes and the gateway"),
 }
 

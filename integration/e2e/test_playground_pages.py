@@ -19,7 +19,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 pytestmark = pytest.mark.e2e
 
-PAGES = {"/": "Home", "/data/": "Data", "/sql/": "SQL", "/jobs/": "Jobs", "/storage/": "Storage"}
+PAGES = {
+    "/": "Home", "/data/": "Data", "/sql/": "SQL", "/jobs/": "Jobs", "/storage/": "Storage",
+    "/network/": "Network",
+}  # fmt: skip
 
 
 def settle(page: Page) -> None:
@@ -70,7 +73,13 @@ def test_a_theme_is_stored_and_applied_before_the_first_paint(page: Page, site: 
 
 def test_keys_lead_to_every_page(page: Page) -> None:
     expect(page.get_by_role("navigation", name="Pages")).to_be_visible()
-    for key, path in (("d", "/data/"), ("j", "/jobs/"), ("t", "/storage/"), ("h", "/")):
+    for key, path in (
+        ("d", "/data/"),
+        ("j", "/jobs/"),
+        ("t", "/storage/"),
+        ("n", "/network/"),
+        ("h", "/"),
+    ):
         page.locator("#content").focus()
         page.keyboard.press("g")
         page.keyboard.press(key)

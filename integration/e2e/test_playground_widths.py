@@ -44,6 +44,7 @@ def places(site: Site, loaded: str, tmp_path_factory: pytest.TempPathFactory) ->
         "sql": "/sql/",
         "jobs": "/jobs/",
         "storage": "/storage/",
+        "network": "/network/",
         "done job": f"/jobs/?id={done.id}",
         "failed job": f"/jobs/?id={failed.id}",
         "no job": "/jobs/?id=nothing",

@@ -19,10 +19,11 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 
 def verbs() -> Any:
-    return {
+    commands = {
         command.name or getattr(command.callback, "__name__", "")
         for command in app.registered_commands
     }
+    return commands | {group.name for group in app.registered_groups}
 
 
 def test_every_verb_is_documented() -> None:

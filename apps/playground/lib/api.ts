@@ -1,5 +1,6 @@
 /** A client of the node's HTTP API; every failure is an ApiError. */
 
+import type { NetworkReport } from './network'
 import type { DatasetInfo, JobInfo, SnapshotInfo } from './records'
 import type { StorageReport, ViewInfo } from './storage'
 import { Store } from './store'
@@ -101,6 +102,11 @@ export const api = {
   views: (signal?: AbortSignal) => json<ViewInfo[]>('GET', '/api/views', undefined, signal),
   runMaintenance: (task: string) =>
     json<{ jobId: string }>('POST', `/api/maintenance/${encodeURIComponent(task)}`),
+  network: (signal?: AbortSignal) => json<NetworkReport>('GET', '/api/network', undefined, signal),
+  /** A text with which one node may join; the first founds a network. */
+  invite: () => json<{ invite: string }>('POST', '/api/network/invites', {}),
+  joinNetwork: (invite: string) => json<NetworkReport>('POST', '/api/network/join', { invite }),
+  acceptNode: (fingerprint: string) => json<null>('POST', '/api/network/accept', { fingerprint }),
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
   damaged: () => json<DatasetInfo[]>('GET', '/api/datasets?damaged=true'),

@@ -10,6 +10,7 @@ export const PAGES = [
   { href: '/sql/', label: 'SQL', key: 's' },
   { href: '/jobs/', label: 'Jobs', key: 'j' },
   { href: '/storage/', label: 'Storage', key: 't' },
+  { href: '/network/', label: 'Network', key: 'n' },
 ] as const
 
 /** Whether this is a Mac, where the modifier is Command. */

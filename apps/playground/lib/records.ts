@@ -51,6 +51,7 @@ export interface DatasetInfo {
   replication: number
   damaged?: string | null
   encrypted: boolean
+  node?: string | null
 }
 
 export interface SnapshotInfo {
@@ -70,6 +71,7 @@ export interface SnapshotInfo {
   fileSchemas?: FileSchema[]
   partitioning?: PartitionField[]
   sortOrder?: SortField[]
+  defaults?: ColumnDefault[]
 }
 
 export interface FileSchema {
@@ -87,6 +89,11 @@ export interface SortField {
   column: number
   descending: boolean
   nullsFirst: boolean
+}
+
+export interface ColumnDefault {
+  column: number
+  sql: string
 }
 
 export interface ShardInfo {

@@ -25,11 +25,12 @@ FIELDS = {
     ),
     "SnapshotInfo": (
         "id parent dataset schema shards stats author query inputs signature version columns "
-        "lastColumn fileSchemas partitioning sortOrder"
+        "lastColumn fileSchemas partitioning sortOrder defaults"
     ),
     "FileSchema": "schema columns",
     "PartitionField": "column transform buckets",
     "SortField": "column descending nullsFirst",
+    "ColumnDefault": "column sql",
     "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd fileSchema",
     "JobInfo": (
         "id kind plan planHash engine state progress submittedBy createdAt startedAt finishedAt "
@@ -52,6 +53,7 @@ SHARD: dict[str, Any] = {
     "fileSchema": 1,
 }
 PARTITION_FIELD = {"column": 2, "transform": "bucket", "buckets": 16}
+COLUMN_DEFAULT = {"column": 1, "sql": "now()"}
 SORT_FIELD = {"column": 1, "descending": True, "nullsFirst": False}
 FILE_SCHEMA: dict[str, Any] = {
     "schema": {"fields": [{"name": "late", "type": "Int32", "nullable": True}]},
@@ -90,10 +92,12 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "fileSchemas": [FILE_SCHEMA],
         "partitioning": [PARTITION_FIELD],
         "sortOrder": [SORT_FIELD],
+        "defaults": [COLUMN_DEFAULT],
     },
     "FileSchema": FILE_SCHEMA,
     "PartitionField": PARTITION_FIELD,
     "SortField": SORT_FIELD,
+    "ColumnDefault": COLUMN_DEFAULT,
     "ShardInfo": SHARD,
     "JobInfo": {
         "id": "01k",

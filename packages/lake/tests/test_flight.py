@@ -92,6 +92,15 @@ def test_a_change_is_one_snapshot(numbers: Lake, connect: Connect) -> None:
     assert numbers.catalog.manifest("t").snapshot.author == "ann"
 
 
+def test_a_change_returns_rows(numbers: Lake, connect: Connect) -> None:
+    with connect() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE t SET b = 'x' WHERE a < 2 RETURNING a, b")
+        assert cursor.fetchall() == [(0, "x"), (1, "x")]
+        cursor.execute("DELETE FROM t WHERE a = ? RETURNING b", parameters=(1,))
+        assert cursor.fetchall() == [("x",)]
+    assert len(numbers.catalog.snapshots("t")) == 5
+
+
 def test_executemany_runs_a_change_for_each_row(numbers: Lake, connect: Connect) -> None:
     with connect().cursor() as cursor:
         cursor.executemany("insert into t values (?, ?)", [(101, "p"), (102, "q")])

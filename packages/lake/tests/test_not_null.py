@@ -43,7 +43,13 @@ def test_a_column_that_is_created_not_null_stays_so(lake: Lake, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "definition",
-    ["INT PRIMARY KEY", "INT DEFAULT 5", "INT UNIQUE", "INT CHECK (a > 1)", "INT[] NOT NULL"],
+    [
+        "INT PRIMARY KEY",
+        "INT DEFAULT 5 UNIQUE",
+        "INT UNIQUE",
+        "INT CHECK (a > 1)",
+        "INT[] NOT NULL",
+    ],
 )
 def test_what_no_column_has_is_refused(lake: Lake, definition: str) -> None:
     with pytest.raises(Unsupported, match="'a'") as refused:

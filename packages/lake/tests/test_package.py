@@ -27,6 +27,7 @@ def test_the_import_and_the_lake_itself_load_no_engine() -> None:
     loaded = modules_loaded_by("import lake; lake.Lake; lake.PartStore; import lake.routes")
 
     assert not loaded & {"pyarrow", "duckdb", "numpy", "pandas", "ray", "sqlglot"}
+    assert not loaded & {"websockets", "cryptography"}, "of the extras peers and encryption"
 
 
 @pytest.mark.slow

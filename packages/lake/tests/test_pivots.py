@@ -10,7 +10,7 @@ import pytest
 from lake import Lake
 from lake.access import PolicyRule
 from lake.sql.pivots import with_named_values
-from sennit_core.errors import SennitError, Unsupported
+from sennit_core.errors import Denied, SennitError, SqlError, Unsupported
 
 ROWS = "SELECT i % 3 AS k, i AS v, 'n' || (i % 12) AS n, i % 2 = 0 AS even FROM range(99) r(i)"
 QUERIES = [
@@ -75,10 +75,34 @@ def test_a_pivot_has_only_the_columns_of_rows_that_a_policy_shows(lake: Lake) ->
     assert "secret" not in names
 
 
+@pytest.mark.parametrize("verb", ["EXPLAIN", "EXPLAIN ANALYZE"])
+def test_a_plan_of_a_pivot_is_that_of_the_pivot(lake: Lake, verb: str) -> None:
+    lake.sql(f"CREATE TABLE s AS {ROWS}")
+    ((_, plan), *_) = lake.sql(f"{verb} PIVOT s ON k USING sum(v)").rows
+    assert plan.count("FILTER") == 3  # one for each of its columns
+    assert lake.folder.name not in plan
+    for part in ("k || getenv('HOME')", "k || (SELECT content FROM read_text('/etc/hosts'))"):
+        with pytest.raises((Denied, SqlError), match=r"getenv|pivot on subquery"):
+            lake.sql(f"{verb} PIVOT s ON {part} USING sum(v)")
+
+
+def test_a_plan_of_a_pivot_shows_no_value_that_a_policy_hides(lake: Lake) -> None:
+    lake.sql("CREATE TABLE s AS FROM (VALUES ('mine', 'ada'), ('secret', 'bob')) v(k, owner)")
+    lake.set_policy("s", [PolicyRule("ada", rows="owner = 'ada'")])
+    for sql in ("EXPLAIN PIVOT s ON k USING count(*) GROUP BY owner", "EXPLAIN PIVOT s ON k"):
+        try:
+            with lake.run(sql, user="ada", role="reader", format="json") as execution:
+                shown = b"".join(map(bytes, execution.payloads())).decode()
+        except SennitError as error:
+            shown = f"{error} {error.hint}"
+        assert "secret" not in shown
+        assert "mine" not in shown
+
+
 @pytest.mark.parametrize(
     "query",
     [
-        "EXPLAIN PIVOT s ON k",
+        "PIVOT s ON k IN (SELECT v FROM s) USING count(*)",
         "PIVOT s a JOIN s b ON a.v = b.v ON k USING count(*)",
     ],
 )

@@ -176,7 +176,21 @@ def test_hidden_and_masked_columns_are_neither_read_nor_set(whole: Lake) -> None
         ("INSERT INTO t (id, code) VALUES (1, 'x')", UnknownColumn),
         ("UPDATE t SET id = 1 WHERE code = 'x'", SennitError),
         ("DELETE FROM t WHERE CAST(code AS INT) > 1", SennitError),
-        ("MERGE INTO t USING t AS s ON t.id = s.id WHEN MATCHED THEN DELETE", Denied),
+        ("MERGE INTO t USING t AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET pay = 1", Denied),
+        ("MERGE INTO t USING t AS s ON t.id = s.id WHEN MATCHED THEN UPDATE", Denied),
+        ("MERGE INTO t USING t AS s ON t.id = -s.id WHEN NOT MATCHED THEN INSERT *", Denied),
+        (
+            "MERGE INTO t USING t AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET code = 1",
+            SqlError,
+        ),
+        (
+            "MERGE INTO t USING t AS s ON CAST(t.code AS INT) > 1 WHEN MATCHED THEN DELETE",
+            SennitError,
+        ),
+        (
+            "MERGE INTO t USING t AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET id = error(t.code)",
+            SennitError,
+        ),
     ):
         with pytest.raises(error) as caught:
             ask(whole, sql, "carol", "writer")
@@ -194,6 +208,55 @@ def test_hidden_and_masked_columns_are_neither_read_nor_set(whole: Lake) -> None
     with pytest.raises(Denied, match="new rows need values") as caught:
         ask(whole, "INSERT INTO t VALUES (600, 'alice')", "carol", "writer")
     assert "code" not in str(caught.value)
+
+
+MERGES = [
+    "MERGE INTO t USING (SELECT range AS id FROM range(20)) s ON {} t.id = s.id "
+    "WHEN MATCHED AND t.id % 2 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET id = s.id + 1000",
+    "MERGE INTO t USING (FROM range(30, 60) r(k)) s ON {} t.id = s.k "
+    "WHEN MATCHED THEN UPDATE SET id = -t.id "
+    "WHEN NOT MATCHED THEN INSERT (owner, id) VALUES ('alice', s.k)",
+    "MERGE INTO t USING (SELECT 6 AS k) s ON {} t.id = s.k WHEN MATCHED THEN UPDATE SET id = 7 "
+    "WHEN NOT MATCHED BY SOURCE AND {} t.id > 20 THEN DELETE",
+    "MERGE INTO t USING (SELECT 99 AS k, 'alice' AS o UNION SELECT 98, 'alice') s ON {} t.id = s.k "
+    "WHEN NOT MATCHED THEN INSERT (id, owner) VALUES (k, o)",
+    "MERGE INTO t USING (SELECT max(id) AS k FROM t WHERE owner = 'alice') s ON {} t.id = s.k "
+    "WHEN MATCHED THEN UPDATE SET id = (SELECT sum(id) FROM t AS u WHERE u.owner = 'alice')",
+]
+
+
+@pytest.mark.parametrize("sql", MERGES)
+@pytest.mark.parametrize("mask", ["pay // 100", None])
+def test_a_merge_keeps_hidden_and_masked_values(whole: Lake, sql: str, mask: str | None) -> None:
+    columns = (ColumnRule("code"), ColumnRule("pay", mask))
+    rule = PolicyRule("carol", write=True, rows="owner = 'alice'", columns=columns)
+    whole.set_policy("t", [rule])
+    whole.sql("CREATE TABLE copy AS FROM t")
+
+    # What the policy leaves out, the conditions of the other one leave out.
+    of_all = sql.replace("{}", "t.owner = 'alice' AND").replace("INTO t ", "INTO copy AS t ")
+    found = ask(whole, sql.replace("{}", ""), "carol", "writer")
+
+    assert found == whole.sql(of_all.replace("FROM t", "FROM copy")).rows
+    assert whole.sql(EVERYTHING).rows == whole.sql("SELECT * FROM copy ORDER BY ALL").rows
+
+
+def test_a_merge_returns_what_the_user_sees(whole: Lake) -> None:
+    columns = (ColumnRule("code"), ColumnRule("pay", "pay // 100"))
+    whole.set_policy("t", [PolicyRule("carol", write=True, rows="id < 9", columns=columns)])
+    sql = (
+        "MERGE INTO t USING (SELECT 3 AS k UNION SELECT 20) s ON t.id = s.k "
+        "WHEN MATCHED THEN UPDATE SET owner = 'c' RETURNING merge_action, *"
+    )
+    assert ask(whole, sql, "carol", "writer") == [("UPDATE", 3, "c", 0)]
+    whole.sql("ALTER TABLE t ALTER code SET DEFAULT 'SECRET-D'")
+    whole.sql("ALTER TABLE t ALTER code SET NOT NULL")
+    sql = "MERGE INTO t USING (SELECT 4 AS k) s ON t.id = -1 WHEN NOT MATCHED THEN INSERT (id) VALUES (k)"
+    assert ask(whole, sql, "carol", "writer") == [(1,)]
+    assert whole.sql("SELECT code FROM t WHERE owner IS NULL").value == "SECRET-D"
+    whole.sql("ALTER TABLE t ALTER code DROP DEFAULT")
+    with pytest.raises(Denied, match="new rows need values"):
+        ask(whole, sql, "carol", "writer")
 
 
 @pytest.mark.parametrize(

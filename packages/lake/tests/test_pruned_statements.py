@@ -87,6 +87,28 @@ def test_a_change_that_may_need_every_shard_reports_damage(events: Lake, stateme
         events.sql(statement)
 
 
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("DELETE FROM t WHERE i = 512 RETURNING i, s", [(512, "k5")]),
+        ("UPDATE t SET i = -i, s = DEFAULT WHERE d = 5 AND i > 598 RETURNING i, s", [(-599, "new")]),
+        ("MERGE INTO t USING (SELECT 512 AS k) AS n ON t.i = n.k AND t.d = 5 "
+         "WHEN MATCHED THEN UPDATE SET s = 'x' RETURNING i, s", [(512, "x")]),
+        ("MERGE INTO t USING (SELECT 7 AS k) AS n ON t.i = n.k AND t.d = 20 "
+         "WHEN NOT MATCHED THEN INSERT (i) VALUES (k) RETURNING i, s", [(7, "new")]),
+        ("INSERT INTO t SELECT i, d, s, ts FROM t WHERE d = 5 AND i = 512 RETURNING i, s",
+         [(512, "k5")]),
+    ],
+)  # fmt: skip
+def test_a_change_that_opens_some_shards_returns_its_rows(
+    events: Lake, statement: str, rows: list[tuple[int, str]]
+) -> None:
+    events.sql("ALTER TABLE t ALTER s SET DEFAULT 'new'")
+    damage_shards(events, 5)
+
+    assert [tuple(row.values()) for row in events.sql(statement).to_arrow().to_pylist()] == rows
+
+
 def test_damage_is_reported_with_the_number_of_the_shard(events: Lake) -> None:
     place = next(
         place

@@ -10,6 +10,8 @@ import pytest
 from lake import Lake
 from lake.access import PolicyRule
 from lake.transactions import TransactionExecution
+from lake.views import Views
+from sennit_core.clock import SystemClock
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, Unsupported
 
 
@@ -108,19 +110,14 @@ def test_statements_around_a_transaction_commit_by_themselves(accounts: Lake) ->
     [
         "DROP TABLE ledger",
         "ALTER TABLE ledger RENAME TO l",
-        "CREATE VIEW v AS FROM ledger",
-        "CREATE OR REPLACE VIEW w AS FROM ledger",
-        "DROP VIEW w",
     ],
 )
 def test_what_a_transaction_cannot_do_is_refused(accounts: Lake, statement: str) -> None:
-    accounts.sql("CREATE VIEW w AS SELECT 1 AS a")
 
     with pytest.raises(Unsupported, match="in a transaction"):
         accounts.sql(f"BEGIN; INSERT INTO ledger VALUES (1); {statement}; COMMIT")
 
     assert state(accounts)[1] == []
-    assert accounts.sql("FROM w").value == 1
 
 
 @pytest.fixture
@@ -252,6 +249,78 @@ def test_a_transaction_reads_one_state_of_its_datasets(
     accounts.sql("BEGIN; SELECT 1; INSERT INTO ledger SELECT sum(amount) FROM account; COMMIT")
 
     assert state(accounts) == ({"a": 5, "b": 5}, [100])
+
+
+def test_views_are_created_replaced_and_dropped_with_the_rest(accounts: Lake) -> None:
+    accounts.sql("CREATE VIEW old AS SELECT 1 AS a")
+    accounts.sql("CREATE VIEW gone AS SELECT 1 AS a")
+    block = """
+    BEGIN;
+    CREATE TABLE bonus AS SELECT 5 AS amount;
+    CREATE VIEW total AS SELECT (SELECT sum(amount) FROM account) + amount AS n FROM bonus;
+    CREATE OR REPLACE VIEW old AS SELECT n + 1 AS a FROM total;
+    DROP VIEW gone;
+    INSERT INTO ledger SELECT a FROM old;
+    """
+    accounts.sql(block + "ROLLBACK;")
+    assert accounts.sql("SHOW TABLES").rows == [(n,) for n in ("account", "gone", "ledger", "old")]
+    assert accounts.sql("FROM old").value == 1
+
+    accounts.sql(block + "COMMIT;")
+
+    assert accounts.sql("FROM old").value == accounts.sql("FROM ledger").value == 106
+    names = [view.name for view in accounts.catalog.views.all()]
+    assert (
+        names
+        == ["old", "total"]
+        == [view.name for view in Views(accounts.tree, SystemClock()).all()]
+    )
+
+
+def test_a_transaction_of_views_fails_as_a_whole(accounts: Lake) -> None:
+    for last, error in (
+        ("CREATE VIEW v2 AS FROM v2", SennitError),
+        ("CREATE VIEW ledger AS SELECT 1", Conflict),
+        ("INSERT INTO ledger VALUES ('x')", SennitError),
+        ("DROP VIEW nothing", NotFound),
+    ):
+        with pytest.raises(error):
+            accounts.sql(f"BEGIN; CREATE VIEW v1 AS FROM ledger; {last}; COMMIT")
+    assert accounts.catalog.views.all() == []
+
+
+def test_a_view_that_others_have_changed_is_not_replaced_unseen(
+    accounts: Lake, meanwhile: Callable[[Callable[[], object]], list[int]]
+) -> None:
+    accounts.sql("CREATE VIEW v AS SELECT 1 AS a")
+    attempts = meanwhile(lambda: accounts.sql("CREATE OR REPLACE VIEW v AS SELECT 2 AS b"))
+
+    with pytest.raises(Conflict, match="was changed in the meantime"):
+        accounts.sql(
+            "BEGIN; CREATE OR REPLACE VIEW v AS SELECT 3 AS a; DELETE FROM account; COMMIT"
+        )
+
+    assert len(attempts) == 4
+    assert accounts.sql("FROM v").columns == ["b"]
+    assert accounts.sql("SELECT count(*) FROM account").value == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["ALTER TABLE ledger ALTER amount SET DEFAULT 7", "ALTER TABLE ledger SET SORTED BY (amount)"],
+)
+def test_a_change_of_columns_is_not_lost_to_an_append(
+    accounts: Lake, meanwhile: Callable[[Callable[[], object]], list[int]], change: str
+) -> None:
+    inserts = iter(["INSERT INTO ledger VALUES (1)"])
+    attempts = meanwhile(lambda: [accounts.sql(sql) for sql in inserts])
+
+    accounts.sql(f"BEGIN; {change}; COMMIT")
+
+    head = accounts.catalog.manifest("ledger").snapshot
+    assert len(attempts) == 2
+    assert head.defaults or head.sort_order
+    assert accounts.sql("FROM ledger").value == 1
 
 
 def test_policies_apply_in_a_transaction(accounts: Lake) -> None:

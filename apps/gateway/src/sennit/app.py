@@ -30,6 +30,7 @@ from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
 from sennit.route_roles import RouteRoles
+from sennit.routes import network as network_routes
 from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages
@@ -220,6 +221,7 @@ def create_api(node: Node, cookie: str) -> FastAPI:
         title="Sennit", version=node.version, docs_url=None, redoc_url=None, openapi_url=None
     )
     api.include_router(node_routes.router(node, cookie))
+    api.include_router(network_routes.router(node.peers, node.lake))
     api.include_router(lake.routes.router(node.lake, node.jobs.submit_ingest))
     api.include_router(elytra.routes.router(node.jobs))
     api.add_exception_handler(SennitError, _on_error)
@@ -295,9 +297,16 @@ def _check_tree_role(scope: Mapping[str, Any], namespace: str, path: str, write:
             hint="the platform's own state changes only through /api",
         )
     needed = "writer" if write else "reader"
+    if namespace == SYSTEM_NAMESPACE and _is_of_peers(path):
+        needed = "admin"
     if principal is None or not principal.may(needed):
         raise Denied(action=f"using {namespace}:{path}", needed=needed)
     return principal
+
+
+def _is_of_peers(path: str) -> bool:
+    """Whether a path of `sys` shows what nodes have shared with single other nodes, or contains it."""
+    return [key for key in path.split("/") if key][:1] in ([], ["peers"])
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:

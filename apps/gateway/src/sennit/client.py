@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from elytra.client import LinkedFile
     from elytra.ingest_report import IngestedDataset
     from elytra.job_handle import Job
+    from elytra.network_client import NetworkClient
     from elytra.pipeline import Pipeline
     from elytra.result import Result
     from lake.scrub import ScrubReport
@@ -272,6 +273,11 @@ class Session:
     def clear_retention(self, dataset: str) -> dict[str, Any]:
         """Remove the rule of a dataset; return the node's, which applies now."""
         return self._client.clear_retention(dataset)
+
+    @property
+    def network(self) -> NetworkClient:
+        """The network that the node belongs to: who is in it, and how nodes come and go."""
+        return self._client.network
 
     def quotas(self) -> list[dict[str, Any]]:
         """Return the quotas of users, with what each stores; needs an admin."""

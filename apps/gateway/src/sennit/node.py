@@ -19,13 +19,15 @@ from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
+from lake.peers.data import data_parts
+from lake.peers.identity import Identity
+from lake.peers.service import PeerOptions, PeerService
 from lake.reserve import Reserve
 from lake.retention_rules import RetentionRule
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
-from sennit.settings import MemoryShares, Settings
+from sennit.settings import MemoryShares, Settings, node_name, peer_port
 from sennit_core.clock import SYSTEM
-from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
 from sennit_core.private_files import claim_folder
 from sennit_core.records import NodeInfo, WorkerInfo
@@ -49,6 +51,7 @@ class Node:
     workers: Table[WorkerInfo]
     pool: ExecutorPool
     lake: Lake
+    peers: PeerService
     jobs: JobService
     tokens: Tokens
     started_at: float = field(default_factory=time.time)
@@ -76,7 +79,7 @@ class Node:
                 _log.warning("%s", message)
             token = admin_token(data)
             # What is opened later uses what was opened before, and `owned` closes in reverse:
-            #     lock <- stores <- secrets <- pool <- lake <- jobs
+            #     lock <- stores <- secrets <- pool <- lake <- peers <- jobs
             stores = owned.enter_context(open_namespaces(data / "elkyn"))
             for namespace in settings.elkyn.namespaces:
                 stores[namespace].get("/")  # created now, so that the tree's access check finds it
@@ -94,13 +97,15 @@ class Node:
             )
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
+            peers = owned.enter_context(_open_peers(settings, lake))
+            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
             node = cls(
-                data, settings, shares, _node_id(secrets), version("sennit"),
+                data, settings, shares, peers.identity.id, version("sennit"),
                 stores, Table(tree, "/nodes", NodeInfo), Table(tree, "/workers", WorkerInfo),
-                pool, lake, jobs, tokens,
+                pool, lake, peers, jobs, tokens,
             )  # fmt: skip
             node.announce("up")
             jobs.recover()
@@ -118,19 +123,22 @@ class Node:
         row = NodeInfo(
             id=self.node_id,
             addresses=(f"{network.host}:{network.port}",),
-            zone="local",
+            zone=network.zone or None,
             capacity=self.shares.total_bytes,
             used=0,
             state=state,
             last_seen=SYSTEM.now(),
         )
         workers = {w.id: w for w in self._workers(state)}
-        # Workers of an earlier run with more executors: a change to None removes their rows.
-        earlier = [w.id for w in self.workers.all().values() if w.node == self.node_id]
+        # A change to None removes a row: of an earlier run with more executors, or of one whose node
+        # id was random, as in versions before that of networks.
         write_changes(
             self.stores[SYSTEM_NAMESPACE],
             self.nodes.change(self.node_id, row),
-            *[self.workers.change(worker, workers.get(worker)) for worker in {*earlier, *workers}],
+            *[
+                self.workers.change(worker, workers.get(worker))
+                for worker in {*self.workers.ids(), *workers}
+            ],
             ephemeral=True,
         )
 
@@ -202,6 +210,21 @@ def _open_lake(
     )
 
 
+def _open_peers(settings: Settings, lake: Lake) -> PeerService:
+    network = settings.network
+    options = PeerOptions(
+        node_name(network),
+        host=(network.peer_host or network.host) if network.peer_listen else None,
+        port=peer_port(network),
+        announce=network.peer_addresses,
+        zone=network.zone,
+        capacity=settings.storage.copy_bytes,
+    )
+    identity = Identity(lake.storage.node_key)
+    data = data_parts(lake)
+    return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
+
+
 def charged_bytes(pid: int | str = "self") -> int:
     """Return a process's anonymous and shared memory, counted by the kernel (proc(5): status)."""
     total = 0
@@ -215,13 +238,3 @@ def charged_bytes(pid: int | str = "self") -> int:
         # An executor may end at any time between the list of processes and this look.
         return 0
     return total
-
-
-def _node_id(secrets: ElkynStore) -> str:
-    """Return the data folder's id, which is created once."""
-    known = secrets.get("/node/id")
-    if isinstance(known, str):
-        return known
-    made = new_id()
-    secrets.set("/node/id", made)
-    return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,13 +22,17 @@ __all__ = [
     "default_data",
     "flight_port",
     "is_loopback",
+    "node_name",
+    "peer_port",
     "with_port",
 ]
 
 GATEWAY_PORT = 8600
 FLIGHT_STEP = 2  # the port of Flight SQL after the gateway's: 8602 by default
+PEER_STEP = 1  # the port for peers after the gateway's: 8601 by default
 PORT_STEP = 10  # `--nodes N`: node i listens on the base port + 10·i
 EXECUTORS = 2
+_NAME_MAX = 63
 _GATEWAY_SHARE_BYTES = 192 * MIB
 _MEMORY_MIN_BYTES = 512 * MIB
 _MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
@@ -37,7 +43,11 @@ class NetworkSettings:
     """The gateway's address, and the hosts and web origins that it accepts.
 
     `allowed_origins` are web pages of other origins that may use the API (CORS). `flight` serves
-    Flight SQL on the same host; its port is two above the gateway's if it is None.
+    Flight SQL on the same host; its port is two above the gateway's if it is None. `name` and `zone`
+    are what other nodes of a network call this one and the failure domain that it is in. Once it is in
+    a network it listens for them on `peer_host`, the gateway's host if it is empty, and `peer_port`, one
+    above the gateway's if it is None; or only connects to them if `peer_listen` is false.
+    `peer_addresses` are where they reach it, if that is another address.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +59,12 @@ class NetworkSettings:
     allowed_origins: tuple[str, ...] = ()
     flight: bool = True
     flight_port: int | None = None
+    name: str = ""
+    zone: str = ""
+    peer_listen: bool = True
+    peer_host: str = ""
+    peer_port: int | None = None
+    peer_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,8 @@ class StorageSettings:
     compacted, shards without statistics get them, old versions expire, and objects that nothing
     references are deleted (docs/maintenance.md). Versions
     expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
-    newest `retention_keep` that were replaced over `retention_days` ago.
+    newest `retention_keep` that were replaced over `retention_days` ago. `copy_bytes` of the disk are
+    offered for copies of datasets that other nodes share (0: it holds none).
     """
 
     part_bytes: int = 16 * MIB
@@ -85,6 +102,7 @@ class StorageSettings:
     retention_keep: int = 0
     retention_days: float = 0.0
     sweep_hours: float = 24.0
+    copy_bytes: int = 16 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +219,9 @@ class MemoryShares:
 
 def with_port(settings: Settings, port: int) -> Settings:
     """Return the settings with another port."""
-    return replace(settings, network=replace(settings.network, port=port))
+    # The port for peers follows the port that was set: any free one after a gateway's port of 0.
+    peers = peer_port(settings.network)
+    return replace(settings, network=replace(settings.network, port=port, peer_port=peers))
 
 
 def flight_port(network: NetworkSettings) -> int:
@@ -209,6 +229,19 @@ def flight_port(network: NetworkSettings) -> int:
     if network.flight_port is not None:
         return network.flight_port
     return network.port and network.port + FLIGHT_STEP
+
+
+def peer_port(network: NetworkSettings) -> int:
+    """Return the port for peers; 0, for any free one, if the gateway's is 0."""
+    if network.peer_port is not None:
+        return network.peer_port
+    return network.port and network.port + PEER_STEP
+
+
+def node_name(network: NetworkSettings) -> str:
+    """Return what other nodes call this one: the setting, else the host's name."""
+    name = network.name or re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")
+    return name[:_NAME_MAX] or "node"
 
 
 def is_loopback(host: str) -> bool:

@@ -29,6 +29,7 @@ __all__ = ["load"]
 _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
     ("network", "flight_port"): (0, 65_535),
+    ("network", "peer_port"): (0, 65_535),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("storage", "quota_bytes"): (0, 1024 * TIB),
@@ -43,6 +44,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "retention_keep"): (0, 2**53),
     ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
+    ("storage", "copy_bytes"): (0, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
@@ -58,8 +60,8 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 _PLANNED = {
-    "network.peers": "a node has no peers in this version",
-    "network.discovery": "a node has no peers in this version",
+    "network.peers": "nodes are not listed in settings in this version: `platform net join` joins others",
+    "network.discovery": "nodes are not searched for on the local network in this version",
     "storage.replication": "a node keeps one copy of each object in this version",
     "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",
     "storage.paths": "a node has one data folder in this version: --data",
@@ -121,6 +123,16 @@ def _check_log_folder(found: LoggingSettings) -> None:
         )
 
 
+def _check_peers(network: NetworkSettings) -> None:
+    from lake.peers.addresses import parse_address
+    from lake.peers.roster import check_node_name
+
+    if network.name:
+        check_node_name(network.name)
+    for address in network.peer_addresses:
+        parse_address(address)
+
+
 def _checked(settings: Settings) -> Settings:
     """Validate the values; return them with origins as browsers send them."""
     for (section, name), (least, most) in _BOUNDS.items():
@@ -132,6 +144,7 @@ def _checked(settings: Settings) -> Settings:
                 f"{section}.{name} is {value}", hint=f"set it to a value from {least} to {most}"
             )
     _check_tls(settings.network)
+    _check_peers(settings.network)
     _check_log_folder(settings.logging)
     _check_key(settings.security)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))

@@ -3,7 +3,7 @@
 import { CircleHelp } from 'lucide-react'
 import Link from 'next/link'
 import { usePathname } from 'next/navigation'
-import { useMemo } from 'react'
+import { useEffect, useMemo, useRef } from 'react'
 
 import { useLive } from '@/lib/hooks'
 import { hasEnded, jobsOf } from '@/lib/jobs'
@@ -16,6 +16,11 @@ import { ThemeChoice } from './ThemeChoice'
 export function Header({ onHelp }: { onHelp: () => void }) {
   const path = usePathname()
   const { value: tree } = useLive('/jobs')
+  const pages = useRef<HTMLElement>(null)
+  // On a phone there is no room for all names: the page's own is shown.
+  useEffect(() => {
+    pages.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' })
+  }, [path])
   const running = useMemo(() => jobsOf(tree).filter((job) => !hasEnded(job)).length, [tree])
 
   return (
@@ -30,7 +35,11 @@ export function Header({ onHelp }: { onHelp: () => void }) {
           <img src="/icon.svg" alt="" width={24} height={24} />
           <span className="text-base font-semibold tracking-tight max-sm:sr-only">Sennit</span>
         </Link>
-        <nav aria-label="Pages" className="flex h-full min-w-0 items-stretch overflow-x-auto">
+        <nav
+          ref={pages}
+          aria-label="Pages"
+          className="flex h-full min-w-0 items-stretch overflow-x-auto"
+        >
           {PAGES.map(({ href, label }) => {
             const here = path === href
             return (

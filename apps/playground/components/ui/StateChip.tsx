@@ -8,15 +8,21 @@ const TONES: Record<string, string> = {
   failed: 'text-bad bg-bad-soft',
   poisoned: 'text-bad bg-bad-soft',
   cancelled: 'text-warn bg-warn-soft',
+  alive: 'text-good bg-good-soft',
+  suspect: 'text-warn bg-warn-soft',
+  leaving: 'text-warn bg-warn-soft',
+  dead: 'text-bad bg-bad-soft',
 }
 
 const DOTS: Record<string, string> = {
   queued: 'border border-current',
   pending: 'border border-current',
   cancelled: 'border border-current',
+  left: 'border border-current',
+  unknown: 'border border-current',
 }
 
-/** The state of a job or a task as a word; the dot only helps the eye. */
+/** The state of a job, a task or a node as a word; the dot only helps the eye. */
 export function StateChip({ state }: { state: string }) {
   return (
     <span

@@ -11,6 +11,7 @@ SennitError
   Conflict
   Denied (PermissionError)
     Unauthenticated
+    WaitingToJoin
   Closed
   Busy
   CapacityError
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownColumn",
     "Unsupported",
     "UsageError",
+    "WaitingToJoin",
     "WorkerLost",
     "error_from_json",
     "nearest",
@@ -258,6 +260,13 @@ class Unauthenticated(Denied):
         """Name the action, and what it needs."""
         needed = f"; it needs {self.needed}" if self.needed else ""
         return f"not signed in: {self.action}{needed}"
+
+
+@dataclass(eq=False)
+class WaitingToJoin(Denied):
+    """A node that asked to join a network must be accepted at the node that it asked."""
+
+    code = "waiting-to-join"
 
 
 @dataclass(eq=False)

@@ -29,6 +29,7 @@ __all__ = [
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
+    "ColumnDefault",
     "DatasetInfo",
     "FileSchema",
     "JobInfo",
@@ -89,6 +90,7 @@ class DatasetInfo(Record):
         encrypted: whether its shards are encrypted; never changes.
         damaged: why it cannot be read, in one sentence; None while no damage is known. Never
             stored: each node determines it.
+        node: the id of the node that writes it; None for this one.
     """
 
     id: str
@@ -104,6 +106,7 @@ class DatasetInfo(Record):
     replication: int = 1
     damaged: str | None = None
     encrypted: bool = False
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,19 @@ class SortField(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnDefault(Record):
+    """What a new row has in a column for which it has no value.
+
+    Args:
+        column: the column's id.
+        sql: an expression without columns, as in SQL.
+    """
+
+    column: int
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotInfo(Record):
     """An immutable state of a dataset.
 
@@ -199,6 +215,7 @@ class SnapshotInfo(Record):
         file_schemas: the columns of the shards' files; empty if all have those of `schema`.
         partitioning: what new shards are partitioned by; each of them has one value of each field.
         sort_order: what the rows of each new shard are sorted by.
+        defaults: those of the columns that have one other than NULL.
     """
 
     id: str
@@ -217,6 +234,7 @@ class SnapshotInfo(Record):
     file_schemas: tuple[FileSchema, ...] = ()
     partitioning: tuple[PartitionField, ...] = ()
     sort_order: tuple[SortField, ...] = ()
+    defaults: tuple[ColumnDefault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +317,7 @@ RECORDS: tuple[type[Record], ...] = (
     FileSchema,
     PartitionField,
     SortField,
+    ColumnDefault,
     ShardInfo,
     JobInfo,
     TaskInfo,

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 from elytra.arrow_stream import open_batches, read_table
 from elytra.job_handle import Job
+from elytra.network_client import NetworkClient
 from elytra.result import Result
 from elytra.sse import watched_values
 from elytra.transport import ARROW, Transport
@@ -282,6 +283,11 @@ class Client:
     def storage(self) -> dict[str, Any]:
         """Return what each dataset stores, and what maintenance can free."""
         return dict(self._transport.json("GET", "/api/stats/storage"))
+
+    @property
+    def network(self) -> NetworkClient:
+        """The network that the node belongs to."""
+        return NetworkClient(self._transport)
 
     # Datasets and queries
 

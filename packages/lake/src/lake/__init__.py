@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lake.results import Result
     from lake.uploads.parts import PartStore
     from lake.uploads.upload import SealedUpload, UploadInfo
-    from lake.writes import WriteExecution
+    from lake.write_execution import WriteExecution
 
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
 # file, but its import adds 2 ms to the 50 ms of `import elytra`.
@@ -38,7 +38,7 @@ _HOMES = {
     "SealedUpload": "uploads.upload",
     "UploadIncomplete": "errors",
     "UploadInfo": "uploads.upload",
-    "WriteExecution": "writes",
+    "WriteExecution": "write_execution",
     "open": "lake",
 }
 

@@ -26,6 +26,7 @@ __all__ = [
     "not_writable",
     "outdated",
     "policy_key",
+    "written_elsewhere",
 ]
 
 RULES_MAX = 256
@@ -205,6 +206,15 @@ def outdated(table: str, problem: str) -> Denied:
     return Denied(
         f"reading dataset {table!r}, whose policy does not fit it: {problem}",
         needed="its owner or an admin to set the policy again",
+    )
+
+
+def written_elsewhere(name: str, node: str) -> Denied:
+    """Return the error for a change of a dataset that another node writes."""
+    return Denied(
+        f"changing dataset {name!r}, which node {node[:16]} writes",
+        needed="to be done at that node",
+        hint="copy it first: CREATE TABLE my_copy AS FROM …",
     )
 
 

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
 from lake.advisory_locks import AdvisoryLocks
+from lake.catalog_adoption import SnapshotAdopter, check_own
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
-from lake.catalog_history import check_dataset_name, check_tag, expired, snapshot_at
+from lake.catalog_history import check_dataset_name, expired, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
-from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
+from lake.catalog_tables import CatalogTables, SnapshotRow
+from lake.catalog_tags import DatasetTags
 from lake.errors import damaged_dataset, is_damage_of, not_ingested
 from lake.manifests import Manifests
 from lake.node_key import NodeKey
@@ -74,10 +76,15 @@ class Catalog:
         self._snapshots = CheckedSnapshots(self._rows, self._manifests)
         self.lists = ShardLists(self._manifests, self._snapshots)
         self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
+        self._tags = DatasetTags(self._rows, self._snapshots)
         self._references: References | None = None  # computed on first use
         self.rewriter = SnapshotRewriter(
             self._rows, self._manifests, self._snapshots, self._counted, objects.sync_names
         )
+        self.adopter = SnapshotAdopter(
+            self._rows, self._index, self._manifests, self._snapshots, lambda: self._references,
+            objects.sync_names,
+        )  # fmt: skip
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
         self.commit_locks = AdvisoryLocks()
@@ -200,8 +207,10 @@ class Catalog:
         """
         return self.commit_all([Commit(dataset, manifest, expected_head)])[0]
 
-    def commit_all(self, commits: Sequence[Commit]) -> Sequence[DatasetInfo]:
-        """As `commit`, for several datasets: a reader sees all the snapshots or none.
+    def commit_all(
+        self, commits: Sequence[Commit], also: Sequence[Change] = ()
+    ) -> Sequence[DatasetInfo]:
+        """As `commit`, for several datasets, and rows of views: a reader sees all of it or none.
 
         Raises:
             Conflict: The head of one has changed, or its name is in use.
@@ -216,15 +225,28 @@ class Catalog:
             self._rows.write(
                 *(change for _, changes, _ in prepared for change in changes),
                 *self._index.change_of_ids(*new, added=True),
+                *also,
             )
             for each, _, _ in prepared:  # their rows have just been written whole
                 self._snapshots.damage.pop(each.id, None)
             return [each for each, _, _ in prepared]
 
+    def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
+        """Adopt a snapshot of a dataset that another node writes; see `SnapshotAdopter.adopt`.
+
+        Raises:
+            Conflict: Another dataset has the name.
+        """
+        with self._lock:
+            if self._index.find_known(dataset.name) != dataset.id:
+                self.check_free(dataset.name)
+            return self.adopter.adopt(dataset, manifest)
+
     def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
         """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""
         dataset = commit.dataset
         known = self._index.get(dataset.id)
+        check_own(known)
         head = None if known is None else known.head
         # The caller may have read the head before it had the lock.
         if head != commit.expected_head:
@@ -262,6 +284,7 @@ class Catalog:
         """
         with self._lock:
             info = self.get(dataset_id)
+            check_own(info)
             if self._index.find_known(check_dataset_name(name)) != dataset_id:
                 self.check_free(name)
             info = replace(info, name=name)
@@ -360,39 +383,18 @@ class Catalog:
 
     def tags(self, dataset: str) -> dict[str, str]:
         """Return the ids of the snapshots of a dataset that have a tag, by tag."""
-        info = self.get(dataset)
-        try:
-            row = self._rows.tags.get(info.id)
-        except Corrupt as error:
-            damage = damaged_dataset(info.name, "the row of its tags", str(error))
-            raise self._snapshots.noted(info.id, damage) from error
-        return {} if row is None else {tag.name: tag.snapshot for tag in row.tags}
+        return self._tags.of(self.get(dataset))
 
     def set_tag(self, dataset: str, name: str, snapshot: str | None) -> None:
-        """Give a snapshot a tag, which another one of the dataset may have had.
+        """Give a snapshot a tag; see `DatasetTags.set`.
 
         Args:
             dataset: Id or name.
             name: The tag.
             snapshot: Id of a snapshot; None removes the tag.
-
-        Raises:
-            NotFound: There is no such dataset, snapshot or tag.
-            UsageError: The name is not one, or there are too many tags.
         """
         with self._lock:
-            info = self.get(dataset)
-            tags = self.tags(info.id)
-            if snapshot is None:
-                if tags.pop(name, None) is None:
-                    raise NotFound(f"tag of {info.name!r}", name, suggestion=nearest(name, tags))
-            else:
-                check_tag(name, tags)
-                if not self.has_snapshot(info.id, snapshot):
-                    raise NotFound(f"snapshot of {info.name!r}", snapshot, suggestion=None)
-                tags[name] = snapshot
-            row = Tags(tuple(Tag(*each) for each in sorted(tags.items())))
-            self._rows.write(self._rows.tags.change(info.id, row if tags else None))
+            self._tags.set(self.get(dataset), name, snapshot)
 
     def expire(self, dataset: str, *, keep: int, before: float) -> tuple[Sequence[int], set[str]]:
         """Remove old snapshots of a dataset; return their versions, and the objects that they used.

@@ -22,6 +22,7 @@ __all__ = [
     "FileColumns",
     "column_ids",
     "columns_of_files",
+    "defaults_of",
     "file_schemas_of",
     "overall_stats",
     "rows_of_files",
@@ -48,6 +49,12 @@ class FileColumns(Record):
 def column_ids(snapshot: SnapshotInfo) -> tuple[int, ...]:
     """Return the id of each column."""
     return snapshot.columns or tuple(range(1, len(snapshot.schema) + 1))
+
+
+def defaults_of(snapshot: SnapshotInfo) -> dict[str, str]:
+    """Return the expression of each column that has a default, by its name."""
+    names = dict(zip(column_ids(snapshot), snapshot.schema.names, strict=True))
+    return {names[each.column]: each.sql for each in snapshot.defaults}
 
 
 def file_schemas_of(snapshot: SnapshotInfo) -> tuple[FileSchema, ...]:

@@ -31,7 +31,7 @@ from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.encrypted_files import EncryptedFile, Source
 from lake.errors import not_encrypted
-from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
+from lake.file_schemas import column_ids, defaults_of, overall_stats, stats_with, with_new_shards
 from lake.foreground import FOREGROUND
 from lake.layouts import Layout, layout_of
 from lake.local_files import LocalFile
@@ -324,7 +324,20 @@ class Ingestor:
             "schema": target.schema.to_json(),
             "columns": column_ids(head),
             "layout": layout_of(head).to_json(),
+            "defaults": self._defaults_of(head),
         }
+
+    def _defaults_of(self, head: SnapshotInfo) -> dict[str, Any] | None:
+        """Return the values of the columns that the file may lack; DuckDB computes them."""
+        if not head.defaults:
+            return None
+        request = {
+            "engine": "defaults",
+            "schema": head.schema.to_json(),
+            "defaults": defaults_of(head),
+        }
+        with self._pool.submit("lake.sql", request, restartable=True) as execution:
+            return execution.result()
 
     def _adopt_and_commit(
         self,
@@ -426,6 +439,7 @@ class Ingestor:
                     columns=base.columns,
                     last_column=base.last_column,
                     file_schemas=base.file_schemas,
+                    defaults=base.defaults,
                     **layout_of(base).members(),
                 )
                 snapshot = replace(snapshot, stats=stats_with(head, snapshot))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
-from lake.access import Access, Policy, PolicyRule, check_rules
+from lake.access import Policy, PolicyRule
+from lake.catalog_adoption import check_own
 from lake.ingestor import (
     Ingestor,
     IngestRequest,
@@ -25,7 +26,9 @@ from lake.maintenance_plan import open_maintenance
 from lake.opening import open_pool, open_tree
 from lake.plan_sources import PlanSources
 from lake.policies import Policies
+from lake.policy_rules import checked_rules
 from lake.purge import Purger, PurgeReport, PurgeRequest
+from lake.remote_shards import RemoteShards
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
 from lake.results import Result
@@ -110,12 +113,10 @@ class Lake:
             self.tree = tree or owned.enter_context(open_tree(self.folder))
             self.pool = pool or owned.enter_context(open_pool(self.folder, memory_bytes))
             self.storage = Storage(self.folder, self.tree, options, clock)
-            self.verify_always = self.storage.verify_always
-            self.staging = self.storage.staging
-            self.space = self.storage.space
-            self.objects = self.storage.objects
-            self.catalog = self.storage.catalog
-            self.retention = self.storage.retention
+            self.verify_always, self.staging = self.storage.verify_always, self.storage.staging
+            self.objects, self.catalog = self.storage.objects, self.storage.catalog
+            self.retention, self.space = self.storage.retention, self.storage.space
+            self.remote = RemoteShards(self.objects)
             self.vault = self.storage.vault
             self.scrubber, self.quotas = self.storage.scrubber, self.storage.quotas
             self.running = RunningStatements(self.tree, self.storage, self.pool, clock=clock)
@@ -132,15 +133,14 @@ class Lake:
                 delete=self.delete, clock=clock,
             )  # fmt: skip
             self.result_cache = ResultCache(cache_bytes)
-            tables = StatementTables(
+            self.tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
-                self.linker.links, verify_always=self.verify_always,
+                self.linker.links, self.remote, verify_always=self.verify_always,
             )  # fmt: skip
             self._statements = Statements(
-                self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
-                self.space,
+                self.pool, self.catalog, self.tables, self._writer, self.running,
+                self.result_cache, self.space,
             )  # fmt: skip
-            self.plan_sources = PlanSources(self.pool, self.catalog, tables, self.space)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -223,6 +223,11 @@ class Lake:
             return
         name = dataset_name(upload.name, upload.options)
         self.policies.check_upload(name, upload.mode, requester)
+
+    @cached_property
+    def plan_sources(self) -> PlanSources:
+        """Makes the sources of plans that are no files of shards."""
+        return PlanSources(self.pool, self.catalog, self.tables, self.space)
 
     @cached_property
     def linker(self) -> Linker:
@@ -461,7 +466,10 @@ class Lake:
             Corrupt: Its manifest is damaged, or one of its shards is known to be damaged.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
-        if self.catalog.get(found.dataset).encrypted:
+        info = self.catalog.get(found.dataset)
+        if info.node is not None:
+            self.remote.ensure(shard.object for shard in found.shards)
+        if info.encrypted:
             raise Unsupported(
                 f"reading the files of {self.catalog.name(found.dataset)!r}, which is encrypted",
                 hint="query it by SQL: only statements read encrypted datasets",
@@ -510,11 +518,14 @@ class Lake:
         Raises:
             Corrupt: The shard is damaged.
         """
+        if self.catalog.get(dataset).node is not None:
+            self.remote.ensure((object_id,))
         path = str(self.objects.place(object_id))
         self._verifier.check(ShardFile(dataset, index, path, self.verify_always))
 
     def delete(self, dataset: str) -> DatasetInfo:
-        """Delete a dataset with all its snapshots; running queries on it still finish."""
+        """Delete a dataset of this node with its snapshots; running queries on it still finish."""
+        check_own(self.catalog.find_known(dataset))
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
@@ -538,19 +549,9 @@ class Lake:
             UsageError: A rule contradicts itself, or its SQL does not fit the dataset.
             Denied: The SQL does more than compute.
         """
-        rules = check_rules(rules)
         info = self.catalog.get(dataset)
-        policies = [
-            Access(rows=rule.rows, columns=rule.columns, user="a user", role="reader").to_json()
-            | {"write": rule.write}
-            for rule in rules
-            if rule.expressions or rule.columns
-        ]
-        if policies:
-            request = {"engine": "policy", "schema": info.schema.to_json(), "rules": policies}
-            with self.pool.submit("lake.sql", request, user=author, restartable=True) as execution:
-                execution.result()
-        return self.policies.set(info.id, rules, author)
+        checked = checked_rules(rules, info.schema, self.pool, author)
+        return self.policies.set(info.id, checked, author)
 
     def close(self) -> None:
         """Stop the maintenance, close the tree and the pool if the lake opened them; may be repeated."""

@@ -96,6 +96,6 @@ class _Work:
         return commits
 
     def _is_ingested(self, dataset: str) -> bool:
-        """Whether a dataset still exists and has snapshots; a linked file has none."""
+        """Whether a dataset still exists, and has snapshots that this node makes."""
         info = self._lake.catalog.find(dataset)
-        return info is not None and info.head is not None
+        return info is not None and info.head is not None and info.node is None

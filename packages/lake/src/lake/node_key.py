@@ -63,6 +63,10 @@ class NodeKey:
         self._loaded()
         return node_id(self._public)
 
+    def private_key(self) -> Ed25519PrivateKey:
+        """Return the private key, for TLS; raises as `sign`."""
+        return self._loaded()
+
     def sign(self, domain: bytes, data: bytes) -> str:
         """Return the signature of some bytes, as text.
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from elkyn.records import CheckedTable
 from lake._failpoints import reached
+from lake.catalog_adoption import check_own
 from lake.catalog_history import moment
 from lake.catalog_rewrite import Rewritten
 from lake.errors import not_ingested
@@ -136,6 +137,7 @@ class Purger:
         catalog = self._lake.catalog
         with self._running:
             info = catalog.get(request.dataset)
+            check_own(info)
             if info.head is None:
                 raise not_ingested(info.name)
             found = _Found()

@@ -169,6 +169,26 @@ class Retention:
         with self._lock:
             self._forget({name for name in objects if name in self._objects})
 
+    def drop_copies(self, objects: Iterable[str]) -> set[str]:
+        """Delete copies of shards that other nodes hold, if nothing reads or keeps them.
+
+        Their references stay: a reader fetches them again.
+
+        Args:
+            objects: Shards of datasets that other nodes write, and that no dataset of this node has.
+
+        Returns:
+            Those that were deleted.
+        """
+        with self._lock:
+            free = {
+                name
+                for name in objects
+                if self._leases[name] <= 0 and not self._retained.keeps(name)
+            }
+            self._objects.delete(*free)
+            return free
+
     def delete_dataset(self, dataset: str) -> DatasetInfo:
         """Remove a dataset from the catalog now, and its objects when they are no longer in use."""
         with self._lock:

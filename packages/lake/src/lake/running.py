@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lake.result_cache import CachedQuery
     from lake.scripts import ScriptExecution
     from lake.storage import Storage
-    from lake.writes import WriteExecution
+    from lake.write_execution import WriteExecution
 
 __all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
 
@@ -96,6 +96,7 @@ class RunningStatement:
         self._lock = threading.Lock()
         self._execution: Started | None = None
         self._stopped_by: str | None = None
+        self._on_stop: Callable[[], object] = lambda: None
         self._bytes = 0
         # "cancelled" until it is known to have ended in another way.
         self._outcome = "cancelled"
@@ -177,8 +178,18 @@ class RunningStatement:
         with self._lock:
             self._stopped_by = user
             execution = self._execution
+            on_stop = self._on_stop
+        on_stop()
         if execution is not None:
             execution.cancel()
+
+    def on_stop(self, action: Callable[[], object]) -> None:
+        """Call a function when it is stopped before its execution has started."""
+        with self._lock:
+            self._on_stop = action
+            stopped = self._stopped_by is not None
+        if stopped:
+            action()
 
     def fail(self, error: SennitError) -> None:
         """Record that it ended before its execution started."""

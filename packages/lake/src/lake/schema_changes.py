@@ -13,7 +13,7 @@ from typing import Any
 from lake.file_schemas import column_ids, file_schemas_of
 from lake.layouts import check_changed_type, parse_layout, uses_column
 from sennit_core.errors import Conflict, SqlError, UnknownColumn, Unsupported, nearest
-from sennit_core.records import SnapshotInfo
+from sennit_core.records import ColumnDefault, SnapshotInfo
 from sennit_core.schema import DataType, Field, Schema
 
 __all__ = ["ALTERATIONS", "alter", "can_widen", "find_column"]
@@ -109,6 +109,7 @@ def _drop(head: SnapshotInfo, column: str, if_exists: bool) -> SnapshotInfo:
         head,
         schema=Schema((*fields[:index], *fields[index + 1 :])),
         columns=(*head.columns[:index], *head.columns[index + 1 :]),
+        defaults=_other_defaults(head, index),
     )
 
 
@@ -136,6 +137,18 @@ def _change_type(head: SnapshotInfo, column: str, type: str) -> SnapshotInfo:  #
 def _set_nullable(head: SnapshotInfo, column: str, nullable: bool) -> SnapshotInfo:
     index = find_column(head.schema, column)
     return _with_field(head, index, replace(head.schema.fields[index], nullable=nullable))
+
+
+def _set_default(head: SnapshotInfo, column: str, sql: str | None) -> SnapshotInfo:
+    index = find_column(head.schema, column)
+    others = _other_defaults(head, index)
+    if sql is None:
+        return replace(head, defaults=others)
+    return replace(head, defaults=(*others, ColumnDefault(head.columns[index], sql)))
+
+
+def _other_defaults(head: SnapshotInfo, index: int) -> tuple[ColumnDefault, ...]:
+    return tuple(each for each in head.defaults if each.column != head.columns[index])
 
 
 def _reorder(head: SnapshotInfo, columns: Sequence[str]) -> SnapshotInfo:
@@ -168,6 +181,7 @@ ALTERATIONS: dict[str, Callable[..., SnapshotInfo]] = {
     "rename": _rename,
     "type": _change_type,
     "nullable": _set_nullable,
+    "default": _set_default,
     "reorder": _reorder,
     "partitioned": _partition,
     "sorted": _sort,

@@ -169,6 +169,8 @@ class Scrub:
 
     def _shard_items(self, manifest: Manifest, name: str) -> Iterator[_Item]:
         owner = manifest.snapshot.dataset
+        info = self._catalog.find_known(owner)
+        is_remote = info is not None and info.node is not None
         for index, shard in enumerate(manifest.snapshot.shards):
 
             def describe_shard(
@@ -176,6 +178,8 @@ class Scrub:
             ) -> Corrupt:
                 return damaged_shard(name, index, id_, damage.part, damage.expected, damage.found)
 
+            if is_remote and shard.object not in self._objects:
+                continue  # other nodes hold it
             yield _Item(shard.object, self._size(shard.object), owner, name, describe_shard)
             source = shard.source_object
             if source is None:

@@ -18,8 +18,9 @@ from lake.catalog import Catalog
 from lake.catalog_commits import Commit, committed_dataset
 from lake.errors import not_ingested
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
+from lake.layouts import layout_of
 from lake.snapshots import StoredManifest
-from lake.views import ViewInfo, Views
+from lake.views import StagedViews
 from sennit_core.errors import Conflict, Corrupt, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class StagedCatalog(Catalog):
         self.__dict__.update(vars(catalog))
         self._base = catalog
         self._retention = retention
-        self.views = _FixedViews(catalog.views)
+        self.views = self._views = StagedViews(catalog.views)
         self.commit_locks = AdvisoryLocks()  # its statements commit nothing that others see
         self._staged: dict[str, _Staged] = {}
         self._leases: list[frozenset[str]] = []
@@ -203,7 +204,7 @@ class StagedCatalog(Catalog):
         _refuse("DROP TABLE")
 
     def apply(self) -> Sequence[DatasetInfo]:
-        """Commit all changed datasets in one write.
+        """Commit all changed datasets and views in one write.
 
         Raises:
             Conflict: Others have changed one of them, and not by appends alone to which this
@@ -216,7 +217,12 @@ class StagedCatalog(Catalog):
             self._base.rewriter.check(self._purges)
             changed = [each for each in self._staged.values() if each.queries]
             commits = [self._commit_of(each) for each in changed]
-            return self._base.commit_all(commits) if commits else []
+            changes, views = self._views.to_commit(self._base.check_free)
+            if not commits and not changes:
+                return []
+            committed = self._base.commit_all(commits, changes)
+            self._base.views.adopt(views)
+            return committed
 
     def _commit_of(self, staged: _Staged) -> Commit:
         info, state = staged.info, staged.manifest.snapshot
@@ -271,21 +277,6 @@ class StagedCatalog(Catalog):
         self._retention.discard(self._written)
 
 
-class _FixedViews(Views):
-    """The views as they are when a transaction begins."""
-
-    def __init__(self, views: Views) -> None:
-        self.__dict__.update(vars(views))
-
-    def put(self, view: ViewInfo) -> NoReturn:
-        """Refuse to create or replace a view."""
-        _refuse("CREATE VIEW")
-
-    def remove(self, view: ViewInfo) -> NoReturn:
-        """Refuse to drop a view."""
-        _refuse("DROP VIEW")
-
-
 def _refuse(what: str) -> NoReturn:
     raise Unsupported(f"{what} in a transaction", hint="run it before BEGIN or after COMMIT")
 
@@ -318,4 +309,4 @@ def _after_appends(staged: _Staged, head: SnapshotInfo) -> SnapshotInfo:
 
 
 def _columns(snapshot: SnapshotInfo) -> tuple[object, ...]:
-    return snapshot.schema, column_ids(snapshot)
+    return snapshot.schema, column_ids(snapshot), layout_of(snapshot), snapshot.defaults

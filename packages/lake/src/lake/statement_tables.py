@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
-from lake.file_schemas import column_ids, columns_of_files
+from lake.file_schemas import column_ids, columns_of_files, defaults_of
 from lake.layouts import layout_of
 from lake.limits import Requester
 from lake.links import Link, Links
@@ -22,6 +23,7 @@ from lake.mentions import words_of
 from lake.new_shards import files_of
 from lake.objects import ObjectStore
 from lake.policies import Policies
+from lake.remote_shards import RemoteShards
 from lake.retention import Retention
 from lake.shard_lists import CHOSEN_MIN, LeftOut, PartialSnapshot
 from lake.shard_statistics import ShardStatistics
@@ -49,6 +51,7 @@ class StatementTables:
         vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
         links: Knows the files of linked datasets.
+        remote: Fetches shards of datasets that other nodes write.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a lake
@@ -59,9 +62,11 @@ class StatementTables:
         policies: Policies,
         vault: Vault,
         links: Links,
+        remote: RemoteShards,
         *,
         verify_always: bool = False,
     ) -> None:
+        self.remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
         self._links = links
@@ -79,6 +84,7 @@ class StatementTables:
         *,
         with_rows: bool = False,
         left_out: LeftOuts = ALL_LISTS,
+        fetch: bool = True,
     ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
 
@@ -90,6 +96,7 @@ class StatementTables:
             requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
             left_out: The lists of shards that it does not need (`choose_lists`).
+            fetch: Whether to fetch the shards that only other nodes have; else `fetch` does it.
         """
         while True:
             purges = self._catalog.rewriter.purges
@@ -111,6 +118,8 @@ class StatementTables:
             is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
             if is_there and self._catalog.rewriter.purges == purges:
                 try:
+                    if fetch:
+                        self.fetch(tables)
                     self._catalog.rewriter.check_current(history.values())
                     hold = self._vault.unseal(tables, held)
                 except BaseException:
@@ -122,6 +131,12 @@ class StatementTables:
                     self.release(hold)
                     raise
             self.retention.release(held)
+
+    def fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
+        """Fetch the shards that other nodes have; they are leased."""
+        for table in tables:
+            if table.get("writer"):
+                self.remote.ensure(Path(path).name for path in table.get("paths") or ())
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
@@ -223,7 +238,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            verify_always=self._verify_always,
+            self.remote, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(
@@ -267,6 +282,7 @@ class StatementTables:
             "schema": info.schema.to_json(),
             **self._shards(found.snapshot),
             "encrypted": info.encrypted,
+            **_writer_of(info),
             **self._statistics_for(snapshot, access, text, part),
             **({"numbers": found.numbers, "shardsInAll": found.shards} if part else {}),
         }, found.snapshot.shards
@@ -340,9 +356,11 @@ class StatementTables:
 
     def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
         """Return an earlier snapshot in the form of executor requests."""
+        info = self._catalog.get(snapshot.dataset)
         return {
             "name": name,
-            "encrypted": self._catalog.get(snapshot.dataset).encrypted,
+            "encrypted": info.encrypted,
+            **_writer_of(info),
             # Two snapshots of one dataset are different tables.
             "id": snapshot.id,
             "dataset": snapshot.dataset,
@@ -361,7 +379,12 @@ class StatementTables:
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
             "verifyAlways": self._verify_always,
             "layout": layout_of(snapshot).to_json(),
+            **({"defaults": defaults_of(snapshot)} if snapshot.defaults else {}),
         }
+
+
+def _writer_of(info: DatasetInfo) -> dict[str, str]:
+    return {} if info.node is None else {"writer": info.node}
 
 
 def _linked_table(info: DatasetInfo, link: Link) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Starts statements in executors: queries, and statements that change datasets.
 
 A statement reads its datasets as they are at one moment, and their shards stay leased until it has
-ended. Its verb decides what it is: `lake.queries` describes the course of a query, `lake.writes` that
-of a change.
+ended. Its verb decides what it is: `lake.queries` describes the course of a query, `lake.write_execution`
+that of a change.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import RunChoice, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
+from lake.distributed_queries import DistributedQueries
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
@@ -37,7 +38,8 @@ from lake.statement_tables import StatementTables, dataset_of, is_view, snapshot
 from lake.upsert_execution import UpsertExecution
 from lake.upserts import UpsertSource
 from lake.vault import Hold
-from lake.writes import WriteExecution, Writer
+from lake.write_execution import WriteExecution
+from lake.writes import Writer
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
 from sennit_core.records import SnapshotInfo
 
@@ -86,6 +88,7 @@ class Statements:
         self._writer = writer
         self._policies = tables.policies
         self._running = running
+        self._distributed = DistributedQueries(pool, catalog, tables.remote)
 
     def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.
@@ -198,7 +201,21 @@ class Statements:
         left_out: LeftOuts = ALL_LISTS,
     ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
-        tables, held = self._tables.hold(request.sql, history, request.requester, left_out=left_out)
+        tables, held = self._tables.hold(
+            request.sql, history, request.requester, left_out=left_out, fetch=False
+        )
+        try:
+            if not history:
+                distributed = self._distributed.start(
+                    request, tables, lambda: self._tables.release(held), deadline, statement
+                )
+                if distributed is not None:
+                    statement.datasets = snapshots_of(tables)
+                    return distributed
+            self._tables.fetch(tables)
+        except BaseException:
+            self._tables.release(held)
+            raise
         names = {table["name"]: dataset_of(table) for table in tables if not is_view(table)}
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
@@ -289,6 +306,7 @@ class Statements:
                 "params": request.params,
                 "arrowParams": request.arrow_params,
                 "format": request.format,
+                "maxRows": request.max_rows,  # of RETURNING; a number of rows is one
                 "tables": tables,
                 "folder": str(folder),
             }

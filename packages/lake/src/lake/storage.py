@@ -188,7 +188,7 @@ class Storage:
         found, damage = unmeasured(info), info.damaged
         try:
             found = self.quotas.stored.of(info)
-            if info.head is not None:
+            if info.head is not None and info.node is None:
                 shards = self.catalog.manifest(info.id).snapshot.shards
                 # Known after a restart too, unlike the findings of a scrub.
                 missing = sum(not self.objects.place(each.object).exists() for each in shards)

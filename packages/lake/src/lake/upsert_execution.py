@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake._failpoints import reached
 from lake.file_schemas import column_ids
-from lake.writes import WriteExecution
+from lake.write_execution import WriteExecution
 from sennit_core.errors import Conflict, NotFound, SennitError
 from sennit_core.records import SnapshotInfo
 

@@ -8,11 +8,11 @@ or deleted, which the next statement that reads the view reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from elkyn.records import CheckedTable, write_changes
+from elkyn.records import Change, CheckedTable, write_changes
 from lake.view_graph import check_view_graph
 from sennit_core.clock import Clock
 from sennit_core.errors import Conflict, Corrupt
@@ -23,7 +23,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["NO_COLUMNS", "ViewInfo", "Views"]
+__all__ = ["NO_COLUMNS", "StagedViews", "ViewInfo", "Views"]
 
 NO_COLUMNS = Schema(())
 
@@ -112,25 +112,49 @@ class Views:
         Raises:
             SqlError: It would read itself, or too much.
         """
-        folded = view.name.casefold()
-        before = self._views.get(folded)
-        view = replace(view, id=new_id(self._clock), created_at=self._clock.now())
-        views = {**self._views, folded: view}
-        check_view_graph(view.name, {name: each.reads for name, each in views.items()})
+        view = self._new(view)
+        changes, views = self.changed([view], [view.name])
         # One write for both rows: a crash leaves the old view or the new one.
-        changes = [self._table.change(view.id, view)]
-        if before is not None:
-            changes.append(self._table.change(before.id, None))
         write_changes(self._tree, *changes)
-        self._views = views
+        self.adopt(views)
         return view
 
     def remove(self, view: ViewInfo) -> None:
         """Remove a view."""
-        self._table.remove(view.id)
-        self._views = {
-            name: each for name, each in self._views.items() if name != view.name.casefold()
-        }
+        changes, views = self.changed([], [view.name])
+        write_changes(self._tree, *changes)
+        self.adopt(views)
+
+    def changed(
+        self, created: Iterable[ViewInfo], removed: Iterable[str]
+    ) -> tuple[list[Change], Mapping[str, ViewInfo]]:
+        """Return the changes of rows that create and remove views, and the views after them.
+
+        Args:
+            created: New views, with ids.
+            removed: The names of those that go or are replaced; some may not exist.
+
+        Raises:
+            SqlError: One would read itself, or too much.
+        """
+        folded = {name.casefold() for name in removed}
+        gone = [view for name, view in self._views.items() if name in folded]
+        views = {name: view for name, view in self._views.items() if name not in folded}
+        created = list(created)
+        views |= {view.name.casefold(): view for view in created}
+        for view in created:
+            check_view_graph(view.name, {name: each.reads for name, each in views.items()})
+        return [
+            *(self._table.change(view.id, view) for view in created),
+            *(self._table.change(view.id, None) for view in gone),
+        ], views
+
+    def adopt(self, views: Mapping[str, ViewInfo]) -> None:
+        """Show views whose rows were written."""
+        self._views = views
+
+    def _new(self, view: ViewInfo) -> ViewInfo:
+        return replace(view, id=new_id(self._clock), created_at=self._clock.now())
 
     def _load(self) -> Iterator[tuple[str, ViewInfo]]:
         for view_id in self._table.ids():
@@ -141,3 +165,48 @@ class Views:
                 view = ViewInfo(view_id, view_id, "", "", NO_COLUMNS, damaged=str(damage))
             if view is not None:
                 yield view.name.casefold(), view
+
+
+class StagedViews(Views):
+    """The views that a transaction sees: those of its begin, with its own changes.
+
+    Args:
+        views: Those of the lake.
+    """
+
+    def __init__(self, views: Views) -> None:
+        self.__dict__.update(vars(views))
+        self._base = views
+        self._start = self._views
+
+    def put(self, view: ViewInfo) -> ViewInfo:
+        """As `Views.put`, for the transaction."""
+        view = self._new(view)
+        self.adopt(self.changed([view], [view.name])[1])
+        return view
+
+    def remove(self, view: ViewInfo) -> None:
+        """As `Views.remove`, for the transaction."""
+        self.adopt(self.changed([], [view.name])[1])
+
+    def to_commit(
+        self, check_free: Callable[[str], object]
+    ) -> tuple[list[Change], Mapping[str, ViewInfo]]:
+        """Return the changes of the lake's rows, and its views after them; nothing is written.
+
+        Args:
+            check_free: Refuses a name that a dataset or view has.
+
+        Raises:
+            Conflict: Another change of one of the views came first, or a name is in use.
+        """
+        before, after = self._start, self._views
+        names = sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+        for name in names:
+            if self._base.find(name) != before.get(name):
+                raise Conflict(
+                    f"view {name!r} was changed in the meantime", hint="run the transaction again"
+                )
+            if name not in before:
+                check_free(name)
+        return self._base.changed([after[name] for name in names if name in after], names)

@@ -21,20 +21,19 @@ that of an ingest (`lake.ingestor`).
 from __future__ import annotations
 
 import shutil
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
-from lake.layouts import Layout, layout_of
+from lake.layouts import Layout
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.origins import Origin
@@ -43,23 +42,13 @@ from lake.schema_changes import alter
 from lake.snapshots import Manifest, StoredManifest
 from lake.view_access import commit_view
 from sennit_core.clock import Clock
-from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
+from sennit_core.errors import Conflict, NotFound
 from sennit_core.ids import new_id
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.records import ColumnDefault, DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from emsqrt.executor import Execution
-
-__all__ = ["StartWrite", "WriteExecution", "Writer"]
-
-_ATTEMPTS = 4
-
-StartWrite = Callable[[Path], "tuple[Execution, Callable[[], object]]"]
-"""Starts a statement that writes into the folder; returns it, and what ends its lease."""
+__all__ = ["Writer"]
 
 
 class Writer:
@@ -170,7 +159,8 @@ class Writer:
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))
                 layout = Layout.from_json(answer.get("layout"))
-                state = replace(state, shards=adopted, **layout.members())
+                defaults = tuple(map(ColumnDefault.from_json, answer.get("defaults") or ()))
+                state = replace(state, shards=adopted, defaults=defaults, **layout.members())
             elif not answer["rewritten"]:
                 return self._append(dataset, adopted, answer["inputs"], origin)
             else:
@@ -195,7 +185,8 @@ class Writer:
                 raise _moved_on(dataset)  # with rows that were not checked
             head = self._catalog.manifest(dataset.id).snapshot
             changed = alter(head, change)
-            if (changed.schema, layout_of(changed)) == (head.schema, layout_of(head)):
+            if replace(changed, columns=head.columns, last_column=head.last_column,
+                       file_schemas=head.file_schemas) == head:  # fmt: skip
                 return None
             origin.datasets[head.id] = dataset.id
             return self._commit(dataset, changed, (head.id,), origin)
@@ -410,167 +401,6 @@ class Writer:
 def _first(dataset: DatasetInfo, schema: Schema) -> SnapshotInfo:
     """Return a state of a dataset that has nothing in common with earlier ones."""
     return SnapshotInfo("", None, dataset.id, schema, (), {}, "", None, ())
-
-
-class WriteExecution:
-    """A running statement that changes a dataset; a context manager.
-
-    Its result, the number of rows, is available when the change is committed.
-
-    Args:
-        start: Starts it, with the current state of its datasets.
-        writer: Commits it.
-        origin: The statement and the user; `start` adds what it may read.
-        complete: Called with an error before it is raised; returns the error to raise.
-        attempts: How often to run it if other changes come first.
-    """
-
-    engine = "duckdb"
-
-    def __init__(
-        self,
-        start: StartWrite,
-        writer: Writer,
-        origin: Origin,
-        complete: Callable[[SennitError], SennitError],
-        attempts: int = _ATTEMPTS,
-    ) -> None:
-        self._attempts = attempts
-        self._start = start
-        self._writer = writer
-        self._origin = origin
-        self._complete = complete
-        self._lock = threading.Lock()
-        self._cancelled = False
-        self._answer: dict[str, Any] | None = None
-        self._result = b""
-        # None once the lease has ended, so that `close` may be called twice.
-        self._release: Callable[[], object] | None = None
-        self._begin()
-
-    @property
-    def pid(self) -> int:
-        """The process id of the executor."""
-        return self._execution.pid
-
-    @property
-    def progress(self) -> Progress:
-        """The current progress."""
-        return self._execution.progress
-
-    @property
-    def done(self) -> bool:
-        """Whether the change is committed."""
-        return self._answer is not None
-
-    def payloads(self) -> Iterator[memoryview]:
-        """Commit the change, then yield the result's bytes."""
-        self.result()
-        yield memoryview(self._result)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Commit the change, then yield the result (format `arrow` only)."""
-        import pyarrow as pa
-
-        from sennit_core.arrow_ipc import open_arrow
-
-        self.result()
-        with pa.BufferReader(self._result) as source, open_arrow(source, "the result") as reader:
-            yield from reader
-
-    def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Commit the change; return `count`, `columns`, `engine` and `inputs`; blocks.
-
-        Args:
-            timeout: Has no effect, as a change cannot be left half done.
-
-        Raises:
-            Conflict: Others changed the same rows again and again.
-        """
-        del timeout
-        for attempt in range(1, self._attempts + 1):
-            if self._answer is not None:
-                break
-            answer = self._run()
-            try:
-                if self._cancelled:
-                    raise Cancelled("the statement")
-                self._answer = self._commit(answer)
-                reached("write-committed")
-            except Conflict:
-                if attempt == self._attempts:
-                    raise
-                self._end()
-                self._begin()
-        assert self._answer is not None, "committed, or raised"
-        return {
-            "rows": 1,
-            "count": self._answer["count"],
-            "columns": [{"name": "Count", "type": "Int64"}],
-            "truncated": False,
-            "engine": self.engine,
-            "inputs": self._answer["inputs"],
-        }
-
-    def cancel(self) -> None:
-        """Request cancellation; a change that is committed stays."""
-        with self._lock:
-            self._cancelled = True
-            self._execution.cancel()
-
-    def close(self) -> None:
-        """Cancel the statement if it is running; may be called twice."""
-        self.cancel()
-        self._end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _begin(self) -> None:
-        folder = self._writer.open_folder()
-        self._purges = self._writer.purges  # before the statement reads
-        try:
-            execution, release = self._start(folder)
-        except BaseException:
-            self._writer.remove_folder(folder)
-            raise
-        self._folder, self._release = folder, release
-        self._attach(execution)
-
-    def _attach(self, execution: Execution) -> None:
-        """Set the execution that `cancel` cancels."""
-        with self._lock:
-            self._execution = execution
-            cancelled = self._cancelled
-        if cancelled:
-            execution.cancel()
-
-    def _run(self) -> dict[str, Any]:
-        """Wait for the executor's response, and keep its result."""
-        try:
-            self._result = b"".join(bytes(piece) for piece in self._execution.payloads())
-            answer = self._execution.result()
-        except SennitError as error:
-            raise self._complete(error) from error
-        reached("write-encoded")
-        return {**answer, "purges": self._purges}
-
-    def _commit(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Commit the change; return the response as it was committed."""
-        self._writer.commit(answer, self._origin)
-        return answer
-
-    def _end(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            try:
-                self._execution.close()
-            finally:
-                release()
-                self._writer.remove_folder(self._folder)
 
 
 def _moved_on(dataset: DatasetInfo) -> Conflict:

@@ -55,16 +55,24 @@ def up(
             "--allow-host", metavar="NAME", help="Accept this name in the Host header; repeatable."
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What other nodes of a network call this one.")
+    ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option("--join", metavar="INVITE", help="Join a network once the node is up."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start a node and print its URL."""
+    """Start a node and print its URL; several nodes form a network."""
     from sennit.cli.start import Start, start
 
     start(
         Start(
             data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,
             open_browser=open_browser, api_only=api_only, insecure=insecure,
-            no_flight=no_flight, allowed_hosts=tuple(allow_host or ()), as_json=as_json,
+            no_flight=no_flight, allowed_hosts=tuple(allow_host or ()), join=join,
+            name=name, as_json=as_json,
         )
     )  # fmt: skip
 

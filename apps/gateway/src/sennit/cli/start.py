@@ -12,6 +12,7 @@ import sys
 import time
 import webbrowser
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +21,13 @@ import typer
 
 from sennit import run_file
 from sennit.cli.output import emit_json
-from sennit.settings import GATEWAY_PORT, PORT_STEP, default_data
+from sennit.settings import (
+    GATEWAY_PORT,
+    PORT_STEP,
+    NetworkSettings,
+    default_data,
+    node_name,
+)
 from sennit_core.errors import Unavailable, UsageError
 from sennit_core.private_files import FILE_MODE, make_private_folder
 from sennit_core.units import parse_bytes
@@ -46,6 +53,8 @@ class Start:
     no_flight: bool
     allowed_hosts: tuple[str, ...]
     as_json: bool
+    join: str | None = None
+    name: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -55,7 +64,7 @@ class Start:
     @property
     def only_at_start(self) -> bool:
         """Whether any option is set that has an effect only when a node starts."""
-        options = (self.port, self.host, self.memory, self.allowed_hosts or None)
+        options = (self.port, self.host, self.memory, self.allowed_hosts or None, self.name)
         switches = (self.insecure, self.api_only, self.no_flight)
         return any(value is not None for value in options) or any(switches)
 
@@ -67,6 +76,7 @@ class Start:
             "insecure": self.insecure or None,
             "allowed_hosts": self.allowed_hosts or None,
             "flight": False if self.no_flight else None,
+            "name": self.name,
         }
         emsqrt = {"memory_bytes": parse_bytes(self.memory) if self.memory else None}
         return {
@@ -82,6 +92,8 @@ def start(wanted: Start) -> None:
     elif wanted.detach:
         if not _is_up(wanted):
             _announce(wanted, _spawn(wanted), wanted.folder)
+        if wanted.join is not None:
+            _join(wanted.folder, wanted.join)
         if wanted.demo:
             _run_demo(wanted.folder).wait()
     else:
@@ -124,6 +136,8 @@ def _serve_here(wanted: Start) -> None:
         _print_address(wanted, address.url, address.login_url, os.getpid(), address.flight)
         if wanted.open_browser:
             _open_browser(wanted.folder, address.login_url)
+        if wanted.join is not None:
+            helpers.append(_run_join(wanted.folder, wanted.join))
         if wanted.demo:
             helpers.append(_run_demo(wanted.folder))
 
@@ -142,15 +156,49 @@ def _run_demo(data: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "sennit.demo", "--data", str(data)])
 
 
+def _run_join(data: Path, invite: str) -> subprocess.Popen[bytes]:
+    """Start to join a network as an ordinary client in a separate process, which prints the result."""
+    # Through its input: other accounts can see a process's arguments.
+    command = [sys.executable, "-m", "sennit.cli", "net", "join", "-", "--data", str(data)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert child.stdin is not None, "a pipe"
+    with child.stdin:
+        child.stdin.write(invite.encode())
+    return child
+
+
+def _join(data: Path, invite: str) -> None:
+    from sennit.client import Session
+
+    with Session.open(None, token=None, data=data) as session:
+        session.network.join(invite)
+
+
+def _form_network(folders: Sequence[Path]) -> None:
+    """Let nodes of this machine form a network, those that are in none yet; the first invites."""
+    from sennit.client import Session
+
+    with Session.open(None, token=None, data=folders[0]) as first:
+        for folder in folders[1:]:
+            with Session.open(None, token=None, data=folder) as other:
+                if other.network.show()["network"] is None:
+                    other.network.join(first.network.invite())
+
+
 def _start_several(wanted: Start) -> None:
-    """Start node 0 on the folder itself, and node i on `<data>/nodes/<i>` and port + 10·i."""
+    """Start node 0 on the folder itself, and node i on `<data>/nodes/<i>` and port + 10·i.
+
+    They form a network, in which each has the name of the host and its number.
+    """
     base = wanted.port if wanted.port is not None else GATEWAY_PORT
+    name = wanted.name or node_name(NetworkSettings())
     each = [
         replace(
             wanted,
             data=wanted.folder if index == 0 else wanted.folder / "nodes" / str(index),
+            name=f"{name[:60]}-{index}",
             port=base and base + PORT_STEP * index,
-            nodes=1, demo=False, detach=True, open_browser=wanted.open_browser and index == 0,
+            nodes=1, demo=False, join=None, detach=True, open_browser=wanted.open_browser and index == 0,
             api_only=wanted.api_only or index > 0,
         )
         for index in range(wanted.nodes)
@@ -160,6 +208,9 @@ def _start_several(wanted: Start) -> None:
     try:
         for one in each:
             _announce(one, _spawn(one), one.folder)
+        _form_network([one.folder for one in each])
+        if wanted.join is not None:
+            _join(wanted.folder, wanted.join)
         if wanted.demo:
             _run_demo(wanted.folder).wait()
         if not wanted.detach:
@@ -179,6 +230,7 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
         ("--port", wanted.port),
         ("--host", wanted.host),
         ("--memory", wanted.memory),
+        ("--name", wanted.name),
     ):
         if value is not None:
             command += [flag, str(value)]

@@ -12,10 +12,12 @@ import typer
 from sennit.cli import (
     data_verbs,
     maintenance_verbs,
+    net_verbs,
     node_verbs,
     policy_verb,
     queries_verb,
     quota_verbs,
+    share_verbs,
     verify_verb,
 )
 
@@ -37,3 +39,5 @@ policy_verb.register(app)
 queries_verb.register(app)
 maintenance_verbs.register(app)
 quota_verbs.register(app)
+net_verbs.register(app)
+share_verbs.register(app)

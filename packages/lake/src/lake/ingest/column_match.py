@@ -1,20 +1,51 @@
 """Which columns of an appended file are those of the dataset: by name, in any order.
 
-A column that the file does not have is NULL, as with appends of Delta and Iceberg tables. A column that
-the dataset does not have is refused: to leave it out would lose data, and to add it is ALTER TABLE's.
+A column that the file does not have has its default, as with COPY in DuckDB, which is NULL unless the
+dataset says otherwise. A column that the dataset does not have is refused: to leave it out would lose data,
+and to add it is ALTER TABLE's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pyarrow as pa
 
+from sennit_core.arrow_ipc import open_arrow
 from sennit_core.errors import BadInput, nearest
 from sennit_core.schema import Schema
 
-__all__ = ["ColumnMatch"]
+__all__ = ["ColumnMatch", "Defaults"]
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the columns of a dataset have in the rows of a file without them.
+
+    Args:
+        values: The value of each column that has a default, by its name.
+        rowwise: The columns whose default is another value in each row, which an ingest cannot compute.
+    """
+
+    values: Mapping[str, pa.Scalar] = field(default_factory=dict)
+    rowwise: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | None) -> Self:
+        """Read the response of the step `defaults` (`lake.sql.defaults`); None has no defaults."""
+        if data is None:
+            return cls()
+        stream = pa.BufferReader(base64.b64decode(data["values"]))
+        with open_arrow(stream, "the defaults") as reader:
+            table = reader.read_all()
+        values = {name: table.column(name)[0] for name in table.column_names}
+        return cls(values, frozenset(data["rowwise"]))
+
+
+NO_DEFAULTS = Defaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +55,12 @@ class ColumnMatch:
     Args:
         schema: The dataset's columns.
         sources: For each of them, the number of the file's column; None if there is none.
+        defaults: What the columns that the file does not have get.
     """
 
     schema: pa.Schema
     sources: tuple[int | None, ...]
+    defaults: Defaults = NO_DEFAULTS
 
     @classmethod
     def of(
@@ -38,6 +71,7 @@ class ColumnMatch:
         what: str,
         needs_all: bool,
         line: int | None = None,
+        defaults: Defaults = NO_DEFAULTS,
     ) -> ColumnMatch:
         """Match the columns of a file with those of its dataset.
 
@@ -47,6 +81,7 @@ class ColumnMatch:
             what: The file's name, for errors.
             needs_all: Whether the file has to have all columns.
             line: Where they are in the file.
+            defaults: Those of the dataset.
 
         Raises:
             BadInput: The dataset does not have one, or the file has none for one that is NOT NULL; or
@@ -56,7 +91,10 @@ class ColumnMatch:
         known_numbers = set(numbers.values())
         unknown = [name for number, name in enumerate(names) if number not in known_numbers]
         missing = [field for field in schema if field.name not in numbers]
-        required = missing if needs_all else [f for f in missing if not f.nullable]
+        filled = defaults.values
+        required = missing
+        if not needs_all:
+            required = [f for f in missing if not f.nullable and f.name not in filled]
         if unknown or required or len(missing) == len(schema):
             known = ", ".join(schema.names)
             raise BadInput(
@@ -65,7 +103,17 @@ class ColumnMatch:
                 reason=f"its columns are {', '.join(names)}; the dataset has {known}",
                 hint=_hint(unknown, [field.name for field in required], schema),
             )
-        return cls(schema.to_arrow(), tuple(numbers.get(each) for each in schema.names))
+        computed = [each.name for each in missing if each.name in defaults.rowwise]
+        if computed:
+            raise BadInput(
+                what=what,
+                line=line,
+                reason=f"it has no column {computed[0]!r}, whose default is another value in each row",
+                hint="add the column to the file, or load it into a dataset of its own and INSERT "
+                "INTO … BY NAME SELECT from there",
+            )
+        sources = tuple(numbers.get(each) for each in schema.names)
+        return cls(schema.to_arrow(), sources, defaults)
 
     @property
     def missing(self) -> list[str]:
@@ -81,9 +129,13 @@ class ColumnMatch:
     def arranged(self, columns: Sequence[pa.Array], rows: int) -> list[pa.Array]:
         """Return the dataset's columns of a batch of the file."""
         return [
-            pa.nulls(rows, field.type) if source is None else columns[source]
+            self._filled(field, rows) if source is None else columns[source]
             for field, source in zip(self.schema, self.sources, strict=True)
         ]
+
+    def _filled(self, field: pa.Field, rows: int) -> pa.Array:
+        value = self.defaults.values.get(field.name)
+        return pa.nulls(rows, field.type) if value is None else pa.repeat(value, rows)
 
 
 def _numbers(names: Sequence[str], schema: Schema) -> dict[str, int]:

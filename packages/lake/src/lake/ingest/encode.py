@@ -11,7 +11,7 @@ most (in theory four: null, integer, float, text), almost always once. See
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,10 +68,11 @@ class Report:
         """Add a message."""
         self.notes.append({"column": column, "line": line, "note": text})
 
-    def note_missing(self, columns: Iterable[str]) -> None:
+    def note_missing(self, columns: Iterable[str], defaults: Container[str] = ()) -> None:
         """Add a message for each column of the dataset that an appended file does not have."""
         for column in columns:
-            self.note("the file does not have it: NULL", column=column)
+            value = "its default" if column in defaults else "NULL"
+            self.note(f"the file does not have it: {value}", column=column)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for the snapshot's manifest, of limited size.

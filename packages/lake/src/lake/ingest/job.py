@@ -13,7 +13,7 @@ from lake.disk_space import WriteBudget, WriteLimit
 from lake.encrypted_files import EncryptedFile, Source, source_from_json
 from lake.foreground import Background
 from lake.ingest.background_writer import BACKGROUND_BYTES, BackgroundWriter, Writer
-from lake.ingest.column_match import ColumnMatch
+from lake.ingest.column_match import ColumnMatch, Defaults
 from lake.ingest.encode import Report
 from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard, ShardWriter
@@ -55,6 +55,7 @@ class Job:
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
         self.columns: list[int] | None = request.get("columns")
+        self._defaults = Defaults.from_json(request.get("defaults"))
         # Of an upsert: a column that the file does not have would overwrite values with NULL.
         self._needs_all_columns: bool = request.get("allColumns", False)
         self.layout = Layout.from_json(request.get("layout"))
@@ -78,9 +79,14 @@ class Job:
         """
         assert self.schema is not None, "an append"
         found = ColumnMatch.of(
-            self.schema, names, what=self.name, needs_all=self._needs_all_columns, line=line
+            self.schema,
+            names,
+            what=self.name,
+            needs_all=self._needs_all_columns,
+            line=line,
+            defaults=self._defaults,
         )
-        report.note_missing(found.missing)
+        report.note_missing(found.missing, self._defaults.values)
         return found
 
     @property

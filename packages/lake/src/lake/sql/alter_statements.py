@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from lake.sql.column_definitions import ColumnDefinition, read_definition
 from lake.sql.layout_clauses import ResetLayout, SetLayout, reset_layout, set_layout
 from lake.sql.statement_reader import Clause, StatementReader
 from sennit_core.errors import Unsupported
@@ -18,13 +19,14 @@ __all__ = [
     "DropColumn",
     "RenameColumn",
     "RenameTable",
+    "SetDefault",
     "SetNullable",
     "parse_alter",
 ]
 
 _SUPPORTED = (
     "use ADD COLUMN, DROP COLUMN, RENAME COLUMN, RENAME TO, ALTER COLUMN … TYPE, "
-    "SET NOT NULL or DROP NOT NULL, SET or RESET PARTITIONED BY or SORTED BY"
+    "SET or DROP NOT NULL or DEFAULT, SET or RESET PARTITIONED BY or SORTED BY"
 )
 
 
@@ -32,8 +34,7 @@ _SUPPORTED = (
 class AddColumn:
     """ADD COLUMN name type; NULL in the rows that there are."""
 
-    column: str
-    type: Clause
+    definition: ColumnDefinition
     if_missing: bool
 
 
@@ -76,6 +77,14 @@ class SetNullable:
     nullable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SetDefault:
+    """ALTER COLUMN name SET DEFAULT expression, or DROP DEFAULT."""
+
+    column: str
+    default: Clause | None
+
+
 Alteration: TypeAlias = (
     AddColumn
     | DropColumn
@@ -83,6 +92,7 @@ Alteration: TypeAlias = (
     | RenameTable
     | ChangeType
     | SetNullable
+    | SetDefault
     | SetLayout
     | ResetLayout
 )
@@ -126,7 +136,9 @@ def _add(reader: StatementReader) -> AddColumn:
     if if_missing:
         reader.expect("not")
         reader.expect("exists")
-    return AddColumn(reader.name(), _type(reader), if_missing)
+    definition = read_definition(reader, reader.position, len(reader.tokens))
+    reader.position = len(reader.tokens)
+    return AddColumn(definition, if_missing)
 
 
 def _drop(reader: StatementReader) -> DropColumn:
@@ -146,7 +158,7 @@ def _rename(reader: StatementReader) -> RenameColumn | RenameTable:
     return RenameColumn(column, reader.name())
 
 
-def _alter(reader: StatementReader) -> ChangeType | SetNullable:
+def _alter(reader: StatementReader) -> ChangeType | SetNullable | SetDefault:
     reader.accept("column")
     column = reader.name()
     if reader.words(3) == ("set", "not", "null"):
@@ -155,15 +167,21 @@ def _alter(reader: StatementReader) -> ChangeType | SetNullable:
     if reader.words(3) == ("drop", "not", "null"):
         reader.position += 3
         return SetNullable(column, nullable=True)
+    if reader.words(2) == ("set", "default"):
+        reader.position += 2
+        return SetDefault(column, _rest(reader))
+    if reader.words(2) == ("drop", "default"):
+        reader.position += 2
+        return SetDefault(column, None)
     if reader.accept("set"):
         reader.expect("data")
     if not reader.accept("type"):
         raise Unsupported(f"ALTER COLUMN … {reader.word.upper()} is not supported", hint=_SUPPORTED)
-    return ChangeType(column, _type(reader))
+    return ChangeType(column, _rest(reader))
 
 
-def _type(reader: StatementReader) -> Clause:
-    """Return what is left, which has to be a type: a default or a constraint is none."""
+def _rest(reader: StatementReader) -> Clause:
+    """Return what is left, which has to be a type or an expression."""
     kind = reader.cut(reader.position, len(reader.tokens))
     reader.position = len(reader.tokens)
     return kind

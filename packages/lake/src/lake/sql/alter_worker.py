@@ -12,6 +12,7 @@ from lake.sql.alter_statements import (
     DropColumn,
     RenameColumn,
     RenameTable,
+    SetDefault,
     SetNullable,
 )
 from lake.sql.changing_statement import (
@@ -20,11 +21,13 @@ from lake.sql.changing_statement import (
     query_for_columns,
     storable,
 )
+from lake.sql.column_definitions import ColumnDefinition
+from lake.sql.defaults import check_default, no_encrypted_default
 from lake.sql.layout_clauses import ResetLayout, SetLayout
 from lake.sql.query_text import QueryText
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table
-from lake.sql.types import quoted
+from lake.sql.types import column_types, quoted
 from sennit_core.errors import SqlError, Unsupported
 from sennit_core.schema import DataType
 
@@ -36,9 +39,14 @@ def change_of(
 ) -> dict[str, Any]:
     """Return the change as `lake.schema_changes` has it."""
     match alteration:
-        case AddColumn(column, kind, if_missing):
-            kind_name = _type_of(kind, column, statement)
-            return {"do": "add", "column": column, "type": kind_name, "if_missing": if_missing}
+        case AddColumn(definition, if_missing):
+            kind_name = _type_of(definition, statement)
+            return {
+                "do": "add",
+                "column": definition.name,
+                "type": kind_name,
+                "if_missing": if_missing,
+            }
         case DropColumn(column, if_exists):
             return {"do": "drop", "column": column, "if_exists": if_exists}
         case RenameColumn(column, to):
@@ -46,19 +54,47 @@ def change_of(
         case RenameTable(to):
             return {"do": "rename table", "to": to}
         case ChangeType(column, kind):
-            return {"do": "type", "column": column, "type": _type_of(kind, column, statement)}
-        case SetNullable(column, nullable):
-            if not nullable:
-                _check_no_null(column, target, statement)
-            return {"do": "nullable", "column": column, "nullable": nullable}
+            found = _type_of(ColumnDefinition(column, kind), statement)
+            return {"do": "type", "column": column, "type": found}
+        case SetNullable() | SetDefault():
+            return _change_of_column(alteration, target, statement)
         case SetLayout(kind, fields):
             return {"do": kind, "fields": fields}
         case ResetLayout(kind):
             return {"do": kind, "fields": ()}
 
 
-def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
-    query, required = query_for_columns([(column, kind)])
+def _change_of_column(
+    alteration: SetNullable | SetDefault, target: Table, statement: ChangingStatement
+) -> dict[str, Any]:
+    column = alteration.column
+    if isinstance(alteration, SetDefault):
+        default = alteration.default
+        sql = None if default is None else _default_of(column, default, target, statement)
+        return {"do": "default", "column": column, "sql": sql}
+    if not alteration.nullable:
+        _check_no_null(column, target, statement)
+    return {"do": "nullable", "column": column, "nullable": alteration.nullable}
+
+
+def _default_of(
+    column: str, default: Clause, target: Table, statement: ChangingStatement
+) -> str | None:
+    field = target.schema.fields[find_column(target.schema, column)]
+    sql = check_default(field.name, column_types(target.schema)[field.name], default, statement)
+    if sql is not None and target.encrypted:
+        raise no_encrypted_default(target.name)
+    return sql
+
+
+def _type_of(definition: ColumnDefinition, statement: ChangingStatement) -> str:
+    column = definition.name
+    if definition.default is not None:
+        raise Unsupported(
+            f"column {column!r} with a default at once: rows that exist have no value in a new column",
+            hint=f"ADD COLUMN without it, UPDATE the rows, then ALTER COLUMN {column} SET DEFAULT",
+        )
+    query, required = query_for_columns([definition])
     if required:
         raise Unsupported(
             f"column {column!r} as NOT NULL at once",

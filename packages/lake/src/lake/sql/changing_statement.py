@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from lake.keys import NO_KEY_HINT
 from lake.layouts import Layout, parse_layout
 from lake.sealed import Seal
 from lake.sql.batches import read_batches
+from lake.sql.column_definitions import ColumnDefinition
 from lake.sql.duckdb_worker import (
     bind,
     interrupted_on_cancel,
@@ -58,14 +58,21 @@ __all__ = [
     "layout_for",
     "query_for_columns",
     "storable",
+    "stored_batch",
 ]
 
 HITS = "__lake_hits"
 SHARD = "__lake_shard"
 ROW = "__lake_row"
-_NULLABILITY = re.compile(r"\s+(NOT\s+)?NULL\s*$", re.IGNORECASE)
 # Types whose values Arrow, and so a shard, does not hold as they are.
-_NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
+_NOT_STORED = re.compile(
+    r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE|INTERVAL)\b"
+)
+# Parquet has a type for it, which Arrow neither writes nor reads: pyarrow shows 12 bytes, polars fails.
+_INTERVAL_HINT = (
+    "INTERVAL has no form in Parquet that programs read alike: store its parts as integers "
+    "(datepart('month', i), datepart('day', i), and microseconds), epoch(i), or CAST it to VARCHAR"
+)
 
 
 class ChangingStatement:
@@ -74,8 +81,8 @@ class ChangingStatement:
     def __init__(self, request: dict[str, Any], context: EntryContext) -> None:
         self.context = context
         self.sql: str = request["sql"]
-        self._request = request
-        self._params = params_of(request)
+        self.request = request
+        self.params = params_of(request)
         self.tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
         self.changes: Table | None = None  # the dataset that the statement changes or replaces
@@ -88,7 +95,7 @@ class ChangingStatement:
         self.connection: duckdb.DuckDBPyConnection | None = None
         """That of the session, in which rows are written."""
         limit = WriteLimit.from_json(request.get("space"))
-        self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
+        self.budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
     def find(self, name: str) -> Table | None:
         """Return the dataset with this name or id."""
@@ -119,7 +126,7 @@ class ChangingStatement:
             return self._new_seal
         if self.changes is None or not self.changes.encrypted:
             return None
-        return Seal.from_json(self._request["seals"][self.changes.id])
+        return Seal.from_json(self.request["seals"][self.changes.id])
 
     def choose_encryption(self, wanted: bool | None) -> Seal | None:
         """Note what CREATE TABLE says of encryption; return what encrypts a new dataset.
@@ -137,8 +144,8 @@ class ChangingStatement:
                 )
             return None
         self._in_the_clear = wanted is False
-        if self._request.get("encryptsNew") if wanted is None else wanted:
-            seal = self._request["seals"].get("")
+        if self.request.get("encryptsNew") if wanted is None else wanted:
+            seal = self.request["seals"].get("")
             if seal is None:
                 raise Denied("encrypt a dataset", needed="the lake's key", hint=NO_KEY_HINT)
             self._new_seal = Seal.from_json(seal)
@@ -164,7 +171,6 @@ class ChangingStatement:
     def session(
         self,
         query: QueryText,
-        target: Table | None = None,
         *,
         prunes: Callable[[Table], bool] = lambda _: True,
         hides: bool = True,
@@ -174,7 +180,6 @@ class ChangingStatement:
 
         Args:
             query: Reads datasets.
-            target: Another dataset to read.
             prunes: Which of them are read without the shards that the query's filters leave out.
             hides: Whether the names of these mean the rest of their shards.
             keeps: Whether the database may serve later statements: nothing but temporary tables is
@@ -193,17 +198,15 @@ class ChangingStatement:
                 raise Unsupported("a statement that changes data cannot read the catalog")
             read += used_tables(self.tables, statement.tables)
             names = tuple(statement.tables | names_of(read))
-            if target is not None and target not in read:
-                read.append(target)
             self._check_secrecy(read)
             read[:] = [t if prunes(t) else without_statistics(t) for t in read]
             if any(t.statistics for t in read):
                 # The database is opened for the rest alone: a view costs a look at each of its files.
-                early = prune_at_any_time(query.text, self._params, read)
+                early = prune_at_any_time(query.text, self.params, read)
                 read[:] = read if early is None else early.tables
             # Before DuckDB opens a shard: a damaged one is reported as such. A view opens its first.
             verify_shards(shards_to_verify(read, first=True), self.context)
-            limits = limits_of(self._request, self.context)
+            limits = limits_of(self.request, self.context)
             with (
                 self._open(read, names, limits, keeps=keeps) as connection,
                 interrupted_on_cancel(connection, self.context),
@@ -223,7 +226,7 @@ class ChangingStatement:
         kept = None
         # Opening one is more than half of the CPU of a small INSERT. That of a dataset that changes would
         # not be used again; spill files of encrypted datasets are in a folder of the statement.
-        if keeps and self.changes not in read and not self._request.get("plain"):
+        if keeps and self.changes not in read and not self.request.get("plain"):
             kept = kept_session(read, names, limits, self.context, read_only=False)
         return kept or open_write_session(read, names, limits)
 
@@ -238,7 +241,7 @@ class ChangingStatement:
         # The time of a transaction is that of `now()`: the query must run in the same one.
         connection.execute("BEGIN TRANSACTION")
         self._in_transaction = True
-        pruned = prune(connection, query.text, self._params, read, mode="")
+        pruned = prune(connection, query.text, self.params, read, mode="")
         needed = pruned.of([table for table in read if table.statistics])
         verify_shards(shards_to_verify(needed), self.context)
         read[:] = pruned.of(read)
@@ -247,7 +250,7 @@ class ChangingStatement:
 
     def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
         """Bind a query with the request's parameters."""
-        relation = bind(connection, text, self._params)
+        relation = bind(connection, text, self.params)
         assert relation is not None, "a query has a result"
         return relation
 
@@ -266,18 +269,18 @@ class ChangingStatement:
         query.is_bound = True
         text = outer.replace("{}", query.numbered)
         # In order, so that the rows of one shard are found without looking at all.
-        connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self._params)
+        connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self.params)
         if self._in_transaction:
             connection.execute("COMMIT")
             self._in_transaction = False
 
     def keep(self, connection: duckdb.DuckDBPyConnection, query: str, table: str) -> None:
         """Keep a query's result in a temporary table, which spills to disk."""
-        connection.execute(f"CREATE TEMP TABLE {table} AS {query}", self._params)
+        connection.execute(f"CREATE TEMP TABLE {table} AS {query}", self.params)
 
     def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
         """Run a statement with the request's parameters; return the number of changed rows."""
-        ((count,),) = connection.execute(sql, self._params).fetchall()
+        ((count,),) = connection.execute(sql, self.params).fetchall()
         return int(count)
 
     def columns_of(self, relation: duckdb.DuckDBPyRelation) -> Schema:
@@ -316,14 +319,14 @@ class ChangingStatement:
             for batch in batches:
                 self.context.forgive_reserved()
                 self.context.check()
-                rows_of.write(_stored(batch, target))
+                rows_of.write(stored_batch(batch, target))
                 rows += batch.num_rows
                 # Whole shards are written, with the rows that a policy hides.
                 if table is None or table.policy is None:
                     self.context.progress(rows=rows)
             if not rows and schema is None:
                 # An empty dataset has its columns in a shard without rows.
-                writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
+                writer.write(stored_batch(pa.RecordBatch.from_pylist([], found), target),
                              start=None, stop=None)  # fmt: skip
         return writer.shards
 
@@ -334,9 +337,9 @@ class ChangingStatement:
         Args:
             columns: The ids of the columns; None numbers them from 1.
         """
-        folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
+        folder, prefix = Path(self.request["folder"]), f"rows{next(self._writers)}"
         writer = ShardWriter(
-            folder, Limits(), prefix, columns, budget=self._budget, seal=self._seal()
+            folder, Limits(), prefix, columns, budget=self.budget, seal=self._seal()
         )
         try:
             yield writer
@@ -359,32 +362,25 @@ def check_storable(relation: duckdb.DuckDBPyRelation) -> None:
     """Refuse a column whose values a shard cannot hold as they are."""
     for name, kind in zip(relation.columns, relation.types, strict=True):
         if found := _NOT_STORED.search(str(kind)):
-            raise Unsupported(
-                f"column {name!r} has the type {found[0]}", hint="CAST it to another type"
-            )
+            hint = _INTERVAL_HINT if found[0] == "INTERVAL" else "CAST it to another type"
+            raise Unsupported(f"column {name!r} has the type {found[0]}", hint=hint)
 
 
-def query_for_columns(columns: Sequence[tuple[str, Clause]]) -> tuple[QueryText, list[int]]:
-    """Return a query without rows that has these columns, and the numbers of those that are NOT NULL.
-
-    A definition is a name, a type, and perhaps NULL or NOT NULL: what else it may have, such as
-    DEFAULT, is no type and so a syntax error.
-    """
+def query_for_columns(columns: Sequence[ColumnDefinition]) -> tuple[QueryText, list[int]]:
+    """Return a query without rows that has these columns, and the numbers of those that are NOT NULL."""
     parts: list[str | Clause] = []
-    required = []
-    for number, (name, kind) in enumerate(columns):
-        if found := _NULLABILITY.search(kind.text):
-            required += [number] if found[1] else []
-            kind = replace(kind, text=kind.text[: found.start()])
+    for column in columns:
         try:
-            check_statement(f"SELECT CAST(NULL AS {kind.text})")
+            check_statement(f"SELECT CAST(NULL AS {column.type.text})")
         except SqlError as error:
             raise Unsupported(
-                f"the definition of column {name!r}: {kind.text}",
-                hint="a column has a name, a type, and may be NOT NULL; MERGE and `key` of an upsert "
-                "find rows by key",
+                f"the definition of column {column.name!r}: {column.type.text}",
+                hint="a column has a name, a type, and may have NOT NULL and DEFAULT; MERGE and `key` "
+                "of an upsert find rows by key",
             ) from error
-        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
+        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", column.type]
+        parts += [f") AS {quoted(column.name)}"]
+    required = [number for number, column in enumerate(columns) if column.required]
     return QueryText(*parts, " WHERE false"), required
 
 
@@ -410,7 +406,8 @@ def storable(found: pa.Schema) -> pa.Schema:
     return schema
 
 
-def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def stored_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows of a query's result as a dataset with these columns has them."""
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         try:

@@ -13,7 +13,7 @@ from lake.sql.changing_statement import ChangingStatement
 from lake.sql.query_text import QueryText
 from lake.sql.session import shards_of
 from lake.sql.types import quoted
-from lake.sql.write_worker import rewritten
+from lake.sql.write_response import rewritten
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -44,6 +43,7 @@ from lake.sql.tables import (
     Table,
     check_explained,
     check_links,
+    described_tables,
     explained_tables,
     rights_key,
     shards_to_verify,
@@ -63,6 +63,7 @@ __all__ = [
     "limits_of",
     "release",
     "run",
+    "stream_result",
     "translated_errors",
     "warm",
 ]
@@ -85,11 +86,6 @@ _KEPT_SHARE = 4
 it holds up to 5/8 of that (`emsqrt.executor.placement`)."""
 
 _EXPLAINED = ["explain_key", "explain_value"]
-_DESCRIBED = ["column_name", "column_type", "null", "key", "default", "extra"]
-_DESCRIBE = re.compile(
-    r'\s*(?:describe|desc|show)\s+(?:main\s*\.\s*)?(?:"[^"]+"|\w+)[\s;]*', re.IGNORECASE
-)
-
 _instances = InstanceCache(_KEPT_INSTANCES)
 _forms = KnownForms()
 
@@ -106,7 +102,9 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             check_explained(used, analyzes=analyzes(sql))
             used[:] = explained_tables(used)
             tables = explained_tables(tables)
-        may_prune = not (statement.catalog or request.get("describe"))
+        if statement.describes:
+            used[:] = described_tables(used)
+        may_prune = not (statement.catalog or statement.describes or request.get("describe"))
         if not may_prune:
             used[:] = map(without_statistics, used)
         early = None
@@ -260,8 +258,14 @@ def _connect(
     names = tuple(statement.tables | names_of(used))
     opened = context.forgive_reserved  # its threads reserve memory, which they do not use
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
-        listed = listed_tables(tables)
+        read = {table.id: table for table in used}
+        listed = [
+            each if each.view is not None else read.get(each.id) or described_tables([each])[0]
+            for each in listed_tables(tables)
+        ]
         return open_session(listed, names, limits, opened, skips_broken_views=True)
+    if statement.describes:
+        return open_session(used, names, limits, opened)
     kept = kept_session(used, names, limits, context)
     return open_session(used, names, limits, opened) if kept is None else kept
 
@@ -323,6 +327,17 @@ def interrupted_on_cancel(
         is_over.set()
 
 
+def stream_result(
+    connection: duckdb.DuckDBPyConnection,
+    request: dict[str, Any],
+    context: EntryContext,
+    limits: SqlLimits,
+) -> dict[str, Any]:
+    """Run the statement of a request and send its result; return the members of the answer about it."""
+    statement = Statement(frozenset(), catalog=False, explains=False, volatile=True)
+    return _stream(connection, request, statement, context, {}, limits, [], [])
+
+
 def _stream(  # noqa: PLR0913 - of one caller
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
@@ -345,13 +360,12 @@ def _stream(  # noqa: PLR0913 - of one caller
     form = () if describes or params else statement.form
     query = Repeatable(_forms, connection, sql, form, relation)
     stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
-    if stream_format != "arrow" or labels or _DESCRIBE.fullmatch(sql) is not None:
+    if stream_format != "arrow" or labels:
         result = read_batches(query, limits.memory_bytes)
     else:
         result = read_messages(query, limits.memory_bytes, max_rows)
     with result as (schema, pieces):
         writer = open_format(stream_format, schema, context.emit, max_rows=max_rows)
-        required = _required(sql, used) if schema.names == _DESCRIBED else None
         with writer:
             for piece in pieces:
                 # DuckDB's allocator keeps the address space of freed memory. That is not requested
@@ -366,8 +380,7 @@ def _stream(  # noqa: PLR0913 - of one caller
                     assert isinstance(writer, ArrowWriter), "other formats read batches"
                     writer.write_message(piece)
                 else:
-                    batch = _relabelled(piece, labels) if labels else piece
-                    writer.write(batch if required is None else _with_not_null(batch, required))
+                    writer.write(_relabelled(piece, labels) if labels else piece)
                 if writer.done:
                     break
             if notes and schema.names == _EXPLAINED:
@@ -408,19 +421,6 @@ def _relabelled(batch: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch
             text = pc.replace_substring(text, path, label)
         columns.append(text)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _required(sql: str, used: list[Table]) -> pa.Array | None:
-    """Return the NOT NULL columns of the dataset that is described; DuckDB knows it as a view."""
-    if _DESCRIBE.fullmatch(sql) is None or len(used) != 1 or used[0].view is not None:
-        return None
-    return pa.array([each.name for each in used[0].schema if not each.nullable], pa.string())
-
-
-def _with_not_null(batch: pa.RecordBatch, required: pa.Array) -> pa.RecordBatch:
-    is_required = pc.is_in(batch.column("column_name"), value_set=required)
-    found = pc.if_else(is_required, "NO", batch.column("null"))
-    return batch.set_column(_DESCRIBED.index("null"), batch.schema.field("null"), found)
 
 
 def bind(

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -34,6 +34,8 @@ __all__ = [
     "expression_nodes",
     "expression_text",
     "open_calculator",
+    "open_parser",
+    "own_nodes",
     "query_nodes",
     "statement_kinds",
     "table_nodes",
@@ -106,6 +108,7 @@ _REFUSED_PREFIXES = ("__internal", "read_", "parquet_", "pragma_", "sniff_", "co
 _CATALOG_TABLES = frozenset(("tables", "columns", "schemata"))
 # What DuckDB's parser makes of SHOW TABLES and its variants, as the name of a table.
 _SHOWN = frozenset(("tables", "databases", "schemas", "alltables", "__show_tables_expanded"))
+_DESCRIBING = ("DESCRIBE", "SHOW")  # and not SUMMARY, which reads rows
 # What an expression of a policy may not have: its value would depend on more than the row.
 _NOT_IN_EXPRESSIONS = {
     "SUBQUERY": "a subquery",
@@ -133,6 +136,7 @@ class Statement:
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
         volatile: Whether it may have another result when it runs again over the same data.
+        describes: Whether it reads columns of tables (DESCRIBE), and no row of any.
         form: Its text without numbers, if it is one SELECT that DuckDB runs as it is written; else ().
     """
 
@@ -140,6 +144,7 @@ class Statement:
     catalog: bool
     explains: bool
     volatile: bool
+    describes: bool = False
     form: tuple[bytes, ...] = field(default=(), compare=False)
 
     @property
@@ -183,8 +188,9 @@ def _remembered(text: _Text, known: frozenset[str]) -> Statement:
     which tables and functions a statement uses. DuckDB refuses an invalid number at binding.
     """
     statement = _check(text.sql, known)
-    # A PIVOT is several statements, and EXPLAIN and SHOW are not for repetition.
-    is_plain = statement_kinds(text.sql) == ["SELECT"] and not statement.catalog
+    # A PIVOT is several statements, and EXPLAIN, SHOW and DESCRIBE are not for repetition.
+    shows = statement.catalog or statement.describes
+    is_plain = statement_kinds(text.sql) == ["SELECT"] and not shows
     return replace(statement, form=text.pieces) if is_plain else statement
 
 
@@ -218,13 +224,15 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     kind = _kind(statements[0])
     text = sql
     # `json_serialize_sql` has no tree for EXPLAIN; what it explains is checked instead.
-    explains = kind == "EXPLAIN"
+    # That of a PIVOT whose columns come from the data is several statements to DuckDB.
+    explains = kind == "EXPLAIN" or (kind == "MULTI" and _EXPLAIN.match(sql) is not None)
     if explains:
         text = sql[_explained(sql) :]
         kind = _kind_of(text)
     # DuckDB expands a PIVOT whose columns come from the data to several statements.
     if kind == "MULTI":
-        text, kind = _named_pivot(text, explains=explains)
+        # Without a space at the start, from which the tokenizer does not count.
+        text, kind = _named_pivot(text.lstrip())
     if kind != "SELECT":
         raise Denied(
             f"{kind.replace('_', ' ')} statements",
@@ -236,17 +244,17 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     walk = _Walk(known)
     walk.visit(tree["statements"])
     volatile = is_volatile(_nodes(tree))
-    return Statement(frozenset(walk.tables), walk.catalog, explains, volatile)
+    describes = not explains and _describes(tree)
+    return Statement(frozenset(walk.tables), walk.catalog, explains, volatile, describes)
 
 
-def _named_pivot(sql: str, *, explains: bool) -> tuple[str, str]:
+def _named_pivot(sql: str) -> tuple[str, str]:
     """Return a PIVOT with its columns named, and its kind."""
     named = with_named_values(sql)
     kind = "MULTI"
     with suppress(duckdb.Error):
         kind = ",".join(statement_kinds(named))
-    # EXPLAIN would explain the first of the statements.
-    if kind != "SELECT" or explains:
+    if kind != "SELECT":
         raise Unsupported(
             "this PIVOT whose columns come from the data is not supported",
             hint="name them: PIVOT t ON c IN ('a', 'b') USING sum(x)",
@@ -325,6 +333,12 @@ def query_nodes(sql: str) -> list[dict[str, Any]]:
     return [] if tree["error"] else list(_nodes(tree["statements"]))
 
 
+def own_nodes(sql: str) -> list[dict[str, Any]]:
+    """Return the nodes of a query's expressions, without those of subqueries in them."""
+    tree = _tree_of(sql)
+    return [] if tree["error"] else list(_nodes(tree["statements"], enters=_is_in_place))
+
+
 def expression_text(node: dict[str, Any]) -> str | None:
     """Return the text of an expression's tree; None if DuckDB cannot write it.
 
@@ -375,12 +389,9 @@ def compute(expression: str) -> Any:
 @contextmanager
 def open_calculator() -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection, in a transaction, to a locked database without tables, for expressions."""
-    connection = _parser().cursor()
-    try:
+    with closing(open_parser()) as connection:
         connection.execute("BEGIN TRANSACTION READ ONLY")
         yield connection
-    finally:
-        connection.close()
 
 
 @lru_cache(maxsize=1)
@@ -393,6 +404,11 @@ def _parser() -> duckdb.DuckDBPyConnection:
     # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser
+
+
+def open_parser() -> duckdb.DuckDBPyConnection:
+    """Open a connection for binding: it reaches no data, and its temporary tables end with it."""
+    return _parser().cursor()
 
 
 def _tree_of(text: str) -> Any:
@@ -520,13 +536,35 @@ def _check_function(node: dict[str, Any]) -> None:
         raise Denied(f"the function {name}", needed="a function that only computes")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield all objects of the tree, without recursion: trees of long expressions are deep."""
+def _describes(tree: Any) -> bool:
+    """Return whether a statement describes tables, and names none outside of that."""
+    found = [node.get("type") for node in _nodes(tree, enters=_is_read)]
+    return "SHOW_REF" in found and "BASE_TABLE" not in found
+
+
+def _is_read(node: dict[str, Any]) -> bool:
+    return node.get("show_type") not in _DESCRIBING
+
+
+def _is_in_place(node: dict[str, Any]) -> bool:
+    return node.get("class") != "SUBQUERY"
+
+
+def _nodes(
+    tree: Any, enters: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Iterator[dict[str, Any]]:
+    """Yield all objects of the tree, without recursion: trees of long expressions are deep.
+
+    Args:
+        tree: The tree.
+        enters: Whether to go on below an object.
+    """
     waiting = [tree]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             yield item
-            waiting.extend(item.values())
+            if enters(item):
+                waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)

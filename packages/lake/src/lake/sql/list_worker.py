@@ -17,10 +17,11 @@ import duckdb
 from lake.sql.guard import check_statement, open_calculator
 from lake.sql.parameters import params_of
 from lake.sql.pruning import prune
+from lake.sql.query_text import rows_query
 from lake.sql.tables import Table
 from lake.sql.tables_read import used_tables
 from lake.sql.write_statements import CreateTable, Delete, Insert, Merge, Update, Write, parse_write
-from lake.sql.write_worker import hits_of, matches_of, reads_target, rows_of
+from lake.sql.write_worker import hits_of, matches_of, reads_target
 from sennit_core.errors import SennitError
 
 __all__ = ["choose_lists"]
@@ -60,7 +61,7 @@ def _query_of(write: Write, tables: list[Table]) -> tuple[str, Callable[[Table],
     target = next((each for each in tables if folded in (each.name.casefold(), each.id)), None)
     match write:
         case Insert() | CreateTable():
-            return rows_of(write).text, _all
+            return rows_query(write).text, _all
         case Delete() | Update() if target is not None:
             return hits_of(write, target).text, _all
         case Merge() if target is not None:

@@ -28,7 +28,7 @@ from lake.sql.statement_reader import tokens_of
 from lake.sql.types import literal, quoted
 from sennit_core.schema import Schema
 
-__all__ = ["TablePolicy", "bound_expression", "restricted_rows"]
+__all__ = ["TablePolicy", "bound_expression", "restricted_rows", "shown_columns"]
 
 _BARRIER = f"LIMIT {(1 << 63) - 1}"
 
@@ -80,6 +80,22 @@ def restricted_rows(
     Raises:
         Denied: The policy names a column that the dataset does not have (any more).
     """
+    columns = shown_columns(table, schema, policy)
+    columns += numbers
+    # By name: a source may have the numbers as columns of its own.
+    every = [*map(quoted, schema.names), *numbers] if numbers else ["*"]
+    rows = f"SELECT {', '.join(every)} FROM {source}"
+    if policy.rows is not None:
+        rows += f" WHERE TRY((\n{bound_expression(policy.rows, policy)}\n)) {_BARRIER}"
+    return f"SELECT {', '.join(columns)} FROM ({rows})"
+
+
+def shown_columns(table: str, schema: Schema, policy: TablePolicy) -> list[str]:
+    """Return the columns that a policy shows, as expressions of those of the dataset.
+
+    Raises:
+        Denied: The policy names a column that the dataset does not have (any more).
+    """
     missing = sorted(set(policy.columns) - set(schema.names))
     if missing:
         raise outdated(table, f"it has no column {missing[0]!r}")
@@ -90,11 +106,7 @@ def restricted_rows(
         columns.append(f"TRY(({shown})) AS {quoted(name)}")
     if not columns:
         raise outdated(table, "no column is left")
-    columns += numbers
-    rows = f"SELECT {', '.join(['*', *numbers])} FROM {source}"
-    if policy.rows is not None:
-        rows += f" WHERE TRY((\n{bound_expression(policy.rows, policy)}\n)) {_BARRIER}"
-    return f"SELECT {', '.join(columns)} FROM ({rows})"
+    return columns
 
 
 def _mask(text: str, column: str, policy: TablePolicy) -> str:

@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.guard import check_statement
+from lake.sql.restricted_writes import keep_visible_rows
+from lake.sql.write_response import reports_of
 from lake.sql.write_statements import Delete, parse_write
-from lake.sql.write_worker import hits_of, reports_of
+from lake.sql.write_worker import hits_of
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     changed = []
     with statement.session(hits_of(write, target)) as (connection, _):
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
+        keep_visible_rows(connection, target)
         statement.create_hits(connection, hits_of(write, target), distinct)
         found = connection.execute(f"SELECT DISTINCT {SHARD} FROM {HITS} ORDER BY ALL").fetchall()
         for (index,) in found:
@@ -57,7 +60,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
 
 def _parsed(sql: str) -> Delete:
     write = parse_write(sql)
-    if not isinstance(write, Delete) or not write.condition.text:
+    if not isinstance(write, Delete) or not write.condition.text or write.returning is not None:
         raise UsageError("a purge needs a condition, as after WHERE")
     # The dataset of the purge has the rows of all versions, which a subquery would read as one.
     if check_statement(f"SELECT 1 WHERE {write.condition.text}", frozenset()).tables:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lake.sql.write_statements import Clause
+from lake.sql.write_statements import Clause, CreateTable, Insert
 from sennit_core.errors import SqlError, UnknownColumn
 
-__all__ = ["NEW_TABLE", "Numbered", "Part", "QueryText"]
+__all__ = ["NEW_TABLE", "Numbered", "Part", "QueryText", "rows_query", "with_before"]
 
 NEW_TABLE = "__lake_new"
 """The temporary table that a list of values is inserted into, in the place of the dataset."""
@@ -85,3 +85,15 @@ class QueryText:
                         message, line=line, column=column, offset=offset, hint=error.hint
                     ) from error
             raise SqlError(message, hint=error.hint) from error
+
+
+def rows_query(write: Insert | CreateTable) -> QueryText:
+    """Return the query for the rows of an INSERT or CREATE TABLE AS."""
+    prelude = with_before(write.prelude) if isinstance(write, Insert) else ()
+    return QueryText(*prelude, "SELECT * FROM (", write.query or "SELECT 1", ")")
+
+
+def with_before(prelude: Clause) -> tuple[str | Clause, ...]:
+    """Return the parts for a WITH clause before a query; none if there is none."""
+    # Without a space at the start: DuckDB removes it, and counts the places of errors from there.
+    return (prelude, " ") if prelude.text else ()

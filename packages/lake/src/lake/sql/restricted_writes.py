@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lake.sql.policies import bound_expression, restricted_rows
+from lake.sql.session import columns_of, numbered_shards
 from lake.sql.tables import Table
-from lake.sql.types import quoted
 from lake.sql.write_statements import CreateTable, Delete, Insert, Merge, Update, Write
 from sennit_core.errors import Denied
 from sennit_core.schema import Schema
@@ -23,21 +23,19 @@ if TYPE_CHECKING:
     import duckdb
 
 __all__ = [
-    "NUMBERS",
     "SEEN",
     "check_assigned",
     "check_insertable",
     "check_kind",
     "check_new_rows",
     "hidden_rows",
+    "in_order",
     "keep_visible_rows",
     "numbers_of_seen",
     "visible_condition",
     "writable_schema",
 ]
 
-NUMBERS = ("file_index", "file_row_number")
-"""Columns that `read_parquet` adds to those of the files, unless a file has them itself."""
 SEEN = "__lake_seen"
 _SEEN_NUMBERS = "__lake_seen_numbers"
 
@@ -46,17 +44,19 @@ def check_kind(write: Write, tables: Iterable[Table]) -> None:
     """Refuse statements that change more than rows of a dataset that the user sees a part of."""
     name = write.table.casefold()
     target = next((t for t in tables if name in (t.name.casefold(), t.id)), None)
-    if target is None or target.policy is None or isinstance(write, Insert | Update | Delete):
+    if (
+        target is None
+        or target.policy is None
+        or isinstance(write, Insert | Update | Delete | Merge)
+    ):
         return
     if isinstance(write, CreateTable) and not write.replaces:
         return  # the dataset exists, and stays
-    if isinstance(write, Merge) and not target.policy.columns:
-        return
     raise Denied(
         f"changing dataset {target.name!r}, of which your policy shows a part, in this way",
         needed="a policy without rows and columns",
-        hint="INSERT, UPDATE and DELETE change the rows that you see"
-        + ("; MERGE would need masked columns" if isinstance(write, Merge) else ""),
+        hint="INSERT, UPDATE, DELETE and MERGE change the rows that you see; its owner, and users who "
+        "see all of it, change its columns, replace and drop it",
     )
 
 
@@ -83,7 +83,8 @@ def check_assigned(table: Table, names: Iterable[str]) -> None:
 def check_insertable(table: Table) -> None:
     """Refuse new rows that would lack a value; it names no column, since one may be hidden."""
     columns = {} if table.policy is None else table.policy.columns
-    if any(field.name in columns and not field.nullable for field in table.schema.fields):
+    required = (f.name for f in table.schema if not f.nullable and f.name not in table.defaults)
+    if any(name in columns for name in required):
         raise Denied(
             f"inserting into {table.name!r}: new rows need values that your policy does not let "
             "you set",
@@ -91,7 +92,7 @@ def check_insertable(table: Table) -> None:
         )
 
 
-def keep_visible_rows(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
+def keep_visible_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Keep what the user sees in `SEEN`, and the numbers of these rows in another table.
 
     As further columns, the numbers would be in a row as a whole (`to_json(t)`) and in
@@ -100,26 +101,27 @@ def keep_visible_rows(connection: duckdb.DuckDBPyConnection, table: Table, sourc
 
     Args:
         connection: A connection of the statement.
-        table: The dataset; nothing is done for one without a policy.
-        source: All its rows, as an item of FROM; "" for none.
+        table: The dataset; nothing is done unless `is_kept`.
     """
-    if table.policy is None:
+    if not table.is_kept:
         return
-    rows = f"SELECT *, 0 AS file_index, 0 AS file_row_number FROM {quoted(table.name)}"
-    if source:
-        rows = restricted_rows(source, table.name, table.schema, table.policy, NUMBERS)
-    numbers = ", ".join(NUMBERS)
+    numbers = ", ".join(table.number_columns)
+    source = numbered_shards(table)
+    if table.policy is None:
+        rows = f"SELECT {columns_of(table, 's')}, {numbers} FROM {source} AS s"
+    else:
+        rows = restricted_rows(source, table.name, table.schema, table.policy, table.number_columns)
     ordered = f"FROM ({rows}) ORDER BY {numbers}"
     # Both in the same order, so that a row's numbers are those of the same `rowid`.
     connection.execute(f"CREATE TEMP TABLE {SEEN} AS SELECT * EXCLUDE ({numbers}) {ordered}")
     connection.execute(f"CREATE TEMP TABLE {_SEEN_NUMBERS} AS SELECT {numbers} {ordered}")
 
 
-def numbers_of_seen(alias: str) -> str:
+def numbers_of_seen(alias: str, table: Table) -> str:
     """Return the numbers of a row of `SEEN`, as two columns."""
     return ", ".join(
         f"(SELECT n.{number} FROM {_SEEN_NUMBERS} AS n WHERE n.rowid = {alias}.rowid)"
-        for number in NUMBERS
+        for number in table.number_columns
     )
 
 
@@ -133,9 +135,14 @@ def visible_condition(table: Table) -> str:
 def hidden_rows(table: Table, source: str) -> str:
     """Return the query of the rows of some shards that the user does not see, in order."""
     return (
-        f"SELECT * FROM {source} AS s WHERE {visible_condition(table)} IS NOT TRUE "
-        "ORDER BY s.file_index, s.file_row_number"
+        f"SELECT {columns_of(table, 's')} FROM {source} AS s "
+        f"WHERE {visible_condition(table)} IS NOT TRUE ORDER BY {in_order('s', table)}"
     )
+
+
+def in_order(alias: str, table: Table) -> str:
+    """Return the terms of ORDER BY for the order of rows in shards."""
+    return ", ".join(f"{alias}.{number}" for number in table.number_columns)
 
 
 def check_new_rows(connection: duckdb.DuckDBPyConnection, rows: str, table: Table) -> None:

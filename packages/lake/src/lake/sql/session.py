@@ -31,7 +31,9 @@ __all__ = [
     "Instance",
     "SqlLimits",
     "Table",
+    "columns_of",
     "hide_shards",
+    "numbered_shards",
     "open_session",
     "open_write_session",
     "rows_of_schema",
@@ -214,17 +216,49 @@ def shards_of(table: Table, indexes: Sequence[int] | None = None) -> str:
         table: The dataset.
         indexes: The shards; None for all.
     """
+    # If the files have other columns than the dataset, they are found by their ids.
+    return _read_parquet(table, indexes, table.schema.names if table.file_columns else None)
+
+
+def numbered_shards(table: Table, indexes: Sequence[int] | None = None) -> str:
+    """As `shards_of`, with the columns `table.number_columns`, which `*` may include."""
+    if not table.paths:
+        # Not the view of its name, which may have shards that were left out.
+        columns = ", ".join(f"0 AS {number}" for number in table.number_columns)
+        return f"(SELECT *, {columns} FROM ({rows_of_schema(table.schema)}))"
+    if not table.hides_numbers:
+        return shards_of(table, indexes)
+    names = [f"__lake_column_{column}" for column in table.columns]
+    pairs = zip([*names, "file_index", "file_row_number"], [*table.schema.names, *table.number_columns],
+                strict=True)  # fmt: skip
+    columns = ", ".join(f"{name} AS {quoted(shown)}" for name, shown in pairs)
+    return f"(SELECT {columns} FROM {_read_parquet(table, indexes, names)})"
+
+
+def columns_of(table: Table, alias: str) -> str:
+    """Return the columns of a dataset among those of `numbered_shards`."""
+    if not table.hides_numbers:
+        return f"{alias}.*"
+    return ", ".join(f"{alias}.{quoted(name)}" for name in table.schema.names)
+
+
+def _read_parquet(table: Table, indexes: Sequence[int] | None, names: Sequence[str] | None) -> str:
+    """Return the rows of shards.
+
+    Args:
+        table: The dataset.
+        indexes: The shards; None for all.
+        names: The names that its columns get; None for those in the files.
+    """
     paths = table.paths or ()
     chosen = paths if indexes is None else [paths[index] for index in indexes]
     # Names of folders, such as `year=2024`, are no columns.
     options = ["hive_partitioning = false"]
-    if table.file_columns:
-        # The files have other columns than the dataset, which are found by their ids.
-        types = shard_types(table.schema)
+    if names is not None:
+        types = shard_types(table.schema).values()
         columns = ", ".join(
-            f"{column}: {{name: {literal(name)}, type: {literal(types[name])}, "
-            "default_value: NULL}"
-            for column, name in zip(table.columns, table.schema.names, strict=True)
+            f"{column}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
+            for column, name, kind in zip(table.columns, names, types, strict=True)
         )
         options.append(f"schema = MAP {{{columns}}}")
     return f"read_parquet([{', '.join(map(literal, chosen))}], {', '.join(options)})"
@@ -258,16 +292,32 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
         rows = f"({table.link.query(table.schema)})"
     else:
         rows = shards_of(table) if table.paths else f"({rows_of_schema(table.schema)})"
+    kind = "TABLE" if table.explained or table.described else "VIEW"
     if table.policy is None:
-        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT * FROM {rows}")
+        connection.execute(f"CREATE {kind} {quoted(name)} AS SELECT * FROM {rows}")
+        if table.described:
+            _describe(connection, name, table)
         return
     body = restricted_rows(rows, table.name, table.schema, table.policy)
-    kind = "TABLE" if table.explained else "VIEW"
     try:
         connection.execute(f"CREATE {kind} {quoted(name)} AS {body}")
+        if table.described:
+            _describe(connection, name, table)
     except (duckdb.ProgrammingError, duckdb.DataError) as error:
         # Without its text, which may show columns that are hidden.
         raise outdated(table.name, type(error).__name__) from None
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+    """Set NOT NULL and defaults of a described table, as far as the user sees them."""
+    masked = {} if table.policy is None else table.policy.columns
+    for field in table.schema:
+        if field.name not in masked:
+            column = f"ALTER TABLE {quoted(name)} ALTER COLUMN {quoted(field.name)}"
+            if field.name in table.defaults:
+                connection.execute(f"{column} SET DEFAULT ({table.defaults[field.name]}\n)")
+            if not field.nullable:
+                connection.execute(f"{column} SET NOT NULL")
 
 
 def rows_of_schema(schema: Schema) -> str:

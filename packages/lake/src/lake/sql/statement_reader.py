@@ -30,6 +30,11 @@ class Clause:
     text: str
     offset: int
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the word DEFAULT, in the place of a value."""
+        return self.text.casefold() == "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -193,6 +198,14 @@ class StatementReader:
         text = self.sql[token.start : token.stop]
         quote = text[:1] if text[:1] in ("'", '"') else ""
         return text[1:-1].replace(quote * 2, quote) if quote else text
+
+    def assignment(self, start: int, stop: int) -> tuple[str, Clause]:
+        """Read `column = expression`, of SET."""
+        if self.tokens[start].word == "(":
+            raise Unsupported("SET (a, b) = … is not supported", hint="assign one column at a time")
+        if self.tokens[start + 1].word != "=":
+            raise Unsupported("SET assigns whole columns", hint="write SET column = expression")
+        return self.unquoted(start), self.cut(start + 2, stop)
 
     def cut(self, start: int, stop: int) -> Clause:
         """Return the text from one token up to another; "" if the range is empty."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lake.access import not_writable, policy_key
+from lake.access import not_writable, policy_key, written_elsewhere
 from lake.file_schemas import FileColumns
 from lake.layouts import NO_LAYOUT, Layout
 from lake.sql.linked_files import LinkedFile
@@ -23,12 +23,17 @@ __all__ = [
     "check_explained",
     "check_links",
     "check_target",
+    "described_tables",
     "explained_tables",
     "rights_key",
     "shards_to_verify",
 ]
 
 _T = TypeVar("_T")
+
+_NUMBERS = ("file_index", "file_row_number")
+# Where a column of the dataset has one of these names, which hides that of `read_parquet`.
+_OTHER_NUMBERS = ("__lake_file_index", "__lake_file_row_number")
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,13 @@ class Table:
         link: The file that it reads in place; None for a dataset of shards.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
+        writer: The id of the node that writes it; "" for this one.
         explained: Whether an empty table takes its place.
+        described: Whether only its columns are read: it is an empty table then, which,
+            unlike a view, has NOT NULL and defaults.
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.
+        defaults: The expression of each column that has a default, by its name.
         statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
         label: Its name in plans, if that is another; None if not.
         numbers: Those of its shards in the snapshot; empty if it has all of them.
@@ -77,13 +86,16 @@ class Table:
     link: LinkedFile | None = None
     policy: TablePolicy | None = None
     writable: bool = True
+    writer: str = ""
     explained: bool = False
+    described: bool = False
     view: ViewQuery | None = None
     layout: Layout = NO_LAYOUT
     statistics: dict[str, Any] | None = None
     label: str | None = None
     numbers: tuple[int, ...] = ()
     shards_in_all: int | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -105,12 +117,14 @@ class Table:
             link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
+            writer=data.get("writer", ""),
             view=ViewQuery.from_json(data["view"]) if data.get("view") else None,
             layout=Layout.from_json(data.get("layout")),
             statistics=data.get("statistics"),
             label=data.get("label"),
             numbers=tuple(data.get("numbers") or ()),
             shards_in_all=data.get("shardsInAll"),
+            defaults=data.get("defaults") or {},
         )
 
     def with_shards(self, places: Sequence[int]) -> Table:
@@ -141,6 +155,21 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of its columns, as far as the user sees them."""
         return self.schema.names if self.policy is None else self.policy.names(self.schema)
+
+    @property
+    def hides_numbers(self) -> bool:
+        """Whether one of its columns has the name of a number of `read_parquet`."""
+        return any(name.casefold() in _NUMBERS for name in self.schema.names)
+
+    @property
+    def number_columns(self) -> tuple[str, str]:
+        """The columns of `lake.sql.session.numbered_shards` with a row's shard, and its row in it."""
+        return _OTHER_NUMBERS if self.hides_numbers else _NUMBERS
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a change looks for its rows in a table of them (`lake.sql.restricted_writes`)."""
+        return self.policy is not None or self.hides_numbers
 
     @property
     def objects(self) -> list[str]:
@@ -243,8 +272,30 @@ def explained_tables(tables: list[Table]) -> list[Table]:
     ]
 
 
+def described_tables(tables: list[Table]) -> list[Table]:
+    """Return the datasets for a statement that reads their columns alone."""
+    return [
+        table
+        if table.view is not None
+        else replace(
+            table,
+            paths=(),
+            shard_files=(),
+            link=None,
+            described=True,
+            statistics=None,
+            shards_in_all=None,
+        )
+        for table in tables
+    ]
+
+
 def check_target(tables: list[Table], name: str) -> None:
     """Refuse to change a dataset, by name or id, that the user may only read."""
     for table in tables:
-        if name.casefold() in (table.name.casefold(), table.id) and not table.writable:
+        if name.casefold() not in (table.name.casefold(), table.id):
+            continue
+        if table.writer:
+            raise written_elsewhere(table.name, table.writer)
+        if not table.writable:
             raise not_writable(table.name)

@@ -26,11 +26,13 @@ import duckdb
 from emsqrt.io.formats import open_format
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.duckdb_worker import interrupted_on_cancel, limits_of, translated_errors
-from lake.sql.session import open_write_session, shards_of
+from lake.sql.restricted_writes import in_order
+from lake.sql.session import numbered_shards, open_write_session, shards_of
 from lake.sql.tables import Table
 from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
-from lake.sql.write_worker import check_columns, reports_of, rewritten
+from lake.sql.write_response import reports_of, rewritten
+from lake.sql.write_worker import check_columns
 from lake.verification import verify_shards
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
@@ -175,13 +177,14 @@ def _find_hits(connection: duckdb.DuckDBPyConnection, target: Table, key: list[s
             f"CREATE TEMP TABLE {HITS} ({SHARD} BIGINT, {ROW} BIGINT, {_NUMBER} BIGINT)"
         )
         return
+    shard, row = target.number_columns
     equal = " AND ".join(
         f"t.{quoted(name)} = n.{value}"
         for name, value in zip(key, _values(key, target), strict=True)
     )
     connection.execute(
-        f"CREATE TEMP TABLE {HITS} AS SELECT t.file_index AS {SHARD}, t.file_row_number AS {ROW}, "
-        f"n.{_NUMBER} FROM {shards_of(target)} AS t JOIN {_NEW} AS n ON {equal} ORDER BY {SHARD}"
+        f"CREATE TEMP TABLE {HITS} AS SELECT t.{shard} AS {SHARD}, t.{row} AS {ROW}, "
+        f"n.{_NUMBER} FROM {numbered_shards(target)} AS t JOIN {_NEW} AS n ON {equal} ORDER BY {SHARD}"
     )
 
 
@@ -198,9 +201,9 @@ def _missing(request: dict[str, Any], target: Table, added: Table | None) -> str
         for name, value in zip(key, _values(key, target), strict=True)
     )
     return (
-        f"SELECT {', '.join(f'a.{quoted(name)}' for name in names)} FROM {shards_of(added)} AS a "
+        f"SELECT {', '.join(f'a.{quoted(name)}' for name in names)} FROM {numbered_shards(added)} AS a "
         f"ANTI JOIN (SELECT n.* FROM {_NEW} AS n SEMI JOIN {HITS} USING ({_NUMBER})) AS n "
-        f"ON {equal} ORDER BY a.file_index, a.file_row_number"
+        f"ON {equal} ORDER BY {in_order('a', added)}"
     )
 
 
@@ -218,11 +221,12 @@ def _rewrite(
     )
     touched = connection.execute(f"SELECT DISTINCT {SHARD} FROM {HITS} ORDER BY ALL").fetchall()
     changed = []
+    row = target.number_columns[1]
     for (index,) in touched:
         rows = connection.sql(
-            f"SELECT {merged} FROM {shards_of(target, [index])} AS s LEFT JOIN "
+            f"SELECT {merged} FROM {numbered_shards(target, [index])} AS s LEFT JOIN "
             f"(SELECT {ROW}, n.* FROM {HITS} JOIN {_NEW} AS n USING ({_NUMBER}) "
-            f"WHERE {SHARD} = {index}) AS h ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
+            f"WHERE {SHARD} = {index}) AS h ON h.{ROW} = s.{row} ORDER BY s.{row}"
         )
         changed.append((int(index), statement.write(rows, target)))
     return rewritten(target, changed, count, [target]) | {"shards": []}

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-__all__ = ["is_volatile", "volatile_names"]
+__all__ = ["is_volatile", "is_volatile_name", "volatile_names"]
 
 _CLOCKS = frozenset(
     (
@@ -45,6 +45,11 @@ def volatile_names() -> frozenset[str]:
     while found := {name for name, words in macros.items() if name not in names and words & names}:
         names |= found
     return frozenset(names)
+
+
+def is_volatile_name(name: str) -> bool:
+    """Return whether a function, by its name in lower case, depends on more than its arguments."""
+    return name in volatile_names()
 
 
 def is_volatile(nodes: Iterable[dict[str, Any]]) -> bool:

@@ -1,9 +1,10 @@
 """Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
 `engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
-`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists` (choose
-the lists of shards that it needs), `policy`
-(check the expressions of an access policy) or `link` (examine a file to be linked). Each imports only
+`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists`
+(choose the lists of shards that it needs), `policy` (check the expressions of an access policy),
+`defaults` (compute those of columns), `link` (examine a file to be linked), `distribute` or `merge` (see
+`lake.sql.distributed_worker`). Each imports only
 what it needs: planning runs in a separate process, so that the memory of DuckDB and its parser does
 not count against the cap of the plan's run.
 """
@@ -11,6 +12,7 @@ not count against the cap of the plan's run.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,18 +46,8 @@ def release() -> None:
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one step."""
     engine = request.get("engine", "duckdb")
-    if engine == "history":
-        from lake.sql.history import find_history
-
-        return {"history": find_history(request["sql"])}
-    if engine == "policy":
-        from lake.sql.policy_check import check_policy
-
-        return check_policy(request)
-    if engine == "lists":
-        from lake.sql.list_worker import choose_lists
-
-        return choose_lists(request)
+    if engine in _WITHOUT_ROWS:
+        return _WITHOUT_ROWS[engine](request)
     # Idle instances are memory under the same cap, which the plan can use instead.
     if engine != "duckdb":
         release()
@@ -67,6 +59,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.planning import plan_query
 
         return plan_query(request, context)
+    if engine == "distribute":
+        from lake.sql.distributed_worker import plan_query as plan_distributed_query
+
+        return plan_distributed_query(request, context)
+    if engine == "merge":
+        from lake.sql.distributed_worker import merge_query
+
+        return merge_query(request, context)
     if engine == "link":
         from lake.sql.duckdb_worker import limits_of
         from lake.sql.link_probe import probe_link
@@ -75,3 +75,36 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     from lake.sql import duckdb_worker
 
     return duckdb_worker.run(request, context)
+
+
+def _find_history(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.history import find_history
+
+    return {"history": find_history(request["sql"])}
+
+
+def _check_policy(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.policy_check import check_policy
+
+    return check_policy(request)
+
+
+def _choose_lists(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.list_worker import choose_lists
+
+    return choose_lists(request)
+
+
+def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.defaults import values_of_defaults
+
+    return values_of_defaults(request)
+
+
+_WITHOUT_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "history": _find_history,
+    "policy": _check_policy,
+    "lists": _choose_lists,
+    "defaults": _compute_defaults,
+}
+"""Steps that read no rows; they leave idle instances of DuckDB as they are."""

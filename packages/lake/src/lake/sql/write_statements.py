@@ -17,9 +17,12 @@ import duckdb
 
 from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
+from lake.sql.column_definitions import ColumnDefinition, read_definition
+from lake.sql.conflict_clause import no_conflicts
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout, without_directions
+from lake.sql.merge_clauses import MergeAction, read_actions
 from lake.sql.statement_reader import Clause, StatementReader
 from lake.sql.table_options import TableOptions, read_options
 from sennit_core.errors import SqlError, Unsupported
@@ -34,6 +37,8 @@ __all__ = [
     "DropView",
     "Insert",
     "Merge",
+    "Returning",
+    "RowChange",
     "Update",
     "Write",
     "parse_write",
@@ -42,11 +47,14 @@ __all__ = [
 _SUPPORTED = (
     "INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE, ALTER and DROP TABLE, CREATE and DROP VIEW"
 )
-# The words of MERGE outside of its expressions, besides names of columns.
-_MERGE_WORDS = frozenset(
-    ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
-     "insert", "values", "default", "do", "nothing", "error", "name", "position", "*", ",", "=")
-)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """RETURNING; `columns` is what is after the word, `start` the word's place in the statement."""
+
+    columns: Clause
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Insert:
     query: Clause | None
     columns: tuple[str, ...] | None
     by_name: bool
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class CreateTable:
     Args:
         table: The new dataset.
         query: The rows; None if there are columns.
-        columns: Names and types; None if there is a query.
+        columns: The columns; None if there is a query.
         replaces: OR REPLACE.
         if_missing: IF NOT EXISTS.
         options: WITH (…).
@@ -86,7 +95,7 @@ class CreateTable:
 
     table: str
     query: Clause | None
-    columns: tuple[tuple[str, Clause], ...] | None
+    columns: tuple[ColumnDefinition, ...] | None
     replaces: bool
     if_missing: bool
     options: TableOptions
@@ -102,6 +111,7 @@ class Delete:
     prelude: Clause
     sources: Clause
     condition: Clause
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,7 @@ class Update:
     assignments: tuple[tuple[str, Clause], ...]
     sources: Clause
     condition: Clause
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,8 @@ class Merge:
         join: ON or USING, and the condition.
         expressions: Those of the WHEN clauses.
         of_unmatched: Whether a clause is for rows of the dataset that nothing matches.
+        assigned: The columns that are set or inserted; None if a clause means all of them.
+        inserts: Whether a clause adds rows.
     """
 
     table: str
@@ -137,6 +150,9 @@ class Merge:
     join: Clause
     expressions: tuple[Clause, ...]
     of_unmatched: bool
+    assigned: tuple[str, ...] | None
+    inserts: bool
+    returning: Returning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +182,7 @@ class DropView:
     if_exists: bool
 
 
+RowChange: TypeAlias = Insert | Update | Delete | Merge
 Write: TypeAlias = (
     Alter | Insert | CreateTable | CreateView | Delete | Update | Merge | DropTable | DropView
 )
@@ -212,11 +229,12 @@ def _insert(reader: StatementReader, prelude: Clause) -> Insert:
         by_name = reader.take() == "name"
     stop = reader.find(("returning",))
     conflict = reader.find_pair("on", "conflict", ("do", "(", "on"))
-    if stop < len(reader.tokens) or conflict < len(reader.tokens):
-        raise Unsupported("INSERT with ON CONFLICT or RETURNING is not supported")
-    if reader.word == "default":
-        return Insert(table, place, prelude, None, columns, by_name)
-    return Insert(table, place, prelude, reader.cut(reader.position, stop), columns, by_name)
+    if conflict < len(reader.tokens):
+        raise no_conflicts(reader, table, columns, conflict)
+    returning = _returning(reader, stop)
+    # DEFAULT VALUES has no query.
+    query = None if reader.word == "default" else reader.cut(reader.position, stop)
+    return Insert(table, place, prelude, query, columns, by_name, returning)
 
 
 def _update(reader: StatementReader, prelude: Clause) -> Update:
@@ -224,11 +242,10 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
     alias = reader.alias(before=("set",)) or table
     reader.expect("set")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
-    condition = reader.find(("where",))
+    condition = reader.find(("where",), end)
     sources = reader.find_from(condition)
     assignments = tuple(
-        _assignment(reader, start, stop) for start, stop in reader.divide(reader.position, sources)
+        reader.assignment(start, stop) for start, stop in reader.divide(reader.position, sources)
     )
     return Update(
         table,
@@ -237,15 +254,8 @@ def _update(reader: StatementReader, prelude: Clause) -> Update:
         assignments,
         reader.cut(sources + 1, condition),
         reader.cut(condition + 1, end),
+        _returning(reader, end),
     )
-
-
-def _assignment(reader: StatementReader, start: int, stop: int) -> tuple[str, Clause]:
-    if reader.tokens[start].word == "(":
-        raise Unsupported("SET (a, b) = … is not supported", hint="assign one column at a time")
-    if reader.tokens[start + 1].word != "=":
-        raise Unsupported("SET assigns whole columns", hint="write SET column = expression")
-    return reader.unquoted(start), reader.cut(start + 2, stop)
 
 
 def _delete(reader: StatementReader, prelude: Clause) -> Delete:
@@ -255,12 +265,16 @@ def _delete(reader: StatementReader, prelude: Clause) -> Delete:
     if reader.word not in ("using", "where", "returning", ""):
         raise Unsupported(f"DELETE FROM {table} … {reader.word}", hint="use USING and WHERE")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
-    condition = reader.find(("where",))
+    condition = reader.find(("where",), end)
     # Before the condition: a join in the list of tables may have a USING of its own.
     sources = reader.find(("using",), condition)
     return Delete(
-        table, alias, prelude, reader.cut(sources + 1, condition), reader.cut(condition + 1, end)
+        table,
+        alias,
+        prelude,
+        reader.cut(sources + 1, condition),
+        reader.cut(condition + 1, end),
+        _returning(reader, end),
     )
 
 
@@ -270,62 +284,32 @@ def _merge(reader: StatementReader, prelude: Clause) -> Merge:
     alias = reader.alias(before=("using",)) or table
     reader.expect("using")
     end = reader.find(("returning",))
-    _refuse_returning(reader, end)
     when = reader.find(("when",), end)
     # The last one: the source may be a join with a condition of its own.
     join = max(reader.find_all(("on", "using"), when), default=when)
     source = reader.cut(reader.position, join)
-    actions = reader.find_all(("when",), end)
-    expressions: list[Clause] = []
-    of_unmatched = False
-    for start, stop in zip(actions, [*actions[1:], end], strict=True):
-        words = [token.word for token in reader.tokens[start : start + 5]]
-        of_unmatched |= words == ["when", "not", "matched", "by", "source"]
-        expressions += _expressions_of_action(reader, start, stop)
+    actions = read_actions(reader, end)
     return Merge(
         table,
         alias,
         prelude,
         source,
         reader.cut(join, when),
-        tuple(expressions),
-        of_unmatched,
+        tuple(each for action in actions for each in action.expressions),
+        any(action.of_unmatched for action in actions),
+        _assigned(actions),
+        any(action.inserts for action in actions),
+        _returning(reader, end),
     )
 
 
-def _expressions_of_action(reader: StatementReader, start: int, stop: int) -> list[Clause]:
-    """Return the expressions of `WHEN … [AND condition] THEN action`; refuse what else may be there.
-
-    The statement runs as it is written, so nothing in it may stay unchecked.
-    """
-    reader.position = start
-    then = reader.find(("then",), stop)
-    condition = reader.find(("and",), then)
-    ranges = [(condition + 1, then)] if condition < then else []
-    names: set[int] = set()  # the tokens of columns that are assigned
-    reader.position = then
-    assigned = reader.find(("set",), stop)
-    values = reader.find(("values",), stop)
-    listed = reader.find(("(",), values)
-    if assigned < stop:
-        for first, last in reader.divide(assigned + 1, stop):
-            if last - first > 1:  # not SET *
-                _assignment(reader, first, last)
-                names.add(first)
-                ranges.append((first + 2, last))
-    else:
-        if listed < values:
-            reader.position = listed
-            reader.names_in_brackets()
-            names.update(range(listed, reader.position))
-        if values < stop:
-            ranges.append((values + 1, stop))
-    known = names | {index for first, last in ranges for index in range(first, last)}
-    for index in range(start, stop):
-        word = reader.tokens[index].word
-        if index not in known and word not in _MERGE_WORDS:
-            raise Unsupported(f"MERGE with {word!r} in a WHEN clause is not supported")
-    return [reader.cut(first, last) for first, last in ranges]
+def _assigned(actions: list[MergeAction]) -> tuple[str, ...] | None:
+    names: list[str] = []
+    for action in actions:
+        if action.assigned is None:
+            return None
+        names += action.assigned
+    return tuple(names)
 
 
 def _truncate(reader: StatementReader, prelude: Clause) -> Delete:
@@ -370,8 +354,7 @@ def _create(reader: StatementReader, _prelude: Clause) -> CreateTable | CreateVi
             hint="write CREATE TABLE name AS query, or CREATE TABLE name (column type, …)",
         )
     columns = tuple(
-        (reader.unquoted(start), reader.cut(start + 1, end))
-        for start, end in reader.divide_brackets(first)
+        read_definition(reader, start, end) for start, end in reader.divide_brackets(first)
     )
     return CreateTable(table, None, columns, replaces, if_missing, options, layout)
 
@@ -403,6 +386,8 @@ _PARSERS: dict[str, Callable[[StatementReader, Clause], Write]] = {
 }
 
 
-def _refuse_returning(reader: StatementReader, end: int) -> None:
-    if end < len(reader.tokens):
-        raise Unsupported("RETURNING is not supported", hint="query the rows in a second statement")
+def _returning(reader: StatementReader, end: int) -> Returning | None:
+    """Return the clause that begins at a token, which is the last of its statement."""
+    if end == len(reader.tokens):
+        return None
+    return Returning(reader.cut(end + 1, len(reader.tokens)), reader.tokens[end].start)

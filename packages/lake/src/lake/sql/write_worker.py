@@ -13,15 +13,16 @@ Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.fro
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
 CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
-Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop`, `none`, or `again` if a list of shards
-is missing that the statement needs) `table` `dataset` `base` `schema` `columns`
+Response: `returned` (of RETURNING: the `file` of the result, see `lake.sql.returning`) `action` (`append`,
+`create`, `rewrite`, `alter`, `drop`, `none`, or `again` if a list of shards is missing that the statement
+needs) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -39,29 +40,45 @@ from lake.sql.changing_statement import (
     layout_for,
     query_for_columns,
 )
+from lake.sql.defaults import check_defaults, no_encrypted_default, set_defaults
 from lake.sql.duckdb_worker import translated_errors
 from lake.sql.guard import check_statement
+from lake.sql.insert_worker import insert
 from lake.sql.pruning import ShardsMissing
-from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
+from lake.sql.query_text import Numbered, Part, QueryText, rows_query, with_before
+from lake.sql.restricted_merge import (
+    check_restricted_merge,
+    hides_columns,
+    keep_for_merge,
+    merged_rows,
+)
 from lake.sql.restricted_writes import (
-    NUMBERS,
     SEEN,
     check_assigned,
-    check_insertable,
     check_kind,
     check_new_rows,
     hidden_rows,
+    in_order,
     keep_visible_rows,
     numbers_of_seen,
     visible_condition,
     writable_schema,
 )
-from lake.sql.session import rows_of_schema, shards_of
-from lake.sql.statement_reader import Clause
+from lake.sql.returning import open_returned
+from lake.sql.session import columns_of, numbered_shards, rows_of_schema
 from lake.sql.tables import Table, check_target
 from lake.sql.tables_read import used_tables
 from lake.sql.types import column_types, quoted
+from lake.sql.update_values import check_values
 from lake.sql.view_worker import create_view, drop_view
+from lake.sql.write_response import (
+    check_names,
+    inputs_of,
+    of_target,
+    reports_of,
+    rewritten,
+    row_count,
+)
 from lake.sql.write_statements import (
     Alter,
     CreateTable,
@@ -77,26 +94,14 @@ from lake.sql.write_statements import (
 from sennit_core.errors import (
     Conflict,
     NotFound,
-    SqlError,
-    UnknownColumn,
     Unsupported,
-    nearest,
 )
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = [
-    "check_columns",
-    "hits_of",
-    "matches_of",
-    "reads_target",
-    "reports_of",
-    "rewritten",
-    "rows_of",
-    "run",
-]
+__all__ = ["check_columns", "hits_of", "matches_of", "reads_target", "run"]
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -114,97 +119,12 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         answer = _ACTIONS[type(write)](write, statement)
     except ShardsMissing:
         answer = {"action": "again", "count": 0}
+    if "returned" in answer:
+        return {"action": "none", "shards": [], "rewritten": [], "inputs": [], **answer}
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
     return {"action": "none", "shards": [], "rewritten": [], "inputs": [], **answer}
-
-
-def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
-    target = statement.target(write.table)
-    writable = writable_schema(target)
-    check_assigned(target, write.columns or ())
-    _check_names(write.columns or (), writable)
-    check_insertable(target)
-    is_list = write.query is None or write.query.text[:6].casefold() == "values"
-    query = rows_of(write)
-    # A layout with buckets needs a function in the database.
-    with statement.session(query, keeps=not target.layout) as (connection, read):
-        if is_list:
-            # Each value is cast to its column's type by itself; as rows of a query they would first
-            # be cast to the types that they have in common.
-            connection.execute(f"CREATE TEMP TABLE {NEW_TABLE} AS {rows_of_schema(writable)}")
-            query.is_bound = True
-            stop = write.place.offset + len(write.place.text)
-            sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
-            statement.execute(connection, sql)
-            relation = connection.sql(f"SELECT {_filled(target, writable)} FROM {NEW_TABLE}")
-            check_new_rows(
-                connection, f"(SELECT {_filled(target, writable)} FROM {NEW_TABLE})", target
-            )
-        else:
-            types = column_types(target.schema)
-            found = statement.bind(connection, query.text).columns
-            check_assigned(target, found if write.by_name else ())
-            places = _places(write, found, writable)
-            columns = sorted(places, key=places.__getitem__)
-            values = ", ".join(
-                f"CAST({quoted(name) if name in places else 'NULL'} AS {kind}) AS {quoted(name)}"
-                for name, kind in types.items()
-            )
-            names = ", ".join(map(quoted, columns))
-            query.is_bound = True
-            text = f"SELECT {values} FROM ({query.text}) AS q({names})"
-            relation = statement.bind(connection, text)
-            if target.policy is not None:
-                # Kept, as the rows that are checked must be those that are written.
-                statement.keep(connection, text, NEW_TABLE)
-                check_new_rows(connection, NEW_TABLE, target)
-                relation = connection.sql(f"FROM {NEW_TABLE}")
-        shards = statement.write(relation, target)
-    return {
-        "action": "append" if shards else "none",
-        **_of(target),
-        "shards": reports_of(shards),
-        "count": _rows(shards),
-        "inputs": _inputs(read if target in read else [*read, target]),
-    }
-
-
-def _filled(target: Table, writable: Schema) -> str:
-    """Return all columns of a dataset, of which those that the user may not set are NULL."""
-    return ", ".join(
-        quoted(name) if name in writable.names else f"CAST(NULL AS {kind}) AS {quoted(name)}"
-        for name, kind in column_types(target.schema).items()
-    )
-
-
-def _places(write: Insert, found: Sequence[str], schema: Schema) -> dict[str, int]:
-    """Return for each column that gets values the index of the query's column."""
-    known = {name.casefold(): name for name in schema.names}
-    wanted = found if write.by_name else write.columns or schema.names
-    _check_names(wanted, schema)
-    if len(found) != len(wanted):
-        raise SqlError(
-            f"the rows have {len(found)} values for {len(wanted)} columns",
-            hint=f"the columns are {', '.join(wanted)}",
-        )
-    return {known[name.casefold()]: index for index, name in enumerate(wanted)}
-
-
-def _check_names(names: Sequence[str], schema: Schema) -> None:
-    """Refuse names of columns that the dataset does not have, or that are there twice."""
-    known = {name.casefold(): name for name in schema.names}
-    seen = set()
-    for name in names:
-        folded = name.casefold()
-        if folded not in known:
-            raise UnknownColumn(
-                name=name, known=schema.names, suggestion=nearest(name, schema.names)
-            )
-        if folded in seen:
-            raise SqlError(f"column {known[folded]!r} is assigned twice")
-        seen.add(folded)
 
 
 def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
@@ -213,7 +133,7 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         raise Conflict(f"a view named {existing.name!r} exists", hint="use another name")
     if existing is not None and not write.replaces:
         if write.if_missing:
-            return {**_of(existing), "count": 0}
+            return {**of_target(existing), "count": 0}
         raise Conflict(
             f"a dataset named {existing.name!r} exists",
             hint="use CREATE OR REPLACE TABLE, or CREATE TABLE IF NOT EXISTS",
@@ -223,7 +143,10 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         query, required = query_for_columns(write.columns)
     else:
         required = []
-        query = rows_of(write)
+        query = rows_query(write)
+    defaults = check_defaults(write.columns or (), statement)
+    if defaults and (seal is not None or (existing is not None and existing.encrypted)):
+        raise no_encrypted_default(write.table)
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
         query.is_bound = True
@@ -240,40 +163,54 @@ def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
         "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
         "layout": layout.to_json(),
+        "defaults": defaults,
         "shards": reports_of(shards),
-        "count": _rows(shards),
-        "inputs": _inputs(read),
+        "count": row_count(shards),
+        "inputs": inputs_of(read),
     }
 
 
 def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    if not write.condition.text and not write.sources.text and target.policy is None:
+    is_all = not (write.condition.text or write.sources.text or write.returning)
+    if is_all and target.policy is None:
         every: list[tuple[int, list[Shard]]] = (
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
         return rewritten(target, every, target.rows, [])
     check_columns(target)
     query = hits_of(write, target)
-    with statement.session(query) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query) as (connection, read),
+    ):
         target = _narrowed(target, read)
         query.runs_as(hits_of(write, target))
         distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
+        keep_visible_rows(connection, target)
         statement.create_hits(connection, query, distinct)
         found = _hit_counts(connection)
+        row = target.number_columns[1]
         changed = []
         for index, count in found:
             shards: list[Shard] = []
             if count < target.shard_rows[index]:
                 text = (
-                    f"SELECT s.* FROM {_shard(target, index)} AS s ANTI JOIN "
+                    f"SELECT {columns_of(target, 's')} FROM {_shard(target, index)} AS s ANTI JOIN "
                     f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                    f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
+                    f"ON h.{ROW} = s.{row} ORDER BY s.{row}"
                 )
                 shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return rewritten(target, changed, sum(count for _, count in found), read)
+            if returned is not None:
+                returned.add(
+                    connection,
+                    f"SELECT {columns_of(target, 's')} FROM {_shard(target, index)} AS s SEMI JOIN "
+                    f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
+                    f"ON h.{ROW} = s.{row} ORDER BY s.{row}",
+                )
+        answer = rewritten(target, changed, sum(count for _, count in found), read)
+        return answer if returned is None else answer | returned.finish(connection)
 
 
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
@@ -281,11 +218,15 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     check_columns(target)
     names = [column for column, _ in write.assignments]
     check_assigned(target, names)
-    _check_names(names, writable_schema(target))
+    check_names(names, writable_schema(target))
     known = {name.casefold(): name for name in target.schema.names}
     assigned = {known[column.casefold()]: value for column, value in write.assignments}
+    check_values((each for each in assigned.values() if not each.is_default), statement.sql)
     query = hits_of(write, target)
-    with statement.session(query) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query) as (connection, read),
+    ):
         target = _narrowed(target, read)
         query.runs_as(hits_of(write, target))
         types = column_types(target.schema)
@@ -296,11 +237,12 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         distinct = f"DISTINCT ON ({SHARD}, {ROW}) {SHARD}, {ROW}"
         listed = ", ".join([SHARD, ROW, *(f"value{index}" for index in range(len(assigned)))])
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
+        keep_visible_rows(connection, target)
         statement.create_hits(
             connection, query, f"SELECT {distinct}, {casts} FROM ({{}}) AS h({listed})"
         )
         found = _hit_counts(connection)
+        row = target.number_columns[1]
         places = {name: index for index, name in enumerate(assigned)}
         columns = ", ".join(
             f"CASE WHEN h.{ROW} IS NULL THEN s.{quoted(name)} "
@@ -311,16 +253,16 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
         )
         changed = []
         for index, _ in found:
-            join = (
-                f"JOIN (SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h "
-                f"ON h.{ROW} = s.file_row_number"
-            )
+            join = f"JOIN (SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h ON h.{ROW} = s.{row}"
             rows = f"SELECT {columns} FROM {_shard(target, index)} AS s"
             check_new_rows(connection, f"({rows} {join})", target)
-            text = f"{rows} LEFT {join} ORDER BY s.file_row_number"
+            text = f"{rows} LEFT {join} ORDER BY s.{row}"
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return rewritten(target, changed, sum(count for _, count in found), read)
+            if returned is not None:
+                returned.add(connection, f"{rows} {join} ORDER BY s.{row}")
+        answer = rewritten(target, changed, sum(count for _, count in found), read)
+        return answer if returned is None else answer | returned.finish(connection)
 
 
 def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
@@ -332,6 +274,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     """
     target = statement.target(write.table)
     check_columns(target)
+    check_restricted_merge(write, target)
     query = matches_of(write, target)
     reads_all = reads_target(write, target, statement.tables)
 
@@ -340,37 +283,61 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     def prunes(table: Table) -> bool:
         return table.id == target.id and not reads_all
 
-    with statement.session(query, prunes=prunes, hides=False) as (connection, read):
+    with (
+        open_returned(statement, write, target) as returned,
+        statement.session(query, prunes=prunes, hides=False) as (connection, read),
+    ):
         target = _narrowed(target, read)
         query.runs_as(matches_of(write, target))
-        distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
-        keep_visible_rows(connection, target, shards_of(target) if target.paths else "")
-        statement.create_hits(connection, query, distinct)
-        if reads_all:
-            touched = list(range(len(target.objects)))
-        else:
-            found = f"SELECT {SHARD} FROM {HITS} ORDER BY ALL"
-            touched = [int(index) for (index,) in connection.execute(found).fetchall()]
-        rows = f"{quoted(target.name)} WHERE false"
+        matched = _matched_shards(connection, query, target, statement)
+        touched = list(range(len(target.objects))) if reads_all else matched
+        rows = f"SELECT * FROM ({rows_of_schema(target.schema)})"
         if touched:
             rows = (
-                f"{shards_of(target, touched)} AS s WHERE {visible_condition(target)} "
-                "ORDER BY s.file_index, s.file_row_number"
+                f"SELECT {columns_of(target, 's')} FROM {numbered_shards(target, touched)} AS s "
+                f"WHERE {visible_condition(target)} ORDER BY {in_order('s', target)}"
             )
         # In the place of the view of this name.
-        connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
-        count = statement.execute(connection, statement.sql)
+        table = quoted(write.table)
+        if hides_columns(target):
+            keep_for_merge(connection, target, rows, table)
+        else:
+            connection.execute(f"CREATE TEMP TABLE {table} AS {rows}")
+        set_defaults(connection, table, target)
+        if returned is None:
+            report = {}
+            count = statement.execute(connection, statement.sql)
+        else:
+            returned.merge(connection, statement.sql)
+            report, count = returned.finish(connection), returned.rows
         if not count:
-            return {**_of(target), "count": 0}
-        check_new_rows(connection, quoted(write.table), target)
-        merged = f"FROM {quoted(write.table)}"
+            return {**of_target(target), "count": 0} | report
+        if hides_columns(target):
+            table = merged_rows(connection, target, table)
+        check_new_rows(connection, table, target)
+        merged = f"FROM {table}"
         if target.policy is not None and touched:
-            kept = hidden_rows(target, shards_of(target, touched))
+            kept = hidden_rows(target, numbered_shards(target, touched))
             merged = f"FROM ({kept}) UNION ALL {merged}"
         shards = statement.write(connection.sql(merged), target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
-    answer = rewritten(target, changed, count, read)
+    answer = rewritten(target, changed, count, read) | report
     return answer if changed else {**answer, "action": "append", "shards": reports_of(shards)}
+
+
+def _matched_shards(
+    connection: duckdb.DuckDBPyConnection,
+    query: QueryText,
+    target: Table,
+    statement: ChangingStatement,
+) -> list[int]:
+    """Return the indexes of the shards with rows that MERGE matches."""
+    keep_visible_rows(connection, target)
+    statement.create_hits(
+        connection, query, f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
+    )
+    found = connection.execute(f"SELECT {SHARD} FROM {HITS} ORDER BY ALL").fetchall()
+    return [int(index) for (index,) in found]
 
 
 def matches_of(write: Merge, target: Table) -> QueryText:
@@ -388,7 +355,7 @@ def reads_target(write: Merge, target: Table, tables: list[Table]) -> bool:
 def _matches(write: Merge, rows: str | Numbered, target: Table) -> QueryText:
     """Return the query for the rows of a dataset that MERGE matches."""
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target), " FROM "]
+    parts: list[Part] = [*with_before(write.prelude), "SELECT ", _numbers(alias, target), " FROM "]
     parts += [rows, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
     # Checked and bound with the rest, in the order of their parameters, and never computed.
     for expression in write.expressions:
@@ -402,7 +369,7 @@ def _alter(write: Alter, statement: ChangingStatement) -> dict[str, Any]:
         return {"table": write.table, "count": 0}
     target = statement.target(write.table)
     change = change_of(write.alteration, target, statement)
-    return {"action": "alter", **_of(target), "change": change, "count": 0}
+    return {"action": "alter", **of_target(target), "change": change, "count": 0}
 
 
 def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
@@ -412,11 +379,11 @@ def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
         if write.if_exists:
             return {"table": write.table, "count": 0}
         raise NotFound(kind="dataset", name=write.table, suggestion=None)
-    return {"action": "drop", **_of(found), "ifExists": write.if_exists, "count": 0}
+    return {"action": "drop", **of_target(found), "ifExists": write.if_exists, "count": 0}
 
 
 _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
-    Insert: _insert,
+    Insert: insert,
     CreateTable: _create,
     Delete: _delete,
     Update: _update,
@@ -428,21 +395,17 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 }
 
 
-def rows_of(write: Insert | CreateTable) -> QueryText:
-    """Return the query for the rows of an INSERT or CREATE TABLE AS."""
-    prelude = _before(write.prelude) if isinstance(write, Insert) else ()
-    return QueryText(*prelude, "SELECT * FROM (", write.query or "SELECT 1", ")")
-
-
 def hits_of(write: Delete | Update, target: Table) -> QueryText:
     """Return the query for the numbers of the rows to change, and their new values."""
     check_columns(target)
     alias = quoted(write.alias)
-    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias, target)]
+    parts: list[Part] = [*with_before(write.prelude), "SELECT ", _numbers(alias, target)]
     if isinstance(write, Update):
+        defaults = {name.casefold(): default for name, default in target.defaults.items()}
         # A column that is assigned twice is an error, whatever its values are.
-        for expression in {name.casefold(): value for name, value in write.assignments}.values():
-            parts += [", (", expression, ")"]
+        for name, value in {name.casefold(): value for name, value in write.assignments}.items():
+            default = f"{defaults.get(name, 'NULL')}\n" if value.is_default else None
+            parts += [", (", value if default is None else default, ")"]
     parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
@@ -456,23 +419,18 @@ def _narrowed(target: Table, read: Iterable[Table]) -> Table:
     return next(table for table in read if table.id == target.id)
 
 
-def _before(prelude: Clause) -> tuple[str | Clause, ...]:
-    # Without a space at the start: DuckDB removes it, and counts the places of errors from there.
-    return (prelude, " ") if prelude.text else ()
-
-
 def check_columns(target: Table) -> None:
-    """Refuse to change rows of a dataset whose columns hide the numbers of shards and rows.
+    """Refuse to change rows of a dataset whose columns hide the numbers of kept rows.
 
     Raises:
         Unsupported: It has such a column.
     """
-    for name in target.schema.names:
-        if name.casefold() in NUMBERS:
-            raise Unsupported(
-                f"changing rows of a dataset with a column {name!r}",
-                hint="CREATE OR REPLACE TABLE … AS SELECT … can change it as well",
-            )
+    if target.is_kept and any(name.casefold() == "rowid" for name in target.names):
+        raise Unsupported(
+            f"changing rows of {target.name!r}, which has a column 'rowid'"
+            + (", under a policy" if target.policy is not None else " and one like file_index"),
+            hint="use ALTER TABLE … RENAME COLUMN rowid first",
+        )
 
 
 def _numbers(alias: str, target: Table) -> Numbered:
@@ -480,20 +438,17 @@ def _numbers(alias: str, target: Table) -> Numbered:
 
     Without aliases, which other expressions of the same SELECT could use.
     """
-    if target.policy is not None:
-        return Numbered("0, 0", numbers_of_seen(alias))
-    index, row = NUMBERS
+    if target.is_kept:
+        return Numbered("0, 0", numbers_of_seen(alias, target))
+    index, row = target.number_columns
     return Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
 
 
 def _rows_of(target: Table) -> Numbered:
     """Return the rows of a dataset, as an item of FROM."""
-    if target.policy is not None:
+    if target.is_kept:
         return Numbered(quoted(target.name), SEEN)
-    if not target.paths:
-        empty = f"(SELECT *, 0 AS {NUMBERS[0]}, 0 AS {NUMBERS[1]} FROM {quoted(target.name)})"
-        return Numbered(quoted(target.name), empty)
-    return Numbered(quoted(target.name), shards_of(target))
+    return Numbered(quoted(target.name), numbered_shards(target))
 
 
 def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -504,52 +459,4 @@ def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 
 def _shard(target: Table, index: int) -> str:
     """Return the rows of one shard, as an item of FROM."""
-    return shards_of(target, [index])
-
-
-def rewritten(
-    target: Table, changed: Iterable[tuple[int, list[Shard]]], count: int, read: list[Table]
-) -> dict[str, Any]:
-    """Return the response for shards that were changed.
-
-    Args:
-        target: The dataset.
-        changed: The number of each changed shard, and the shards that replace it.
-        count: How many rows were changed.
-        read: The datasets that were read.
-    """
-    objects = target.objects
-    changes = [
-        {"index": target.number(index), "object": objects[index], "shards": reports_of(shards)}
-        for index, shards in changed
-    ]
-    return {
-        "action": "rewrite" if changes else "none",
-        **_of(target),
-        "rewritten": changes,
-        "count": count,
-        "inputs": _inputs(read),
-    }
-
-
-def _of(target: Table) -> dict[str, Any]:
-    return {
-        "table": target.name,
-        "dataset": target.id,
-        "base": target.snapshot,
-        "schema": target.schema.to_json(),
-        "columns": target.columns,
-    }
-
-
-def _inputs(tables: Iterable[Table]) -> list[str]:
-    return [table.snapshot for table in tables if table.snapshot is not None]
-
-
-def reports_of(shards: Iterable[Shard]) -> list[dict[str, Any]]:
-    """Return shards in the form of responses."""
-    return [shard.to_json() for shard in shards]
-
-
-def _rows(shards: Iterable[Shard]) -> int:
-    return sum(shard.rows for shard in shards)
+    return numbered_shards(target, [index])

@@ -1,0 +1,109 @@
+"""The network of a node over HTTP and in the tree: rows of earlier versions, and who may read what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from opened_node import OpenNode, OpenNodes
+
+from elkyn import ElkynStore
+from elkyn.records import Table
+from sennit_core.records import NodeInfo, WorkerInfo
+
+EARLIER = "01jbz0v6m6g1p1tqk3y6rj3w5s"
+
+
+@pytest.fixture(scope="module")
+def founder(opened: OpenNodes) -> OpenNode:
+    """A node that has founded a network, so that all its rows exist."""
+    node = opened({"network.name": "oslo", "network.zone": "north"})
+    assert node.client.post("/api/network/invites", json={}).status_code == 201
+    return node
+
+
+def test_rows_of_an_earlier_version_of_the_node_are_gone(opened: OpenNodes, tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "elkyn" / "sys") as tree:
+        row = NodeInfo(EARLIER, ("127.0.0.1:8600",), "local", 1, 0, "down", 1.0)
+        Table(tree, "/nodes", NodeInfo).put(EARLIER, row)
+        worker = WorkerInfo(f"{EARLIER}-0", "local", EARLIER, 1, "0.1.0", "down")
+        Table(tree, "/workers", WorkerInfo).put(worker.id, worker)
+
+    node = opened(data=tmp_path)
+
+    own = node.node.node_id
+    assert [each["id"] for each in node.client.get("/api/nodes").json()] == [own]
+    workers = node.client.get("/workers.json?ns=sys").json()
+    assert {each["node"] for each in workers.values()} == {own}
+
+
+def test_the_node_is_shown_with_its_name_and_zone(founder: OpenNode) -> None:
+    shown = founder.client.get("/api/network").json()
+    assert shown["network"] == shown["node"]["id"] == founder.node.node_id
+    [own] = shown["nodes"]
+    assert (own["name"], own["zone"], own["admin"], own["state"]) == (
+        "oslo",
+        "north",
+        True,
+        "alive",
+    )
+    assert own["addresses"] == [f"127.0.0.1:{shown['node']['port']}"]
+    assert shown["node"]["fingerprint"].replace(":", "") == founder.node.node_id[:32]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/peers.json", "/%70eers.json", "/peers/roster.json", "/peers/logs.json",
+        "/db/peers.json", "/db//peers/network.json", "/.json", "/db/.json", "/db//.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("query", ["", "&shallow=true"])
+def test_only_admins_read_the_rows_of_peers(founder: OpenNode, path: str, query: str) -> None:
+    for role in ("reader", "writer"):
+        with founder.client_of(role) as client:
+            answer = client.get(f"{path}?ns=sys{query}")
+        assert answer.status_code in (400, 401, 403, 404), answer.text
+        assert "network" not in answer.json()
+
+
+def test_admins_read_the_rows_of_peers_and_readers_those_of_nodes(founder: OpenNode) -> None:
+    assert founder.client.get("/peers/network/id.json?ns=sys").json() == founder.node.node_id
+    with founder.client_of("reader") as client:
+        assert list(client.get("/nodes.json?ns=sys").json()) == [founder.node.node_id]
+
+
+def test_a_reader_watches_nodes_and_not_the_rows_of_peers(founder: OpenNode) -> None:
+    with founder.client_of("reader") as client:
+        assert _stream_status(client, "/nodes.json") == 200
+        assert _stream_status(client, "/peers.json") == 401
+        assert _stream_status(client, "/.json") == 401
+
+
+def _stream_status(client: httpx.Client, path: str) -> int:
+    headers = {"accept": "text/event-stream"}
+    with client.stream("GET", f"{path}?ns=sys", headers=headers) as answer:
+        return answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("join", {"invite": "sennit-invite:x"}),
+        ("join", {}),
+        ("join", {"address": "127.0.0.1:9000"}),
+        ("join", {"address": "nowhere", "node": "0" * 64}),
+        ("join", {"invite": "x", "address": "127.0.0.1:9000", "node": "0" * 64}),
+        ("invites", {"seconds": 0}),
+        ("invites", {"seconds": 1e9}),
+        ("accept", {"fingerprint": ""}),
+    ],
+)
+def test_a_malformed_request_says_what_is_wrong(
+    plain: OpenNode, route: str, body: dict[str, object]
+) -> None:
+    answer = plain.client.post(f"/api/network/{route}", json=body)
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.json()["error"]
+    assert plain.client.get("/api/network").json()["network"] is None

@@ -1,0 +1,106 @@
+"""The network of a node, over its HTTP API: who belongs to it, and how nodes come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from elytra.transport import Transport
+
+__all__ = ["NetworkClient"]
+
+
+class NetworkClient:
+    """The network of the node that a client is connected to; all changes need an admin.
+
+    Args:
+        transport: Sends the requests.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def show(self) -> dict[str, Any]:
+        """Return the network, this node, all nodes with their states, and those that wait."""
+        return dict(self._transport.json("GET", "/api/network"))
+
+    def invite(self, *, seconds: float | None = None, admin: bool = False) -> str:
+        """Return an invite for one node; found a network if the node is in none.
+
+        Args:
+            seconds: For how long it can be used; None for a day.
+            admin: Whether the new node may admit and revoke others.
+        """
+        body: dict[str, Any] = {"admin": admin}
+        if seconds is not None:
+            body["seconds"] = seconds
+        return str(self._transport.json("POST", "/api/network/invites", document=body)["invite"])
+
+    def join(self, invite: str) -> dict[str, Any]:
+        """Join the network that an invite is of; return what `show` returns."""
+        document = {"invite": invite}
+        return dict(self._transport.json("POST", "/api/network/join", document=document))
+
+    def ask_to_join(self, address: str, node: str) -> dict[str, Any]:
+        """Ask the node at an address to be admitted.
+
+        Args:
+            address: `host:port` of its port for peers.
+            node: Its id.
+
+        Raises:
+            WaitingToJoin: Nobody there has accepted this node yet.
+        """
+        document = {"address": address, "node": node}
+        return dict(self._transport.json("POST", "/api/network/join", document=document))
+
+    def accept(self, fingerprint: str) -> dict[str, Any]:
+        """Admit a node that waits, by its whole fingerprint; return the member."""
+        document = {"fingerprint": fingerprint}
+        return dict(self._transport.json("POST", "/api/network/accept", document=document))
+
+    def revoke(self, node: str) -> dict[str, Any]:
+        """Remove a node, by name or id, for ever; return the member."""
+        path = f"/api/network/nodes/{quote(node, safe='')}"
+        return dict(self._transport.json("DELETE", path))
+
+    def leave(self) -> None:
+        """Leave the network."""
+        self._transport.json("POST", "/api/network/leave", document={})
+
+    # Sharing
+
+    def sharing(self, dataset: str) -> dict[str, Any]:
+        """Return how a dataset is shared, who writes it, and the state of its copies."""
+        return dict(self._transport.json("GET", _sharing(dataset)))
+
+    def share(
+        self,
+        dataset: str,
+        nodes: Sequence[str] | None = None,
+        *,
+        copies: int = 1,
+        pins: Sequence[str] = (),
+        only: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Share a dataset of the node with other nodes.
+
+        Args:
+            dataset: Id or name.
+            nodes: Names or ids of nodes; None for all, those that join later too.
+            copies: How many nodes are to hold each shard, the writer included.
+            pins: Nodes that hold every shard.
+            only: The only nodes that may hold one; empty for any.
+        """
+        document = {"nodes": nodes, "copies": copies, "pins": list(pins), "only": list(only)}
+        return dict(self._transport.json("PUT", _sharing(dataset), document=document))
+
+    def unshare(self, dataset: str) -> bool:
+        """Make a dataset private again; return whether it was shared."""
+        return bool(self._transport.json("DELETE", _sharing(dataset))["deleted"])
+
+
+def _sharing(dataset: str) -> str:
+    return f"/api/datasets/{quote(dataset, safe='')}/sharing"

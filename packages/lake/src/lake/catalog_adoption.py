@@ -1,0 +1,115 @@
+"""Datasets that other nodes write: their snapshots become rows of this node's catalog.
+
+Such a dataset has the id of its writer in `DatasetInfo.node`. It is read like any other; what changes it
+is refused here, in the catalog, whatever interface asked. Its manifests and lists are in the store, its
+shards only as far as this node has copies of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lake.access import written_elsewhere
+from lake.catalog_commits import committed_dataset
+from lake.catalog_index import CatalogIndex
+from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
+from lake.catalog_tables import CatalogTables, SnapshotRow
+from lake.manifests import Manifests
+from lake.references import References
+from lake.snapshots import StoredManifest
+from sennit_core.errors import Corrupt
+from sennit_core.records import DatasetInfo
+
+__all__ = ["SnapshotAdopter", "check_own"]
+
+
+class SnapshotAdopter:
+    """Adopts snapshots; its caller holds the catalog's lock.
+
+    Args:
+        rows: The catalog's tables.
+        index: Finds datasets.
+        manifests: The manifests.
+        snapshots: Reads them.
+        references: Returns the references; None while they are not counted.
+        sync: Makes the names of new objects durable.
+    """
+
+    def __init__(
+        self,
+        rows: CatalogTables,
+        index: CatalogIndex,
+        manifests: Manifests,
+        snapshots: CheckedSnapshots,
+        references: Callable[[], References | None],
+        sync: Callable[[], object],
+    ) -> None:
+        self._rows = rows
+        self._index = index
+        self._manifests = manifests
+        self._snapshots = snapshots
+        self._references = references
+        self._sync = sync
+
+    def manifest_of(self, info: DatasetInfo, snapshot: str) -> tuple[str, int]:
+        """Return the object id of a snapshot's manifest, and its version.
+
+        Raises:
+            Corrupt: Its row is lost or damaged.
+        """
+        row = self._snapshots.row(info.id, info.name, snapshot)
+        if row is None:
+            raise self._snapshots.noted(info.id, lost_snapshot(info.name, snapshot))
+        return row.manifest, row.version
+
+    def read_manifest(self, manifest: str) -> StoredManifest:
+        """Return a manifest by its object id, whether or not a row names it.
+
+        Raises:
+            Corrupt: It is missing or damaged.
+        """
+        return self._manifests.stored(manifest)
+
+    def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
+        """Make a snapshot of another node the head of the dataset that it writes.
+
+        Args:
+            dataset: As that node describes it; its name is free, or its own.
+            manifest: Object id of the manifest, which is stored with its lists.
+
+        Raises:
+            Corrupt: The manifest is not one of the dataset.
+        """
+        assert dataset.node is not None, "the writer is known"
+        stored = self._manifests.stored(manifest)
+        snapshot = stored.snapshot
+        if snapshot.dataset != dataset.id:
+            found = f"one of dataset {snapshot.dataset}"
+            raise Corrupt(f"manifest {manifest}", expected=dataset.id, found=found)
+        known = self._index.get(dataset.id)
+        rows = self._rows.snapshots(dataset.id)
+        self._sync()
+        # Before the write, as in a commit: counting an object too much only keeps it.
+        references = self._references()
+        if references is not None and snapshot.id not in rows:
+            references.add(self._manifests.needs(manifest, stored, references))
+        adopted = committed_dataset(dataset, stored)
+        is_orphan = snapshot.parent is None or snapshot.parent not in rows
+        row = SnapshotRow(manifest, stored.created_at, snapshot.version, orphaned=is_orphan)
+        self._rows.write(
+            self._rows.datasets.change(dataset.id, adopted),
+            rows.change(snapshot.id, row),
+            *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
+        )
+        self._snapshots.damage.pop(dataset.id, None)
+        return adopted
+
+
+def check_own(info: DatasetInfo | None) -> None:
+    """Refuse a change of a dataset that another node writes.
+
+    Raises:
+        Denied: It is one.
+    """
+    if info is not None and info.node is not None:
+        raise written_elsewhere(info.name, info.node)

@@ -1,0 +1,146 @@
+"""Queries whose shards other nodes hold: started as parts there, and a merge in an executor here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lake.deadline import Deadline
+from lake.peers.stop import SECONDS_MAX, Stop
+from lake.queries import QueryExecution
+from lake.remote_shards import RemoteShards
+from lake.running import RunningStatement
+from lake.statement_request import StatementRequest
+from sennit_core.errors import Cancelled, DeadlineExceeded, SennitError, Unavailable
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Execution, ExecutorPool
+    from lake.catalog import Catalog
+    from lake.peers.distributor import Distributed
+
+__all__ = ["DistributedQueries"]
+
+_log = get_logger(__name__)
+_SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
+_OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
+_WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
+"""Members of tables that only this node, or only whole tables, can have."""
+
+
+class DistributedQueries:
+    """Starts queries over shards of several nodes.
+
+    Args:
+        pool: The executors.
+        catalog: The datasets.
+        remote: The network.
+    """
+
+    def __init__(self, pool: ExecutorPool, catalog: Catalog, remote: RemoteShards) -> None:
+        self._pool = pool
+        self._catalog = catalog
+        self._remote = remote
+
+    def start(
+        self,
+        request: StatementRequest,
+        tables: Sequence[dict[str, Any]],
+        release: Callable[[], None],
+        deadline: Deadline,
+        statement: RunningStatement,
+    ) -> QueryExecution | None:
+        """Start a query; None if the shards are to be fetched instead.
+
+        Args:
+            request: The query.
+            tables: The tables that it reads, leased.
+            release: Ends the lease.
+            deadline: When it is to be over.
+            statement: Is stopped by users.
+        """
+        if not self._may_distribute(request, tables):
+            return None
+        parts = self._parts(request, tables, deadline, statement)
+        if parts is None:
+            return None
+        here = [
+            {name: value for name, value in table.items() if name not in _OF_SHARDS} | {"paths": []}
+            for table in tables
+        ]
+        merge = {
+            "engine": "merge",
+            "finalSql": parts.plan.final_sql,
+            "tables": here,
+            "steps": parts.steps,
+            "format": request.format,
+            "maxRows": request.max_rows,
+        }
+
+        def start(_step: str, _own: dict[str, Any]) -> Execution:
+            return self._pool.submit(
+                "lake.sql",
+                merge,
+                deadline_seconds=deadline.left,
+                user=request.user,
+                priority=request.priority,
+                mem_cap_bytes=statement.memory_bytes or None,
+            )
+
+        def end() -> None:
+            try:
+                shutil.rmtree(parts.folder, ignore_errors=True)
+            finally:
+                release()
+
+        try:
+            # DuckDB alone: the parts are there, and EM-√ would plan the query anew.
+            return QueryExecution(start, "duckdb", end, deadline_seconds=request.deadline_seconds)
+        except BaseException:
+            shutil.rmtree(parts.folder, ignore_errors=True)
+            raise
+
+    def _may_distribute(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
+        """Return whether a query is of a form that is distributed, and shards are missing here."""
+        if request.params or request.arrow_params or request.describe or request.engine == "emsqrt":
+            return False
+        if not _SELECT.match(request.sql) or any(table.get(m) for table in tables for m in _WHOLE):
+            return False
+        return any(
+            table.get("writer")
+            and self._remote.lacks_any(Path(path).name for path in table["paths"] or ())
+            for table in tables
+        )
+
+    def _parts(
+        self,
+        request: StatementRequest,
+        tables: Sequence[dict[str, Any]],
+        deadline: Deadline,
+        statement: RunningStatement,
+    ) -> Distributed | None:
+        # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
+        from lake.peers.distributor import DistributedTable
+
+        snapshots = [
+            DistributedTable(
+                table["name"], self._catalog.manifest(table["id"], table["snapshot"]).snapshot
+            )
+            for table in tables
+        ]
+        stop = Stop()
+        statement.on_stop(stop.stop)
+        seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
+        try:
+            return self._remote.distribute(
+                request.sql, snapshots, user=request.user, seconds=seconds, stop=stop
+            )
+        except (Cancelled, DeadlineExceeded, Unavailable):
+            raise
+        except SennitError as error:
+            # DuckDB's own error for the whole query is the better one, if it has one.
+            _log.info("a query is not distributed: %s", error)
+            return None

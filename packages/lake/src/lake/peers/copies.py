@@ -1,0 +1,236 @@
+"""The copies of shared objects in a node's store: fetched, served, counted and dropped.
+
+What is downloaded is written to `lake/incoming-copies/{object}`, chunk by verified chunk, so that a
+transfer goes on where it stopped, after a restart too. A complete file is moved into the store, which
+hashes it once more.
+
+A request for a chunk is served only to a node that may have the object. Reading verifies it; a damaged
+copy goes to quarantine, counts no more, and is fetched again (read repair).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lake.objects import ObjectStore
+from lake.peers.placement import Candidate
+from lake.peers.replication import (
+    CopyState,
+    FetchCopy,
+    HaveReply,
+    HaveRequest,
+    Replication,
+    ReplicationOptions,
+    SharedObjects,
+    StopFetch,
+    have_bits,
+)
+from lake.peers.transfers import (
+    Chunk,
+    ChunkRequest,
+    ListReply,
+    ListRequest,
+    ObjectComplete,
+    TransferOptions,
+    Transfers,
+    WriteChunk,
+)
+from sennit_core.errors import Corrupt, NotFound, SennitError
+from sennit_core.hashing import CHUNK_BYTES, ObjectDigest
+from sennit_core.logs import get_logger
+from sennit_core.private_files import FILE_MODE, make_private_folder
+
+__all__ = ["Copies", "CopyOptions"]
+
+_log = get_logger(__name__)
+_FOLDER = "incoming-copies"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """How copies are kept.
+
+    Args:
+        replication: Times of replication.
+        transfers: Numbers of transfers.
+    """
+
+    replication: ReplicationOptions = field(default_factory=ReplicationOptions)
+    transfers: TransferOptions = field(default_factory=TransferOptions)
+
+
+class Copies:
+    """The copies of one node. Methods that read or write files are for other threads than the loop's.
+
+    Args:
+        node: The node's id.
+        objects: The store.
+        folder: Of the lake, for unfinished files.
+        drop: Deletes copies that nothing else needs.
+        options: How copies are kept.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        objects: ObjectStore,
+        folder: Path,
+        drop: Callable[[Iterable[str]], object],
+        options: CopyOptions | None = None,
+    ) -> None:
+        chosen = options or CopyOptions()
+        self._objects = objects
+        self._drop = drop
+        self._folder = make_private_folder(folder / _FOLDER)
+        self.replication = Replication(node, objects.__contains__, chosen.replication)
+        self.transfers = Transfers(chosen.transfers)
+        self.loss_seconds = chosen.replication.loss_seconds
+
+    # Serving
+
+    def have(
+        self, request: HaveRequest, may_have: Callable[[str], bool]
+    ) -> tuple[HaveReply, bytes]:
+        """Answer which of some objects this node has; what the peer may not have is not there."""
+
+        def claims(name: str) -> bool:
+            return may_have(name) and self.replication.claims(name)
+
+        return HaveReply(), have_bits(request.objects, claims)
+
+    def chunk_list(self, request: ListRequest) -> tuple[ListReply, bytes]:
+        """Return the chunk hashes of an object.
+
+        Raises:
+            NotFound: This node does not have it.
+        """
+        with self._repairing(request.object):
+            digest = self._objects.digest(request.object)
+        return ListReply(digest.size, digest.chunk_bytes), bytes.fromhex("".join(digest.chunks))
+
+    def chunk(self, request: ChunkRequest) -> tuple[Chunk, bytes]:
+        """Return a chunk of an object; raises as `chunk_list`."""
+        start = request.index * CHUNK_BYTES
+        with self._repairing(request.object):
+            found = b"".join(self._objects.read(request.object, start, start + CHUNK_BYTES))
+        if not found:
+            raise NotFound("chunk", f"{request.object[:16]}/{request.index}", suggestion=None)
+        return Chunk(), found
+
+    def _repairing(self, name: str) -> _Repairing:
+        return _Repairing(self._objects, name)
+
+    # Fetching
+
+    def kept_chunks(self, name: str) -> Mapping[int, str]:
+        """Return the hashes of the whole chunks that an unfinished file has."""
+        found: dict[int, str] = {}
+        with suppress(FileNotFoundError), self._place(name).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                found[len(found)] = hashlib.sha256(chunk).hexdigest()
+        return found
+
+    def write(self, effect: WriteChunk) -> None:
+        """Write a verified chunk."""
+        descriptor = os.open(
+            self._place(effect.object), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
+        )
+        try:
+            os.pwrite(descriptor, effect.data, effect.offset)
+        finally:
+            os.close(descriptor)
+
+    def complete(self, effect: ObjectComplete) -> None:
+        """Move a complete file into the store.
+
+        Raises:
+            Corrupt: The file was changed after it was written.
+            StorageFull: There is no room for it.
+        """
+        place = self._place(effect.object)
+        try:
+            if effect.size == 0:
+                place.touch(mode=FILE_MODE)
+            os.truncate(place, effect.size)
+            found: ObjectDigest = self._objects.adopt(place)
+        finally:
+            place.unlink(missing_ok=True)
+        if found.object != effect.object:
+            raise Corrupt(f"the copy of object {effect.object}", effect.object, found.object)
+        self._objects.sync_names()
+
+    def forget(self, name: str) -> None:
+        """Remove an unfinished file."""
+        self._place(name).unlink(missing_ok=True)
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        """Remove unfinished files of objects that are not wanted any more."""
+        for path in self._folder.iterdir():
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete copies that other nodes hold."""
+        self._drop(names)
+
+    def _place(self, name: str) -> Path:
+        self._objects.place(name)  # refuses what is no object id
+        return self._folder / name
+
+    # Planning
+
+    def tick(
+        self,
+        now: float,
+        datasets: Sequence[SharedObjects],
+        candidates: Sequence[Candidate],
+        alive: Collection[str],
+        room_bytes: int,
+    ) -> Iterator[object]:
+        """Let time pass; see `Replication.tick`.
+
+        Args:
+            now: Seconds that never run backwards.
+            datasets: As there.
+            candidates: As there.
+            alive: As there.
+            room_bytes: What is left of the space that this node offers; a copy that does not fit
+                into it is not fetched.
+        """
+        for effect in self.replication.tick(now, datasets, candidates, alive):
+            match effect:
+                case FetchCopy(name, size, sources, copies):
+                    if sources and size <= room_bytes:
+                        room_bytes -= size
+                        self.transfers.want(name, sources, priority=copies, size_max=size)
+                case StopFetch(name):
+                    self.transfers.cancel(name)
+                case _:
+                    yield effect
+
+    def state(self, dataset: SharedObjects, alive: Collection[str], now: float) -> CopyState:
+        """Return the state of a dataset's copies."""
+        return self.replication.state(dataset, alive, now)
+
+
+class _Repairing:
+    """Moves an object into quarantine if reading it shows damage."""
+
+    def __init__(self, objects: ObjectStore, name: str) -> None:
+        self._objects = objects
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Corrupt):
+            return
+        _log.error("a copy is damaged and fetched again: %s", error)
+        with suppress(SennitError, OSError):
+            self._objects.quarantine(self._name)

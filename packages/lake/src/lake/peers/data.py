@@ -1,0 +1,42 @@
+"""The parts of a lake that a network uses to share its datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lake.peers.copies import Copies, CopyOptions
+from lake.peers.exchange import DataParts
+from lake.peers.fragments import LocalFragments
+from lake.peers.sharing import Shares
+
+if TYPE_CHECKING:
+    from lake import Lake
+
+__all__ = ["data_parts"]
+
+
+def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
+    """Return what a lake brings into a network.
+
+    Args:
+        lake: The lake.
+        options: How copies are kept.
+    """
+
+    def drop(names: Iterable[str]) -> None:
+        wanted = set(names)
+        # Equal shards have one object: one that a dataset of this node has stays.
+        for info in lake.catalog.list():
+            if info.node is None and info.damaged is None:
+                wanted -= lake.quotas.stored.sizes(info).keys()
+        lake.retention.drop_copies(wanted)
+
+    node = lake.storage.node_key.id
+    copies = Copies(node, lake.objects, lake.folder / "lake", drop, options)
+    shares = Shares(lake.tree, lake.catalog, lake.policies)
+    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
+    return DataParts(
+        lake.catalog, lake.objects, lake.retention, shares, copies, fragments, lake.pool,
+        lake.staging, lake.space,
+    )  # fmt: skip

@@ -1,0 +1,219 @@
+"""Parts of distributed queries that a node runs over the shards that it holds.
+
+The node that asks sends SQL and names datasets, snapshots and shards. This node checks that each shard is
+of a dataset that it shares with the asking node, and then runs the SQL as it would a user's: the statement
+is checked, the executor is locked down, and only these shards can be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from lake.peers.messages import BODY_BYTES_MAX, Message
+from lake.peers.session import Piece, Session
+from lake.peers.stop import SECONDS_MAX, Stop
+from sennit_core.errors import BadInput, NotFound
+from sennit_core.records import Record
+
+if TYPE_CHECKING:
+    from emsqrt.executor import ExecutorPool
+    from lake.catalog import Catalog
+    from lake.statement_tables import StatementTables
+
+__all__ = [
+    "MESSAGES",
+    "FragmentPiece",
+    "FragmentRequest",
+    "FragmentRunner",
+    "FragmentTable",
+    "LocalFragments",
+    "serve_fragment",
+]
+
+OBJECTS_MAX = 2000
+"""Shards of a request; their ids are 64 digits each, and a head is bounded."""
+_TABLES_MAX = 64
+_QUEUED = 4
+_DRAIN_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentTable(Record):
+    """A table of a fragment.
+
+    Args:
+        name: As it is written in the SQL.
+        dataset: Id of the dataset.
+        snapshot: Id of the snapshot.
+        objects: The shards that are read.
+    """
+
+    name: str
+    dataset: str
+    snapshot: str
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentRequest(Message):
+    """Asks the receiver to run a query over some of its shards; answered by an Arrow IPC stream.
+
+    Args:
+        sql: One query.
+        tables: The tables that it reads.
+        user: The user at the asking node, for the audit log.
+        seconds: Its time limit.
+    """
+
+    kind: ClassVar[str] = "fragment"
+    sql: str
+    tables: tuple[FragmentTable, ...]
+    user: str
+    seconds: float
+
+    def check(self) -> None:
+        """Refuse a request that no node of this version makes.
+
+        Raises:
+            BadInput: It is too large.
+        """
+        objects = sum(len(table.objects) for table in self.tables)
+        if objects > OBJECTS_MAX or len(self.tables) > _TABLES_MAX:
+            raise BadInput("a fragment", reason=f"it has {objects} shards")
+        if not 0 < self.seconds <= SECONDS_MAX:
+            raise BadInput("a fragment", reason=f"its time limit is {self.seconds} seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentPiece(Message):
+    """Bytes of the result, in the body."""
+
+    kind: ClassVar[str] = "fragment-piece"
+
+
+MESSAGES: tuple[type[Message], ...] = (FragmentRequest, FragmentPiece)
+
+
+class FragmentRunner(Protocol):
+    """Runs a fragment somewhere: on this node, on a peer; later on Ray."""
+
+    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+        """Yield the result as pieces of an Arrow IPC stream; blocks its thread."""
+        ...
+
+
+class LocalFragments:
+    """Runs fragments in this node's executors.
+
+    Args:
+        catalog: The datasets.
+        tables: Makes tables of executor requests, and leases their shards.
+        pool: The executors.
+    """
+
+    def __init__(self, catalog: Catalog, tables: StatementTables, pool: ExecutorPool) -> None:
+        self._catalog = catalog
+        self._tables = tables
+        self._pool = pool
+
+    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+        """Yield the result.
+
+        Raises:
+            NotFound: A shard is not one of its snapshot, or is not here.
+            SennitError: The error of the query.
+        """
+        request.check()
+        with (
+            self._held(request) as tables,
+            self._pool.submit(
+                "lake.sql",
+                {"sql": request.sql, "tables": tables, "format": "arrow", "engine": "duckdb"},
+                deadline_seconds=request.seconds,
+                user=request.user,
+                restartable=True,
+            ) as execution,
+        ):
+            stop.attach(execution.cancel)
+            for payload in execution.payloads():
+                for start in range(0, len(payload), BODY_BYTES_MAX):
+                    yield bytes(payload[start : start + BODY_BYTES_MAX])
+            execution.result()
+
+    @contextmanager
+    def _held(self, request: FragmentRequest) -> Iterator[list[dict[str, Any]]]:
+        """Lease the shards of a request; return its tables in the form of executor requests."""
+        holds = []
+        try:
+            tables = []
+            for each in request.tables:
+                purges = self._catalog.rewriter.purges
+                snapshot = self._catalog.manifest(each.dataset, each.snapshot).snapshot
+                wanted = set(each.objects)
+                shards = tuple(s for s in snapshot.shards if s.object in wanted)
+                if len({shard.object for shard in shards}) != len(wanted):
+                    raise NotFound("shard of a fragment", each.dataset, suggestion=None)
+                table, hold = self._tables.hold_snapshot(replace(snapshot, shards=shards), purges)
+                holds.append(hold)
+                # No node fetches the writer's own shards: a missing one is an error.
+                table.pop("writer", None)
+                tables.append({**table, "name": each.name, "id": each.dataset})
+            yield tables
+        finally:
+            for hold in holds:
+                self._tables.release(hold)
+
+
+async def serve_fragment(
+    runner: FragmentRunner,
+    may_have: Callable[[str, str], bool],
+    session: Session,
+    request: FragmentRequest,
+) -> AsyncGenerator[Piece, None]:
+    """Run a fragment for a peer.
+
+    Args:
+        runner: Runs it.
+        may_have: Whether a peer may have an object.
+        session: The peer.
+        request: The fragment.
+    """
+    request.check()
+    names = [name for table in request.tables for name in table.objects]
+    if not all(may_have(session.peer, name) for name in names):
+        raise NotFound("shard of a fragment", session.peer[:16], suggestion=None)
+    asked = replace(request, user=f"{request.user[:64]}@{session.peer[:16]}")
+    stop = Stop()
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[bytes | None](maxsize=_QUEUED)
+
+    def work() -> None:
+        # In one thread, as the executor's pieces are waited for. Sending is slowed down to what the
+        # peer accepts by the queue.
+        try:
+            for piece in runner.run(asked, stop):
+                asyncio.run_coroutine_threadsafe(queue.put(piece), loop).result()
+        finally:
+            asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()
+
+    working = asyncio.create_task(asyncio.to_thread(work))
+    working.add_done_callback(_note_end)
+    try:
+        while (piece := await queue.get()) is not None:
+            yield FragmentPiece(), piece
+        await working
+    finally:
+        stop.stop()
+        while not working.done():  # so that the thread is not left waiting for room
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await queue.get()
+
+
+def _note_end(working: asyncio.Task[None]) -> None:
+    # Its error is raised where it is awaited; after a stop, which led to it, it is not.
+    if not working.cancelled():
+        working.exception()

@@ -1,0 +1,424 @@
+"""The machines and sessions of a node that is in a network, and what they lead to.
+
+Effects of the machines are performed one after the other, so that an entry is durable before it is sent,
+and a message is sent by a task of its own, since its receiver may have to be dialed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from lake.peers import membership, publications
+from lake.peers.addresses import reachable_host
+from lake.peers.exchange import DataParts, Exchange
+from lake.peers.fragments import FragmentRequest
+from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
+from lake.peers.identity import Identity
+from lake.peers.joining import Host, Join, Welcome
+from lake.peers.limits import PeerLimits
+from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
+from lake.peers.membership import Membership, MembershipOptions, PeerChanged
+from lake.peers.messages import Message, MessageCodec
+from lake.peers.network import NetworkOptions, PeerNetwork
+from lake.peers.publications import (
+    LogForked,
+    Publications,
+    Published,
+    StatementEntrySigner,
+    StoreLog,
+)
+from lake.peers.replication import HaveRequest
+from lake.peers.roster import ROSTER_PART, Member, Roster, RosterHead, RosterNews
+from lake.peers.session import Handler, Session
+from lake.peers.signed import Statement
+from lake.peers.statuses import NodeStatus, StatementSigner
+from lake.peers.store import PeerStore
+from lake.peers.transfers import ChunkRequest, ListRequest
+from sennit_core.clock import Clock
+from sennit_core.errors import SennitError
+from sennit_core.logs import get_logger
+from sennit_core.records import NodeInfo
+
+__all__ = ["JoinedNetwork", "NodeParts", "NodeState", "PeerOptions"]
+
+_log = get_logger(__name__)
+T = TypeVar("T")
+
+_SAVE_SECONDS = 30.0
+_COMPARE_SECONDS = 2.0
+_WELCOMED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """The options of a node in a network.
+
+    Args:
+        name: What it is called.
+        host: Address to listen on; None to dial only, as behind a NAT.
+        port: Port to listen on; 0 for any free one.
+        announce: Addresses under which others reach it; empty for the one that it listens on.
+        zone: The failure domain that it is in.
+        capacity: Bytes that it offers for copies.
+        limits: Of each peer.
+        membership: Times of the membership protocol.
+    """
+
+    name: str
+    host: str | None = "127.0.0.1"
+    port: int = 0
+    announce: tuple[str, ...] = ()
+    zone: str = ""
+    capacity: int = 0
+    limits: PeerLimits = field(default_factory=PeerLimits)
+    membership: MembershipOptions = field(default_factory=MembershipOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node of the network, as this one sees it.
+
+    Args:
+        member: Who it is.
+        state: `alive`, `suspect`, `dead`, `leaving`, `left`, or `unknown` before it was heard of.
+        status: What it said last; None if nothing.
+        rtt_seconds: Of a round trip; None if it was not measured.
+        cannot: What this node and that one cannot do together.
+    """
+
+    member: Member
+    state: str
+    status: NodeStatus | None
+    rtt_seconds: float | None = None
+    cannot: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a node brings into a network; members as the arguments of `PeerService`."""
+
+    identity: Identity
+    options: PeerOptions
+    store: PeerStore
+    codec: MessageCodec
+    handlers: Mapping[type[Message], Handler]
+    on_published: Callable[[Published], object]
+    duckdb: str
+    clock: Clock
+    data: DataParts | None = None
+
+
+class JoinedNetwork:
+    """The machines and sessions of a node that is in a network; used in one event loop.
+
+    Args:
+        parts: The node.
+        roster: The members.
+    """
+
+    def __init__(self, parts: NodeParts, roster: Roster) -> None:
+        self._parts = parts
+        identity, options = parts.identity, parts.options
+        self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
+        self._store, self._clock = parts.store, parts.clock
+        self.roster = roster
+        self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
+        self.sessions = PeerNetwork(
+            identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
+            NetworkOptions(options.host, options.port, options.limits),
+            join={Join: self._serve_join},
+        )  # fmt: skip
+        # Milliseconds, so that it is greater after a restart even if what was stored is lost.
+        number = self._store.next_number(int(self._clock.now() * 1000))
+        chance = random.Random()
+        self.members = Membership(
+            NodeStatus(
+                identity.id, number, zone=options.zone, version=version("sennit-lake"),
+                duckdb=parts.duckdb, features=FEATURES, capacity=options.capacity,
+            ),
+            StatementSigner(identity.key), roster.is_member, chance, options.membership,
+            now=self.now(), wall=self._clock.now,
+        )  # fmt: skip
+        self.logs = Publications(
+            identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
+            logs=self._store.load_logs(), wall=self._clock.now,
+        )  # fmt: skip
+        # Effects wait here in their order, as some are slow.
+        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._saved_at = self._compared_at = 0.0
+
+    def holders(self, name: str) -> list[str]:
+        """Return the live nodes that hold a shard, this node first if it does."""
+        return [] if self.exchange is None else self.exchange.holders(name)
+
+    async def session(self, node: str) -> Session:
+        """Return a session with a node."""
+        return await self.sessions.session(node)
+
+    def alive(self) -> list[str]:
+        """Return the nodes that can be reached."""
+        return self.members.alive()
+
+    def _handlers(self) -> dict[type[Message], Handler]:
+        found = dict(self._parts.handlers)
+        if self.exchange is not None:
+            found[HaveRequest] = self.exchange.serve_have
+            found[ListRequest] = self.exchange.serve_list
+            found[ChunkRequest] = self.exchange.serve_chunk
+            found[FragmentRequest] = self.exchange.serve_fragment
+        return found
+
+    async def start(self) -> None:
+        """Listen, and start the machines."""
+        await self.sessions.__aenter__()
+        self._forget_nodes()
+        for status in self._store.known_nodes():
+            self.members.add(status)
+        addresses = self.addresses()
+        self.put(self.members.update(self.now(), addresses=tuple(addresses)))
+        self._spawn(self._perform_all())
+        self._spawn(self._tick_forever())
+        if self.exchange is not None:
+            self._spawn(self.exchange.run())
+            self._spawn(self._exchange_forever(self.exchange))
+
+    async def stop(self) -> None:
+        """Stop the machines, and close all sessions."""
+        self._save_known()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.sessions.__aexit__(None, None, None)
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node was removed from the network."""
+        return not self.roster.is_member(self._parts.identity.id)
+
+    def addresses(self) -> list[str]:
+        """Return where others reach this node."""
+        options = self._parts.options
+        if options.announce:
+            return list(options.announce)
+        if options.host is None:
+            return []
+        host = reachable_host(options.host)
+        if host is None:
+            return []
+        return [f"[{host}]:{self.sessions.port}" if ":" in host else f"{host}:{self.sessions.port}"]
+
+    def states(self) -> list[NodeState]:
+        """Return all members, this node first."""
+        own = self._parts.identity.id
+        found = []
+        for node, member in self.roster.members.items():
+            if member.revoked:
+                continue
+            if node == own:
+                found.append(NodeState(member, self.members.own.state, self.members.own))
+                continue
+            peer = self.members.peers.get(node)
+            if peer is None:
+                found.append(NodeState(member, "unknown", None))
+            else:
+                cannot = self._cannot(peer.status)
+                found.append(NodeState(member, peer.state, peer.status, peer.rtt, cannot))
+        return sorted(found, key=lambda each: (each.member.id != own, each.member.name))
+
+    def _cannot(self, status: NodeStatus) -> tuple[str, ...]:
+        lacking = tuple(each for each in FEATURES if each not in status.features)
+        own = self.members.own.duckdb
+        return (*lacking, "aggregate-states") if own != status.duckdb else lacking
+
+    async def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
+        """Publish a dataset in one of this node's logs."""
+        self.put(self.logs.publish(dataset, item, audience, self.members.alive()))
+
+    async def change_roster(self, change: Callable[[], T]) -> T:
+        """Change the roster, make that durable, and send it to the other nodes."""
+        before = {each.digest for each in self.roster.statements}
+        result = change()
+        self._store.save_roster(self.roster)
+        new = [each for each in self.roster.statements if each.digest not in before]
+        await self._update_members(new)
+        self._send_roster(new, self.members.alive())
+        return result
+
+    async def announce_leaving(self) -> None:
+        """Let others know that this node has left, as far as they can be reached."""
+        for effect in self.members.leave(self.now(), "left"):
+            if isinstance(effect, Send):
+                with suppress(SennitError):
+                    await self._send(effect)
+
+    # Time and messages
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self.is_revoked:  # no other node accepts it
+                continue
+            now = self.now()
+            self.put(self.members.tick(now))
+            self.put(self.logs.tick(now, self.members.alive()))
+            if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
+                self._compared_at = now
+                # A node that is dead, or not heard of, may have been away when one was admitted.
+                peer = random.choice(list(self.members.peers))
+                self.put([Send(peer, RosterHead(self.roster.digest))])
+            if now - self._saved_at > _SAVE_SECONDS:
+                self._saved_at = now
+                self._save_known()
+
+    async def _exchange_forever(self, exchange: Exchange) -> None:
+        # A loop of its own: planning many copies must not delay heartbeats.
+        while True:
+            try:
+                await exchange.tick()
+            except SennitError as error:
+                _log.warning("copies of shared datasets: %s", error)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def call(self, call: Call) -> Replied | Failed:
+        """Send a request to a node; return its answer, or how it failed."""
+        try:
+            found = await self.sessions.session(call.peer)
+            message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
+        except SennitError as error:
+            return Failed(call.id, error.code, str(error))
+        return Replied(call.id, message, body)
+
+    def _receive(self, peer: str, message: Message) -> None:
+        try:
+            if isinstance(message, RosterNews):
+                self._merge_roster(peer, message)
+            elif isinstance(message, RosterHead):
+                if message.digest != self.roster.digest:
+                    self._send_roster(self.roster.statements, [peer])
+            elif isinstance(message, membership.MESSAGES):
+                self.put(self.members.receive(peer, message, self.now()))
+            elif isinstance(message, publications.MESSAGES):
+                self.put(self.logs.receive(peer, message, self.members.alive()))
+        except SennitError as error:
+            _log.warning("ignoring a message of node %s: %s", peer[:16], error)
+
+    def put(self, effects: Iterable[Effect]) -> None:
+        """Perform effects in their order."""
+        for effect in effects:
+            self._effects.put_nowait(effect)
+
+    async def _perform_all(self) -> None:
+        while True:
+            effect = await self._effects.get()
+            try:
+                await self._perform(effect)
+            except SennitError as error:
+                # A full disk, for example. The machines repeat what did not arrive.
+                _log.error("the network: %s", error)
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._spawn(self._send(effect))
+            case PeerChanged(node):
+                self._note_node(node)
+            case StoreLog():
+                await asyncio.to_thread(self._store.store_log, effect)
+            case Published():
+                self._parts.on_published(effect)
+                if self.exchange is not None:
+                    self.exchange.published(effect)
+            case LogForked(key, number):
+                _log.warning(
+                    "node %s has published two entries %d: it was restored from a backup, or its key "
+                    "is used twice", key.publisher[:16], number,
+                )  # fmt: skip
+            case _:
+                raise AssertionError(f"nothing performs {effect}")
+
+    async def _send(self, effect: Send) -> None:
+        with suppress(SennitError):
+            found = await self.sessions.session(effect.peer)
+            await found.send(effect.message)
+
+    def _note_node(self, node: str) -> None:
+        """Publish what is known of another node; this one's row is the gateway's."""
+        peer = self.members.peers.get(node)
+        if peer is None:
+            return
+        self.sessions.set_addresses(node, peer.status.addresses)
+        status = peer.status
+        row = NodeInfo(
+            node, status.addresses, status.zone or None, status.capacity, status.used, peer.state,
+            self._clock.now(),
+        )  # fmt: skip
+        self._store.nodes.put(node, row, ephemeral=True)
+
+    def _save_known(self) -> None:
+        known = {node: peer.statement for node, peer in self.members.peers.items()}
+        try:
+            self._store.save_known(known)
+        except SennitError as error:
+            _log.warning("the nodes of the network were not stored: %s", error)
+
+    # Members
+
+    def _send_roster(self, statements: Sequence[Statement], nodes: Iterable[str]) -> None:
+        for node in nodes:
+            for start in range(0, len(statements), ROSTER_PART):
+                part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
+                self.put([Send(node, part)])
+
+    async def _update_members(self, new: Iterable[Statement]) -> None:
+        """Accept those that were admitted; let those that were revoked know it, and forget them."""
+        for statement in new:
+            node = str(statement.body.get("node"))
+            found = self.sessions.open_session(node)
+            if found is not None and not self.roster.is_member(node):
+                with suppress(SennitError):
+                    await found.send(RosterNews((statement,)))
+        self._forget_nodes()
+        await self.sessions.update_members()
+
+    def _forget_nodes(self) -> None:
+        for node in [each for each in self.members.peers if not self.roster.is_member(each)]:
+            self.members.forget(node)
+        current = {each for each in self.roster.members if self.roster.is_member(each)}
+        self._store.keep_nodes({*current, self._parts.identity.id})
+
+    def _merge_roster(self, peer: str, message: RosterNews) -> None:
+        new = self.roster.merge(message.statements)
+        if new:
+            self._store.save_roster(self.roster)
+            self._spawn(self._update_members(new))
+            self._send_roster(new, [node for node in self.members.alive() if node != peer])
+
+    async def _serve_join(
+        self, _session: Session, message: Join, _body: bytes
+    ) -> tuple[Message, bytes]:
+        await self.change_roster(lambda: self.host.admit(message))
+        statuses = tuple(self.members.statements()[:_WELCOMED])
+        return Welcome(self.roster.network, self.roster.statements, statuses), b""
+
+    def _hello(self) -> Hello:
+        own = self.members.own
+        return Hello(
+            self._parts.options.name, own.version, PROTOCOL, PROTOCOL_MIN, own.duckdb,
+            own.features, own.addresses,
+        )  # fmt: skip
+
+    def now(self) -> float:
+        """Return seconds that never run backwards."""
+        return self._clock.monotonic()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

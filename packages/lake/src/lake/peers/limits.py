@@ -1,0 +1,65 @@
+"""What one peer may ask of this node, and how often."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sennit_core.units import MIB
+
+__all__ = ["PeerLimits", "RateLimit"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """Limits of one peer's session.
+
+    Args:
+        messages_per_second: Messages and requests together, in the long run. A message of more than
+            4 KiB counts as several, as its signatures are slow to verify.
+        messages_burst: As many may come at once.
+        requests_max: Requests that are served at the same time.
+        request_bytes_max: Bytes of their bodies, together.
+        bytes_per_second: What is sent to peers for replication, all together; 0 for no limit.
+    """
+
+    messages_per_second: float = 500.0
+    messages_burst: int = 2000
+    requests_max: int = 64
+    request_bytes_max: int = 16 * MIB
+    bytes_per_second: int = 0
+
+
+class RateLimit:
+    """A token bucket.
+
+    Args:
+        per_second: Tokens that are added in a second.
+        burst: The most that there are.
+        clock: Seconds that never run backwards.
+    """
+
+    def __init__(
+        self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._tokens = burst
+        self._filled_at = clock()
+
+    def take(self, tokens: float = 1.0) -> bool:
+        """Take tokens if there are enough; return whether there were."""
+        if self.wait_seconds(tokens) > 0:
+            return False
+        self._tokens -= tokens
+        return True
+
+    def wait_seconds(self, tokens: float) -> float:
+        """Return after how many seconds there are so many tokens, or all that it can hold."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        missing = min(tokens, self._burst) - self._tokens
+        return max(missing, 0.0) / self._per_second

@@ -1,0 +1,105 @@
+"""A listening socket that bounds what connections may cost that have proved no identity yet.
+
+Each TLS connection has a quarter of a MiB of buffers in asyncio, from its first byte, and the files of the
+whole process are limited. So connections are counted when they are accepted, all together and by their
+address, and closed at once beyond the limits. One is no longer counted when it has proved to be of a
+member, or is closed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+__all__ = ["UNVERIFIED_MAX", "UNVERIFIED_PER_HOST_MAX", "PeerListener"]
+
+UNVERIFIED_MAX = 64
+UNVERIFIED_PER_HOST_MAX = 16
+"""Fewer than all, so that one machine alone keeps no member of another from connecting."""
+Address = tuple[str, int]
+
+
+class PeerListener(socket.socket):
+    """A listening TCP socket; asyncio accepts from it.
+
+    Args:
+        host: Address or name to listen on.
+        port: Port; 0 for any free one.
+
+    Raises:
+        OSError: The address cannot be used.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        super().__init__(family, kind, protocol)
+        # Those that have proved nothing, by address and port.
+        self._unverified: set[Address] = set()
+        self._by_host: Counter[str] = Counter()
+        self.refused = 0
+        """Connections that were closed because of the limits."""
+        try:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.setblocking(False)
+            self.bind(address)
+            self.listen()
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.getsockname()[1])
+
+    @property
+    def unverified(self) -> int:
+        """Open connections that have proved no identity."""
+        return len(self._unverified)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next connection that is within the limits, and its address."""
+        while True:
+            accepted, address = super().accept()
+            connection = _Counted(fileno=accepted.detach())
+            found = (str(address[0]), int(address[1]))
+            if self._is_full(found[0]):
+                self.refused += 1
+                connection.close()
+                continue
+            self._unverified.add(found)
+            self._by_host[found[0]] += 1
+            connection.on_close = partial(self.verified, found)
+            return connection, address
+
+    def verified(self, address: Address) -> None:
+        """Count a connection no longer; it is of a member, or closed."""
+        found = (str(address[0]), int(address[1]))
+        if found in self._unverified:
+            self._unverified.remove(found)
+            self._by_host[found[0]] -= 1
+            if not self._by_host[found[0]]:
+                del self._by_host[found[0]]
+
+    def _is_full(self, host: str) -> bool:
+        return (
+            len(self._unverified) >= UNVERIFIED_MAX
+            or self._by_host[host] >= UNVERIFIED_PER_HOST_MAX
+        )
+
+
+class _Counted(socket.socket):
+    """An accepted connection."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Close it."""
+        if self.on_close is not None:
+            self.on_close()
+        super().close()

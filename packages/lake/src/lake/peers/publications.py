@@ -1,0 +1,544 @@
+"""The logs in which nodes publish datasets, and how they spread: a state machine.
+
+A node has one log for all members, and one for each node that it shares something with alone. Each entry
+is a statement of the publisher with the next number and the digest of the entry before, so no other can
+change, drop or insert one on the way, and two entries of one number prove that a key was used twice (a
+node restored from a backup, or a stolen key).
+
+    log (publisher, audience)      1 ◀── 2 ◀── 3 ◀── 4 ◀── 5 ◀── …
+                                         └ checkpoint in two parts: all that is published
+
+A checkpoint repeats the state, so that entries before it need not be kept, and a node that was away for
+long need not read them: its first part needs no entry before it. Logs for one node are exchanged with that node only;
+no other learns of them.
+
+New entries are pushed to some peers at once. Heads of all logs are compared with a random peer from
+time to time, which also brings what a push has missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from random import Random
+from typing import Any, ClassVar, Protocol
+
+from lake.node_key import NodeKey
+from lake.peers.machine import Effect, Send
+from lake.peers.messages import Message
+from lake.peers.signed import Statement, sign
+from sennit_core.errors import BadInput, Denied, SennitError
+from sennit_core.units import KIB
+
+__all__ = [
+    "EVERYONE",
+    "MESSAGES",
+    "EntrySigner",
+    "LogForked",
+    "LogKey",
+    "PublicationOptions",
+    "Publications",
+    "Published",
+    "StatementEntrySigner",
+    "StoreLog",
+    "StoredLog",
+]
+
+EVERYONE = "*"
+_KIND = "publication"
+_ENTRIES_BYTES_MAX = 160 * KIB
+_HEADS_MAX = 1000
+_PART_BYTES_MAX = 32 * KIB
+# Longer than any node may be away and come back with old data (tombstones count as long too).
+ENTRY_SECONDS = 180 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LogKey:
+    """One log.
+
+    Args:
+        publisher: The node that writes it.
+        audience: The node that it is for, or `EVERYONE`.
+    """
+
+    publisher: str
+    audience: str = EVERYONE
+
+    @property
+    def text(self) -> str:
+        """Its form in messages."""
+        return f"{self.publisher}/{self.audience}"
+
+    @classmethod
+    def parse(cls, text: str) -> LogKey:
+        """Read the form of `text`."""
+        publisher, _, audience = text.partition("/")
+        return cls(publisher, audience)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads(Message):
+    """The heads of the logs that the sender knows and the receiver may see.
+
+    Args:
+        heads: Number and digest of the newest entry, by log.
+    """
+
+    kind: ClassVar[str] = "log-heads"
+    heads: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries(Message):
+    """Consecutive entries of one log, the oldest first."""
+
+    kind: ClassVar[str] = "log-entries"
+    entries: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Want(Message):
+    """Asks for the entries of a log after a number."""
+
+    kind: ClassVar[str] = "log-want"
+    log: str
+    after: int
+
+
+MESSAGES: tuple[type[Message], ...] = (Heads, Entries, Want)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationOptions:
+    """Times and numbers.
+
+    Args:
+        compare_seconds: Between two comparisons of heads.
+        fanout: To how many peers a new entry is pushed.
+        checkpoint_entries: After so many entries the publisher repeats its state.
+    """
+
+    compare_seconds: float = 5.0
+    fanout: int = 3
+    checkpoint_entries: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLog:
+    """An effect: these entries are to be durable before anything else is performed.
+
+    Args:
+        key: The log.
+        entries: The entries that were added, in order.
+        pruned_before: Entries below this number are not needed any more.
+    """
+
+    key: LogKey
+    entries: tuple[Statement, ...]
+    pruned_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An effect: a publisher describes a dataset anew.
+
+    Args:
+        key: The log.
+        dataset: Its id.
+        item: What the publisher says of it; None if it is withdrawn.
+    """
+
+    key: LogKey
+    dataset: str
+    item: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogForked:
+    """An effect: two entries of one number exist, so the publisher's key was used twice.
+
+    Args:
+        key: The log.
+        number: Of the entries.
+    """
+
+    key: LogKey
+    number: int
+
+
+class EntrySigner(Protocol):
+    """Signs and verifies entries; the simulation has one without cryptography."""
+
+    def sign(self, body: Mapping[str, Any], now: float) -> Statement:
+        """Return an entry of this node."""
+        ...
+
+    def read(self, entry: Statement, now: float) -> Mapping[str, Any]:
+        """Return the body of an entry that its publisher has signed.
+
+        Raises:
+            Denied: It does not count.
+        """
+        ...
+
+
+class StatementEntrySigner:
+    """Signs with the node's key.
+
+    Args:
+        key: The key.
+    """
+
+    def __init__(self, key: NodeKey) -> None:
+        self._key = key
+
+    def sign(self, body: Mapping[str, Any], now: float) -> Statement:
+        """Return an entry of this node."""
+        return sign(self._key, _KIND, body, now=now, seconds=ENTRY_SECONDS)
+
+    def read(self, entry: Statement, now: float) -> Mapping[str, Any]:
+        """Return the body of an entry that its publisher has signed."""
+        return entry.verify(_KIND, now, signer=str(entry.body.get("publisher")))
+
+
+@dataclass(slots=True, eq=False)
+class StoredLog:
+    """A log as a node has it: consecutive entries, the first of which may be a checkpoint."""
+
+    entries: list[Statement] = field(default_factory=list)
+    # What the entries say of each dataset; withdrawn ones are kept as None.
+    items: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    forked: bool = False
+    # Items of the parts of a checkpoint whose last part is missing.
+    parts: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    # The greatest number that this node's own log has at another node, if it is not one of these.
+    lost_number: int = 0
+
+    @property
+    def number(self) -> int:
+        """The number of the newest entry; 0 if there is none."""
+        return int(self.entries[-1].body["number"]) if self.entries else 0
+
+    @property
+    def digest(self) -> str:
+        """The digest of the newest entry."""
+        return self.entries[-1].digest if self.entries else ""
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest entry that is kept."""
+        return int(self.entries[0].body["number"]) if self.entries else 1
+
+    def after(self, number: int) -> list[Statement]:
+        """Return the entries after a number, or from the checkpoint on that replaces them."""
+        return self.entries[max(number + 1 - self.first, 0) :]
+
+    def at(self, number: int) -> Statement | None:
+        """Return the entry of a number, if it is kept."""
+        place = number - self.first
+        return self.entries[place] if 0 <= place < len(self.entries) else None
+
+
+class Publications:
+    """The logs of one node: its own, and those of others.
+
+    Args:
+        node: The node's id.
+        signer: Signs and verifies entries.
+        is_member: Whether a node belongs to the network.
+        random: Decides with whom heads are compared.
+        options: Times and numbers.
+        logs: The entries that were stored, by log.
+        wall: Unix seconds, for signatures.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a machine depends on
+        self,
+        node: str,
+        signer: EntrySigner,
+        is_member: Callable[[str], bool],
+        random: Random,
+        options: PublicationOptions | None = None,
+        *,
+        logs: Mapping[LogKey, Sequence[Statement]],
+        wall: Callable[[], float],
+    ) -> None:
+        self._node = node
+        self._signer = signer
+        self._is_member = is_member
+        self._random = random
+        self._options = options or PublicationOptions()
+        self._wall = wall
+        self._next_compare = 0.0
+        self.logs: dict[LogKey, StoredLog] = {}
+        for key, entries in logs.items():
+            for entry in entries:
+                _apply(self._log(key), entry.body, entry)
+
+    def items(self) -> Iterator[tuple[LogKey, str, Mapping[str, Any]]]:
+        """Yield what is published and not withdrawn: the log, the dataset's id, the description."""
+        for key, log in self.logs.items():
+            for dataset, item in log.items.items():
+                if item is not None:
+                    yield key, dataset, item
+
+    def publish(
+        self, dataset: str, item: Mapping[str, Any] | None, audience: str, alive: Sequence[str]
+    ) -> Iterator[Effect]:
+        """Describe a dataset anew in one of this node's logs; nothing happens if that says the same.
+
+        Args:
+            dataset: Its id.
+            item: The description; None withdraws it.
+            audience: The node that may know it, or `EVERYONE`.
+            alive: The nodes that can be reached.
+        """
+        key = LogKey(self._node, audience)
+        log = self._log(key)
+        if log.items.get(dataset) == item and (item is None or dataset in log.items):
+            return
+        new = [self._append(key, {"dataset": dataset, "item": item})]
+        if len(log.entries) > self._options.checkpoint_entries:
+            new += self._checkpoint(key)
+        yield StoreLog(key, tuple(new), log.first)
+        for peer in self._chosen(key, alive, without=self._node):
+            yield Send(peer, _batch(new))
+
+    def _checkpoint(self, key: LogKey) -> list[Statement]:
+        """Repeat the state of one of this node's logs, in as many entries as it needs."""
+        parts = _parts_of(self._log(key).items)
+        return [
+            self._append(key, {"items": items, "part": number, "parts": len(parts)})
+            for number, items in enumerate(parts)
+        ]
+
+    def _append(self, key: LogKey, content: Mapping[str, Any]) -> Statement:
+        log = self._log(key)
+        body = {
+            "publisher": key.publisher,
+            "audience": key.audience,
+            "number": max(log.number, log.lost_number) + 1,
+            "previous": log.digest,
+            **content,
+        }
+        entry = self._signer.sign(body, self._wall())
+        _apply(log, body, entry)
+        return entry
+
+    def tick(self, now: float, alive: Sequence[str]) -> Iterator[Effect]:
+        """Let time pass.
+
+        Args:
+            now: Seconds that never run backwards.
+            alive: The nodes that can be reached.
+        """
+        if now >= self._next_compare and alive:
+            self._next_compare = now + self._options.compare_seconds * self._random.uniform(
+                0.8, 1.2
+            )
+            peer = self._random.choice(alive)
+            yield Send(peer, self._heads_for(peer))
+
+    def greet(self, peer: str) -> Effect:
+        """Return the first message to a node that was just connected."""
+        return Send(peer, self._heads_for(peer))
+
+    # Messages
+
+    def receive(self, peer: str, message: Message, alive: Sequence[str]) -> Iterable[Effect]:
+        """Handle a message of a member.
+
+        Args:
+            peer: The sender.
+            message: The message.
+            alive: The nodes that can be reached.
+        """
+        return list(self._on(message, peer, alive)) if self._is_member(peer) else []
+
+    @singledispatchmethod
+    def _on(self, message: Message, peer: str, alive: Sequence[str]) -> Iterable[Effect]:
+        raise BadInput("a message of a peer", reason=f"{message.kind} is not about logs")
+
+    @_on.register
+    def _on_heads(self, message: Heads, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
+        for text, head in list(message.heads.items())[:_HEADS_MAX]:
+            key = LogKey.parse(text)
+            number = head[0] if isinstance(head, (list, tuple)) and len(head) == 2 else None
+            if not isinstance(number, int) or not self._may_have(key, peer):
+                continue
+            known = self.logs.get(key)
+            own = 0 if known is None else known.number
+            if number > own:
+                yield Send(peer, Want(text, own))
+            elif number == own and known is not None and head[1] != known.digest:
+                # The peer has another entry of this number: the two prove that the log is forked.
+                yield Send(peer, Want(text, own - 1))
+        yield from self._offer(peer, message.heads)
+
+    def _offer(self, peer: str, known: Mapping[str, Any]) -> Iterator[Effect]:
+        """Send a peer what it lacks."""
+        for key, log in self.logs.items():
+            head = known.get(key.text, (0, ""))
+            number = head[0] if isinstance(head, (list, tuple)) and head else 0
+            if self._may_have(key, peer) and isinstance(number, int) and number < log.number:
+                yield Send(peer, _batch(log.after(number)))
+
+    @_on.register
+    def _on_want(self, message: Want, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
+        key = LogKey.parse(message.log)
+        log = self.logs.get(key)
+        if log is not None and self._may_have(key, peer) and log.after(message.after):
+            yield Send(peer, _batch(log.after(message.after)))
+
+    @_on.register
+    def _on_entries(self, message: Entries, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
+        added: dict[LogKey, list[Statement]] = {}
+        for entry in message.entries:
+            try:
+                key, effects = self._accept(entry, peer)
+            except (SennitError, LookupError, TypeError, ValueError):
+                break  # what follows in its log cannot be accepted either
+            if effects is None:
+                continue
+            yield from effects
+            added.setdefault(key, []).append(entry)
+        for key, entries in added.items():
+            log = self.logs[key]
+            yield StoreLog(key, tuple(entries), log.first)
+            for other in self._chosen(key, alive, without=peer):
+                yield Send(other, Entries(tuple(entries)))
+            # There may be more than one message holds.
+            yield Send(peer, Want(key.text, log.number))
+
+    def _accept(self, entry: Statement, peer: str) -> tuple[LogKey, list[Effect] | None]:
+        """Add an entry to its log; return the effects, None if it is not new.
+
+        Raises:
+            Denied: It is not the publisher's, or not for this node.
+            BadInput: It is not the next one.
+        """
+        key = LogKey(str(entry.body["publisher"]), str(entry.body["audience"]))
+        if not self._may_have(key, peer) or not self._is_member(key.publisher):
+            raise Denied(f"accepting a publication of node {key.publisher[:16]}")
+        number = entry.body["number"]
+        log = self._log(key)
+        if not isinstance(number, int) or number < 1:
+            raise BadInput("a publication", reason="it has no number")
+        if number <= log.number:
+            known = log.at(number)
+            if known is None or known.digest == entry.digest:
+                return key, None
+            self._signer.read(entry, self._wall())
+            return key, self._forked(key, log, number)
+        body = self._signer.read(entry, self._wall())
+        is_next = (number, body["previous"]) == (log.number + 1, log.digest)
+        starts_anew = "items" in body and body["part"] == 0
+        if not starts_anew and (log.forked or not is_next):
+            if key.publisher == self._node:
+                # This node has signed it, and lost it: it was restored from a backup.
+                log.lost_number = max(log.lost_number, number)
+                return key, self._forked(key, log, number)
+            raise BadInput("a publication", reason="it is not the next one of its log")
+        before = dict(log.items)
+        _apply(log, body, entry)
+        return key, [
+            Published(key, dataset, item)
+            for dataset, item in log.items.items()
+            if item != before.get(dataset)
+        ]
+
+    def _forked(self, key: LogKey, log: StoredLog, number: int) -> list[Effect] | None:
+        if log.forked:
+            return None
+        log.forked = True
+        return [LogForked(key, number)]
+
+    def mend(self, audience: str) -> Iterator[Effect]:
+        """Repeat the state of one of this node's logs, after its fork was looked at.
+
+        Others accept it after any entry that they had before.
+        """
+        key = LogKey(self._node, audience)
+        new = self._checkpoint(key)
+        yield StoreLog(key, tuple(new), self._log(key).first)
+
+    def _may_have(self, key: LogKey, peer: str) -> bool:
+        """Return whether a log may be exchanged with a peer."""
+        if key.audience == EVERYONE:
+            return True
+        return {key.publisher, key.audience} == {self._node, peer} or (
+            key.publisher == key.audience == self._node == peer
+        )
+
+    def _chosen(self, key: LogKey, alive: Sequence[str], *, without: str) -> list[str]:
+        """Return the peers to which new entries of a log are pushed."""
+        if key.audience != EVERYONE:
+            return [key.audience] if key.audience in alive and key.publisher == self._node else []
+        others = [node for node in alive if node not in (without, key.publisher)]
+        return self._random.sample(others, min(self._options.fanout, len(others)))
+
+    def _heads_for(self, peer: str) -> Heads:
+        seen = [(key, log) for key, log in self.logs.items() if self._may_have(key, peer)]
+        if len(seen) > _HEADS_MAX:
+            seen = self._random.sample(seen, _HEADS_MAX)
+        return Heads({key.text: [log.number, log.digest] for key, log in seen})
+
+    def _log(self, key: LogKey) -> StoredLog:
+        return self.logs.setdefault(key, StoredLog())
+
+
+def _apply(log: StoredLog, body: Mapping[str, Any], entry: Statement) -> None:
+    """Add an entry that was checked."""
+    items = body.get("items")
+    if not isinstance(items, Mapping):
+        log.items[str(body["dataset"])] = _item(body.get("item"))
+    else:
+        if body["part"] == 0:
+            # It replaces all entries before it, whichever of them this node has.
+            log.entries.clear()
+            log.parts.clear()
+            log.forked = False
+        log.parts.update({str(dataset): _item(item) for dataset, item in items.items()})
+        if body["part"] == body["parts"] - 1:
+            # What a checkpoint leaves out is withdrawn.
+            withdrawn: dict[str, Mapping[str, Any] | None] = dict.fromkeys(log.items)
+            log.items = {**withdrawn, **log.parts}
+            log.parts = {}
+    log.entries.append(entry)
+
+
+def _parts_of(
+    items: Mapping[str, Mapping[str, Any] | None],
+) -> list[dict[str, Mapping[str, Any]]]:
+    """Divide what is published over the parts of a checkpoint, of which there is at least one."""
+    parts: list[dict[str, Mapping[str, Any]]] = [{}]
+    size = 0
+    for dataset, item in items.items():
+        if item is None:
+            continue
+        size += len(repr(item)) + len(dataset)
+        if parts[-1] and size > _PART_BYTES_MAX:
+            parts.append({})
+            size = 0
+        parts[-1][dataset] = item
+    return parts
+
+
+def _item(value: object) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise BadInput("a publication", reason="it describes no dataset")
+    return value
+
+
+def _batch(entries: Sequence[Statement]) -> Entries:
+    """Return as many entries as a message holds, at least one."""
+    chosen: list[Statement] = []
+    size = 0
+    for entry in entries:
+        size += len(repr(entry.body)) + 512
+        if chosen and size > _ENTRIES_BYTES_MAX:
+            break
+        chosen.append(entry)
+    return Entries(tuple(chosen))

@@ -1,0 +1,484 @@
+"""A node's part in its network: one thread that runs the protocols over real connections.
+
+    with PeerService(identity, tree, options) as peers:
+        text = peers.invite()                 # founds a network, if there is none
+
+The machines (`membership`, `publications`, …) run in the event loop of that thread and nowhere else, so
+they need no locks. They return effects, which are performed in order: what must be durable before a
+message leaves is durable. Methods of `PeerService` may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from lake.peers import (
+    joining,
+    membership,
+    publications,
+    relay,
+    replication,
+    roster,
+    session,
+    transfers,
+)
+from lake.peers.addresses import parse_address
+from lake.peers.channel import dial
+from lake.peers.distributor import Distributed, DistributedTable, Distributor
+from lake.peers.exchange import DataParts
+from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
+from lake.peers.hello import Hello
+from lake.peers.identity import Identity
+from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
+from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
+from lake.peers.joining import Join, Waiting, Welcome
+from lake.peers.messages import Message, MessageCodec
+from lake.peers.placement import Placement
+from lake.peers.publications import EVERYONE, Published
+from lake.peers.replication import CopyState
+from lake.peers.roster import Member, Roster, check_node_name, found_network
+from lake.peers.session import Handler, Session
+from lake.peers.sharing import ShareInfo, Shares
+from lake.peers.stop import Stop
+from lake.peers.store import PeerStore
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import (
+    Cancelled,
+    Closed,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    SennitError,
+    Unavailable,
+    WaitingToJoin,
+)
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
+__all__ = ["NodeState", "PeerOptions", "PeerService"]
+
+T = TypeVar("T")
+
+_CALL_SECONDS = 30.0
+_JOIN_SECONDS = 20.0
+_JOIN_POLL_SECONDS = 2.0
+_THREADS = 64
+
+
+class PeerService:
+    """A node's part in its network; a context manager.
+
+    Args:
+        identity: The node's own.
+        tree: The namespace `sys`.
+        options: Its name, where it listens, its limits.
+        duckdb: The version of this node's DuckDB.
+        handlers: Answer further requests of members, by the class of the message.
+        messages: The messages of these handlers, and what they answer.
+        on_published: Called in the service's thread with what other nodes publish.
+        data: The lake whose datasets are shared; None shares none.
+        clock: Source of time.
+    """
+
+    def __init__(  # noqa: PLR0913 - independent parts, most by keyword
+        self,
+        identity: Identity,
+        tree: ElkynStore,
+        options: PeerOptions,
+        *,
+        duckdb: str = "",
+        handlers: Mapping[type[Message], Handler] | None = None,
+        messages: Sequence[type[Message]] = (),
+        on_published: Callable[[Published], object] = lambda published: None,
+        data: DataParts | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        check_node_name(options.name)
+        self.identity = identity
+        self.options = options
+        self._clock = clock
+        self._store = PeerStore(tree)
+        self._codec = MessageCodec(
+            (
+                Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
+                *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
+                *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
+            )
+        )  # fmt: skip
+        self._parts = NodeParts(
+            identity, options, self._store, self._codec, dict(handlers or {}), on_published,
+            duckdb, clock, data,
+        )  # fmt: skip
+        self._loop = asyncio.new_event_loop()
+        # Parts of queries hold a thread while they run, next to what reads and writes files.
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "lake-peers"))
+        self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
+        # Set while the node is in a network; changed in the loop only.
+        self._network: JoinedNetwork | None = None
+        self._closed = False
+
+    # Life
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._call(self._open_stored())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the network's connections and stop; the membership stays."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread.is_alive():
+            self._submit(self._close_network()).result(_CALL_SECONDS)
+            self._submit(self._loop.shutdown_default_executor()).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _open_stored(self) -> None:
+        members = self._store.load_roster()
+        if members is not None:
+            await self._open_network(members)
+        else:
+            # Also that of an earlier version of this node, whose id was not that of its key.
+            self._store.keep_nodes({self.identity.id})
+
+    async def _open_network(self, members: Roster) -> None:
+        network = JoinedNetwork(self._parts, members)
+        await network.start()
+        self._network = network
+
+    async def _close_network(self) -> None:
+        network, self._network = self._network, None
+        if network is not None:
+            await network.stop()
+
+    # Calls of other threads
+
+    @property
+    def is_in_network(self) -> bool:
+        """Whether this node belongs to a network."""
+        return self._network is not None
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node was removed from its network; it may still leave."""
+        return self._network is not None and self._network.is_revoked
+
+    @property
+    def network_id(self) -> str | None:
+        """The id of the network; None if this node is in none."""
+        return None if self._network is None else self._network.roster.network
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; 0 if it does not."""
+        return self._network.sessions.port if self._network is not None else 0
+
+    def invite(self, *, seconds: float = INVITE_SECONDS, admin: bool = False) -> str:
+        """Return an invite for one node; found a network if this node is in none.
+
+        Args:
+            seconds: For how long it can be used.
+            admin: Whether the new node may admit and revoke others.
+
+        Raises:
+            Denied: This node may not admit others.
+        """
+        return self._call(self._invite(seconds, admin))
+
+    def join(self, invite: str) -> None:
+        """Join the network that an invite is of.
+
+        Raises:
+            BadInput: It is not an invite.
+            Conflict: This node is in a network.
+            Denied: The invite was used, or has expired.
+            Unavailable: The inviting node cannot be reached.
+        """
+        self._call(self._join(Invite.parse(invite, self._clock.now())))
+
+    def ask_to_join(self, address: str, node: str, *, wait_seconds: float) -> None:
+        """Ask a node to be admitted, and wait until an admin accepts this node there.
+
+        Args:
+            address: Where it listens.
+            node: Its id, which its owner reads out.
+            wait_seconds: How long to wait.
+
+        Raises:
+            WaitingToJoin: No admin has accepted this node in time.
+        """
+        parse_address(address)
+        self._call(self._ask_to_join(address, node, wait_seconds), wait_seconds + _CALL_SECONDS)
+
+    def waiting(self) -> list[Waiting]:
+        """Return the nodes that wait to be accepted here."""
+        network = self._network
+        return [] if network is None else self._call(_now(lambda: network.host.waiting))
+
+    def accept(self, fingerprint: str) -> Member:
+        """Admit a node that waits; raises as `joining.Host.accept`."""
+        network = self._required()
+        return self._call(network.change_roster(lambda: network.host.accept(fingerprint)))
+
+    def revoke(self, id_or_name: str) -> Member:
+        """Remove a node from the network for ever.
+
+        Raises:
+            NotFound: There is no such member.
+            Denied: This node may not revoke it.
+        """
+        network = self._required()
+
+        def revoke() -> Member:
+            member = network.roster.find(id_or_name)
+            network.roster.revoke(self.identity.key, member.id, now=self._clock.now())
+            network.members.forget(member.id)
+            return network.roster.members[member.id]
+
+        return self._call(network.change_roster(revoke))
+
+    def leave(self) -> None:
+        """Leave the network: announce it, close all connections, forget the roster."""
+        self._required()
+        self._call(self._leave())
+
+    def nodes(self) -> list[NodeState]:
+        """Return all members, this node first."""
+        network = self._network
+        return [] if network is None else self._call(_now(network.states))
+
+    def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
+        """Publish a dataset, or withdraw it; see `Publications.publish`."""
+        network = self._required()
+        self._call(network.publish(dataset, item, audience))
+
+    def fetch(self, objects: Collection[str], *, seconds: float = 300.0) -> None:
+        """Fetch objects of shared datasets that this node lacks; blocks.
+
+        Args:
+            objects: Their ids.
+            seconds: The longest time to wait.
+
+        Raises:
+            Unavailable: No node that can be reached has one of them, or this node is in no network.
+            DeadlineExceeded: It was not done in time.
+        """
+        network = self._network
+        if network is None or network.exchange is None:
+            raise Unavailable(
+                f"{len(objects)} shards on other nodes", hint="this node is in no network"
+            )
+        future = self._submit(network.exchange.fetch(objects))
+        try:
+            future.result(seconds)
+        except FutureTimeout:
+            future.cancel()
+            raise DeadlineExceeded("fetching shards of other nodes", seconds) from None
+
+    def share(
+        self, dataset: str, nodes: Sequence[str] | None, placement: Placement | None = None
+    ) -> ShareInfo:
+        """Share a dataset of this node with other nodes.
+
+        Args:
+            dataset: Id or name.
+            nodes: Names or ids of members; None for all, those that join later too.
+            placement: Where copies are to be; None for one copy, here.
+
+        Raises:
+            NotFound: There is no such dataset or node.
+            Denied: Another node writes it.
+            Unsupported: It cannot be shared in this version.
+        """
+        network = self._required()
+        shares = self._shares()
+        chosen = placement or Placement()
+        pins, only = (
+            [network.roster.find(n).id for n in each] for each in (chosen.pins, chosen.only)
+        )
+        placed = replace(chosen, pins=tuple(pins), only=tuple(only))
+        ids = [EVERYONE] if nodes is None else [network.roster.find(node).id for node in nodes]
+        return shares.set(dataset, ids, placed)
+
+    def unshare(self, dataset: str) -> ShareInfo | None:
+        """Make a dataset private again; other nodes forget it. Return how it was shared."""
+        return self._shares().remove(dataset)
+
+    def shares(self) -> dict[str, ShareInfo]:
+        """Return how the datasets of this node are shared, by their ids."""
+        return self._shares().all()
+
+    def _shares(self) -> Shares:
+        assert self._parts.data is not None, "the service has a lake"
+        return self._parts.data.shares
+
+    def distribute(
+        self,
+        sql: str,
+        tables: Sequence[DistributedTable],
+        *,
+        user: str,
+        seconds: float,
+        stop: Stop,
+    ) -> Distributed | None:
+        """Run a query's parts at the nodes that hold its shards; blocks. See `Distributor.run`."""
+        network, data = self._network, self._parts.data
+        if network is None or data is None:
+            return None
+        distributor = Distributor(
+            self.identity.id, data.pool, data.fragments, network, data.staging, data.space
+        )
+        work = distributor.run(sql, tables, user=user, seconds=seconds, stop=stop)
+        future = self._submit(work)
+        stop.attach(future.cancel)
+        try:
+            return future.result(seconds)
+        except FutureTimeout:
+            future.cancel()
+            raise DeadlineExceeded("the query", seconds) from None
+        except FutureCancelled:
+            raise Cancelled("the query") from None
+
+    def copies(self) -> Mapping[str, CopyState]:
+        """Return the state of the copies of each shared dataset, by its id."""
+        network = self._network
+        if network is None or network.exchange is None:
+            return {}
+        return self._call(_now(network.exchange.states))
+
+    def _required(self) -> JoinedNetwork:
+        if self._network is None:
+            raise Conflict(
+                "this node is in no network",
+                hint="`platform net invite` founds one, net join joins",
+            )
+        return self._network
+
+    def _call(self, work: Coroutine[Any, Any, T], seconds: float = _CALL_SECONDS) -> T:
+        """Run a coroutine in the loop, and wait for it."""
+        return self._submit(work).result(seconds + _JOIN_SECONDS)
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if not self._thread.is_alive():
+            work.close()
+            raise Closed("the node's part in the network")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    # In the loop
+
+    async def _invite(self, seconds: float, admin: bool) -> str:
+        if self._network is None:
+            if self.options.host is None and not self.options.announce:
+                raise _no_address()  # before a network is founded that none can join
+            members = found_network(self.identity, self.options.name, self._clock.now())
+            self._store.save_roster(members)
+            await self._open_network(members)
+        network = self._required()
+        if not network.roster.is_admin(self.identity.id):
+            raise Denied("inviting a node", needed="an admin of the network")
+        addresses = network.addresses()
+        if not addresses:
+            raise _no_address()
+        invite = Invite.make(
+            self.identity.key, network.roster.network, addresses,
+            now=self._clock.now(), seconds=seconds, admin=admin,
+        )  # fmt: skip
+        return invite.text
+
+    async def _join(self, invite: Invite) -> None:
+        problem: SennitError = Unavailable(f"node {invite.node[:16]}")
+        for address in invite.addresses:
+            try:
+                await self._join_at(address, invite.node, invite)
+            except Unavailable as error:
+                problem = error
+            else:
+                return
+        raise problem
+
+    async def _ask_to_join(self, address: str, node: str, wait_seconds: float) -> None:
+        end = self._loop.time() + wait_seconds
+        while True:
+            try:
+                await self._join_at(address, node, None)
+            except WaitingToJoin:
+                if self._loop.time() >= end:
+                    raise
+                await asyncio.sleep(_JOIN_POLL_SECONDS)
+            else:
+                return
+
+    async def _join_at(self, address: str, node: str, invite: Invite | None) -> None:
+        if self._network is not None:
+            raise Conflict("this node is in a network", hint="leave it first: platform net leave")
+        channel = await dial(self.identity, node, address, anonymous=True)
+        talk = Session(
+            channel, self._codec, {}, lambda _peer, _message: None,
+            limits=self.options.limits, dialed=True,
+        )  # fmt: skip
+        reading = asyncio.create_task(talk.run())
+        try:
+            request = JoinRequest.make(
+                self.identity, self.options.name, node, now=self._clock.now(), invite=invite
+            )
+            join = Join(request.statement, None if invite is None else invite.statement)
+            welcome, _ = await talk.call(join, timeout_seconds=_JOIN_SECONDS)
+        finally:
+            await talk.close()
+            await asyncio.wait((reading,))
+        if not isinstance(welcome, Welcome):
+            raise Denied("joining: the answer is no welcome")
+        members = Roster(welcome.network, welcome.roster)
+        if invite is not None and invite.network != members.network:
+            raise Denied("joining: the answer is of another network")
+        if not (members.is_member(self.identity.id) and members.is_member(node)):
+            raise Denied("joining: the answer's roster has not both nodes")
+        self._store.save_roster(members)
+        self._store.save_known({str(each.body.get("node")): each for each in welcome.statuses})
+        await self._open_network(members)
+
+    async def _leave(self) -> None:
+        network = self._required()
+        await network.announce_leaving()
+        await self._close_network()
+        self._store.forget_network(self.identity.id)
+
+
+def _no_address() -> Conflict:
+    return Conflict(
+        "this node cannot invite others, as they have no address to reach it",
+        hint="set network.peer_listen or network.peer_addresses, or invite at another node",
+    )
+
+
+async def _now(compute: Callable[[], T]) -> T:
+    """Compute something in the loop's thread."""
+    return compute()

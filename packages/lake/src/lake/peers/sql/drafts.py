@@ -1,0 +1,209 @@
+"""Steps of a plan while it is made, as trees, and what a query that reads their results moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from lake.peers.sql.aggregates import to_sql
+from lake.peers.sql.engine import Engine
+from lake.peers.sql.estimates import selectivity, width
+from lake.peers.sql.plan import Fragment, Gather, Merge, Step, Unit
+from lake.peers.sql.references import Reference, condition_sql
+from lake.peers.sql.shard_pruning import remaining_shards
+from lake.peers.sql.tables import Shard, Table
+
+__all__ = ["DraftFragment", "DraftMerge", "Drafts"]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftFragment:
+    """A fragment, with the estimate of what its units answer."""
+
+    query: exp.Query
+    by: str
+    sharded: tuple[str, ...]
+    units: tuple[Unit, ...]
+    remote_units: int
+    unit_rows: int
+    row_bytes: int
+    shards: int
+
+    @property
+    def rows(self) -> int:
+        """The estimated number of rows of all units."""
+        return self.unit_rows * len(self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftMerge:
+    """A query of the coordinator, with the estimate of its result."""
+
+    query: exp.Query
+    rows: int
+    row_bytes: int
+
+
+@dataclass(slots=True)
+class Drafts:
+    """All steps that were considered, by the names of their results.
+
+    Args:
+        references: The tables in FROM clauses, by their names there.
+        engine: DuckDB's answers.
+        prefix: What names of results start with.
+        nodes: The number of nodes that a broadcast is sent to.
+        local: The object ids of shards that the coordinator has.
+    """
+
+    references: dict[str, Reference]
+    engine: Engine
+    prefix: str
+    nodes: int
+    local: frozenset[str]
+    steps: dict[str, DraftFragment | DraftMerge] = field(default_factory=dict)
+    gathered: dict[str, str] = field(default_factory=dict)
+    _remaining: dict[str, tuple[Shard, ...]] = field(default_factory=dict)
+
+    def name(self, kind: str) -> str:
+        """Return a new name of a result."""
+        return f"{self.prefix}{kind}{len(self.steps)}"
+
+    def gather(self, alias: str) -> str:
+        """Return the name of the rows of a table in FROM that are gathered."""
+        name = f"{self.prefix}gather_{alias}"
+        self.gathered[name] = alias
+        return name
+
+    def remaining(self, alias: str) -> tuple[Shard, ...]:
+        """Return the shards of a table in FROM that pruning leaves."""
+        if alias not in self._remaining:
+            found = self.references[alias]
+            self._remaining[alias] = remaining_shards(found.table, found.conditions, self.engine)
+        return self._remaining[alias]
+
+    def results_in(self, query: exp.Expr) -> list[str]:
+        """Return the names of results that a query reads itself, each once."""
+        names = dict.fromkeys(table.name for table in query.find_all(exp.Table))
+        return [name for name in names if name in self.steps or name in self.gathered]
+
+    def needed(self, query: exp.Expr) -> list[str]:
+        """Return the names of all results that a query depends on, in an order that works."""
+        found: dict[str, None] = {}
+
+        def visit(node: exp.Expr) -> None:
+            for name in self.results_in(node):
+                if name in self.steps:
+                    visit(self.steps[name].query)
+                found[name] = None
+
+        visit(query)
+        return list(found)
+
+    def moved_bytes(self, query: exp.Expr) -> int:
+        """Return the estimate of what a query and all steps that it needs move."""
+        needed = self.needed(query)
+        gathers = self.merged_gathers([name for name in needed if name in self.gathered])
+        total = sum(self.gather_step(aliases, "", "").bytes for aliases in gathers.values())
+        for name in needed:
+            step = self.steps.get(name)
+            if isinstance(step, DraftFragment):
+                total += self._fragment_bytes(step)
+        return total
+
+    def merged_gathers(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in FROM of gathered tables, by the name of the table."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            alias = self.gathered[name]
+            found.setdefault(self.references[alias].table.name, []).append(alias)
+        return found
+
+    def gather_step(self, aliases: list[str], result: str, reason: str) -> Gather:
+        """Return the step that gathers what all these uses of one table need."""
+        found = [self.references[alias] for alias in aliases]
+        table = found[0].table
+        used = {name for each in found for name in each.columns}
+        columns = tuple(each.name for each in table.columns if each.name in used)
+        columns = columns or (narrowest(table),)
+        conditions = [condition_sql(each.conditions) for each in found]
+        texts = None if None in conditions else list(dict.fromkeys(map(str, conditions)))
+        condition = None if texts is None else " OR ".join(f"({text})" for text in texts)
+        objects = {shard.object: shard for alias in aliases for shard in self.remaining(alias)}
+        shards = [shard for shard in table.shards or () if shard.object in objects]
+        share = 1.0 if texts is None else min(1, sum(selectivity(e.conditions) for e in found))
+        remote = sum(shard.rows for shard in shards if shard.object not in self.local)
+        size = sum(width(table.type_of(name) or "") for name in columns)
+        listed = ", ".join(quoted(name) for name in columns)
+        where = "" if condition is None else f" WHERE {condition}"
+        return Gather(
+            result=result,
+            sql=f"SELECT {listed} FROM {quoted(table.name)}{where}",
+            table=table.name,
+            columns=columns,
+            condition=condition,
+            objects=tuple(shard.object for shard in shards),
+            bytes=int(remote * share * size),
+            shards=len(table.shards or ()),
+            reason=reason,
+        )
+
+    def step(self, name: str, query: exp.Query, tables: Iterable[Table]) -> Step:
+        """Return a step of the plan.
+
+        Args:
+            name: The name of its result.
+            query: Its query, with the final names of the results that it reads.
+            tables: The tables of the statement.
+        """
+        draft = self.steps[name]
+        sharded = draft.sharded if isinstance(draft, DraftFragment) else ()
+        read = list(dict.fromkeys(table.name for table in query.find_all(exp.Table)))
+        own = [table.name for table in tables]
+        if isinstance(draft, DraftMerge):
+            size = draft.rows * draft.row_bytes
+            return Merge(name, to_sql(query), tuple(read), draft.rows, size)
+        return Fragment(
+            result=name,
+            sql=to_sql(query),
+            by=draft.by,
+            sharded=sharded,
+            replicated=tuple(each for each in read if each in own and each not in sharded),
+            broadcasts=tuple(each for each in read if each not in own),
+            units=draft.units,
+            unit_rows=draft.unit_rows,
+            bytes=self._fragment_bytes(draft),
+            shards=draft.shards,
+        )
+
+    def _fragment_bytes(self, draft: DraftFragment) -> int:
+        results = draft.remote_units * draft.unit_rows * draft.row_bytes
+        nodes = min(self.nodes, draft.remote_units)
+        sent = 0
+        for name in self.results_in(draft.query):
+            step = self.steps.get(name)
+            if step is not None:
+                sent += step.rows * step.row_bytes * nodes
+            else:
+                gather = self.gather_step([self.gathered[name]], "", "")
+                every = sum(shard.rows for shard in self.remaining(self.gathered[name]))
+                remote = sum(
+                    shard.rows
+                    for shard in self.remaining(self.gathered[name])
+                    if shard.object not in self.local
+                )
+                size = gather.bytes * every // remote if remote else gather.bytes
+                sent += size * nodes
+        return results + sent
+
+
+def narrowest(table: Table) -> str:
+    """Return the column with the fewest bytes, for rows that are only counted."""
+    return min(table.columns, key=lambda column: width(column.type)).name
+
+
+def quoted(name: str) -> str:
+    """Return a name as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,171 @@
+"""A distributed plan: what runs where, in which order, and what it moves.
+
+    steps        in order; each makes one table, from tables and the results of earlier steps
+      Fragment   SQL that the holder of a unit's shards runs, once for each unit; the table has
+                 the rows of all units, in the order of the units
+      Gather     rows of one table, fetched from the holders of its shards
+      Merge      SQL that the coordinator runs
+    final_sql    SQL that the coordinator runs last; its result is that of the original query
+
+An executor of a plan creates the table of a step by running the step's SQL over empty tables, in the
+database where the next steps run (the type of a state has no name in SQL), then adds the rows that
+arrive. So a step without units is an empty table with the right types, and values
+that Arrow sends as another type (HUGEINT as DECIMAL, aggregate states as STRUCT) are what they were.
+Rows are collected by unit, not by node: the retry of a unit replaces its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lake.peers.sql.tables import Column
+
+__all__ = ["Cost", "DistributedPlan", "Fragment", "Gather", "Merge", "Step", "Unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one run of a fragment reads: shards that one node must have together.
+
+    Args:
+        name: `bucket 3`, `bucket NULL`, or the object id of its only shard.
+        shards: The object ids of the shards of each sharded table, by the table's name. A table may
+            have none: it is empty in this unit.
+    """
+
+    name: str
+    shards: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A query that runs on every unit.
+
+    Args:
+        result: The name of the table of its results.
+        sql: The query, over the tables' own names.
+        by: `shard` or `bucket`.
+        sharded: The tables that are restricted to the shards of the unit.
+        replicated: The tables that are read whole.
+        broadcasts: The results of earlier steps that are sent along with it.
+        units: What it runs on.
+        unit_rows: The estimated number of rows of a unit's result.
+        bytes: The estimated size of all results, and of what is sent along.
+        shards: The number of shards before pruning.
+    """
+
+    result: str
+    sql: str
+    by: str
+    sharded: tuple[str, ...]
+    replicated: tuple[str, ...]
+    broadcasts: tuple[str, ...]
+    units: tuple[Unit, ...]
+    unit_rows: int
+    bytes: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Rows of a table that come to the coordinator.
+
+    Args:
+        result: The name of the table of these rows.
+        sql: What each shard is asked, over the table's own name.
+        table: The table.
+        columns: Those that the query uses.
+        condition: The filter in the SQL, which no row of the result fails; None for all rows.
+        objects: The object ids of the shards that pruning left.
+        bytes: The estimated size of the rows.
+        shards: The number of shards before pruning.
+        reason: Why no fragment computes more of the query.
+    """
+
+    result: str
+    sql: str
+    table: str
+    columns: tuple[str, ...]
+    condition: str | None
+    objects: tuple[str, ...]
+    bytes: int
+    shards: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A query of the coordinator whose result later steps read.
+
+    Args:
+        result: The name of the table of its result.
+        sql: The query.
+        reads: The tables and results of earlier steps that it reads.
+        rows: The estimated number of its rows.
+        bytes: Their estimated size.
+    """
+
+    result: str
+    sql: str
+    reads: tuple[str, ...]
+    rows: int
+    bytes: int
+
+
+Step = Fragment | Gather | Merge
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Estimated bytes over the network.
+
+    Args:
+        push: With the best fragments; None if no part of the query can run on shards.
+        gather: If all rows that the query needs come to the coordinator.
+        is_local: Whether the coordinator has all shards that the query needs.
+    """
+
+    push: int | None
+    gather: int
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedPlan:
+    """How to answer a query over tables whose shards are on several nodes.
+
+    Args:
+        sql: The original query.
+        strategy: `local`, `push`, `gather`, or `mixed` for fragments and gathered rows.
+        steps: What makes the tables that `final_sql` reads, in order.
+        final_sql: The last query of the coordinator.
+        reads: The tables and results of steps that it reads.
+        columns: The columns of the result, with the types of the original query.
+        cost: What each strategy would move.
+        reasons: Why the query, or which part of it, is not pushed.
+    """
+
+    sql: str
+    strategy: str
+    steps: tuple[Step, ...]
+    final_sql: str
+    reads: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cost: Cost
+    reasons: tuple[str, ...]
+
+    @property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """The steps that run on units."""
+        return tuple(step for step in self.steps if isinstance(step, Fragment))
+
+    @property
+    def gathers(self) -> tuple[Gather, ...]:
+        """The steps that fetch rows."""
+        return tuple(step for step in self.steps if isinstance(step, Gather))
+
+    @property
+    def moved_bytes(self) -> int:
+        """The estimate of what the plan moves."""
+        return sum(step.bytes for step in self.steps if not isinstance(step, Merge))

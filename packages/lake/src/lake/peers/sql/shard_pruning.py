@@ -1,0 +1,183 @@
+"""Which shards of a table have rows that conditions let through, by the bounds of the shards.
+
+As in `lake.sql.pruning`, DuckDB itself compares the constants of the query, as written, with the bounds
+in the column's type, so types are compared as in the query. Where a bound is not known, or an expression
+has an error, the shard is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from sqlglot import exp
+
+from lake.ingest.partitions import bucket_of
+from lake.peers.sql.aggregates import to_sql
+from lake.peers.sql.engine import Engine
+from lake.peers.sql.tables import Bounds, Shard, Table, key_class
+
+__all__ = ["remaining_shards"]
+
+_COMPARISONS: dict[type[exp.Expr], str] = {
+    exp.EQ: "=",
+    exp.LT: "<",
+    exp.LTE: "<=",
+    exp.GT: ">",
+    exp.GTE: ">=",
+}
+_MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_LIST_MAX = 64
+_CONSTANTS = (
+    *(exp.Literal, exp.Cast, exp.DataType, exp.DataTypeParam, exp.Interval, exp.Var, exp.Paren),
+    *(exp.Neg, exp.Add, exp.Sub, exp.Mul),
+)
+_HASHED = {"INTEGER": pa.int64(), "VARCHAR": pa.string(), "DATE": pa.date32()}
+_UNKNOWN = Bounds()
+
+
+def remaining_shards(
+    table: Table, conditions: Sequence[exp.Expr], engine: Engine
+) -> tuple[Shard, ...]:
+    """Return the shards that may have rows which meet all conditions.
+
+    Args:
+        table: A sharded table.
+        conditions: Conditions over its columns alone.
+        engine: DuckDB's answers.
+    """
+    shards = tuple(each for each in table.shards or () if each.rows)
+    pruner = _Pruner(table, shards)
+    tests = [text for each in conditions if (text := pruner.test(each)) is not None]
+    if tests and shards:
+        kept = engine.rows(pruner.query(tests))
+        shards = tuple(
+            shard for shard, (keep,) in zip(shards, kept, strict=True) if keep is not False
+        )
+    for condition in conditions:
+        buckets = _buckets(table, condition, engine)
+        if buckets is not None:
+            shards = tuple(shard for shard in shards if shard.bucket in buckets)
+    return shards
+
+
+class _Pruner:
+    """Translates conditions on rows to conditions on the bounds of their shard."""
+
+    def __init__(self, table: Table, shards: Sequence[Shard]) -> None:
+        self._table = table
+        self._shards = shards
+        self._names = {each.name.casefold(): each for each in table.columns}
+        self._used: dict[str, int] = {}
+
+    def test(self, node: exp.Expr) -> str | None:
+        """Return the test of a condition; None if it is not understood."""
+        match node:
+            case exp.Paren():
+                return self.test(node.this)
+            case exp.And():
+                found = [self.test(node.this), self.test(node.expression)]
+                return " AND ".join(f"({text})" for text in found if text) or None
+            case exp.Or():
+                one, other = self.test(node.this), self.test(node.expression)
+                return f"(({one}) OR ({other}))" if one and other else None
+            case exp.Between() if not node.args.get("symmetric"):
+                low = self._compare(node.this, ">=", node.args["low"])
+                high = self._compare(node.this, "<=", node.args["high"])
+                return " AND ".join(text for text in (low, high) if text) or None
+            case exp.In() if node.expressions and len(node.expressions) <= _LIST_MAX:
+                found = [self._compare(node.this, "=", each) for each in node.expressions]
+                return None if None in found else f"({' OR '.join(map(str, found))})"
+            case exp.Is() if isinstance(node.expression, exp.Null):
+                place = self._place(node.this)
+                return None if place is None else f"coalesce(n{place} > 0, true)"
+            case exp.Not() if isinstance(node.this, exp.Is):
+                place = self._place(node.this.this)
+                is_null = isinstance(node.this.expression, exp.Null)
+                return f"coalesce(n{place} < r, true)" if is_null and place is not None else None
+        sign = _COMPARISONS.get(type(node))
+        if sign is None:
+            return None
+        return self._compare(node.this, sign, node.expression) or self._compare(
+            node.expression, _MIRRORED[sign], node.this
+        )
+
+    def query(self, tests: Sequence[str]) -> str:
+        """Return the query that computes tests for every shard."""
+        columns = [f"unnest({[shard.rows for shard in self._shards]}::BIGINT[]) AS r"]
+        for name, place in self._used.items():
+            kind = self._names[name].type
+            bounds = [_bounds_of(shard, name) for shard in self._shards]
+            for letter, texts in (("a", [b.low for b in bounds]), ("z", [b.high for b in bounds])):
+                listed = ", ".join("NULL" if text is None else _quoted(text) for text in texts)
+                values = f"CAST([{listed}] AS VARCHAR[])"
+                columns.append(f"TRY_CAST(unnest({values}) AS {kind}) AS {letter}{place}")
+            nulls = ", ".join("NULL" if b.nulls is None else str(b.nulls) for b in bounds)
+            columns.append(f"unnest(CAST([{nulls}] AS BIGINT[])) AS n{place}")
+        test = " AND ".join(f"coalesce(TRY({text}), true)" for text in tests)
+        return f"SELECT {test} FROM (SELECT {', '.join(columns)})"
+
+    def _compare(self, value: exp.Expr, sign: str, constant: exp.Expr) -> str | None:
+        if not _is_constant(constant):
+            return None
+        place = self._place(value)
+        if place is None:
+            return None
+        if self._names[value.name.casefold()].type.upper() == "VARCHAR" and not (
+            isinstance(constant, exp.Literal) and constant.is_string
+        ):
+            return None  # the column would be cast, which keeps no order
+        text = to_sql(constant)
+        low = f"coalesce(a{place} {'<=' if sign == '=' else sign} {text}, true)"
+        high = f"coalesce(z{place} {'>=' if sign == '=' else sign} {text}, true)"
+        return {"=": f"({low} AND {high})"}.get(sign, low if sign.startswith("<") else high)
+
+    def _place(self, node: exp.Expr) -> int | None:
+        if not isinstance(node, exp.Column) or node.name.casefold() not in self._names:
+            return None
+        return self._used.setdefault(node.name.casefold(), len(self._used))
+
+
+def _bounds_of(shard: Shard, name: str) -> Bounds:
+    for column, bounds in shard.bounds.items():
+        if column.casefold() == name:
+            return bounds
+    return _UNKNOWN
+
+
+def _buckets(table: Table, condition: exp.Expr, engine: Engine) -> set[int | None] | None:
+    """Return the buckets that a condition on the partition key leaves; None for all."""
+    if table.key is None:
+        return None
+    kind = table.type_of(table.key.column)
+    arrow = None if kind is None else _HASHED.get(key_class(kind))
+    match condition:
+        case exp.EQ():
+            column, constants = condition.this, [condition.expression]
+        case exp.In() if condition.expressions and len(condition.expressions) <= _LIST_MAX:
+            column, constants = condition.this, condition.expressions
+        case _:
+            return None
+    is_key = (
+        isinstance(column, exp.Column) and column.name.casefold() == table.key.column.casefold()
+    )
+    if arrow is None or not is_key or not all(map(_is_constant, constants)):
+        return None
+    found: set[int | None] = set()
+    for constant in constants:
+        text = to_sql(constant)
+        # A constant that the column's type does not hold as it is, such as 1.5, has no bucket.
+        cast = f"TRY_CAST({text} AS {kind})"
+        rows = engine.rows(f"SELECT {cast} WHERE {cast} = {text}")
+        if len(rows) != 1:
+            return None
+        found.add(bucket_of(rows[0][0], arrow, table.key.buckets))
+    return found
+
+
+def _is_constant(node: exp.Expr) -> bool:
+    return all(isinstance(each, _CONSTANTS) for each in node.walk())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

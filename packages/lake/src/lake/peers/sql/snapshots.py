@@ -1,0 +1,88 @@
+"""Tables of the planner from snapshots: shards with their bounds, and the bucket of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lake.file_schemas import column_ids, file_schemas_of, with_own_names
+from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
+from lake.shard_statistics import FLOAT_TYPES
+from lake.sql.types import shard_types
+from sennit_core.records import PartitionField, ShardInfo, SnapshotInfo
+
+__all__ = ["replicated_table", "sharded_table"]
+
+_NAN = "nan"
+
+
+def replicated_table(name: str, snapshot: SnapshotInfo) -> Table:
+    """Return a dataset whose shards every node has that may be asked."""
+    rows = sum(shard.rows for shard in snapshot.shards)
+    return Table(name, _columns(snapshot), rows=rows)
+
+
+def sharded_table(name: str, snapshot: SnapshotInfo) -> Table:
+    """Return a dataset whose shards may be on different nodes.
+
+    Its partition key is the first `bucket` field whose value is known of every shard, by the hash of the
+    column's type of today. Shards that were written before the layout have no bucket, and then there is
+    no key.
+    """
+    field = _key_field(snapshot)
+    shards = tuple(
+        Shard(
+            shard.object,
+            shard.rows,
+            shard.bytes,
+            _bounds(snapshot, shard),
+            None if field is None else shard.partition[field.key],
+        )
+        for shard in with_own_names(snapshot).shards
+        if shard.rows  # a dataset of no rows has one such shard, in no bucket
+    )
+    key = None
+    if field is not None:
+        column = snapshot.schema.names[column_ids(snapshot).index(field.column)]
+        key = BucketKey(column, field.buckets)
+    return Table(name, _columns(snapshot), shards, key)
+
+
+def _columns(snapshot: SnapshotInfo) -> tuple[Column, ...]:
+    return tuple(Column(name, kind) for name, kind in shard_types(snapshot.schema).items())
+
+
+def _key_field(snapshot: SnapshotInfo) -> PartitionField | None:
+    ids = column_ids(snapshot)
+    now = dict(zip(ids, snapshot.schema.fields, strict=True))
+    files = [
+        dict(zip(each.columns, each.schema.fields, strict=True))
+        for each in file_schemas_of(snapshot)
+    ]
+    for field in snapshot.partitioning:
+        if field.transform != "bucket" or field.column not in now:
+            continue
+        kind = now[field.column].type
+        if all(
+            field.key in shard.partition
+            and field.column in files[shard.file_schema]
+            and files[shard.file_schema][field.column].type == kind
+            for shard in snapshot.shards
+            if shard.rows
+        ):
+            return field
+    return None
+
+
+def _bounds(snapshot: SnapshotInfo, shard: ShardInfo) -> dict[str, Bounds]:
+    floats = {each.name for each in snapshot.schema if each.type.name in FLOAT_TYPES}
+    found = {}
+    for name, stats in shard.stats.items():
+        # NaN is greater than all numbers, and Parquet's bounds leave it out.
+        has_nan = name in floats and bool(stats.get("nans", 1))
+        high = _NAN if has_nan else _text(stats.get("max"))
+        found[name] = Bounds(_text(stats.get("min")), high, stats.get("nulls"))
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,414 @@
+"""Downloads objects from several peers at once, chunk by verified chunk: a state machine.
+
+The list of chunk hashes comes first; it proves itself, as an object's id is the hash of that list. Each
+chunk is then asked of any peer that has the object, and compared with its hash before it is written. A
+wrong chunk names the peer that sent it, which is not asked for the object again, and after some of them
+for nothing at all. A request that is much slower than usual is repeated with another peer (a hedged
+request; Dean and Barroso 2013), and the first answer counts.
+
+        want ──▶ list ──▶ chunks (several peers, a few at a time each) ──▶ complete
+                  └─ wrong, refused, silent: the next peer; none left ──▶ unobtainable
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from statistics import median
+from typing import ClassVar
+
+from lake.peers.machine import Call, Effect, Failed, Replied
+from lake.peers.messages import BODY_BYTES_MAX, Message
+from sennit_core.errors import UsageError
+from sennit_core.hashing import CHUNK_BYTES, object_id
+
+__all__ = [
+    "MESSAGES",
+    "Chunk",
+    "ChunkRequest",
+    "ListReply",
+    "ListRequest",
+    "ObjectComplete",
+    "ObjectUnobtainable",
+    "TransferOptions",
+    "Transfers",
+    "WriteChunk",
+]
+
+_DIGEST_BYTES = 32
+CHUNKS_MAX = BODY_BYTES_MAX // _DIGEST_BYTES
+_LATENCIES_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest(Message):
+    """Asks for the chunk hashes of an object."""
+
+    kind: ClassVar[str] = "list"
+    object: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListReply(Message):
+    """The chunk hashes of an object, 32 bytes each, in the body.
+
+    Args:
+        size: Bytes of the object.
+        chunk_bytes: Bytes of each chunk but the last.
+    """
+
+    kind: ClassVar[str] = "list-reply"
+    size: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRequest(Message):
+    """Asks for one chunk of an object."""
+
+    kind: ClassVar[str] = "chunk"
+    object: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Message):
+    """A chunk, in the body."""
+
+    kind: ClassVar[str] = "chunk-reply"
+
+
+MESSAGES: tuple[type[Message], ...] = (ListRequest, ListReply, ChunkRequest, Chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """Numbers of the protocol.
+
+    Args:
+        objects_max: Objects that are downloaded at the same time.
+        window: Chunks that are asked of one peer at the same time.
+        timeout_seconds: After which a request has failed.
+        hedge_factor: A request is repeated after so many times the usual latency.
+        hedge_seconds_min: But not before this time.
+        wrong_max: After so many wrong chunks a peer is asked for nothing,
+        wrong_seconds: for so long.
+        attempts_max: How often an object is asked of one peer that fails without being wrong.
+    """
+
+    objects_max: int = 4
+    window: int = 4
+    timeout_seconds: float = 30.0
+    hedge_factor: float = 4.0
+    hedge_seconds_min: float = 1.0
+    wrong_max: int = 3
+    wrong_seconds: float = 300.0
+    attempts_max: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WriteChunk:
+    """An effect: write a verified chunk to the object's unfinished file.
+
+    Args:
+        object: The object.
+        index: Of the chunk.
+        offset: Where it begins.
+        data: Its bytes.
+    """
+
+    object: str
+    index: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectComplete:
+    """An effect: every chunk was written.
+
+    Args:
+        object: The object.
+        size: Its bytes.
+        chunks: The hash of each chunk.
+    """
+
+    object: str
+    size: int
+    chunks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectUnobtainable:
+    """An effect: no peer has sent the object.
+
+    Args:
+        object: The object.
+        reason: What happened last.
+    """
+
+    object: str
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class _Download:
+    """An object. `size` is -1, and `digests` is empty, until its list is known."""
+
+    object: str
+    priority: float
+    # Peers that may have it, in the order in which they are preferred.
+    sources: list[str]
+    # Chunks that an earlier attempt has written, from the caller; checked against the list.
+    kept: dict[int, str]
+    size_max: int | None
+    size: int = -1
+    chunk_bytes: int = CHUNK_BYTES
+    digests: tuple[str, ...] = ()
+    missing: set[int] = field(default_factory=set)
+    # Requests under way: numbers by chunk; -1 is that of the list.
+    asked: dict[int, set[int]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    last_problem: str = "no peer has it"
+    started: bool = False
+
+    @property
+    def has_list(self) -> bool:
+        return self.size >= 0
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    object: str
+    index: int  # -1 for the list
+    peer: str
+    sent_at: float
+
+
+class Transfers:
+    """The downloads of one node.
+
+    Args:
+        options: Numbers.
+        now: Seconds of this node's monotonic clock.
+    """
+
+    def __init__(self, options: TransferOptions | None = None, *, now: float = 0.0) -> None:
+        self._options = options or TransferOptions()
+        self._now = now
+        self._numbers = count(1)
+        self._downloads: dict[str, _Download] = {}
+        self._requests: dict[int, _Request] = {}
+        self._latencies: list[float] = []
+        self.wrong: dict[str, list[float]] = {}
+        """When wrong chunks and lists came, by the peer that sent them."""
+
+    @property
+    def objects(self) -> Collection[str]:
+        """The objects that are wanted and not complete."""
+        return self._downloads.keys()
+
+    def want(
+        self,
+        name: str,
+        sources: Sequence[str],
+        *,
+        priority: float = 0.0,
+        kept: Mapping[int, str] | None = None,
+        size_max: int | None = None,
+    ) -> None:
+        """Ask for an object, or add sources to a download.
+
+        Args:
+            name: The object's id.
+            sources: Peers that may have it, the preferred ones first.
+            priority: Downloads with a lesser one start first.
+            kept: The SHA-256 of each chunk that an earlier attempt has written.
+            size_max: Bytes that it may have, as a peer may announce any; None for any.
+        """
+        known = self._downloads.get(name)
+        if known is None:
+            self._downloads[name] = _Download(
+                name, priority, list(sources), dict(kept or {}), size_max
+            )
+            return
+        known.priority = min(known.priority, priority)
+        known.sources += [peer for peer in sources if peer not in known.sources]
+
+    def cancel(self, name: str) -> None:
+        """Forget a download; answers that are under way have no effect."""
+        self._downloads.pop(name, None)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Let time pass: start downloads, repeat slow requests."""
+        self._now = now
+        effects = list(self._hedge())
+        running = [each for each in self._downloads.values() if each.started]
+        waiting = sorted(
+            (each for each in self._downloads.values() if not each.started),
+            key=lambda each: each.priority,
+        )
+        for each in waiting[: max(self._options.objects_max - len(running), 0)]:
+            each.started = True
+            running.append(each)
+        for each in running:
+            effects += self._ask(each)
+        return effects
+
+    def replied(self, reply: Replied, now: float) -> list[Effect]:
+        """Handle an answer; the number must be one of a request of this machine."""
+        self._now = now
+        request = self._requests.pop(reply.id)
+        download = self._downloads.get(request.object)
+        self._latencies = [*self._latencies[1 - _LATENCIES_KEPT :], now - request.sent_at]
+        if download is None:
+            return []
+        self._drop(download, request.index, reply.id)
+        if request.index < 0:
+            return self._on_list(download, request, reply)
+        return self._on_chunk(download, request, reply)
+
+    def failed(self, failure: Failed, now: float) -> list[Effect]:
+        """Handle a request that has failed."""
+        self._now = now
+        request = self._requests.pop(failure.id)
+        download = self._downloads.get(request.object)
+        if download is None:
+            return []
+        self._drop(download, request.index, failure.id)
+        download.last_problem = failure.reason or failure.code
+        download.failures[request.peer] = download.failures.get(request.peer, 0) + 1
+        # Asking a peer again that does not have it leads to the same answer.
+        is_final = failure.code in ("not-found", "denied", "corrupt", "unsupported")
+        if is_final or download.failures[request.peer] >= self._options.attempts_max:
+            self._remove_source(download, request.peer)
+        return self._ask(download)
+
+    # Answers
+
+    def _on_list(self, download: _Download, request: _Request, reply: Replied) -> list[Effect]:
+        if download.has_list:
+            return []
+        digests = _digests(download.object, reply)
+        if digests is None:
+            return self._on_wrong(download, request, "its list of chunks is wrong")
+        assert isinstance(reply.message, ListReply), "see `_digests`"
+        if download.size_max is not None and reply.message.size > download.size_max:
+            # The id proves the size, so every other peer would say the same.
+            del self._downloads[download.object]
+            limit = f"it has {reply.message.size} bytes, of at most {download.size_max}"
+            return [ObjectUnobtainable(download.object, limit)]
+        download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
+        download.digests = digests
+        download.missing = {
+            index for index, digest in enumerate(digests) if download.kept.get(index) != digest
+        }
+        return self._ask(download)
+
+    def _on_chunk(self, download: _Download, request: _Request, reply: Replied) -> list[Effect]:
+        index = request.index
+        if index not in download.missing:
+            return []  # another peer was faster
+        if hashlib.sha256(reply.body).hexdigest() != download.digests[index]:
+            return self._on_wrong(download, request, f"chunk {index} is wrong")
+        download.missing.discard(index)
+        offset = index * download.chunk_bytes
+        written = WriteChunk(download.object, index, offset, reply.body)
+        return [written, *self._ask(download)]
+
+    def _on_wrong(self, download: _Download, request: _Request, problem: str) -> list[Effect]:
+        self.wrong.setdefault(request.peer, []).append(self._now)
+        download.last_problem = f"{problem} at node {request.peer[:16]}"
+        self._remove_source(download, request.peer)
+        return self._ask(download)
+
+    # Requests
+
+    def _ask(self, download: _Download) -> list[Effect]:
+        """Return the next requests of a download, or its end."""
+        if download.has_list and not download.missing:
+            del self._downloads[download.object]
+            complete = ObjectComplete(download.object, download.size, download.digests)
+            return [complete]
+        wanted = sorted(download.missing - download.asked.keys()) if download.has_list else []
+        if not download.has_list and -1 not in download.asked:
+            wanted = [-1]
+        effects: list[Effect] = []
+        for index in wanted:
+            peer = self._least_busy(download)
+            if peer is None:
+                break
+            effects.append(self._request(download, index, peer))
+        if not effects and not download.asked and not self._usable(download):
+            del self._downloads[download.object]
+            return [ObjectUnobtainable(download.object, download.last_problem)]
+        return effects
+
+    def _request(self, download: _Download, index: int, peer: str) -> Call:
+        number = next(self._numbers)
+        self._requests[number] = _Request(download.object, index, peer, self._now)
+        download.asked.setdefault(index, set()).add(number)
+        name = download.object
+        message: Message = ListRequest(name) if index < 0 else ChunkRequest(name, index)
+        return Call(peer, number, message, self._options.timeout_seconds)
+
+    def _hedge(self) -> Iterator[Effect]:
+        usual = median(self._latencies) if self._latencies else 0.0
+        limit = max(usual * self._options.hedge_factor, self._options.hedge_seconds_min)
+        for request in list(self._requests.values()):
+            download = self._downloads.get(request.object)
+            is_single = download is not None and len(download.asked.get(request.index, ())) == 1
+            if download is None or not is_single or self._now - request.sent_at < limit:
+                continue
+            peer = self._least_busy(download, without=request.peer)
+            if peer is not None:
+                yield self._request(download, request.index, peer)
+
+    def _usable(self, download: _Download) -> list[str]:
+        return [peer for peer in download.sources if not self._is_avoided(peer)]
+
+    def _is_avoided(self, peer: str) -> bool:
+        since = self._now - self._options.wrong_seconds
+        recent = [at for at in self.wrong.get(peer, ()) if at >= since]
+        return len(recent) >= self._options.wrong_max
+
+    def _least_busy(self, download: _Download, *, without: str = "") -> str | None:
+        """Return the source with the fewest requests under way; None if all have enough."""
+        load: dict[str, int] = {}
+        for request in self._requests.values():
+            load[request.peer] = load.get(request.peer, 0) + 1
+        free = [
+            peer
+            for peer in self._usable(download)
+            if peer != without and load.get(peer, 0) < self._options.window
+        ]
+        # `min` returns the first of equals, which is the preferred one.
+        return min(free, key=lambda peer: load.get(peer, 0), default=None)
+
+    def _drop(self, download: _Download, index: int, number: int) -> None:
+        numbers = download.asked.get(index, set())
+        numbers.discard(number)
+        if not numbers:
+            download.asked.pop(index, None)
+
+    def _remove_source(self, download: _Download, peer: str) -> None:
+        if peer in download.sources:
+            download.sources.remove(peer)
+
+
+def _digests(name: str, reply: Replied) -> tuple[str, ...] | None:
+    """Return the chunk hashes of an answer; None if they are not those of the object."""
+    if not isinstance(reply.message, ListReply) or len(reply.body) % _DIGEST_BYTES:
+        return None
+    starts: Iterable[int] = range(0, len(reply.body), _DIGEST_BYTES)
+    digests = tuple(reply.body[at : at + _DIGEST_BYTES].hex() for at in starts)
+    # A chunk must fit one message.
+    if not 0 < reply.message.chunk_bytes <= BODY_BYTES_MAX:
+        return None
+    try:
+        found = object_id(reply.message.size, reply.message.chunk_bytes, digests)
+    except UsageError:
+        return None
+    return digests if found == name else None

@@ -1,0 +1,166 @@
+"""Steps of a distributed query that the coordinator runs: its plan, and its last queries.
+
+`distribute` plans (`lake.peers.sql`). Request: `sql`, `tables` and `options`; response: `plan`.
+
+`merge` creates the table of each step and runs the last query. Request: `tables` as of other
+queries, `steps` (`result`, `sql`, `files` of Arrow IPC streams; null for a query of the coordinator),
+`finalSql`, and the members that say how a result is sent.
+
+The data of a step comes from other nodes, so it is checked before DuckDB reads it; a fault in that costs
+this executor alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.peers.sql import Column, PlanOptions, plan_distributed
+from lake.peers.sql import Table as PlannedTable
+from lake.peers.sql.engine import EmptyTables
+from lake.peers.sql.wire import plan_to_data, tables_from_data
+from lake.sql.duckdb_worker import (
+    interrupted_on_cancel,
+    limits_of,
+    stream_result,
+    translated_errors,
+)
+from lake.sql.guard import query_nodes
+from lake.sql.session import open_write_session
+from lake.sql.tables import Table
+from lake.sql.types import quoted
+from lake.sql.volatility import is_volatile
+from lake.verification import verify_shards
+from sennit_core.arrow_ipc import open_arrow
+from sennit_core.errors import BadInput, Corrupt
+
+if TYPE_CHECKING:
+    from emsqrt.executor import EntryContext
+
+__all__ = ["merge_query", "plan_query"]
+
+_ARRIVED = "__sennit_arrived"
+_AGGREGATES = (
+    "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
+)
+_PLANNER = {"threads": "1", "async_threads": "1", "memory_limit": "128MB"}
+
+
+def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
+    """Plan a query over shards of several nodes; reads no data."""
+    context.check()
+    tables = tables_from_data(request["tables"])
+    options = request["options"]
+    with duckdb.connect(config=_PLANNER) as database:
+        plan = plan_distributed(
+            request["sql"],
+            tables,
+            _Engine(database),
+            PlanOptions(
+                nodes=options["nodes"],
+                local=frozenset(options["local"]),
+                uses_states=options["usesStates"],
+                strategy=options.get("strategy", "cheapest"),
+            ),
+        )
+    return {"plan": plan_to_data(plan)}
+
+
+def merge_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
+    """Create the tables of the steps, and stream the result of the last query."""
+    tables = [Table.from_json(table) for table in request["tables"]]
+    sql = request["finalSql"]
+    with translated_errors(sql, tables, context):
+        verify_shards((shard for table in tables for shard in table.shards), context)
+        limits = limits_of(request, context)
+        names = tuple(table.name for table in tables)
+        with (
+            open_write_session(tables, names, limits) as connection,
+            interrupted_on_cancel(connection, context),
+        ):
+            context.forgive_reserved()
+            for step in request["steps"]:
+                _create(connection, step, context)
+            answer = stream_result(connection, {**request, "sql": sql}, context, limits)
+    inputs = [table.snapshot for table in tables if table.snapshot is not None]
+    return answer | {"inputs": inputs, "engine": "duckdb", "repeatable": False}
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, step: dict[str, Any], context: EntryContext
+) -> None:
+    name, files = quoted(step["result"]), step["files"]
+    # The query over empty tables has the right types, also where Arrow sends another one.
+    limit = "" if files is None else " LIMIT 0"
+    connection.execute(f"CREATE TEMP TABLE {name} AS FROM ({step['sql']}){limit}")
+    for file in files or ():
+        for table in _checked_batches(Path(file)):
+            context.check()
+            connection.register(_ARRIVED, table)
+            try:
+                connection.execute(f"INSERT INTO {name} FROM {_ARRIVED}")
+            finally:
+                connection.unregister(_ARRIVED)
+
+
+def _checked_batches(file: Path) -> Iterator[pa.Table]:
+    """Yield the batches of a stream that another node wrote, whose values are what they say."""
+    what = "a part of the query's result from another node"
+    try:
+        with pa.OSFile(str(file)) as source, open_arrow(source, what) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    except BadInput as error:
+        raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
+
+
+class _Engine:
+    """DuckDB's answers for the planner."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
+        self._database = database
+        self.aggregates = frozenset(name for (name,) in database.execute(_AGGREGATES).fetchall())
+
+    def is_volatile(self, sql: str) -> bool:
+        return is_volatile(query_nodes(sql))
+
+    def tree(self, sql: str) -> Any:
+        found = self._database.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+        assert found is not None, "one row"
+        return json.loads(found[0])
+
+    def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self._database.execute(sql).fetchall()
+        return found
+
+    def empty(self, tables: Sequence[PlannedTable]) -> AbstractContextManager[EmptyTables]:
+        return _empty(self._database, tables)
+
+
+@contextmanager
+def _empty(
+    database: duckdb.DuckDBPyConnection, tables: Sequence[PlannedTable]
+) -> Iterator[EmptyTables]:
+    with database.cursor() as connection:
+        for table in tables:
+            columns = ", ".join(f"{quoted(each.name)} {each.type}" for each in table.columns)
+            connection.execute(f"CREATE TEMP TABLE {quoted(table.name)} ({columns})")
+        yield _Empty(connection)
+
+
+class _Empty:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def define(self, name: str, sql: str) -> None:
+        self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
+
+    def columns(self, sql: str) -> tuple[Column, ...]:
+        found = self._connection.sql(sql)
+        return tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))

@@ -1,0 +1,1 @@
+"""For tests of Lake and of what is built on it; ships with the package."""

@@ -1,0 +1,292 @@
+"""Run distributed plans in one process: fragments per unit in plain DuckDB, results over Arrow, a merge."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.ingest.partitions import buckets
+from lake.peers.sql import (
+    Bounds,
+    BucketKey,
+    Column,
+    DistributedPlan,
+    Fragment,
+    Gather,
+    PlanOptions,
+    Shard,
+    Table,
+    plan_distributed,
+)
+from lake.sql.guard import query_nodes
+from lake.sql.types import quoted
+from lake.sql.volatility import is_volatile
+
+AGGREGATES = (
+    "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
+)
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": "1", "async_threads": "1"})
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open what is a node or a coordinator here: temporary tables are those of one connection."""
+    return _database().cursor()
+
+
+class DuckDBEngine:
+    """DuckDB's answers for the planner."""
+
+    def __init__(self) -> None:
+        self._connection = connect()
+        self.aggregates = frozenset(
+            name for (name,) in self._connection.execute(AGGREGATES).fetchall()
+        )
+
+    def is_volatile(self, sql: str) -> bool:
+        return is_volatile(query_nodes(sql))
+
+    def tree(self, sql: str) -> Any:
+        found = self._connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+        assert found is not None
+        return json.loads(found[0])
+
+    def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self._connection.execute(sql).fetchall()
+        return found
+
+    @contextmanager
+    def empty(self, tables: Sequence[Table]) -> Iterator[_Empty]:
+        with connect() as connection:
+            create_empty(connection, tables)
+            yield _Empty(connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Empty:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def define(self, name: str, sql: str) -> None:
+        self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
+
+    def columns(self, sql: str) -> tuple[Column, ...]:
+        found = self._connection.sql(sql)
+        return tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))
+
+
+def create_empty(connection: duckdb.DuckDBPyConnection, tables: Sequence[Table]) -> None:
+    for table in tables:
+        columns = ", ".join(f"{quoted(each.name)} {each.type}" for each in table.columns)
+        connection.execute(f"CREATE TEMP TABLE {quoted(table.name)} ({columns})")
+
+
+@dataclass
+class Cluster:
+    """Tables, where their shards are, and the rows of each shard."""
+
+    data: Mapping[str, pa.Table]
+    types: Mapping[str, tuple[Column, ...]]
+    tables: list[Table] = field(default_factory=list)
+    shards: dict[str, pa.Table] = field(default_factory=dict)
+    engine: DuckDBEngine = field(default_factory=DuckDBEngine)
+    options: PlanOptions = field(default_factory=PlanOptions)
+
+    def replicate(self, name: str) -> None:
+        self.tables.append(Table(name, self.types[name], rows=self.data[name].num_rows))
+
+    def split_by_rows(self, name: str, count: int) -> None:
+        rows = self.data[name]
+        step = -(-rows.num_rows // count) or 1
+        parts = [rows.slice(start, step) for start in range(0, count * step, step)]
+        self._add(name, None, [(part, None) for part in parts if part.num_rows or count == 1])
+
+    def split_by_bucket(self, name: str, column: str, count: int) -> None:
+        rows = self.data[name]
+        found = buckets(rows.column(column).combine_chunks(), count)
+        parts = []
+        for bucket in found.unique().to_pylist():
+            mask = [each == bucket for each in found.to_pylist()]
+            parts.append((rows.filter(pa.array(mask)), bucket))
+        self._add(name, BucketKey(column, count), parts)
+
+    def _add(
+        self, name: str, key: BucketKey | None, parts: Sequence[tuple[pa.Table, int | None]]
+    ) -> None:
+        shards = []
+        for number, (rows, bucket) in enumerate(parts):
+            shard = f"{name}-{number}"
+            self.shards[shard] = rows
+            shards.append(
+                Shard(shard, rows.num_rows, rows.nbytes, self._bounds(name, rows), bucket)
+            )
+        self.tables.append(Table(name, self.types[name], tuple(shards), key))
+
+    def _bounds(self, name: str, rows: pa.Table) -> dict[str, Bounds]:
+        with connect() as connection:
+            connection.register("rows", rows)
+            found = {}
+            for column in self.types[name]:
+                each = quoted(column.name)
+                values = connection.execute(
+                    f"SELECT min({each})::VARCHAR, max({each})::VARCHAR, count(*) - count({each}) FROM rows"
+                ).fetchone()
+                assert values is not None
+                found[column.name] = Bounds(*values)
+            return found
+
+    def rows_of(self, name: str, objects: Sequence[str] | None) -> pa.Table:
+        """The rows of some shards of a table, or of all of a table without shards."""
+        if objects is None:
+            return self.data[name]
+        empty = self.data[name].slice(0, 0)
+        return pa.concat_tables([empty, *(self.shards[each] for each in objects)])
+
+    def plan(self, sql: str) -> DistributedPlan:
+        plan = plan_distributed(sql, self.tables, self.engine, self.options)
+        # Users get a gather, but here it is a fault to be found.
+        assert not any("the planner failed" in reason for reason in plan.reasons), plan.reasons
+        return plan
+
+
+@dataclass
+class Answer:
+    rows: list[tuple[Any, ...]]
+    columns: tuple[Column, ...]
+    moved_bytes: int
+
+
+def run_plan(cluster: Cluster, plan: DistributedPlan) -> Answer:
+    """Run a plan as a network would: each unit alone, its result as Arrow data."""
+    moved = 0
+    with connect() as coordinator:
+        for table in cluster.tables:
+            if not table.is_sharded:
+                coordinator.register(table.name, cluster.data[table.name])
+        results: dict[str, pa.Table] = {}
+        for step in plan.steps:
+            match step:
+                case Fragment():
+                    parts = [_run_unit(cluster, step, unit.shards, results) for unit in step.units]
+                    nodes = min(cluster.options.nodes, len(step.units))
+                    moved += sum(results[name].nbytes for name in step.broadcasts) * nodes
+                case Gather():
+                    parts = [_run_shard(cluster, step, name) for name in step.objects]
+                case _:
+                    parts = []
+                    _define(coordinator, step.result, step.sql, empty=False)
+            if isinstance(step, Fragment | Gather):
+                moved += sum(part.nbytes for part in parts)
+                _define_result(coordinator, cluster, step)
+                for part in parts:
+                    coordinator.register("arrived", part)
+                    coordinator.execute(f"INSERT INTO {quoted(step.result)} FROM arrived")
+                    coordinator.unregister("arrived")
+            results[step.result] = coordinator.sql(f"FROM {quoted(step.result)}").to_arrow_table()
+        return _answer(coordinator, plan.final_sql, moved)
+
+
+def run_whole(cluster: Cluster, sql: str) -> Answer:
+    """Run a query in one DuckDB over all rows."""
+    with connect() as connection:
+        for table in cluster.tables:
+            objects = None if table.shards is None else [each.object for each in table.shards]
+            connection.register(table.name, cluster.rows_of(table.name, objects))
+        return _answer(connection, sql, 0)
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str, moved: int) -> Answer:
+    found = connection.sql(sql)
+    columns = tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))
+    return Answer(found.fetchall(), columns, moved)
+
+
+def _define(
+    connection: duckdb.DuckDBPyConnection, name: str, sql: str, *, empty: bool = True
+) -> None:
+    limit = " LIMIT 0" if empty else ""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS FROM ({sql}){limit}")
+
+
+def _define_result(
+    coordinator: duckdb.DuckDBPyConnection, cluster: Cluster, step: Fragment | Gather
+) -> None:
+    """Create the table of a step by running its SQL over empty tables.
+
+    In the database of the coordinator itself: the type of a state has no name in SQL.
+    """
+    sharded = (step.table,) if isinstance(step, Gather) else step.sharded
+    tables = [table for table in cluster.tables if table.name in sharded]
+    create_empty(coordinator, tables)
+    _define(coordinator, "the_result", step.sql)
+    for table in tables:
+        coordinator.execute(f"DROP TABLE {quoted(table.name)}")
+    coordinator.execute(f"ALTER TABLE the_result RENAME TO {quoted(step.result)}")
+
+
+def _run_unit(
+    cluster: Cluster,
+    step: Fragment,
+    shards: Mapping[str, tuple[str, ...]],
+    results: Mapping[str, pa.Table],
+) -> pa.Table:
+    with connect() as node:
+        for name in step.replicated:
+            node.register(name, cluster.data[name])
+        for name, objects in shards.items():
+            node.register(name, cluster.rows_of(name, objects))
+        for name in step.broadcasts:
+            node.register(name, results[name])
+        return node.sql(step.sql).to_arrow_table()
+
+
+def _run_shard(cluster: Cluster, step: Gather, shard: str) -> pa.Table:
+    with connect() as node:
+        node.register(step.table, cluster.shards[shard])
+        return node.sql(step.sql).to_arrow_table()
+
+
+def without_fragments(cluster: Cluster) -> Cluster:
+    """The same cluster, whose plans gather: what a push is compared with."""
+    return replace(cluster, options=replace(cluster.options, strategy="gather"))
+
+
+def differences(found: Answer, expected: Answer, *, is_ordered: bool) -> list[str]:
+    """Where two results differ: columns exactly, floats at rel 1e-9, rows in any order unless sorted."""
+    if found.columns != expected.columns:
+        return [f"{found.columns} instead of {expected.columns}"]
+    rows, wanted = found.rows, expected.rows
+    if not is_ordered:
+        rows, wanted = sorted(rows, key=_sort_key), sorted(wanted, key=_sort_key)
+    if len(rows) != len(wanted):
+        return [f"{len(rows)} rows instead of {len(wanted)}: {rows[:5]}, {wanted[:5]}"]
+    return [
+        f"{row} instead of {other}"
+        for row, other in zip(rows, wanted, strict=True)
+        if not all(map(_is_close, row, other))
+    ]
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        both_nan = math.isnan(one) and math.isnan(other)
+        return both_nan or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _sort_key(row: tuple[Any, ...]) -> tuple[str, ...]:
+    # Floats that differ in the last digits must not be sorted apart.
+    return tuple(f"{each:.6g}" if isinstance(each, float) else repr(each) for each in row)

@@ -1,0 +1,237 @@
+"""Simulated nodes that find each other and keep copies: membership, replication and transfers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from lake.peers import membership, replication, transfers
+from lake.peers.machine import Call, Effect, Failed, Replied, Send
+from lake.peers.membership import Membership, PeerChanged
+from lake.peers.messages import Message, MessageCodec
+from lake.peers.placement import Candidate, Placement
+from lake.peers.replication import (
+    DropCopy,
+    FetchCopy,
+    HaveReply,
+    HaveRequest,
+    Replica,
+    Replication,
+    ReplicationOptions,
+    SharedObjects,
+    StopFetch,
+    have_bits,
+)
+from lake.peers.statuses import NodeStatus
+from lake.peers.transfers import (
+    Chunk,
+    ChunkRequest,
+    ListReply,
+    ListRequest,
+    ObjectComplete,
+    ObjectUnobtainable,
+    Transfers,
+    WriteChunk,
+)
+from lake.testing.simulation import Disk, Faults, Simulation
+from sennit_core.errors import NotFound, Unsupported
+from sennit_core.hashing import object_id
+
+from .peers_gossip import WALL, UnsignedSigner, node_name
+
+CODEC = MessageCodec((*membership.MESSAGES, *replication.MESSAGES, *transfers.MESSAGES))
+CHUNK = 16
+OPTIONS = ReplicationOptions(confirm_seconds=20.0, loss_seconds=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object with chunks of 16 bytes; `name` is its id, whatever happened to `data`."""
+
+    name: str
+    data: bytes
+    digests: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: bytes) -> StoredObject:
+        chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+        digests = tuple(hashlib.sha256(chunk).hexdigest() for chunk in chunks)
+        return cls(object_id(len(data), CHUNK, digests), data, digests)
+
+    @property
+    def is_intact(self) -> bool:
+        return StoredObject.of(self.data).name == self.name
+
+
+class OfficeNode:
+    """A process whose disk holds objects; the one named in `lies` sends wrong chunks."""
+
+    def __init__(self, network: OfficeNetwork, name: str, disk: Disk) -> None:
+        disk["number"] = disk.get("number", 0) + 1
+        self.objects: dict[str, StoredObject] = disk.setdefault("objects", {})
+        self.name, self._network = name, network
+        self._random = Random(network.simulation.random.random())
+        simulation = network.simulation
+        self.members = Membership(
+            NodeStatus(name, disk["number"], zone=network.zones.get(name, "")),
+            UnsignedSigner(name), lambda node: node in network.names, self._random,
+            now=simulation.now, wall=lambda: WALL + simulation.now,
+        )  # fmt: skip
+        seed = network.names[0]
+        if seed != name:
+            self.members.add(UnsignedSigner(seed).sign_status(NodeStatus(seed, 0), WALL))
+        # Verified at the start, as a node does that was away.
+        for each in [each for each in self.objects.values() if not each.is_intact]:
+            del self.objects[each.name]
+        self.copies = Replication(name, self.objects.__contains__, OPTIONS)
+        self.transfers = Transfers(now=simulation.now)
+        self._partial: dict[str, dict[int, bytes]] = {}
+        # Requests of both machines, under numbers of the process.
+        self._calls: dict[int, tuple[str, int]] = {}
+        self._number = 0
+
+    def tick(self, now: float) -> Iterable[Effect]:
+        yield from self._own(self.members.tick(now), "members")
+        candidates = [
+            Candidate(node, self._network.zones.get(node, "")) for node in self._candidates(now)
+        ]
+        yield from self._own(
+            self.copies.tick(now, self._network.datasets, candidates, self.members.alive()),
+            "copies",
+        )
+        yield from self._own(self.transfers.tick(now), "transfers")
+
+    def _candidates(self, now: float) -> list[str]:
+        lost = [
+            node
+            for node, peer in self.members.peers.items()
+            if peer.state == "dead" and now - peer.since < OPTIONS.loss_seconds
+        ]
+        return sorted({*self.members.settled(now), *lost})
+
+    def receive(self, peer: str, message: Message, now: float) -> Iterable[Effect]:
+        return self._own(self.members.receive(peer, message, now), "members")
+
+    def serve(self, peer: str, message: Message, now: float) -> tuple[Message, bytes]:
+        if isinstance(message, HaveRequest):
+            return HaveReply(), have_bits(message.objects, self.copies.claims)
+        if not isinstance(message, (ListRequest, ChunkRequest)):
+            raise Unsupported(message.kind)
+        found = self.objects.get(message.object)
+        if found is None:
+            raise NotFound("object", message.object[:16], suggestion=None)
+        if isinstance(message, ListRequest):
+            return ListReply(len(found.data), CHUNK), bytes.fromhex("".join(found.digests))
+        chunk = found.data[message.index * CHUNK :][:CHUNK]
+        if self.name in self._network.liars:
+            chunk = bytes(len(chunk))
+        return Chunk(), chunk
+
+    def settled(self, result: Replied | Failed, now: float) -> Iterable[Effect]:
+        machine, number = self._calls.pop(result.id)
+        if isinstance(result, Replied):
+            reply = Replied(number, result.message, result.body)
+            if machine == "transfers":
+                return self._own(self.transfers.replied(reply, now), machine)
+            self.copies.replied(reply, now)
+            return []
+        failure = Failed(number, result.code, result.reason)
+        if machine == "transfers":
+            return self._own(self.transfers.failed(failure, now), machine)
+        self.copies.failed(failure)
+        return []
+
+    def _own(self, effects: Iterable[Effect], machine: str) -> Iterable[Effect]:
+        for effect in effects:
+            match effect:
+                case PeerChanged():
+                    self.copies.soon()
+                case Call(peer, number, message, timeout):
+                    self._number += 1
+                    self._calls[self._number] = (machine, number)
+                    yield Call(peer, self._number, message, timeout)
+                case Send():
+                    yield effect
+                case _:
+                    self._store(effect)
+
+    def _store(self, effect: Effect) -> None:
+        match effect:
+            case FetchCopy(name, _, sources, copies):
+                if sources:
+                    self.transfers.want(name, sources, priority=copies)
+            case StopFetch(name):
+                self.transfers.cancel(name)
+                self._partial.pop(name, None)
+            case DropCopy(name):
+                del self.objects[name]
+                self._network.dropped += 1
+            case WriteChunk(name, index, _, data):
+                self._partial.setdefault(name, {})[index] = data
+            case ObjectComplete(name, _, digests):
+                chunks = self._partial.pop(name, {})
+                data = b"".join(chunks[index] for index in range(len(digests)))
+                assert StoredObject.of(data).name == name, "a wrong object was accepted"
+                self.objects[name] = StoredObject.of(data)
+                self.copies.soon()
+            case ObjectUnobtainable(name):
+                self._partial.pop(name, None)
+            case _:
+                raise AssertionError(effect)
+
+
+class OfficeNetwork:
+    """A simulated network in which the first node writes one dataset."""
+
+    def __init__(
+        self,
+        seed: int,
+        size: int = 5,
+        *,
+        factor: int = 3,
+        objects: int = 20,
+        zones: Mapping[int, str] | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        self.simulation = Simulation(seed, CODEC, faults)
+        self.names = [node_name(number) for number in range(size)]
+        self.zones = {self.names[n]: zone for n, zone in (zones or {}).items()}
+        self.liars: set[str] = set()
+        self.dropped = 0
+        self.placement = Placement(factor)
+        self.stored = [
+            StoredObject.of(f"object {n} of {seed} ".encode() * 5) for n in range(objects)
+        ]
+        for name in self.names:
+            self.simulation.add(name, partial(OfficeNode, self, name))
+        for each in self.stored:
+            self.node(0).objects[each.name] = each
+
+    @property
+    def datasets(self) -> list[SharedObjects]:
+        replicas = tuple(Replica(o.name, o.name, len(o.data)) for o in self.stored)
+        return [SharedObjects(self.names[0], self.placement, frozenset(self.names), replicas)]
+
+    def node(self, number: int) -> OfficeNode:
+        found: OfficeNode = self.simulation.process(self.names[number])
+        return found
+
+    def holders(self, stored: StoredObject) -> list[str]:
+        """Return the running nodes that have an intact copy."""
+        found = []
+        for name in self.simulation.running():
+            copy = self.simulation.process(name).objects.get(stored.name)
+            if copy is not None and copy.is_intact:
+                found.append(name)
+        return found
+
+    def is_replicated(self) -> bool:
+        """Return whether every object has as many copies as it should, and no more."""
+        return all(len(self.holders(each)) == self.placement.factor for each in self.stored)
+
+    def is_safe(self) -> bool:
+        """Return whether every object has at least as many copies as it should."""
+        return all(len(self.holders(each)) >= self.placement.factor for each in self.stored)

@@ -1,0 +1,211 @@
+"""What a distributed plan says: its units, what it gathers and why, and names that cannot collide."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from lake import Lake
+from lake.peers.sql import (
+    BucketKey,
+    Column,
+    PlanOptions,
+    Shard,
+    Table,
+    explain_json,
+    explain_text,
+    plan_distributed,
+    replicated_table,
+    sharded_table,
+)
+from sennit_core.canonical import canonical_json
+
+from .distributed_plans import Cluster, DuckDBEngine, run_plan
+from .distributed_tables import PLACEMENTS, place, sample_rows
+
+
+def pushing(placement: str) -> Cluster:
+    cluster = place(placement, sample_rows())
+    cluster.options = PlanOptions(strategy="push")
+    return cluster
+
+
+def test_a_fragment_runs_once_for_each_shard_or_bucket() -> None:
+    by_shard = pushing("rows").plan("SELECT sum(n) FROM t").fragments[0]
+    by_bucket = pushing("buckets").plan("SELECT count(*) FROM t, u WHERE t.k = u.k").fragments[0]
+    assert [unit.name for unit in by_shard.units] == ["t-0", "t-1", "t-2", "t-3"]
+    assert by_bucket.by == "bucket"
+    assert set(by_bucket.sharded) == {"t", "u"}
+    assert {unit.name for unit in by_bucket.units} <= {f"bucket {n}" for n in (0, 1, 2, "NULL")}
+
+
+def test_units_without_rows_that_a_filter_needs_are_left_out() -> None:
+    cluster = pushing("buckets")
+    found = cluster.plan("SELECT count(*), sum(v) FROM t JOIN u ON t.k = u.k WHERE t.k = 3")
+    (fragment,) = found.fragments
+    assert len(fragment.units) == 1
+    assert fragment.shards == 8
+
+
+def test_bounds_leave_shards_out_of_fragments_and_gathers() -> None:
+    rows = {"a": list(range(40)), "g": [f"g{i}" for i in range(40)]}
+    columns = (Column("a", "BIGINT"), Column("g", "VARCHAR"))
+    cluster = Cluster({"s": pa.table(rows)}, {"s": columns})
+    cluster.split_by_rows("s", 4)
+    sql = "SELECT g, a FROM s WHERE a >= 10 + 5 AND a < 20 AND g <> ''"
+    cluster.options = PlanOptions(strategy="push")
+    assert [unit.name for unit in cluster.plan(sql).fragments[0].units] == ["s-1"]
+    cluster.options = PlanOptions(strategy="gather")
+    assert cluster.plan(sql).gathers[0].objects == ("s-1",)
+
+
+def test_a_gather_has_the_columns_and_rows_that_the_query_uses() -> None:
+    cluster = place("t by rows", sample_rows())
+    cluster.options = PlanOptions(strategy="gather")
+    (gather,) = cluster.plan("SELECT median(n) FROM t WHERE g = 'a'").gathers
+    assert gather.columns == ("g", "n")
+    assert gather.sql == """SELECT "g", "n" FROM "t" WHERE (("g" = 'a'))"""
+
+
+def test_a_filter_is_not_pushed_to_the_side_that_an_outer_join_fills() -> None:
+    cluster = place("t by rows", sample_rows())
+    (gather,) = cluster.plan("SELECT * FROM d LEFT JOIN t ON t.g = d.g WHERE t.n IS NULL").gathers
+    assert gather.condition is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT sum(n) FROM t WHERE random() < 0.5", "volatile"),
+        ("SELECT now(), sum(n) FROM t", "volatile"),
+        (
+            "SELECT label, count(n) FROM d LEFT JOIN t ON t.g = d.g GROUP BY 1",
+            "all nodes have whole",
+        ),
+        ("SELECT count(*) FROM t FULL JOIN d ON t.g = d.g", "FULL JOIN"),
+        ("PIVOT t ON b USING sum(n)", "no SELECT"),
+        ("SELECT count(*) FROM t TABLESAMPLE 50%", "volatile"),
+        ("SELECT t FROM t", "not distributed"),
+    ],
+)
+def test_what_is_gathered_says_why(sql: str, reason: str) -> None:
+    plan = pushing("t by rows").plan(sql)
+    assert plan.strategy == "gather"
+    assert reason in " ".join(plan.reasons)
+    assert reason in explain_text(plan)
+
+
+def test_tables_of_another_key_type_or_count_are_not_joined_by_bucket() -> None:
+    cluster = pushing("buckets")
+    t, u = (next(each for each in cluster.tables if each.name == name) for name in "tu")
+    sql = "SELECT count(*) FROM t, u WHERE t.k = u.k"
+    assert t.key is not None
+    assert t.key_class() == u.key_class()
+    for other in (
+        replace(u, key=BucketKey("k", 4)),
+        replace(u, columns=(Column("k", "VARCHAR"), *u.columns[1:])),
+    ):
+        cluster.tables = [each if each.name != "u" else other for each in cluster.tables]
+        assert all(len(fragment.sharded) == 1 for fragment in cluster.plan(sql).fragments)
+
+
+def test_integer_keys_of_any_width_are_in_the_same_buckets() -> None:
+    columns = (Column("k", "SMALLINT"),)
+    one = Table("a", columns, (), BucketKey("k", 3))
+    other = Table("b", (Column("k", "BIGINT"),), (), BucketKey("K", 3))
+    assert one.key_class() == other.key_class()
+
+
+def test_names_of_results_are_free_in_the_statement() -> None:
+    cluster = pushing("rows")
+    sql = "SELECT sum(n) AS __sennit_part0 FROM t AS __sennit_x"
+    plan = cluster.plan(sql)
+    assert plan.strategy == "push"
+    assert all(step.result.startswith("__sennit_1_") for step in plan.steps)
+    assert run_plan(cluster, plan).columns == (Column("__sennit_part0", "HUGEINT"),)
+
+
+def test_a_small_sharded_table_is_sent_along() -> None:
+    plan = pushing("rows").plan("SELECT t.g, sum(v) FROM t JOIN u ON t.n = u.v GROUP BY t.g")
+    assert plan.strategy == "mixed"
+    (gather,), (fragment,) = plan.gathers, plan.fragments
+    assert fragment.broadcasts == (gather.result,)
+    assert fragment.bytes > gather.bytes
+
+
+def test_states_are_sent_only_if_all_nodes_have_one_version() -> None:
+    cluster = pushing("t by rows")
+    sql = "SELECT stddev(x) FROM t"
+    assert "EXPORT_STATE" not in str(cluster.plan(sql))
+    cluster.options = PlanOptions(strategy="push", uses_states=True)
+    assert "EXPORT_STATE" in str(cluster.plan(sql))
+
+
+def test_shards_of_this_node_need_no_fragment() -> None:
+    cluster = place("t by rows", sample_rows())
+    cluster.options = PlanOptions(local=frozenset(cluster.shards))
+    plan = cluster.plan("SELECT g, sum(n) FROM t GROUP BY g")
+    assert (plan.strategy, plan.moved_bytes) == ("local", 0)
+    assert explain_text(plan).startswith("local: this node has all rows")
+
+
+def test_a_fault_of_the_planner_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = place("t by rows", sample_rows())
+
+    def fail(*_: object) -> None:
+        raise RecursionError("a query that is nested too deep")
+
+    monkeypatch.setattr("lake.peers.sql.planner.find_references", fail)
+    sql = "SELECT sum(n) FROM t"
+    plan = plan_distributed(sql, cluster.tables, cluster.engine)
+    assert (plan.strategy, plan.final_sql) == ("gather", sql)
+    assert plan.reasons == ("the planner failed: RecursionError",)
+
+
+def test_a_query_that_is_not_valid_has_a_plan_with_its_error() -> None:
+    cluster = place("t by rows", sample_rows())
+    plan = cluster.plan("SELECT nothing FROM t")
+    assert plan.columns == ()
+    with pytest.raises(Exception, match="nothing"):
+        run_plan(cluster, plan)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_plan_is_shown_as_text_and_json(placement: str) -> None:
+    plan = pushing(placement).plan("SELECT t.g, sum(v) FROM t JOIN u ON t.k = u.k GROUP BY t.g")
+    text, data = explain_text(plan), explain_json(plan)
+    assert all(step.result in text and step.sql in text for step in plan.steps)
+    assert [step["result"] for step in data["steps"]] == [step.result for step in plan.steps]
+    assert canonical_json(data)
+
+
+def test_a_table_without_shards_has_one_row_of_a_global_aggregate() -> None:
+    engine = DuckDBEngine()
+    table = Table("e", (Column("n", "INTEGER"),), ())
+    cluster = Cluster(
+        {"e": pa.table({"n": pa.array([], pa.int32())})}, {"e": table.columns}, [table]
+    )
+    cluster.options = PlanOptions(strategy="push")
+    plan = plan_distributed("SELECT count(*), sum(n) FROM e", [table], engine, cluster.options)
+    assert plan.fragments[0].units == ()
+    assert run_plan(cluster, plan).rows == [(0, None)]
+
+
+def test_shards_of_a_dataset_have_bounds_and_buckets(lake: Lake) -> None:
+    rows = pa.table({"k": list(range(50)), "x": [float(i) for i in range(50)]})
+    lake.sql("CREATE TABLE t (k BIGINT, x DOUBLE) PARTITIONED BY (bucket(4, k))")
+    lake.append("t", rows)
+    table = sharded_table("t", lake.catalog.manifest("t").snapshot)
+    assert table.key == BucketKey("k", 4)
+    assert {shard.bucket for shard in table.shards or ()} == {0, 1, 2, 3}
+    assert all(isinstance(shard, Shard) and shard.bounds["k"].low for shard in table.shards or ())
+    assert replicated_table("t", lake.catalog.manifest("t").snapshot).rows == 50
+
+
+def test_the_planner_loads_no_duckdb() -> None:
+    code = "import sys, lake.peers.sql; assert 'duckdb' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,240 @@
+"""The logs of published datasets over simulated networks: who learns what, and that all agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from lake.peers.machine import Effect, Failed, Replied, Send
+from lake.peers.messages import Message, MessageCodec
+from lake.peers.publications import (
+    EVERYONE,
+    MESSAGES,
+    Entries,
+    LogForked,
+    LogKey,
+    PublicationOptions,
+    Publications,
+    Published,
+    StoreLog,
+)
+from lake.peers.signed import Statement
+from lake.testing.simulation import Disk, Faults, Simulation
+from sennit_core.errors import Denied, Unsupported
+
+from .peers_gossip import WALL, node_name
+
+SEEDS = range(5)
+CODEC = MessageCodec(MESSAGES)
+OPTIONS = PublicationOptions(checkpoint_entries=8)
+
+
+class UnsignedEntries:
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def sign(self, body: Mapping[str, Any], now: float) -> Statement:
+        return Statement("publication", body, now, 0.0, self._node)
+
+    def read(self, entry: Statement, now: float) -> Mapping[str, Any]:
+        if entry.signature != entry.body["publisher"]:
+            raise Denied("accepting a forged entry")
+        return entry.body
+
+
+class LogNode:
+    """A process that only publishes; its logs are its disk."""
+
+    def __init__(self, network: LogNetwork, name: str, disk: Disk) -> None:
+        self._network, self._disk, self.name = network, disk, name
+        disk.setdefault("logs", {})
+        self.forks: list[LogForked] = []
+        self.heard: list[Published] = []
+        self.machine = Publications(
+            name, UnsignedEntries(name), lambda node: node in network.names,
+            Random(network.simulation.random.random()), OPTIONS,
+            logs=disk["logs"], wall=lambda: WALL,
+        )  # fmt: skip
+
+    def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
+        effects = self.machine.publish(dataset, item, audience, self._others())
+        self._network.simulation.perform(self.name, self._own(effects))
+
+    def tick(self, now: float) -> Iterable[Effect]:
+        return self._own(self.machine.tick(now, self._others()))
+
+    def receive(self, peer: str, message: Message, now: float) -> Iterable[Effect]:
+        self._network.seen.setdefault(self.name, []).append(message)
+        return self._own(self.machine.receive(peer, message, self._others()))
+
+    def serve(self, peer: str, message: Message, now: float) -> tuple[Message, bytes]:
+        raise Unsupported(message.kind)
+
+    def settled(self, result: Replied | Failed, now: float) -> Iterable[Effect]:
+        raise AssertionError("logs send no requests")
+
+    def _others(self) -> list[str]:
+        return [name for name in self._network.names if name != self.name]
+
+    def _own(self, effects: Iterable[Effect]) -> Iterable[Effect]:
+        for effect in effects:
+            match effect:
+                case StoreLog(key, entries, pruned):
+                    stored = [*self._disk["logs"].get(key, []), *entries]
+                    self._disk["logs"][key] = [e for e in stored if e.body["number"] >= pruned]
+                case LogForked():
+                    self.forks.append(effect)
+                case Published():
+                    self.heard.append(effect)
+                case _:
+                    yield effect
+
+
+class LogNetwork:
+    def __init__(self, seed: int, size: int = 6, faults: Faults | None = None) -> None:
+        self.simulation = Simulation(seed, CODEC, faults)
+        self.names = [node_name(number) for number in range(size)]
+        self.seen: dict[str, list[Message]] = {}
+        for name in self.names:
+            self.simulation.add(name, partial(LogNode, self, name))
+
+    def node(self, number: int) -> LogNode:
+        found: LogNode = self.simulation.process(self.names[number])
+        return found
+
+    def items(self, observer: str, key: LogKey) -> dict[str, Any]:
+        log = self.simulation.process(observer).machine.logs.get(key)
+        items = {} if log is None else log.items
+        return {dataset: item for dataset, item in items.items() if item is not None}
+
+    def agrees(self) -> bool:
+        """Return whether all running nodes know what each publisher says to everybody."""
+        running = list(self.simulation.running())
+        return all(
+            self.items(observer, LogKey(p)) == self.items(p, LogKey(p))
+            for observer in running
+            for p in running
+        )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_histories_of_publishing_end_in_agreement(seed: int) -> None:
+    network = LogNetwork(seed, faults=Faults(loss=0.2, duplicate=0.2, delay_seconds=(0.001, 2.0)))
+    random = Random(seed)
+    down: str | None = None
+    for step in range(120):
+        network.simulation.run(random.uniform(0, 1.0))
+        running = list(network.simulation.running())
+        node = network.simulation.process(random.choice(running))
+        item = None if random.random() < 0.2 else {"version": step}
+        node.publish(f"d{random.randrange(4)}", item, EVERYONE)
+        if random.random() < 0.1:
+            cut = random.randrange(1, 5)
+            network.simulation.partition(network.names[:cut], network.names[cut:])
+        elif random.random() < 0.2:
+            network.simulation.partition()
+        if down is not None and random.random() < 0.3:
+            network.simulation.restart(down)
+            down = None
+        elif down is None and random.random() < 0.1:
+            down = random.choice(running)
+            network.simulation.crash(down)
+    network.simulation.partition()
+    if down is not None:
+        network.simulation.restart(down)
+    assert network.simulation.run_until(network.agrees, 300)
+    assert not any(node.forks for node in map(network.node, range(6)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_shared_with_one_node_reaches_no_other(seed: int) -> None:
+    network = LogNetwork(seed, faults=Faults(loss=0.2))
+    publisher, friend = network.node(0), network.names[3]
+    publisher.publish("open", {"name": "open"}, EVERYONE)
+    for version in range(20):
+        publisher.publish("secret", {"name": "hidden", "version": version}, friend)
+        network.simulation.run(1)
+    key = LogKey(publisher.name, friend)
+    assert network.simulation.run_until(
+        lambda: network.items(friend, key) == network.items(publisher.name, key), 120
+    )
+    for name in network.names:
+        if name not in (publisher.name, friend):
+            assert "hidden" not in repr(network.seen.get(name))
+            assert friend[:16] not in repr(
+                [m for m in network.seen[name] if isinstance(m, Entries)]
+            )
+
+
+def test_a_node_that_was_away_for_long_starts_at_a_checkpoint() -> None:
+    network = LogNetwork(1)
+    late = network.names[5]
+    network.simulation.crash(late)
+    for version in range(50):
+        network.node(0).publish(f"d{version % 3}", {"version": version}, EVERYONE)
+    network.simulation.restart(late)
+    assert network.simulation.run_until(network.agrees, 60)
+    assert network.simulation.process(late).machine.logs[LogKey(network.names[0])].first > 30
+
+
+def test_a_checkpoint_of_many_datasets_has_parts() -> None:
+    network = LogNetwork(1, size=3)
+    for number in range(300):
+        network.node(0).publish(f"d{number}", {"text": "x" * 500}, EVERYONE)
+    network.node(0).publish("d0", None, EVERYONE)
+    assert network.simulation.run_until(network.agrees, 120)
+    assert len(network.items(network.names[2], LogKey(network.names[0]))) == 299
+
+
+def test_entries_in_the_name_of_others_are_not_accepted() -> None:
+    network = LogNetwork(2)
+    network.node(0).publish("d", {"version": 1}, EVERYONE)
+    assert network.simulation.run_until(network.agrees, 60)
+    victim, forger = network.names[0], network.names[1]
+    log = network.node(1).machine.logs[LogKey(victim)]
+    body = {"publisher": victim, "audience": EVERYONE, "number": 2, "previous": log.digest}
+    forged = Statement("publication", {**body, "dataset": "d", "item": None}, WALL, 0.0, forger)
+    network.simulation.perform(forger, [Send(name, Entries((forged,))) for name in network.names])
+    network.simulation.run(30)
+    assert network.agrees()
+    assert network.items(network.names[4], LogKey(victim)) == {"d": {"version": 1}}
+
+
+def test_a_publisher_that_was_restored_takes_its_log_from_the_others() -> None:
+    network = LogNetwork(3)
+    publisher = network.names[0]
+    network.node(0).publish("d", {"version": 1}, EVERYONE)
+    backup = {key: list(entries) for key, entries in network.node(0)._disk["logs"].items()}
+    network.node(0).publish("d", {"version": 2}, EVERYONE)
+    assert network.simulation.run_until(network.agrees, 60)
+    network.simulation.crash(publisher)
+    network.simulation._nodes[publisher].disk["logs"] = backup
+    network.simulation.restart(publisher)
+    assert network.simulation.run_until(
+        lambda: network.items(publisher, LogKey(publisher)) == {"d": {"version": 2}}, 60
+    )
+
+
+def test_a_key_that_was_used_twice_is_noticed_and_mended() -> None:
+    network = LogNetwork(4)
+    publisher = network.names[0]
+    network.node(0).publish("d", {"version": 1}, EVERYONE)
+    network.simulation.run(30)
+    backup = {key: list(entries) for key, entries in network.node(0)._disk["logs"].items()}
+    network.node(0).publish("d", {"version": 2}, EVERYONE)
+    network.node(0).publish("d", {"version": 3}, EVERYONE)
+    network.simulation.run(30)
+    network.simulation.crash(publisher)
+    network.simulation._nodes[publisher].disk["logs"] = backup
+    network.simulation.restart(publisher)
+    network.node(0).publish("d", {"version": "restored"}, EVERYONE)  # before it has asked anybody
+    assert network.simulation.run_until(lambda: bool(network.node(0).forks), 60)
+    assert network.simulation.run_until(lambda: bool(network.node(2).forks), 60)
+    effects = network.node(0).machine.mend(EVERYONE)
+    network.simulation.perform(publisher, network.node(0)._own(effects))
+    assert network.simulation.run_until(network.agrees, 60)
+    assert network.items(network.names[5], LogKey(publisher)) == {"d": {"version": "restored"}}

@@ -1,0 +1,164 @@
+"""Real nodes in one process: founding, joining, accepting, revoking, leaving, restarting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from elkyn import ElkynStore
+from lake.peers.membership import MembershipOptions
+from lake.peers.publications import EVERYONE, Published
+from lake.peers.service import PeerOptions, PeerService
+from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable, WaitingToJoin
+
+from .peers_world import identity
+
+# Not faster: on a busy machine nodes would suspect each other all the time.
+FAST = MembershipOptions(period_seconds=0.4, answer_seconds=0.3, compare_seconds=0.5)
+WAIT_SECONDS = 40.0
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fail after a time that only a broken protocol needs."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)  # polls another process's state; not a wait for a fixed time
+
+
+class Office:
+    """The folder of a node, which can be started more than once."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder / name, name
+        self.folder.mkdir()
+        self.published: list[Published] = []
+
+    @contextmanager
+    def running(self, port: int = 0) -> Iterator[PeerService]:
+        options = PeerOptions(self.name, port=port, membership=FAST)
+        with (
+            ElkynStore(self.folder / "sys") as tree,
+            PeerService(
+                identity(self.folder, "node"), tree, options, on_published=self.published.append
+            ) as service,
+        ):
+            yield service
+
+
+@pytest.fixture
+def offices(tmp_path: Path) -> dict[str, Office]:
+    return {name: Office(tmp_path, name) for name in ("oslo", "rome", "bern")}
+
+
+@pytest.fixture
+def nodes(offices: dict[str, Office]) -> Iterator[dict[str, PeerService]]:
+    """Three nodes of one network, founded by Oslo."""
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(each.running()) for name, each in offices.items()}
+        for name in ("rome", "bern"):
+            found[name].join(found["oslo"].invite())
+        eventually(lambda: all(states(each) <= {"alive", "suspect"} for each in found.values()))
+        yield found
+
+
+def states(service: PeerService) -> set[str]:
+    found = service.nodes()
+    return {node.state for node in found} if len(found) == 3 else {"incomplete"}
+
+
+def heard(office: Office, item: Mapping[str, Any]) -> bool:
+    return any(each.item == item for each in office.published)
+
+
+def test_a_node_without_a_network_listens_on_no_port(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo:
+        assert (oslo.port, oslo.nodes(), oslo.is_in_network) == (0, [], False)
+        with pytest.raises(Conflict, match="no network"):
+            oslo.leave()
+
+
+def test_invited_nodes_find_each_other(nodes: dict[str, PeerService]) -> None:
+    for service in nodes.values():
+        assert {node.member.name for node in service.nodes()} == {"oslo", "rome", "bern"}
+        assert service.nodes()[0].member.name == service.options.name
+
+
+def test_an_invite_is_for_one_node(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo, offices["rome"].running() as rome:
+        text = oslo.invite()
+        rome.join(text)
+        with offices["bern"].running() as bern, pytest.raises(Denied, match="was used"):
+            bern.join(text)
+        with pytest.raises(BadInput):
+            rome.join("sennit-invite:x")
+        with pytest.raises(Conflict, match="is in a network"):
+            rome.join(oslo.invite())
+
+
+def test_a_member_that_is_no_admin_invites_no_one(nodes: dict[str, PeerService]) -> None:
+    with pytest.raises(Denied, match="admin"):
+        nodes["rome"].invite()
+
+
+def test_a_node_is_accepted_by_its_fingerprint(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo, offices["rome"].running() as rome:
+        oslo.invite()
+        address, node = f"127.0.0.1:{oslo.port}", oslo.identity.id
+        with pytest.raises(WaitingToJoin, match="accept"):
+            rome.ask_to_join(address, node, wait_seconds=0)
+        [waiting] = oslo.waiting()
+        with pytest.raises(NotFound):
+            oslo.accept(waiting.fingerprint[:8])
+        asking = Thread(target=rome.ask_to_join, args=(address, node), kwargs={"wait_seconds": 15})
+        asking.start()
+        assert oslo.accept(waiting.fingerprint).name == "rome"
+        asking.join()
+        assert rome.is_in_network
+
+
+def test_a_revoked_node_is_out_for_all(nodes: dict[str, PeerService]) -> None:
+    nodes["oslo"].revoke("bern")
+    eventually(lambda: len(nodes["rome"].nodes()) == 2)
+    assert {node.member.name for node in nodes["rome"].nodes()} == {"oslo", "rome"}
+
+
+def test_a_node_that_leaves_is_seen_to(nodes: dict[str, PeerService]) -> None:
+    nodes["bern"].leave()
+    assert not nodes["bern"].is_in_network
+    eventually(lambda: "left" in states(nodes["oslo"]) and "left" in states(nodes["rome"]))
+
+
+def test_a_node_that_dies_is_seen_to_and_comes_back(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo:
+        with offices["rome"].running() as rome:
+            rome.join(oslo.invite())
+            eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "alive"])
+        eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "dead"])
+        with offices["rome"].running() as rome:
+            eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "alive"])
+            assert rome.is_in_network
+
+
+def test_what_is_published_reaches_all_and_survives_a_restart(
+    offices: dict[str, Office], nodes: dict[str, PeerService]
+) -> None:
+    item = {"name": "flights", "head": None, "version": 1}
+    nodes["oslo"].publish("d1", item, EVERYONE)
+    nodes["oslo"].publish("d2", {"name": "secret"}, nodes["rome"].identity.id)
+    eventually(lambda: heard(offices["rome"], item) and heard(offices["bern"], item))
+    eventually(lambda: "d2" in [p.dataset for p in offices["rome"].published])
+    assert "d2" not in [p.dataset for p in offices["bern"].published]
+
+
+def test_a_seed_that_is_gone_is_unavailable(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo:
+        text = oslo.invite()
+    with offices["rome"].running() as rome, pytest.raises(Unavailable):
+        rome.join(text)

@@ -1,0 +1,235 @@
+"""Datasets shared between real nodes: seen, queried, copied, refused, private, withdrawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lake import Lake
+from lake.peers.copies import CopyOptions
+from lake.peers.data import data_parts
+from lake.peers.identity import Identity
+from lake.peers.placement import Placement
+from lake.peers.replication import ReplicationOptions
+from lake.peers.service import PeerOptions, PeerService
+from sennit_core.errors import Denied, NotFound, Unavailable, UnknownColumn
+
+from .test_peers_service import FAST, eventually
+
+pytestmark = pytest.mark.slow  # real nodes with executors, and times of the protocols
+COPIES = CopyOptions(ReplicationOptions(plan_seconds=0.3, confirm_seconds=3.0, loss_seconds=1.0))
+TABLE = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})
+
+
+@dataclass
+class Office:
+    lake: Lake
+    peers: PeerService
+
+    def names(self) -> set[str]:
+        return {info.name for info in self.lake.catalog.list()}
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        return self.lake.sql(sql).rows
+
+    def has_all(self, dataset: str) -> bool:
+        shards = self.lake.catalog.manifest(dataset).snapshot.shards
+        return all(shard.object in self.lake.objects for shard in shards)
+
+
+@contextmanager
+def office(folder: Path, name: str, capacity: int = 1 << 30) -> Iterator[Office]:
+    with Lake(folder / name, memory_bytes="256 MiB") as lake:
+        options = PeerOptions(name, capacity=capacity, membership=FAST)
+        identity = Identity(lake.storage.node_key)
+        with PeerService(identity, lake.tree, options, data=data_parts(lake, COPIES)) as peers:
+            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
+            yield Office(lake, peers)
+
+
+@pytest.fixture
+def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
+    with ExitStack() as stack:
+        found = {
+            name: stack.enter_context(office(tmp_path, name)) for name in ("oslo", "rome", "bern")
+        }
+        for name in ("rome", "bern"):
+            found[name].peers.join(found["oslo"].peers.invite())
+        eventually(lambda: all(len(each.peers.nodes()) == 3 for each in found.values()))
+        found["oslo"].lake.append("trips", TABLE)
+        yield found
+
+
+def shared(offices: dict[str, Office], *nodes: str, factor: int = 1) -> None:
+    oslo = offices["oslo"].peers
+    oslo.share("trips", list(nodes) or None, Placement(factor))
+    names = nodes or ("rome", "bern")
+    eventually(lambda: all("trips" in offices[name].names() for name in names))
+
+
+def test_a_dataset_is_private_until_it_is_shared(offices: dict[str, Office]) -> None:
+    shared(offices, "rome")
+    rows = "SELECT id, name FROM trips ORDER BY id"
+    assert offices["rome"].query(rows) == offices["oslo"].query(rows)
+    info = offices["rome"].lake.catalog.get("trips")
+    assert (info.visibility, info.node) == ("shared", offices["oslo"].peers.identity.id)
+    assert offices["bern"].names() == set()
+    with pytest.raises(NotFound):
+        offices["bern"].query("FROM trips")
+
+
+def test_a_new_version_follows_and_time_travel_reaches_back(offices: dict[str, Office]) -> None:
+    shared(offices)
+    offices["oslo"].lake.sql("DELETE FROM trips WHERE id = 2")
+    rome = offices["rome"]
+    eventually(lambda: rome.lake.catalog.get("trips").rows == 2)
+    assert rome.query("SELECT count(*) FROM trips AT (VERSION => 1)") == [(3,)]
+    assert rome.query("SELECT count(*) FROM trips") == [(2,)]
+
+
+CHANGES = [
+    "INSERT INTO trips VALUES (4, 'd')",
+    "UPDATE trips SET id = 0",
+    "DELETE FROM trips",
+    "DROP TABLE trips",
+    "ALTER TABLE trips ADD COLUMN x INT",
+    "CREATE OR REPLACE TABLE trips AS SELECT 1 AS a",
+]
+
+
+def test_only_the_writer_changes_a_dataset(offices: dict[str, Office]) -> None:
+    shared(offices, "rome")
+    rome = offices["rome"].lake
+    for sql in CHANGES:
+        with pytest.raises(Denied, match="writes"):
+            rome.sql(sql)
+    with pytest.raises(Denied, match="writes"):
+        rome.append("trips", TABLE)
+    with pytest.raises(Denied, match="writes"):
+        rome.delete("trips")
+    assert rome.sql("CREATE TABLE mine AS FROM trips").value == 3
+    assert offices["oslo"].query("SELECT count(*) FROM trips") == [(3,)]
+
+
+def test_copies_survive_the_loss_of_the_writer(offices: dict[str, Office]) -> None:
+    shared(offices, factor=3)
+    eventually(lambda: offices["rome"].has_all("trips") and offices["bern"].has_all("trips"))
+    offices["oslo"].peers.close()
+    assert offices["rome"].query("SELECT sum(id) FROM trips") == [(6,)]
+
+
+def test_without_a_copy_the_query_names_what_is_missing(offices: dict[str, Office]) -> None:
+    shared(offices)
+    offices["oslo"].peers.close()
+    with pytest.raises(Unavailable, match="1 of 1 parts"):
+        offices["rome"].query("SELECT sum(id) FROM trips")
+
+
+def test_a_damaged_copy_is_replaced(offices: dict[str, Office]) -> None:
+    shared(offices, factor=3)
+    rome = offices["rome"]
+    eventually(lambda: rome.has_all("trips"))
+    [shard] = rome.lake.catalog.manifest("trips").snapshot.shards
+    path = rome.lake.objects.place(shard.object)
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    rome.lake.verify()
+    eventually(lambda: rome.has_all("trips") and rome.lake.objects.verify(shard.object))
+    assert rome.query("SELECT sum(id) FROM trips") == [(6,)]
+
+
+def test_a_withdrawn_dataset_is_gone_for_others(offices: dict[str, Office]) -> None:
+    shared(offices)
+    offices["oslo"].peers.unshare("trips")
+    eventually(lambda: offices["rome"].names() == offices["bern"].names() == set())
+    assert offices["oslo"].query("SELECT count(*) FROM trips") == [(3,)]
+
+
+def test_a_name_that_is_taken_gets_the_node_s(offices: dict[str, Office]) -> None:
+    offices["rome"].lake.append("trips", pa.table({"x": [9]}))
+    offices["oslo"].peers.share("trips", None)
+    eventually(lambda: offices["rome"].names() == {"trips", "trips@oslo"})
+    assert offices["rome"].query('SELECT count(*) FROM "trips@oslo"') == [(3,)]
+    assert offices["rome"].query("FROM trips") == [(9,)]
+
+
+def test_what_cannot_be_shared_says_why(offices: dict[str, Office]) -> None:
+    oslo = offices["oslo"]
+    with pytest.raises(NotFound):
+        oslo.peers.share("nothing", None)
+    with pytest.raises(NotFound, match="paris"):
+        oslo.peers.share("trips", ["paris"])
+    shared(offices, "rome")
+    with pytest.raises(Denied, match="another node writes"):
+        offices["rome"].peers.share("trips", None)
+
+
+def test_a_node_that_offers_no_room_holds_no_copies(tmp_path: Path) -> None:
+    with office(tmp_path, "oslo") as oslo, office(tmp_path, "rome", capacity=0) as rome:
+        rome.peers.join(oslo.peers.invite())
+        oslo.lake.append("trips", TABLE)
+        oslo.peers.share("trips", None, Placement(2))
+        eventually(lambda: "trips" in rome.names())
+        assert not rome.has_all("trips")
+        assert rome.query("SELECT sum(id) FROM trips") == [(6,)]  # fetched for the query
+
+
+PUSHED = [
+    "SELECT count(*), sum(v), min(s), avg(v) FROM big",
+    "SELECT k, count(*) AS n, sum(v) AS total FROM big GROUP BY k ORDER BY k",
+    "SELECT count(DISTINCT k) FROM big WHERE v > 10",
+    "SELECT k, max(v) FROM big WHERE s LIKE '%7' GROUP BY k HAVING max(v) > 5 ORDER BY 1",
+    "SELECT v, s FROM big ORDER BY v DESC, s LIMIT 5",
+    "SELECT sum(v) FROM big WHERE v < 0",
+]
+
+
+def big(offices: dict[str, Office]) -> None:
+    """A dataset of three shards at Oslo, which Rome sees."""
+    oslo = offices["oslo"]
+    for part in range(3):
+        rows = range(part * 1000, (part + 1) * 1000)
+        oslo.lake.append(
+            "big",
+            pa.table(
+                {
+                    "k": [n % 7 for n in rows],
+                    "v": [n * 3 for n in rows],
+                    "s": [str(n) for n in rows],
+                }
+            ),
+        )
+    oslo.peers.share("big", None)
+    eventually(lambda: "big" in offices["rome"].names())
+    eventually(lambda: offices["rome"].lake.catalog.get("big").shards == 3)
+
+
+def test_a_query_is_computed_where_the_shards_are(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    for sql in PUSHED:
+        assert rome.query(sql) == offices["oslo"].query(sql), sql
+    shards = rome.lake.catalog.manifest("big").snapshot.shards
+    assert not any(shard.object in rome.lake.objects for shard in shards)
+    assert not list(rome.lake.staging.glob("distributed-*"))
+
+
+def test_a_query_that_is_not_distributed_fetches_the_shards(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    with rome.lake.run("SELECT sum(v) FROM big WHERE k = ?", params=[3]) as execution:
+        execution.result()
+    assert rome.has_all("big")
+
+
+def test_an_error_of_a_distributed_query_is_duckdb_s(offices: dict[str, Office]) -> None:
+    big(offices)
+    with pytest.raises(UnknownColumn, match="nothing"):
+        offices["rome"].query("SELECT sum(nothing) FROM big")
