@@ -121,12 +121,21 @@ class ExchangeHost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Mirrored:
-    """A shared dataset as this node knows it; `names` are all its objects."""
+    """A shared dataset as this node knows it.
+
+    Args:
+        shared: As its writer describes it.
+        writer: The id of the writer.
+        objects: The shards of its newest version, which are placed and copied.
+        names: All objects of the versions that are kept, manifests too.
+        sizes: The bytes of each shard of these.
+    """
 
     shared: SharedDataset
     writer: str
     objects: SharedObjects
     names: frozenset[str]
+    sizes: Mapping[str, int]
 
 
 class Exchange:
@@ -340,8 +349,13 @@ class Exchange:
         nodes = self._host.roster.members if EVERYONE in shared.nodes else shared.nodes
         allowed = frozenset((*nodes, writer))
         objects = SharedObjects(writer, shared.placement, allowed, replicas)
-        names = frozenset(catalog.objects_of(shared.id, shared.head))
-        return _Mirrored(shared, writer, objects, names)
+        names: set[str] = set()
+        sizes: dict[str, int] = {}
+        for stored in catalog.snapshots(shared.id, limit=_VERSIONS_KEPT):
+            names |= catalog.objects_of(shared.id, stored.snapshot.id)
+            version = catalog.manifest(shared.id, stored.snapshot.id)
+            sizes |= {shard.object: shard.bytes for shard in version.snapshot.shards}
+        return _Mirrored(shared, writer, objects, frozenset(names), sizes)
 
     def holders(self, name: str) -> list[str]:
         """Return the live nodes that hold a shard, this node first if it does."""
@@ -407,17 +421,16 @@ class Exchange:
             Unavailable: No node that can be reached has one of them.
         """
         missing = [name for name in names if name not in self._parts.objects]
-        now, alive = self._host.now(), self._host.members.alive()
+        alive = self._host.members.alive()
         sources: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
-        for each in self._datasets.values():
-            for replica in each.objects.objects:
-                if replica.object in missing:
-                    replication = self._parts.copies.replication
-                    holders = replication.holders_of(each.objects, replica, alive, now)
-                    others = [n for n in alive if n in each.objects.nodes and n not in holders]
-                    sources.setdefault(replica.object, []).extend((*holders, *others))
-                    sizes[replica.object] = replica.bytes
+        for name in missing:
+            for each in [m for m in self._datasets.values() if name in m.sizes]:
+                sizes[name] = each.sizes[name]
+                # Those that hold it as far as it is known, the writer, then any that may.
+                may = [node for node in (each.writer, *alive) if node in each.objects.nodes]
+                known = [*self.holders(name), *(node for node in may if node in alive)]
+                sources.setdefault(name, []).extend(dict.fromkeys(known))
         found = [name for name in missing if sources.get(name)]
         results = await asyncio.gather(
             *(self._obtain(name, sources[name], sizes[name]) for name in found),
