@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,12 +91,19 @@ def verbs_of(program: str) -> dict[str, set[str]]:
 
         root = typer.main.get_command(app)
         found = {"": {option for p in root.params for option in p.opts}}
-        for name, command in root.commands.items():  # type: ignore[attr-defined]
+        for name, command in verbs_of_group(root):
             found[name] = {
                 option for p in command.params for option in (*p.opts, *p.secondary_opts)
             }
         return found
     return dict(verbs_of_parser(parser_of(program)))
+
+
+def verbs_of_group(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        yield f"{prefix}{name}", command
+        if hasattr(command, "commands"):
+            yield from verbs_of_group(command, f"{prefix}{name} ")
 
 
 def parser_of(program: str) -> argparse.ArgumentParser:
