@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -263,9 +264,11 @@ def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_the_first_example_of_the_page_forms_a_network(tmp_path: Path) -> None:
-    page = Path(__file__).resolve().parents[1] / "docs" / "network.md"
-    example = page.read_text(encoding="utf-8").split("```sh\n")[1].partition("```")[0]
+def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "network.md").read_text(encoding="utf-8")
+    forming, sharing = (part.partition("```")[0] for part in page.split("```sh\n")[1:3])
+    sharing, query, _ = re.split(r'platform sql "(.*)" --data rome\n', sharing)
+    example = forming + sharing
     command = f"{sys.executable} -m sennit.cli "
     script = example.replace("platform ", command).replace("--port 8700", "--port 0")
     environment = quiet_environment() | {
@@ -278,6 +281,12 @@ def test_the_first_example_of_the_page_forms_a_network(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert {"oslo", "rome"} <= set(done.stdout.split())
+
+        def answered() -> bool:
+            found = platform("sql", query, data=tmp_path / "rome", check=False).stdout
+            return found.split()[-4:] == ["Oslo", "5", "Rome", "2"]
+
+        eventually(answered)
     finally:
         for name in ("rome", "oslo"):
             platform("down", data=tmp_path / name)

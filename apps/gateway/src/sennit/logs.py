@@ -15,7 +15,7 @@ from sennit_core.logs import JsonFormatter, RedactingFilter, configure_logging
 
 _FILES = {"": "system.log", "sennit.audit": "audit.log", "lake.peers": "peers.log"}
 # Libraries that log every request would hide the important lines.
-_CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error")
+_CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error", "websockets")
 
 
 def log_folder(settings: LoggingSettings, data: Path) -> Path:
