@@ -1,7 +1,7 @@
 """The defaults of columns: expressions without columns, kept as text by the ids of the columns.
 
 DuckDB computes them as it does for its own tables: `now()` is constant within a statement, and
-`random()` and `uuid()` have another value in each row. `design/0143-column-defaults.md`.
+`random()` and `uuid()` have another value in each row. `design/0146-column-defaults.md`.
 """
 
 from __future__ import annotations
