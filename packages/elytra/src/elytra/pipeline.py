@@ -18,7 +18,7 @@ from elytra.planned import Planned
 from elytra.python_function import Shape, trace_condition, trace_map, trace_value
 from elytra.reduction import Fold, check_initial, recognise
 from elytra.result import Result
-from elytra.source_columns import columns_of_source, source_at
+from elytra.source_columns import Reader, columns_of_source, source_at
 from elytra.splitter import Whole, datasets_of, split
 from elytra.writing import write_file
 from emsqrt.expr import Agg, Column, Expr, coalesce, greatest, least, lit, parse_expr
@@ -54,7 +54,6 @@ from emsqrt.plan import (
 from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import UsageError
 from sennit_core.optional import import_optional
-from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Schema
 
 if TYPE_CHECKING:
@@ -76,16 +75,8 @@ ColumnName: TypeAlias = Expr | str
 """A column, as `col("name")` or by its bare name."""
 
 
-class Runner(Protocol):
+class Runner(Reader, Protocol):
     """The methods of a client that a pipeline uses; `elytra.client.Client` has them."""
-
-    def dataset(self, id_or_name: str) -> DatasetInfo:
-        """Return the record of a dataset."""
-        ...
-
-    def sql(self, query: str) -> Result:
-        """Return the result of a query."""
-        ...
 
     def submit(self, plan: Plan, **options: Any) -> Job:
         """Start a job."""

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from elytra.result import Result
 from emsqrt.plan import DatasetRef
 from sennit_core.errors import NotFound
+from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
 
-if TYPE_CHECKING:
-    from elytra.pipeline import Runner
-
 __all__ = ["columns_of_source", "source_at"]
+
+
+class Reader(Protocol):
+    """What of a client finds the columns of a source."""
+
+    def dataset(self, id_or_name: str) -> DatasetInfo:
+        """Return the record of a dataset."""
+        ...
+
+    def sql(self, query: str) -> Result:
+        """Return the result of a query."""
+        ...
 
 
 def source_at(
@@ -29,7 +40,7 @@ def source_at(
     return DatasetRef(dataset, snapshot, version, timestamp)
 
 
-def columns_of_source(runner: Runner, source: DatasetRef) -> Schema:
+def columns_of_source(reader: Reader, source: DatasetRef) -> Schema:
     """Return the columns of a dataset, of a version of it, or of a view.
 
     Raises:
@@ -38,12 +49,12 @@ def columns_of_source(runner: Runner, source: DatasetRef) -> Schema:
     at = _at(source)
     if not at:
         try:
-            return runner.dataset(source.dataset).schema
+            return reader.dataset(source.dataset).schema
         except NotFound:  # views are no datasets
             if source.snapshot is not None:
                 raise
     quoted = source.dataset.replace('"', '""')
-    found = runner.sql(f'SELECT * FROM "{quoted}"{at} LIMIT 0')
+    found = reader.sql(f'SELECT * FROM "{quoted}"{at} LIMIT 0')
     return Schema.from_arrow(found.to_arrow().schema)
 
 

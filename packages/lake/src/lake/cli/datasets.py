@@ -119,6 +119,8 @@ def delete(options: argparse.Namespace) -> None:
         where = f"WHERE (\n{options.where}\n)"
         if read_script(f"SELECT 1 {where}") is not None:
             raise UsageError("the condition ends before its end, at a semicolon")
+        # What follows a condition in a DELETE, as RETURNING, is an error here.
+        lake.sql(f"EXPLAIN SELECT count(*) FROM {table} {where}")
         if options.dry_run:
             rows = lake.sql(f"SELECT count(*) FROM {table} {where}").value
         else:
