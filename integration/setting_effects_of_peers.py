@@ -1,0 +1,83 @@
+"""What the settings of networks of nodes do."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from opened_node import OpenNodes
+from setting_effects import effect_of
+
+from elytra.transport import wait_for
+from nodes import platform, running_node
+from sennit_core.errors import Conflict
+
+
+@effect_of(
+    "network.name", "network.zone", "network.peer_host", "network.peer_port",
+    "network.peer_listen", "network.peer_addresses",
+)  # fmt: skip
+def other_nodes_see_this_one(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.5", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("SENNIT_NETWORK__PEER_LISTEN", "false")
+    with (
+        running_node(folder / "hidden", "--api-only") as node,
+        node.session() as session,
+        pytest.raises(Conflict, match="no address"),
+    ):
+        session.network.invite()
+    monkeypatch.delenv("SENNIT_NETWORK__PEER_LISTEN")
+    given = {"NAME": "oslo", "ZONE": "north", "PEER_HOST": "127.0.0.5", "PEER_PORT": str(port)}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SENNIT_NETWORK__{name}", value)
+    with running_node(folder / "node", "--api-only") as node, node.session() as session:
+        session.network.invite()
+        [own] = session.network.show()["nodes"]
+        assert (own["name"], own["zone"]) == ("oslo", "north")
+        assert own["addresses"] == [f"127.0.0.5:{port}"]
+        socket.create_connection(("127.0.0.5", port), timeout=5).close()
+    (folder / "node" / "config.toml").write_text('[network]\npeer_addresses = ["oslo.test:7000"]\n')
+    with running_node(folder / "node", "--api-only") as node, node.session() as session:
+        assert session.network.show()["nodes"][0]["addresses"] == ["oslo.test:7000"]
+
+
+@effect_of("storage.copy_bytes")
+def copies_are_made_where_there_is_room(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shards(name: str) -> list[Path]:  # manifests, which each node has, are smaller
+        objects = (folder / name / "lake" / "objects").rglob("*")
+        return [each for each in objects if each.stat().st_size > 40_000 and each.is_file()]
+
+    def under_replicated() -> int:
+        found = httpx.get(f"{oslo.url}/api/datasets/t/sharing", headers=oslo.headers)
+        return int(found.json()["state"]["underReplicated"])
+
+    numbers = Random(1)
+    rows = (f"{numbers.getrandbits(62)}\n" for _ in range(10_000))
+    (folder / "t.csv").write_text("a\n" + "".join(rows))
+    with ExitStack() as stack:
+
+        def start(name: str, *join: str) -> Any:
+            monkeypatch.setenv("SENNIT_NETWORK__NAME", name)
+            return stack.enter_context(running_node(folder / name, "--api-only", *join))
+
+        oslo = start("oslo")
+        with oslo.session() as session:
+            invites = [session.network.invite() for _ in range(2)]
+        start("bern", "--join", invites[0])
+        monkeypatch.setenv("SENNIT_STORAGE__COPY_BYTES", "0")
+        start("rome", "--join", invites[1])
+        platform("put", str(folder / "t.csv"), data=oslo.data)
+        platform("share", "t", "--with", "all", "--copies", "3", data=oslo.data)
+        wait_for(lambda: shards("bern") or None, what="a copy at bern", seconds=60)
+        assert shards("rome") == []
+        assert under_replicated() == 1
