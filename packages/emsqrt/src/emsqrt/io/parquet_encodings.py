@@ -63,9 +63,11 @@ def choose_encodings(
     """
     if any(pa.types.is_nested(kind) for kind in table.schema.types):
         return Encodings(dictionary=True, others={}, compression=compression)
+    short = [name for name in table.schema.names if not has_long_texts(table.column(name))]
+    statistics = len(short) == table.num_columns or short
     # By rows, not bytes: texts may come as values or as a dictionary, and are written the same.
     if table.num_rows <= _FEW_ROWS:
-        return Encodings(dictionary=False, others={}, compression=compression)
+        return Encodings(False, {}, compression, statistics)
     coded: list[str] = []
     others: dict[str, str] = {}
     codecs = dict.fromkeys(table.schema.names, compression)
@@ -84,12 +86,7 @@ def choose_encodings(
         is_encoded = compression != "none" and (name in others or name in coded)
         if is_encoded and not _shrinks(name, column, others.get(name), compression):
             codecs[name] = "none"
-    with_statistics = [
-        name for name in table.schema.names if not has_long_texts(table.column(name))
-    ]
-    return Encodings(
-        coded, others, codecs, len(with_statistics) == table.num_columns or with_statistics
-    )
+    return Encodings(coded, others, codecs, statistics)
 
 
 def _shrinks(name: str, column: Any, encoding: str | None, compression: str) -> bool:
