@@ -7,6 +7,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from fuzz_runs import smallest
 from typing_extensions import Buffer
@@ -17,7 +18,7 @@ from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN, GrantPlan
 from emsqrt.metering import Meter, prefetch_first
-from emsqrt.plan import plan_to_json
+from emsqrt.plan import FileTarget, Sink, StreamTarget, plan_to_json
 from emsqrt.session import run_plan
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
@@ -32,10 +33,19 @@ class _NullStream:
         """Drop it."""
 
 
-def context_of(size: int, folder: Path) -> EntryContext:
+class _Collected(_NullStream):
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write_bytes(self, payload: Buffer) -> None:
+        """Keep it."""
+        self.data += payload
+
+
+def context_of(size: int, folder: Path, stream: _NullStream | None = None) -> EntryContext:
     budget = MemoryBudget(size)
     return EntryContext(
-        "the test", size, _NullStream(), lambda _: None, folder / "spill", budget=budget
+        "the test", size, stream or _NullStream(), lambda _: None, folder / "spill", budget=budget
     )
 
 
@@ -76,6 +86,24 @@ def test_grants_are_contiguous_after_any_earlier_use(tmp_path: Path) -> None:
         with three, group.acquire_working_memory("group") as held:
             assert held.size > 2 * three.size - 4096
             assert held.size + three.size <= run.working_bytes
+
+
+def test_the_rows_of_a_stream_are_emitted_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("k\n1\n2\n")
+
+    def run(target: FileTarget | StreamTarget) -> bytes:
+        emitted = _Collected()
+        plan = Sink(scan(tmp_path / "a.csv").plan, target)
+        with closing(context_of(64 * MIB, tmp_path, emitted)) as context:
+            run_plan(plan_to_json(plan), context, tmp_path, copy_bytes_max=1 << 16)
+        return bytes(emitted.data)
+
+    stream = run(StreamTarget("arrow"))
+    with pa.BufferReader(stream) as rows:
+        assert pa.ipc.open_stream(rows).read_all().num_rows == 2
+        assert rows.read() == b""
+    copied = run(FileTarget(str(tmp_path / "out.parquet"), "parquet"))
+    assert pa.ipc.open_stream(copied).read_all().num_rows == 2
 
 
 @pytest.mark.nightly

@@ -137,7 +137,9 @@ def _attempt(  # noqa: PLR0913 - a run and its world
             run.allow_restart(lambda: not context.has_emitted)
         # After admission, because it reports the shares of the W that was mapped.
         schedule = _schedule(prepared, run)
-        copy = SmallCopy(rows.schema.to_arrow(), copy_bytes_max, context.budget)
+        # A stream emits its rows already.
+        most = copy_bytes_max if _writes_file(prepared.plan) else 0
+        copy = SmallCopy(rows.schema.to_arrow(), most, context.budget)
         stack.callback(copy.drop)
         _execute(rows, output, run, inputs, copy)
         copy.emit_to(context.emit)
@@ -155,6 +157,10 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     }
     planned = None if schedule is None else schedule.to_json()
     return Manifest.from_json(with_measured(report, planned))
+
+
+def _writes_file(plan: Plan) -> bool:
+    return isinstance(plan, Sink) and isinstance(plan.target, FileTarget)
 
 
 def _is_whole(plan: Plan) -> bool:
