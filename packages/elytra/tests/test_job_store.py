@@ -1,6 +1,7 @@
 """Stored fields of jobs, and those that the tree shows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,20 @@ def test_old_jobs_are_forgotten_with_their_files(store: JobStore, tree: ElkynSto
     assert not (store.folder / "old0").exists()
     with pytest.raises(NotFound):
         store.get("old0")
+
+
+def test_a_submission_is_known_before_it_is_durable(
+    store: JobStore, tree: ElkynStore, clock: ManualClock
+) -> None:
+    job = store.get("j")
+    store.publish(replace(job, id="early"), {"datasets": ["d"], "sealed": True})
+    assert store.note("early") == {"datasets": ["d"], "sealed": True}
+    store.record([JobChanged("early", "running"), JobChanged("early", "done")])
+    # A crash now: the end is durable, the submission is not, and nobody was told the id.
+    again = JobStore(tree, store.folder, clock=clock)
+    again.load()
+    assert [each.id for each in again.all()] == ["j"]
+    assert not (store.folder / "early").exists()
 
 
 def test_a_restart_finds_jobs_and_plans_as_they_were(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,27 @@ def test_memory_for_decrypted_data_is_limited(tmp_path: Path) -> None:
         job.wait()
         with pytest.raises(StorageFull, match=r"security\.plain_bytes"):
             job.result()
+        assert clear_files(tmp_path / "node") == []
+
+
+def test_results_that_are_read_share_the_memory_for_decrypted_data(tmp_path: Path) -> None:
+    with opened(tmp_path / "node", plain_bytes=8 << 20) as node:
+        node.lake.append("t", rows(), encrypt=True)
+        job = Elytra(node.client).remote("t").submit()
+        job.wait()
+        cache = node.lake.vault.cache
+        free = cache.free_bytes
+        with closing(node.jobs.open_result(job.id, "arrow")) as first:
+            used = free - cache.free_bytes
+            assert used > 0
+            with (
+                cache.reserve(free - used - 1000, "others"),
+                pytest.raises(StorageFull, match=r"security\.plain_bytes leaves 1000 B"),
+            ):
+                node.jobs.open_result(job.id, "arrow")
+            assert cache.free_bytes == free - used
+            assert sum(len(each) for each in first.payloads())
+        assert cache.free_bytes == free
         assert clear_files(tmp_path / "node") == []
 
 

@@ -60,7 +60,7 @@ from sennit_core.records import JobInfo, is_terminal
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
-    from emsqrt.executor import ExecutorPool
+    from emsqrt.executor import Execution, ExecutorPool
     from lake import Lake
     from lake.uploads.upload import UploadInfo
 
@@ -298,24 +298,25 @@ class JobService:
             offset: Rows to skip.
             limit: Rows to write at most; None for all.
         """
-        paths, form = self.result(job_id), "parquet"
         held = ExitStack()
-        if (self._job_store.note(job_id) or {}).get("sealed"):
-            paths, form = self._sealed.open(job_id, paths, held), "arrow"
-        rows: Plan = Scan(Files(tuple(str(path) for path in paths), form))
-        if offset or limit is not None:
-            rows = Limit(rows, _ROWS_MAX if limit is None else limit, offset)
-        plan = Sink(rows, StreamTarget(format_name))
-        return HeldExecution(
-            lambda: self._pool.submit(
+
+        def start() -> Execution:
+            paths, form = self.result(job_id), "parquet"
+            if (self._job_store.note(job_id) or {}).get("sealed"):
+                paths, form = self._sealed.open(job_id, paths, held), "arrow"
+            rows: Plan = Scan(Files(tuple(str(path) for path in paths), form))
+            if offset or limit is not None:
+                rows = Limit(rows, _ROWS_MAX if limit is None else limit, offset)
+            plan = Sink(rows, StreamTarget(format_name))
+            return self._pool.submit(
                 PLAN_ENTRY,
                 {"plan": plan_to_json(plan)},
                 deadline_seconds=self._lake.query_limits.seconds,
                 user=user,
                 restartable=True,
-            ),
-            held,
-        )
+            )
+
+        return HeldExecution(start, held)
 
     def recover(self) -> None:
         """Load the jobs of the node's previous run: resume ingests, fail other unfinished jobs."""
@@ -396,7 +397,7 @@ class JobService:
             if isinstance(work, IngestWork):  # what it commits must have a record
                 self._job_store.add(job, note)
             else:
-                self._job_store.publish(job)
+                self._job_store.publish(job, note)
         except BaseException:
             held.close()
             self._sealed.forget(job.id)
@@ -408,12 +409,12 @@ class JobService:
         if isinstance(work, PlanWork):
             # While its first task runs: a plan writes only to its job's folder, which a restart
             # removes if it has no record.
-            self._persist(job.id, note)
+            self._persist(job.id)
 
-    def _persist(self, job_id: str, note: dict[str, Any]) -> None:
+    def _persist(self, job_id: str) -> None:
         """Make a started job durable; cancel it if that fails, because its id is not returned."""
         try:
-            self._job_store.persist(job_id, note)
+            self._job_store.persist(job_id)
         except BaseException:
             self._loop.post(CancelRequested(job_id))
             raise

@@ -60,6 +60,8 @@ class JobStore:
         # The records; the tree shows copies of them. Once a job is added, a failed write to the
         # tree costs the copy only.
         self._jobs: dict[str, JobInfo] = {}
+        # Submissions of jobs that are published and not yet durable.
+        self._unsaved: dict[str, dict[str, Any]] = {}
         # Tasks and progress of jobs that have not ended.
         self._tasks: dict[str, dict[str, TaskInfo]] = {}
         self._progress: dict[str, _JobProgress] = {}
@@ -70,8 +72,13 @@ class JobStore:
         """Load the records of a previous run of the node; return the jobs that had not ended."""
         with self._lock:
             for job_id, job in sorted(self._rows.all().items()):
-                plan = (self.note(job_id) or {}).get("plan")
-                self._jobs[job_id] = replace(job, plan=plan)
+                note = self.note(job_id)
+                if note is None and job.kind == "plan":
+                    # It ended before its submission was durable, so its id was not returned, and
+                    # what it read, and whether its result is encrypted, is not known.
+                    self._rows.remove(job_id)
+                    continue
+                self._jobs[job_id] = replace(job, plan=(note or {}).get("plan"))
             # A folder without a record: its job was never accepted, or was forgotten.
             for folder in self.folder.iterdir() if self.folder.exists() else ():
                 if folder.name not in self._jobs:
@@ -80,6 +87,9 @@ class JobStore:
 
     def note(self, job_id: str) -> dict[str, Any] | None:
         """Return the submission of a job; None when its file is missing."""
+        held = self._unsaved.get(job_id)
+        if held is not None:
+            return held
         try:
             note: dict[str, Any] = json.loads((self.folder / job_id / _NOTE).read_bytes())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -93,35 +103,41 @@ class JobStore:
             job: Its record.
             note: The submission.
         """
-        self.publish(job)
+        self.publish(job, note)
         try:
-            self.persist(job.id, note)
+            self.persist(job.id)
         except BaseException:  # a job that cannot be recorded is not accepted
             with suppress(SennitError):
                 self.forget(job.id)
             raise
 
-    def publish(self, job: JobInfo) -> None:
-        """Show a new job, which may then be started; only `persist` makes it durable."""
+    def publish(self, job: JobInfo, note: dict[str, Any]) -> None:
+        """Show a new job, which may then be started; only `persist` makes it durable.
+
+        Args:
+            job: Its record.
+            note: The submission.
+        """
         with self._lock:
             make_private_folder(self.folder / job.id)
+            self._unsaved[job.id] = note
             self._rows.put(job.id, job, ephemeral=True)
             self._jobs[job.id] = job
             self._forget_oldest()
 
-    def persist(self, job_id: str, note: dict[str, Any]) -> None:
-        """Make a job durable, in whichever state it is by now.
+    def persist(self, job_id: str) -> None:
+        """Make a published job durable, in whichever state it is by now.
 
-        After a crash before this, there is no record and no work of the job: nobody knows its id.
-
-        Args:
-            job_id: A job that was added.
-            note: The submission.
+        After a crash before this, `load` removes what there is of the job: nobody knows its id.
         """
         # The submission before the record: a recorded job can always be restarted. Without the lock:
         # meanwhile the job runs, and its states are recorded.
+        note = self._unsaved.get(job_id)
+        if note is None:  # it was forgotten meanwhile
+            return
         write_whole(self.folder / job_id / _NOTE, canonical_json(note))
         with self._lock:
+            self._unsaved.pop(job_id, None)
             job = self._jobs.get(job_id)
             # The end of a job is a durable write, and made the whole record durable.
             if job is not None and not is_terminal("job", job.state):
@@ -256,6 +272,7 @@ class JobStore:
         """Remove an ended job with its result."""
         with self._lock:
             del self._jobs[job_id]
+            self._unsaved.pop(job_id, None)
             self.small_results.drop(job_id)
             self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.encrypted_files import EncryptedFile, EncryptedWriter
 from sennit_core.errors import SennitError, StorageFull
-from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
@@ -58,15 +57,7 @@ class SealedResults:
         key = self._vault.keys.key(_ENTRY + job_id, what=f"the result of job {job_id}")
         files = [EncryptedFile(path, path.name, key) for path in paths]
         needed = sum(file.plain_bytes for file in files)
-        free = self._vault.cache.free_bytes
-        if needed > free:
-            raise StorageFull(
-                "the memory for decrypted data",
-                needed,
-                message=f"reading the result of job {job_id} needs {format_bytes(needed)} of memory, "
-                f"and security.plain_bytes leaves {format_bytes(free)}",
-                hint="raise security.plain_bytes",
-            )
+        held.enter_context(self._vault.cache.reserve(needed, f"the result of job {job_id}"))
         folder = held.enter_context(self._vault.folder())
         copies = []
         for file in files:

@@ -15,8 +15,8 @@ import shutil
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,8 @@ class PlainCache:
         self._readers: dict[str, int] = {}
         # Those with readers that go although there is room; a subset of the readers' keys.
         self._unwanted: set[str] = set()
+        # Of copies that are not shards, as of results; their owners hold the files.
+        self._reserved_bytes = 0
         self._is_open = False
         self.close()  # what a crash has left
 
@@ -147,8 +149,36 @@ class PlainCache:
     def free_bytes(self) -> int:
         """What decrypted shards that are in use leave of the budget."""
         with self._lock:
-            used = sum(self._sizes[name] for name in self._readers)
-        return max(0, self.budget_bytes - used)
+            return self._free_bytes()
+
+    @contextmanager
+    def reserve(self, size: int, what: str) -> Iterator[None]:
+        """Take a part of the budget, for decrypted files of a `new_folder`, for the duration of a `with`.
+
+        Raises:
+            StorageFull: Shards that are in use, and others' parts, leave less than that.
+        """
+        with self._lock:
+            free = self._free_bytes()
+            if size > free:
+                raise StorageFull(
+                    "the memory for decrypted data",
+                    size,
+                    message=f"reading {what} needs {format_bytes(size)} of memory, and "
+                    f"security.plain_bytes leaves {format_bytes(free)}",
+                    hint="raise security.plain_bytes",
+                )
+            self._reserved_bytes += size
+            self._make_room(0, what)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved_bytes -= size
+
+    def _free_bytes(self) -> int:
+        used = sum(self._sizes[name] for name in self._readers)
+        return max(0, self.budget_bytes - used - self._reserved_bytes)
 
     def close(self) -> None:
         """Remove the folder."""
@@ -226,7 +256,8 @@ class PlainCache:
 
     def _make_room(self, coming: int, name: str) -> None:
         idle = [each for each in self._sizes if each not in self._readers]
-        while sum(self._sizes.values()) + coming > self.budget_bytes:
+        coming_or_held = coming + self._reserved_bytes
+        while sum(self._sizes.values()) + coming_or_held > self.budget_bytes:
             if not idle:
                 raise StorageFull(
                     "the memory for decrypted data",
