@@ -40,6 +40,16 @@ def test_nothing_is_kept_without_remembering(tmp_path: Path) -> None:
     assert len(looks) == 2
 
 
+def test_a_fact_of_many_files_counts_them_all(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(50)]
+    for path in paths:
+        path.write_text("x")
+    facts = FileFacts(held_bytes_max=1 << 20)
+    with remembering(facts):
+        known_fact([open_source(path) for path in paths], "fact", lambda: 1, lambda _: 0)
+    assert facts.held_bytes >= 50 * 256
+
+
 def test_facts_need_a_bounded_memory() -> None:
     facts = FileFacts(held_bytes_max=64 << 10)
     for number in range(100):

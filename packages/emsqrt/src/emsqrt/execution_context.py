@@ -201,7 +201,7 @@ class ExecutionContext:
         if self._shared.spill is None and self._checkpoint is not None:
             self._shared.spill = self._checkpoint.open_spill(check=self.check)
         if self._shared.spill is None:
-            from emsqrt.spill.deferred import open_spill
+            from emsqrt.spill import open_spill
 
             settings = {**self.context.spilling, **self._shared.spilling}
             self._shared.spill = open_spill(self.context, settings, self.check, self.background)

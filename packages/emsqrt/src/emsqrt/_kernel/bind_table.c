@@ -169,7 +169,9 @@ static PyObject *table_add_coded(PyObject *object, PyObject *arguments) {
     if (columns != NULL && check_filling(self) == 0) {
         em_columns joined = *columns;
         em_column *all = PyMem_Calloc(columns->column_count + 1, sizeof *all);
-        if (all == NULL || keys->column_count != 1 || start < 0) {
+        if (all == NULL) {
+            PyErr_NoMemory();
+        } else if (keys->column_count != 1 || start < 0) {
             PyErr_SetString(PyExc_ValueError, "keys are one column, and rows begin at 0");
         } else {
             all[0] = keys->columns[0];

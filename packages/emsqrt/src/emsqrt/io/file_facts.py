@@ -22,7 +22,7 @@ _HELD_BYTES_MAX = 1 << 20
 _FACT_SHARE = 8
 """A fact is kept if it needs at most this fraction: one large footer must not replace all others."""
 _FACT_BYTES = 512
-"""Memory of a fact in addition to what its reader says: its key, its entry."""
+"""Memory of a fact for each of its files, in addition to what its reader says: key and entry."""
 
 
 class FileFacts:
@@ -51,7 +51,7 @@ class FileFacts:
             found: T = known[0]
             return found
         made = look()
-        size = _FACT_BYTES + size_of(made)
+        size = size_of(made)
         if size <= self._held_bytes_max // _FACT_SHARE:
             self._facts[key] = made, size
             self._held_bytes += size
@@ -97,4 +97,7 @@ def known_fact(
         return look()
     files = (sources,) if isinstance(sources, ByteSource) else sources
     states = tuple(source.state for source in files)
-    return look() if None in states else facts.find((states, fact), look, size_of)
+    if None in states:
+        return look()
+    key_bytes = _FACT_BYTES * max(1, len(states))
+    return facts.find((states, fact), look, lambda made: key_bytes + size_of(made))
