@@ -72,7 +72,7 @@ REQUESTS: dict[str, list[Sent]] = {
     f"DELETE {D}/retention": [("", {})],
     f"POST {D}/purge": [("", {"json": {"where": "true"}})],
     f"GET {D}/sharing": [("", {})],
-    f"PUT {D}/sharing": [("", {"json": {}}), ("", {"json": {"nodes": ["none"], "copies": 2}})],
+    f"PUT {D}/sharing": [("", {"json": {"nodes": None}}), ("", {"json": {"nodes": ["none"], "copies": 2}})],
     f"DELETE {D}/sharing": [("", {})],
     "GET /api/views": [("", {})],
     "GET /files/{dataset}": [("", {})],

@@ -79,7 +79,7 @@ class NetworkClient:
     def share(
         self,
         dataset: str,
-        nodes: Sequence[str] | None = None,
+        nodes: Sequence[str] | None,
         *,
         copies: int = 1,
         pins: Sequence[str] = (),

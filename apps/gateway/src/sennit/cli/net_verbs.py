@@ -61,7 +61,7 @@ def invite(
         emit_json({"invite": text})
     else:
         typer.echo(text)
-        if not _reaches_others(addresses):
+        if addresses and not _reaches_others(addresses):
             typer.echo(f"note: {_LOCAL}", err=True)
 
 

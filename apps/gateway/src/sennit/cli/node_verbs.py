@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -60,13 +61,19 @@ def up(
     ] = None,
     join: Annotated[
         str | None,
-        typer.Option("--join", metavar="INVITE", help="Join a network once the node is up."),
+        typer.Option(
+            "--join",
+            metavar="INVITE",
+            help="Join a network once the node is up (- reads the invite from stdin).",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Start a node and print its URL; several nodes form a network."""
     from sennit.cli.start import Start, start
 
+    if join == "-":  # other accounts can see arguments for as long as the node runs
+        join = sys.stdin.readline().strip()
     start(
         Start(
             data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lake import Lake
 from lake.peers.identity import fingerprint
@@ -15,6 +15,7 @@ from lake.peers.joining import Waiting
 from lake.peers.placement import FACTOR_MAX, Placement
 from lake.peers.roster import MEMBERS_MAX
 from lake.peers.service import NodeState, PeerService
+from lake.routes.documents import Document
 from lake.routes.requester import requester_of
 from sennit_core.errors import UsageError
 from sennit_core.records import DatasetInfo
@@ -26,37 +27,34 @@ _INVITE_SECONDS_MAX = 30 * 24 * 3600.0
 _TEXT_MAX = 16_384
 
 
-class InviteRequest(BaseModel):
+class InviteRequest(Document):
     """Body of `POST /api/network/invites`."""
 
-    model_config = ConfigDict(extra="forbid")
     seconds: float = Field(default=INVITE_SECONDS, gt=0, le=_INVITE_SECONDS_MAX)
     admin: bool = False
 
 
-class JoinNetwork(BaseModel):
+class JoinNetwork(Document):
     """Body of `POST /api/network/join`: an invite, or the address and id of a node to ask."""
 
-    model_config = ConfigDict(extra="forbid")
     invite: str | None = Field(default=None, max_length=_TEXT_MAX)
     address: str | None = Field(default=None, max_length=300)
     node: str | None = Field(default=None, max_length=64)
 
 
-class ShareRequest(BaseModel):
+class ShareRequest(Document):
     """Body of `PUT /api/datasets/{dataset}/sharing`: nodes by name or id, null for all members."""
 
-    model_config = ConfigDict(extra="forbid")
-    nodes: list[str] | None = Field(default=None, max_length=MEMBERS_MAX)
+    # Required: a body that omits it by mistake must not share with all.
+    nodes: list[str] | None = Field(max_length=MEMBERS_MAX)
     copies: int = Field(default=1, ge=1, le=FACTOR_MAX)
     pins: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
     only: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
 
 
-class AcceptRequest(BaseModel):
+class AcceptRequest(Document):
     """Body of `POST /api/network/accept`."""
 
-    model_config = ConfigDict(extra="forbid")
     fingerprint: str = Field(min_length=1, max_length=100)
 
 
