@@ -15,6 +15,7 @@ from lake.peers.sql import (
     Column,
     PlanOptions,
     Shard,
+    StepRun,
     Table,
     explain_json,
     explain_text,
@@ -181,6 +182,19 @@ def test_a_plan_is_shown_as_text_and_json(placement: str) -> None:
     assert all(step.result in text and step.sql in text for step in plan.steps)
     assert [step["result"] for step in data["steps"]] == [step.result for step in plan.steps]
     assert canonical_json(data)
+
+
+def test_a_plan_is_shown_with_the_nodes_that_run_it() -> None:
+    plan = pushing("rows").plan("SELECT g, sum(n) FROM t WHERE n > 0 GROUP BY g")
+    result = plan.fragments[0].result
+    planned = explain_text(plan, {result: StepRun({"oslo": 3}, missing=1)})
+    assert "  t: shards: 4 of 4\n  at oslo: 3 units\n  nowhere: 1 of the units" in planned
+    run = StepRun({"oslo": 3, "rome": 1}, attempts=3, bytes={"oslo": 512, "bern": 100}, rows=7)
+    analyzed = explain_text(plan, {result: run})
+    assert "\nmoved: 612 bytes\n" in analyzed
+    assert "  at oslo: 3 units, 512 bytes\n  at rome: 1 unit, 0 bytes\n  requests: 3" in analyzed
+    step = explain_json(plan, {result: run})["steps"][0]
+    assert (step["bytesByNode"]["oslo"], step["rows"]) == (512, 7)
 
 
 def test_a_table_without_shards_has_one_row_of_a_global_aggregate() -> None:

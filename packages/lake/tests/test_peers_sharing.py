@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -233,3 +234,46 @@ def test_an_error_of_a_distributed_query_is_duckdb_s(offices: dict[str, Office])
     big(offices)
     with pytest.raises(UnknownColumn, match="nothing"):
         offices["rome"].query("SELECT sum(nothing) FROM big")
+
+
+def explained(office: Office, sql: str) -> dict[str, str]:
+    return {str(key): str(value) for key, value in office.query(sql)}
+
+
+def test_explain_says_where_a_query_would_run(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    found = explained(rome, "EXPLAIN SELECT k, sum(v) FROM big WHERE v < 2000 GROUP BY k")
+    assert list(found) == ["physical_plan", "distributed"]
+    text = found["distributed"]
+    assert text.startswith("push: about ")
+    assert "  big: shards: 1 of 3\n  at oslo: 1 unit\n" in text
+    assert "GROUP BY" in text
+    assert "moved" not in text
+    assert not rome.has_all("big")
+
+
+def test_explain_analyze_says_what_was_moved(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    text = explained(rome, "EXPLAIN ANALYZE SELECT k, sum(v) FROM big GROUP BY k")["distributed"]
+    assert "\nmoved: " in text
+    assert "  at oslo: 3 units, " in text
+    # One request for the three shards, so its groups are those of all rows.
+    assert "  rows: 7\n" in text
+    [(_, plan), (_, data)] = rome.query("EXPLAIN (FORMAT json) SELECT k FROM big LIMIT 1")
+    assert json.loads(str(plan))
+    assert json.loads(str(data))["steps"][0]["unitsByNode"] == {"oslo": 3}
+
+
+def test_explain_says_why_a_query_gathers(offices: dict[str, Office]) -> None:
+    big(offices)
+    text = explained(offices["rome"], "EXPLAIN SELECT median(v) FROM big")["distributed"]
+    assert text.startswith("gather: about ")
+    assert "\n  because median of all rows does not follow from parts\n" in text
+
+
+def test_functions_that_queries_may_not_use_are_refused(offices: dict[str, Office]) -> None:
+    big(offices)
+    with pytest.raises(Denied, match="getenv"):
+        offices["rome"].query("SELECT median(v), getenv('HOME') FROM big")

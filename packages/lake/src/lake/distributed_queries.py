@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
+from lake.mentions import split_explain
 from lake.peers.stop import SECONDS_MAX, Stop
 from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards
@@ -26,6 +28,7 @@ __all__ = ["DistributedQueries"]
 
 _log = get_logger(__name__)
 _SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
+_ANALYZE = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
 _WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
 """Members of tables that only this node, or only whole tables, can have."""
@@ -64,7 +67,8 @@ class DistributedQueries:
         """
         if not self._may_distribute(request, tables):
             return None
-        parts = self._parts(request, tables, deadline, statement)
+        explain, sql = split_explain(request.sql)
+        parts = self._parts(replace(request, sql=sql), tables, explain, deadline, statement)
         if parts is None:
             return None
         here = [
@@ -73,11 +77,12 @@ class DistributedQueries:
         ]
         merge = {
             "engine": "merge",
-            "finalSql": parts.plan.final_sql,
+            "finalSql": f"{explain} {parts.plan.final_sql}" if explain else parts.plan.final_sql,
             "tables": here,
             "steps": parts.steps,
             "format": request.format,
             "maxRows": request.max_rows,
+            "explained": _explained(parts, explain) if explain else None,
         }
 
         def start(_step: str, _own: dict[str, Any]) -> Execution:
@@ -107,7 +112,8 @@ class DistributedQueries:
         """Return whether a query is of a form that is distributed, and shards are missing here."""
         if request.params or request.arrow_params or request.describe or request.engine == "emsqrt":
             return False
-        if not _SELECT.match(request.sql) or any(table.get(m) for table in tables for m in _WHOLE):
+        _, sql = split_explain(request.sql)
+        if not _SELECT.match(sql) or any(table.get(m) for table in tables for m in _WHOLE):
             return False
         return any(
             table.get("writer")
@@ -119,11 +125,12 @@ class DistributedQueries:
         self,
         request: StatementRequest,
         tables: Sequence[dict[str, Any]],
+        explain: str,
         deadline: Deadline,
         statement: RunningStatement,
     ) -> Distributed | None:
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
-        from lake.peers.distributor import DistributedTable
+        from lake.peers.distributor import DistributedQuery, DistributedTable
 
         snapshots = [
             DistributedTable(
@@ -135,9 +142,14 @@ class DistributedQueries:
         statement.on_stop(stop.stop)
         seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
         try:
-            found: Distributed | None = self._remote.distribute(
-                request.sql, snapshots, user=request.user, seconds=seconds, stop=stop
+            query = DistributedQuery(
+                request.sql,
+                snapshots,
+                request.user,
+                seconds,
+                runs=not explain or _ANALYZE.search(explain) is not None,
             )
+            found: Distributed | None = self._remote.distribute(query, stop)
         except (Cancelled, DeadlineExceeded, Unavailable):
             raise
         except SennitError as error:
@@ -145,3 +157,14 @@ class DistributedQueries:
             _log.info("a query is not distributed: %s", error)
             return None
         return found
+
+
+def _explained(parts: Distributed, explain: str) -> dict[str, Any]:
+    """Return what an executor shows of a distributed query."""
+    from lake.peers.sql.wire import plan_to_data, runs_to_data
+
+    return {
+        "plan": plan_to_data(parts.plan),
+        "runs": runs_to_data(parts.runs),
+        "isJson": "json" in explain.casefold(),
+    }

@@ -12,13 +12,20 @@ import re
 
 __all__ = [
     "CHANGING_VERBS",
+    "EXPLAIN",
     "READING_VERBS",
     "UNUSUAL_SPACES",
     "changes_data",
     "end_of_quoted",
+    "split_explain",
     "words_of",
 ]
 
+EXPLAIN = re.compile(
+    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""EXPLAIN with its options, before the query that it explains."""
 UNUSUAL_SPACES = "".join(
     letter
     for letter in map(chr, range(0x80, 0x10000))
@@ -38,6 +45,12 @@ _WORD = re.compile(
 )
 # Syntax that needs DuckDB's lexer: strings with backslashes, dollar quotes, nested comments.
 _HARD = re.compile(r"\b[eE]'|\b[uU]&|\$[A-Za-z_0-9]*\$|/\*(?:(?!\*/).)*/\*", re.DOTALL)
+
+
+def split_explain(sql: str) -> tuple[str, str]:
+    """Return EXPLAIN with its options, and the query that it explains; "" and any other statement."""
+    match = EXPLAIN.match(sql)
+    return ("", sql) if match is None else (match[0], sql[match.end() :])
 
 
 def words_of(sql: str) -> frozenset[str] | None:

@@ -3,8 +3,8 @@
     plan (executor) ──▶ fragments at the holders of shards ──▶ files ──▶ merge (executor)
 
 Fragments of all steps run at the same time. Their results are files in the lake's staging folder, which
-are removed with the query. What cannot be distributed (parameters, views, earlier snapshots, EXPLAIN,
-data that must be sent along) is left to the caller, which fetches the shards.
+are removed with the query. What cannot be distributed (parameters, views, earlier snapshots, data that
+must be sent along) is left to the caller, which fetches the shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lake.peers.fragments import (
     FragmentTable,
 )
 from lake.peers.machine import Effect
-from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, sharded_table
+from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, StepRun, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.stop import Stop
 from sennit_core.errors import SennitError, Unavailable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lake.peers.session import Session
     from sennit_core.records import SnapshotInfo
 
-__all__ = ["Distributed", "DistributedTable", "Distributor", "Placed"]
+__all__ = ["Distributed", "DistributedQuery", "DistributedTable", "Distributor", "Placed"]
 
 _log = get_logger(__name__)
 _TICK_SECONDS = 0.25
@@ -58,6 +58,25 @@ class DistributedTable:
 
 
 @dataclass(frozen=True, slots=True)
+class DistributedQuery:
+    """A query that is to be distributed.
+
+    Args:
+        sql: The query, without parameters.
+        tables: All tables that it reads.
+        user: The user.
+        seconds: Its time limit.
+        runs: Whether its parts run; False to know where they would, for EXPLAIN.
+    """
+
+    sql: str
+    tables: Sequence[DistributedTable]
+    user: str
+    seconds: float
+    runs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Distributed:
     """A distributed query whose parts have arrived.
 
@@ -65,15 +84,13 @@ class Distributed:
         plan: The plan.
         steps: The steps of the request `merge`.
         folder: The folder of the files, to be removed after the query.
-        moved_bytes: What came from other nodes.
-        missing: Shards that no node could read; empty unless a part of the result was allowed.
+        runs: Where each step has run, by the name of its result.
     """
 
     plan: DistributedPlan
     steps: list[dict[str, Any]]
     folder: Path
-    moved_bytes: int
-    missing: tuple[str, ...] = ()
+    runs: Mapping[str, StepRun]
 
 
 class Placed(Protocol):
@@ -89,6 +106,10 @@ class Placed(Protocol):
 
     def alive(self) -> list[str]:
         """Return the nodes that can be reached."""
+        ...
+
+    def name(self, node: str) -> str:
+        """Return what a node is called."""
         ...
 
 
@@ -120,41 +141,27 @@ class Distributor:
         self._staging = staging
         self.space = space
 
-    async def run(
-        self,
-        sql: str,
-        tables: Sequence[DistributedTable],
-        *,
-        user: str,
-        seconds: float,
-        stop: Stop,
-    ) -> Distributed | None:
+    async def run(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Return a query's parts; None if it is not distributed.
 
         Args:
-            sql: The query, without parameters.
-            tables: All tables that it reads.
-            user: The user.
-            seconds: Its time limit.
+            query: The query.
             stop: Stops it.
 
         Raises:
             Unavailable: No node that can be reached holds a shard.
             SennitError: The error of a part, if every holder has one.
         """
-        plan = await asyncio.to_thread(self._plan, sql, tables, user, seconds)
+        plan = await asyncio.to_thread(self._plan, query)
         data_steps = [step for step in plan.steps if isinstance(step, Fragment | Gather)]
         # Data that would have to be sent along with a fragment; not done yet.
         if any(isinstance(s, Fragment) and (s.broadcasts or s.replicated) for s in data_steps):
             return None
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
         try:
-            snapshots = {table.name.casefold(): table.snapshot for table in tables}
+            started = [_Step(self, step, query, folder, stop) for step in data_steps]
             results = await asyncio.gather(
-                *(
-                    _Step(self, step, snapshots, user, seconds, folder, stop).run()
-                    for step in data_steps
-                )
+                *(step.run() if query.runs else step.assign() for step in started)
             )
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -168,18 +175,15 @@ class Distributor:
             }
             for step in plan.steps
         ]
-        moved = sum(result.moved_bytes for result in results)
-        return Distributed(plan, steps, folder, moved)
+        return Distributed(plan, steps, folder, {name: each.run for name, each in files.items()})
 
-    def _plan(
-        self, sql: str, tables: Sequence[DistributedTable], user: str, seconds: float
-    ) -> DistributedPlan:
-        planned = [sharded_table(table.name, table.snapshot) for table in tables]
-        names = [shard.object for table in tables for shard in table.snapshot.shards]
+    def _plan(self, query: DistributedQuery) -> DistributedPlan:
+        planned = [sharded_table(table.name, table.snapshot) for table in query.tables]
+        names = [shard.object for table in query.tables for shard in table.snapshot.shards]
         local = [name for name in names if self._node in self._placed.holders(name)[:1]]
         request = {
             "engine": "distribute",
-            "sql": sql,
+            "sql": query.sql,
             "tables": tables_to_data(planned),
             # States of aggregates only between equal versions of DuckDB; not negotiated yet.
             "options": {
@@ -189,7 +193,11 @@ class Distributor:
             },
         }
         with self._pool.submit(
-            "lake.sql", request, user=user, deadline_seconds=seconds, restartable=True
+            "lake.sql",
+            request,
+            user=query.user,
+            deadline_seconds=query.seconds,
+            restartable=True,
         ) as execution:
             return plan_from_data(execution.result()["plan"])
 
@@ -197,31 +205,29 @@ class Distributor:
 @dataclass(frozen=True, slots=True)
 class _Files:
     files: list[str]
-    moved_bytes: int
+    run: StepRun
 
 
 class _Step:
     """The attempts of one step, driven by a `Dispatch`."""
 
-    def __init__(  # noqa: PLR0913 - of one caller
+    def __init__(
         self,
         owner: Distributor,
         step: Fragment | Gather,
-        snapshots: Mapping[str, SnapshotInfo],
-        user: str,
-        seconds: float,
+        query: DistributedQuery,
         folder: Path,
         stop: Stop,
     ) -> None:
         self._owner = owner
         self._step = step
-        self._snapshots = snapshots
-        self._user = user
-        self._seconds = seconds
+        self._query = query
+        self._snapshots = {table.name.casefold(): table.snapshot for table in query.tables}
         self._folder = folder
         self._stop = stop
         # The shards of each unit, by the table's name.
         self._shards: dict[str, Mapping[str, Sequence[str]]] = {}
+        self._attempts: dict[int, RunAttempt] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._received: dict[int, int] = {}
         self._end: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
@@ -254,7 +260,30 @@ class _Step:
                 hint=f"{end.problem}; see `platform net nodes`",
             )
         files = [str(self._place(attempt)) for attempt in end.attempts]
-        return _Files(files, sum(self._received.get(attempt, 0) for attempt in end.attempts))
+        moved: dict[str, int] = {}
+        for number, attempt in self._attempts.items():
+            name = placed.name(attempt.node)
+            moved[name] = moved.get(name, 0) + self._received.get(number, 0)
+        counted = [self._attempts[number] for number in end.attempts]
+        run = StepRun(self._units_by_node(counted), attempts=len(self._attempts), bytes=moved)
+        return _Files(files, run)
+
+    async def assign(self) -> _Files:
+        """Return where the units would run now, without a result."""
+        placed = self._owner._placed  # noqa: SLF001 - two halves of one object
+        units = self._units()
+        nodes = [*placed.alive(), self._owner._node]  # noqa: SLF001
+        effects = Dispatch(units, nodes).start(self._now())
+        assigned = [effect for effect in effects if isinstance(effect, RunAttempt)]
+        found = self._units_by_node(assigned)
+        return _Files([], StepRun(found, missing=len(units) - sum(found.values())))
+
+    def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for attempt in attempts:
+            name = self._owner._placed.name(attempt.node)  # noqa: SLF001
+            found[name] = found.get(name, 0) + len(attempt.units)
+        return found
 
     def _units(self) -> list[Unit]:
         step = self._step
@@ -286,6 +315,7 @@ class _Step:
         for effect in effects:
             match effect:
                 case RunAttempt(number):
+                    self._attempts[number] = effect
                     self._tasks[number] = asyncio.create_task(self._attempt(effect))
                 case StopAttempt(number):
                     self._tasks[number].cancel()
@@ -306,8 +336,9 @@ class _Step:
 
     async def _receive(self, attempt: RunAttempt) -> None:
         """Run an attempt, and write its result."""
+        query = self._query
         request = FragmentRequest(
-            self._step.sql, self._tables(attempt.units), self._user, self._seconds
+            self._step.sql, self._tables(attempt.units), query.user, query.seconds
         )
         place = self._place(attempt.attempt)
         if attempt.node == self._owner._node:  # noqa: SLF001
@@ -315,7 +346,7 @@ class _Step:
             await asyncio.to_thread(_write_local, local, request, self._stop, place)
             return
         session = await self._owner._placed.session(attempt.node)  # noqa: SLF001
-        pieces = session.stream(request, timeout_seconds=self._seconds)
+        pieces = session.stream(request, timeout_seconds=query.seconds)
         async with aclosing(pieces):
             with place.open("wb") as file:
                 async for message, body in pieces:

@@ -296,7 +296,7 @@ class Exchange:
             async with self._fetched(lists, writer, _METADATA_BYTES_MAX):
                 info = DatasetInfo(
                     shared.id, self._free_name(shared, writer, known),
-                    f"{shared.owner}@{self._name_of(writer)}", Schema(()),
+                    f"{shared.owner}@{self._host.roster.name_of(writer)}", Schema(()),
                     created_at=shared.created_at, visibility="shared",
                     replication=shared.placement.factor, node=writer,
                 )  # fmt: skip
@@ -315,11 +315,7 @@ class Exchange:
             return known.name
         other = self._parts.catalog.find_id(shared.name)
         is_free = other is None or other == shared.id
-        return shared.name if is_free else f"{shared.name}@{self._name_of(writer)}"
-
-    def _name_of(self, node: str) -> str:
-        member = self._host.roster.members.get(node)
-        return node[:16] if member is None else member.name
+        return shared.name if is_free else f"{shared.name}@{self._host.roster.name_of(writer)}"
 
     async def _forget(self, dataset: str) -> None:
         self._datasets.pop(dataset, None)

@@ -167,6 +167,10 @@ class JoinedNetwork:
         """Return the nodes that can be reached."""
         return self.members.alive()
 
+    def name(self, node: str) -> str:
+        """Return what a node is called."""
+        return self.roster.name_of(node)
+
     def _handlers(self) -> dict[type[Message], Handler]:
         found = dict(self._parts.handlers)
         if self.exchange is not None:

@@ -140,6 +140,11 @@ class Roster:
         current = [each for each in self._members.values() if not each.revoked]
         return [base64.b64decode(each.certificate) for each in current]
 
+    def name_of(self, node: str) -> str:
+        """Return the name of a member, also of one that was revoked; else the beginning of the id."""
+        member = self._members.get(node)
+        return node[:16] if member is None else member.name
+
     def find(self, id_or_name: str) -> Member:
         """Return the member with this id, name, or beginning of an id.
 

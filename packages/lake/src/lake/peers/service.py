@@ -32,7 +32,7 @@ from lake.peers import (
 )
 from lake.peers.addresses import parse_address
 from lake.peers.channel import dial
-from lake.peers.distributor import Distributed, DistributedTable, Distributor
+from lake.peers.distributor import Distributed, DistributedQuery, Distributor
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.hello import Hello
@@ -340,15 +340,7 @@ class PeerService:
         assert self._parts.data is not None, "the service has a lake"
         return self._parts.data.shares
 
-    def distribute(
-        self,
-        sql: str,
-        tables: Sequence[DistributedTable],
-        *,
-        user: str,
-        seconds: float,
-        stop: Stop,
-    ) -> Distributed | None:
+    def distribute(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Run a query's parts at the nodes that hold its shards; blocks. See `Distributor.run`."""
         network, data = self._network, self._parts.data
         if network is None or data is None:
@@ -356,14 +348,13 @@ class PeerService:
         distributor = Distributor(
             self.identity.id, data.pool, data.fragments, network, data.staging, data.space
         )
-        work = distributor.run(sql, tables, user=user, seconds=seconds, stop=stop)
-        future = self._submit(work)
+        future = self._submit(distributor.run(query, stop))
         stop.attach(future.cancel)
         try:
-            return future.result(seconds)
+            return future.result(query.seconds)
         except FutureTimeout:
             future.cancel()
-            raise DeadlineExceeded("the query", seconds) from None
+            raise DeadlineExceeded("the query", query.seconds) from None
         except FutureCancelled:
             raise Cancelled("the query") from None
 

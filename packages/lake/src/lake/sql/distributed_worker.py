@@ -4,7 +4,8 @@
 
 `merge` creates the table of each step and runs the last query. Request: `tables` as of other
 queries, `steps` (`result`, `sql`, `files` of Arrow IPC streams; null for a query of the coordinator),
-`finalSql`, and the members that say how a result is sent.
+`finalSql`, `explained` (`plan`, `runs` and `isJson` if the last query is an EXPLAIN), and the members
+that say how a result is sent.
 
 The data of a step comes from other nodes, so it is checked before DuckDB reads it; a fault in that costs
 this executor alone.
@@ -15,23 +16,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
-from lake.peers.sql import Column, PlanOptions, plan_distributed
+from lake.peers.sql import Column, PlanOptions, explain_json, explain_text, plan_distributed
 from lake.peers.sql import Table as PlannedTable
 from lake.peers.sql.engine import EmptyTables
-from lake.peers.sql.wire import plan_to_data, tables_from_data
+from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
 from lake.sql.duckdb_worker import (
+    Note,
     interrupted_on_cancel,
     limits_of,
     stream_result,
     translated_errors,
 )
-from lake.sql.guard import query_nodes
+from lake.sql.guard import check_statement, query_nodes
 from lake.sql.session import open_write_session
 from lake.sql.tables import Table
 from lake.sql.types import quoted
@@ -55,6 +58,8 @@ _PLANNER = {"threads": "1", "async_threads": "1", "memory_limit": "128MB"}
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Plan a query over shards of several nodes; reads no data."""
     context.check()
+    # The last query may be the user's text, and no executor sees it before that.
+    check_statement(request["sql"], frozenset(table["name"] for table in request["tables"]))
     tables = tables_from_data(request["tables"])
     options = request["options"]
     with duckdb.connect(config=_PLANNER) as database:
@@ -87,9 +92,23 @@ def merge_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any
             context.forgive_reserved()
             for step in request["steps"]:
                 _create(connection, step, context)
-            answer = stream_result(connection, {**request, "sql": sql}, context, limits)
+            note = _note(connection, request["explained"]) if request.get("explained") else None
+            answer = stream_result(connection, {**request, "sql": sql}, context, limits, note)
     inputs = [table.snapshot for table in tables if table.snapshot is not None]
     return answer | {"inputs": inputs, "engine": "duckdb", "repeatable": False}
+
+
+def _note(connection: duckdb.DuckDBPyConnection, explained: dict[str, Any]) -> Note:
+    """Return the row of EXPLAIN that says where the steps run, or have run."""
+    runs = runs_from_data(explained["runs"])
+    for result, run in runs.items():
+        if run.bytes is not None:
+            [(rows,)] = connection.execute(f"SELECT count(*) FROM {quoted(result)}").fetchall()
+            runs[result] = replace(run, rows=rows)
+    plan = plan_from_data(explained["plan"])
+    if explained["isJson"]:
+        return Note("distributed", json.dumps(explain_json(plan, runs)))
+    return Note("distributed", explain_text(plan, runs))
 
 
 def _create(

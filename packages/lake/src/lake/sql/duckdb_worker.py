@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = [
+    "Note",
     "bind",
     "interrupted_on_cancel",
     "kept_session",
@@ -132,6 +133,13 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         return _answer(query, None)
 
 
+class Note(NamedTuple):
+    """A row that an EXPLAIN ends with."""
+
+    key: str
+    value: str
+
+
 @dataclass(frozen=True)
 class _Query:
     """A request that was checked.
@@ -192,8 +200,10 @@ def _answer(query: _Query, rows: LinkedRows | None) -> dict[str, Any]:
         if rows is not None:
             names = rows.names_in(statement.tables)
             stack.enter_context(rows.registered(connection, names, sql, params))
-        notes = [str(scan) for scan in pruned.scans] if statement.explains else []
-        answer = _stream(connection, request, statement, context, labels, limits, used, notes)
+        note = None
+        if statement.explains and pruned.scans:
+            note = Note("shards", "\n".join(map(str, pruned.scans)))
+        answer = _stream(connection, request, statement, context, labels, limits, used, note)
         inputs = [table.snapshot for table in used if table.snapshot is not None]
         return answer | {
             "inputs": inputs,
@@ -332,10 +342,11 @@ def stream_result(
     request: dict[str, Any],
     context: EntryContext,
     limits: SqlLimits,
+    note: Note | None = None,
 ) -> dict[str, Any]:
     """Run the statement of a request and send its result; return the members of the answer about it."""
     statement = Statement(frozenset(), catalog=False, explains=False, volatile=True)
-    return _stream(connection, request, statement, context, {}, limits, [], [])
+    return _stream(connection, request, statement, context, {}, limits, [], note)
 
 
 def _stream(  # noqa: PLR0913 - of one caller
@@ -346,7 +357,7 @@ def _stream(  # noqa: PLR0913 - of one caller
     labels: dict[str, str],
     limits: SqlLimits,
     used: list[Table],
-    notes: list[str],
+    note: Note | None,
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
     params = unknown_params(sql) if describes else params_of(request)
@@ -360,7 +371,7 @@ def _stream(  # noqa: PLR0913 - of one caller
     form = () if describes or params else statement.form
     query = Repeatable(_forms, connection, sql, form, relation)
     stream_format, max_rows = request.get("format") or "arrow", request.get("maxRows")
-    if stream_format != "arrow" or labels:
+    if stream_format != "arrow" or labels or note is not None:
         result = read_batches(query, limits.memory_bytes)
     else:
         result = read_messages(query, limits.memory_bytes, max_rows)
@@ -383,10 +394,9 @@ def _stream(  # noqa: PLR0913 - of one caller
                     writer.write(_relabelled(piece, labels) if labels else piece)
                 if writer.done:
                     break
-            if notes and schema.names == _EXPLAINED:
-                rows = [["shards"], ["\n".join(notes)]]
+            if note is not None and schema.names == _EXPLAINED:
                 columns = [
-                    pa.array(each, field.type) for each, field in zip(rows, schema, strict=True)
+                    pa.array([text], field.type) for text, field in zip(note, schema, strict=True)
                 ]
                 writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
             # Before the last bytes of the result: a file that was written meanwhile has rows of two

@@ -20,6 +20,7 @@ from typing import Any
 
 import duckdb
 
+from lake.mentions import EXPLAIN, split_explain
 from lake.sql.failures import syntax_error
 from lake.sql.pivots import with_named_values
 from lake.sql.volatility import is_volatile
@@ -116,10 +117,6 @@ _NOT_IN_EXPRESSIONS = {
     "PARAMETER": "a parameter",
     "STAR": "a star",
 }
-_EXPLAIN = re.compile(
-    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
-    re.IGNORECASE | re.DOTALL,
-)
 # DuckDB opens a table name that it does not know as a file if the name looks like one. External
 # access is off as well, but here the error can name the solution.
 _LIKE_A_FILE = re.compile(
@@ -225,7 +222,7 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     text = sql
     # `json_serialize_sql` has no tree for EXPLAIN; what it explains is checked instead.
     # That of a PIVOT whose columns come from the data is several statements to DuckDB.
-    explains = kind == "EXPLAIN" or (kind == "MULTI" and _EXPLAIN.match(sql) is not None)
+    explains = kind == "EXPLAIN" or (kind == "MULTI" and EXPLAIN.match(sql) is not None)
     if explains:
         text = sql[_explained(sql) :]
         kind = _kind_of(text)
@@ -360,14 +357,12 @@ def expression_text(node: dict[str, Any]) -> str | None:
 
 def explained_query(sql: str) -> str:
     """Return the query that EXPLAIN explains, any other statement as it is."""
-    match = _EXPLAIN.match(sql)
-    return sql if match is None else sql[match.end() :]
+    return split_explain(sql)[1]
 
 
 def analyzes(sql: str) -> bool:
     """Return whether an EXPLAIN runs the query, to show its profile."""
-    match = _EXPLAIN.match(sql)
-    return match is not None and "analy" in match[0].casefold()
+    return "analy" in split_explain(sql)[0].casefold()
 
 
 def compute(expression: str) -> Any:
@@ -426,7 +421,7 @@ def _tree_of(text: str) -> Any:
 
 
 def _explained(sql: str) -> int:
-    match = _EXPLAIN.match(sql)
+    match = EXPLAIN.match(sql)
     if match is None:
         raise Unsupported("EXPLAIN must be the first word of the statement")
     return match.end()

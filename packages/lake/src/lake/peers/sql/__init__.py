@@ -8,7 +8,7 @@ lake's records. Design 0140 has the reasons.
 """
 
 from lake.peers.sql.engine import EmptyTables, Engine
-from lake.peers.sql.explain import explain_json, explain_text
+from lake.peers.sql.explain import StepRun, explain_json, explain_text
 from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
 from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.peers.sql.snapshots import replicated_table, sharded_table
@@ -28,6 +28,7 @@ __all__ = [
     "PlanOptions",
     "Shard",
     "Step",
+    "StepRun",
     "Table",
     "Unit",
     "explain_json",

@@ -18,7 +18,7 @@ There are four ways, from the one that moves least to the one that moves most:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
@@ -83,12 +83,14 @@ class Cut:
         fragment: The query of each unit.
         merge: The query over their results, a table with the alias `p`, without the tail.
         groups: What the rows of the fragment are grouped by; None if it does not aggregate.
+        refused: Why there is no way that moves less; None if there is, or that is known otherwise.
     """
 
     way: str
     fragment: exp.Select
     merge: exp.Select
     groups: tuple[exp.Expr, ...] | None = None
+    refused: str | None = None
 
 
 def split_tail(query: exp.Query) -> tuple[exp.Query, Tail]:
@@ -132,15 +134,16 @@ def cut_block(
     if reason is None:
         return [_complete(select, tail)]
     cuts = []
+    refused = None
     has_groups = is_aggregated(select, aggregates)
     try:
         if has_groups:
             cuts.append(_partial(select, aggregates, uses_states=uses_states))
         elif select.args.get("distinct") is not None and not windows_of(select):
             cuts.append(_distinct(select))
-    except NotDistributed:
-        pass
-    return [*cuts, _rows(select)]
+    except NotDistributed as error:
+        refused = error.reason
+    return [*cuts, replace(_rows(select), refused=refused)]
 
 
 def _sort_keys(select: exp.Select, keys: list[exp.Ordered]) -> list[exp.Ordered]:

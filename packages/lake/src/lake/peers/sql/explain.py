@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lake.peers.sql.plan import DistributedPlan, Fragment, Gather, Merge, Step
 
-__all__ = ["explain_json", "explain_text"]
+__all__ = ["StepRun", "explain_json", "explain_text"]
 
 
-def explain_text(plan: DistributedPlan) -> str:
-    """Return a plan as text of several lines."""
-    return "\n".join(_lines(plan))
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """Where a step runs, or has run.
+
+    Args:
+        units: The number of its units at each node, by the node's name.
+        missing: The number of units whose shards no node has that can be reached.
+        attempts: How many requests there were, repeated ones too; 0 if it did not run.
+        bytes: What came from other nodes, by the node's name.
+        rows: The rows of its result; None if it did not run.
+    """
+
+    units: Mapping[str, int]
+    missing: int = 0
+    attempts: int = 0
+    bytes: Mapping[str, int] | None = None
+    rows: int | None = None
 
 
-def explain_json(plan: DistributedPlan) -> dict[str, Any]:
-    """Return a plan as JSON data, with the names that the wire has."""
+Runs = Mapping[str, StepRun]
+"""How each step runs, by the name of its result."""
+
+
+def explain_text(plan: DistributedPlan, runs: Runs | None = None) -> str:
+    """Return a plan, and how it runs, as text of several lines."""
+    return "\n".join(_lines(plan, runs or {}))
+
+
+def explain_json(plan: DistributedPlan, runs: Runs | None = None) -> dict[str, Any]:
+    """Return a plan, and how it runs, as JSON data, with the names that the wire has."""
+    runs = runs or {}
     return {
         "strategy": plan.strategy,
-        "steps": [_step_json(step) for step in plan.steps],
+        "steps": [_step_json(step) | _run_json(runs.get(step.result)) for step in plan.steps],
         "finalSql": plan.final_sql,
         "movedBytes": plan.moved_bytes,
         "pushBytes": plan.cost.push,
@@ -29,15 +54,21 @@ def explain_json(plan: DistributedPlan) -> dict[str, Any]:
     }
 
 
-def _lines(plan: DistributedPlan) -> Iterator[str]:
+def _lines(plan: DistributedPlan, runs: Runs) -> Iterator[str]:
     if plan.strategy == "local":
         yield "local: this node has all rows"
     else:
         other = "" if plan.strategy == "gather" else f" (gather: about {plan.cost.gather})"
         yield f"{plan.strategy}: about {plan.moved_bytes} bytes over the network{other}"
+    moved = [sum(run.bytes.values()) for run in runs.values() if run.bytes is not None]
+    if moved:
+        yield f"moved: {sum(moved)} bytes"
     yield from (f"  because {reason}" for reason in plan.reasons)
     for step in plan.steps:
         yield from _step_lines(step)
+        if step.result in runs:
+            yield from _run_lines(runs[step.result])
+        yield f"  {step.sql}"
     yield f"final: {plan.final_sql}"
 
 
@@ -46,23 +77,41 @@ def _step_lines(step: Step) -> Iterator[str]:
         case Fragment():
             left = sum(len(objects) for unit in step.units for objects in unit.shards.values())
             yield (
-                f"fragment {step.result}: {len(step.units)} units by {step.by} "
-                f"({left} of {step.shards} shards), about {step.bytes} bytes"
+                f"fragment {step.result}: {len(step.units)} units by {step.by}, "
+                f"about {step.bytes} bytes"
             )
-            sources = [f"{name} of the unit" for name in step.sharded]
-            sources += [f"{name} whole" for name in step.replicated]
-            sources += [f"{name} sent along" for name in step.broadcasts]
-            yield f"  {'; '.join(sources)}"
+            yield f"  {', '.join(step.sharded)}: shards: {left} of {step.shards}"
+            whole = [f"{name} whole" for name in step.replicated]
+            whole += [f"{name} sent along" for name in step.broadcasts]
+            yield from (f"  {each}" for each in whole)
         case Gather():
             columns = ", ".join(step.columns)
-            yield (
-                f"gather {step.result}: {step.table} ({columns}), {len(step.objects)} of "
-                f"{step.shards} shards, about {step.bytes} bytes"
-            )
+            yield f"gather {step.result}: columns {columns}, about {step.bytes} bytes"
+            yield f"  {step.table}: shards: {len(step.objects)} of {step.shards}"
             yield f"  because {step.reason}"
         case Merge():
             yield f"merge {step.result}: about {step.rows} rows"
-    yield f"  {step.sql}"
+
+
+def _run_lines(run: StepRun) -> Iterator[str]:
+    for node, units in run.units.items():
+        moved = "" if run.bytes is None else f", {run.bytes.get(node, 0)} bytes"
+        yield f"  at {node}: {units} unit{'' if units == 1 else 's'}{moved}"
+    if run.missing:
+        yield f"  nowhere: {run.missing} of the units, as no node has them that can be reached"
+    if run.attempts > len(run.units):
+        yield f"  requests: {run.attempts}, as some were repeated or divided"
+    if run.rows is not None:
+        yield f"  rows: {run.rows}"
+
+
+def _run_json(run: StepRun | None) -> dict[str, Any]:
+    if run is None:
+        return {}
+    found: dict[str, Any] = {"unitsByNode": dict(run.units), "missingUnits": run.missing}
+    if run.bytes is not None:
+        found |= {"requests": run.attempts, "bytesByNode": dict(run.bytes)}
+    return found if run.rows is None else found | {"rows": run.rows}
 
 
 def _step_json(step: Step) -> dict[str, Any]:

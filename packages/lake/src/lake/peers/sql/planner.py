@@ -101,12 +101,14 @@ class _Planned:
         tail: ORDER BY, LIMIT and the names of the results.
         rows: The estimated number of its rows.
         way: How the fragment computes it, see `blocks`; `gather` without a fragment of its own.
+        refused: Why the fragment does not compute more.
     """
 
     body: exp.Query
     tail: Tail
     rows: int
     way: str
+    refused: str | None = None
 
 
 class _Planner:
@@ -145,9 +147,9 @@ class _Planner:
         with self._engine.empty(self._tables) as empty:
             columns = empty.columns(self._sql)
             if push is None or (not is_forced and (cost.is_local or push >= cost.gather)):
-                reasons = self._reasons if push is None else ("fragments would move as much",)
+                reasons = tuple(self._reasons) or ("fragments would move as much",)
                 self._check_gather(gathers, columns)
-                return gather_plan(self._sql, gathers, columns, cost, tuple(reasons), self._tables)
+                return gather_plan(self._sql, gathers, columns, cost, reasons, self._tables)
             steps, final = self._steps(planned, needed, columns)
             for step in steps:
                 empty.define(step.result, step.sql)
@@ -195,9 +197,9 @@ class _Planner:
             candidates.append(self._gathered(body, tail))
         best = min(candidates, key=self._weighed_bytes)
         if best.way == "gather" and reads_sharded(self._query, query):
-            if len(candidates) > 1:
-                refused = {"fragments would move as much": None}
-            self._reasons |= refused
+            self._reasons |= _reasons_to_gather(candidates) or refused
+        elif best.refused is not None:
+            self._reasons[best.refused] = None
         return best
 
     def _weighed_bytes(self, planned: _Planned) -> int:
@@ -264,7 +266,7 @@ class _Planner:
             for table in cut.merge.find_all(exp.Table):
                 if table.name == PART and table.alias == "p":
                     table.set("this", exp.to_identifier(name, quoted=True))
-            found.append(_Planned(cut.merge, tail, draft.rows, cut.way))
+            found.append(_Planned(cut.merge, tail, draft.rows, cut.way, cut.refused))
         return found
 
     def _gathered(self, body: exp.Select, tail: Tail) -> _Planned:
@@ -327,6 +329,14 @@ class _Planner:
             if table.name in names:
                 table.set("this", exp.to_identifier(names[table.name], quoted=True))
         return result  # type: ignore[return-value]
+
+
+def _reasons_to_gather(candidates: Sequence[_Planned]) -> dict[str, None]:
+    """Return why none of the fragments moves less than a gather, the last candidate; none without."""
+    found = [each.refused for each in candidates if each.refused is not None]
+    if not found and len(candidates) > 1:
+        found = ["fragments would move as much"]
+    return dict.fromkeys(found)
 
 
 def _free_prefix(sql: str, tables: Sequence[Table]) -> str:

@@ -6,10 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lake.peers.sql.explain import StepRun
 from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
-__all__ = ["plan_from_data", "plan_to_data", "tables_from_data", "tables_to_data"]
+__all__ = [
+    "plan_from_data",
+    "plan_to_data",
+    "runs_from_data",
+    "runs_to_data",
+    "tables_from_data",
+    "tables_to_data",
+]
+
+
+def runs_to_data(runs: Mapping[str, StepRun]) -> dict[str, dict[str, Any]]:
+    """Return where steps have run as dicts, text and numbers."""
+    return {result: asdict(run) for result, run in runs.items()}
+
+
+def runs_from_data(data: Mapping[str, Mapping[str, Any]]) -> dict[str, StepRun]:
+    """Read the form of `runs_to_data`."""
+    return {result: StepRun(**each) for result, each in data.items()}
 
 
 def tables_to_data(tables: Sequence[Table]) -> list[dict[str, Any]]:
