@@ -200,7 +200,7 @@ def test_a_member_with_many_connections_keeps_the_newest(tmp_path: Path) -> None
     run(test, tmp_path)
 
 
-@pytest.mark.parametrize("text_bytes", [10, 100_000])
+@pytest.mark.parametrize("text_bytes", [10, 50_000])
 def test_a_flood_of_messages_is_dropped_beyond_the_limit(tmp_path: Path, text_bytes: int) -> None:
     limits = PeerLimits(messages_per_second=1.0, messages_burst=100)
 
@@ -209,9 +209,9 @@ def test_a_flood_of_messages_is_dropped_beyond_the_limit(tmp_path: Path, text_by
         hostile = await nodes.session("bern", "oslo")
         at_oslo = nodes.networks["oslo"].open_session(nodes.ids["bern"])
         assert at_oslo is not None
-        for _ in range(1000):
+        for _ in range(120):
             await hostile.channel.send(CODEC.encode(Note("x" * text_bytes)))
-        await until(lambda: at_oslo.refused_messages > 890)
+        await until(lambda: at_oslo.refused_messages > 10)
         # One of 4 KiB counts as one, and a larger one as several.
         received = nodes.notes["oslo"].qsize()
         assert received <= (110 if text_bytes < 4096 else 110 * 4096 // text_bytes)

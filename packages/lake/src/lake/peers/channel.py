@@ -18,6 +18,7 @@ from lake.peers.messages import BODY_BYTES_MAX, HEAD_BYTES_MAX
 from sennit_core.errors import Denied, Unavailable
 
 __all__ = [
+    "CLOSE_SECONDS",
     "FRAME_BYTES_MAX",
     "QUEUED_FRAMES",
     "Channel",
@@ -29,6 +30,8 @@ __all__ = [
 
 FRAME_BYTES_MAX = 4 + HEAD_BYTES_MAX + BODY_BYTES_MAX
 _DIAL_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""How long the other side may take to confirm that a connection is closed."""
 QUEUED_FRAMES = 4
 """Frames that are read ahead; each may have `FRAME_BYTES_MAX`."""
 
@@ -123,6 +126,7 @@ async def dial(
             max_size=FRAME_BYTES_MAX,
             max_queue=QUEUED_FRAMES,
             open_timeout=_DIAL_SECONDS,
+            close_timeout=CLOSE_SECONDS,
             user_agent_header=None,
         )
     except (TimeoutError, OSError, InvalidHandshake, InvalidMessage, InvalidURI) as error:

@@ -1,14 +1,14 @@
 """The machines and sessions of a node that is in a network, and what they lead to.
 
-Effects of the machines are performed one after the other, so that an entry is durable before it is sent,
-and a message is sent by a task of its own, since its receiver may have to be dialed.
+Effects of the logs are performed one after the other, so that an entry is durable before it is sent. Those
+of the membership protocol store nothing, and wait for no disk: a late heartbeat is a suspicion.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.network import NetworkOptions, PeerNetwork
+from lake.peers.outbox import Outbox
 from lake.peers.publications import (
     LogForked,
     Publications,
@@ -39,9 +40,10 @@ from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
+from lake.peers.tasks import TaskSet
 from lake.peers.transfers import ChunkRequest, ListRequest
 from sennit_core.clock import Clock
-from sennit_core.errors import SennitError
+from sennit_core.errors import DeadlineExceeded, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import NodeInfo
 
@@ -54,6 +56,7 @@ _SAVE_SECONDS = 30.0
 _COMPARE_SECONDS = 2.0
 _DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
+_EFFECTS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,8 @@ class JoinedNetwork:
         )  # fmt: skip
         # Effects wait here in their order, as some are slow.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = TaskSet("the network")
+        self.outbox = Outbox(self.sessions.session)
         self._saved_at = self._compared_at = self._described_at = 0.0
 
     def holders(self, name: str) -> list[str]:
@@ -187,19 +191,18 @@ class JoinedNetwork:
         for status in self._store.known_nodes():
             self.members.add(status)
         addresses = self.addresses()
-        self.put(self.members.update(self.now(), addresses=tuple(addresses)))
-        self._spawn(self._perform_all())
-        self._spawn(self._tick_forever())
+        self._perform_now(self.members.update(self.now(), addresses=tuple(addresses)))
+        self._tasks.spawn(self._perform_all())
+        self._tasks.spawn(self._tick_forever())
         if self.exchange is not None:
-            self._spawn(self.exchange.run())
-            self._spawn(self._exchange_forever(self.exchange))
+            self._tasks.spawn(self.exchange.run())
+            self._tasks.spawn(self._exchange_forever(self.exchange))
 
     async def stop(self) -> None:
         """Stop the machines, and close all sessions."""
         self._save_known()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
+        await self.outbox.end()
         await self.sessions.__aexit__(None, None, None)
 
     @property
@@ -271,13 +274,13 @@ class JoinedNetwork:
             if self.is_revoked:  # no other node accepts it
                 continue
             now = self.now()
-            self.put(self.members.tick(now))
+            self._perform_now(self.members.tick(now))
             self.put(self.logs.tick(now, self.members.alive()))
             if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
                 self._compared_at = now
                 # A node that is dead, or not heard of, may have been away when one was admitted.
                 peer = random.choice(list(self.members.peers))
-                self.put([Send(peer, RosterHead(self.roster.digest))])
+                self.outbox.put(peer, RosterHead(self.roster.digest))
             if now - self._saved_at > _SAVE_SECONDS:
                 self._saved_at = now
                 self._save_known()
@@ -297,13 +300,17 @@ class JoinedNetwork:
         now, used = self.now(), exchange.copied_bytes
         if used != self.members.own.used and now - self._described_at > _DESCRIBE_SECONDS:
             self._described_at = now
-            self.put(self.members.update(now, used=used))
+            self._perform_now(self.members.update(now, used=used))
 
     async def call(self, call: Call) -> Replied | Failed:
         """Send a request to a node; return its answer, or how it failed."""
         try:
-            found = await self.sessions.session(call.peer)
-            message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
+            async with asyncio.timeout(call.timeout_seconds):
+                found = await self.sessions.session(call.peer)
+                message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
+        except TimeoutError:
+            late = DeadlineExceeded(f"the answer of node {call.peer[:16]}", call.timeout_seconds)
+            return Failed(call.id, late.code, str(late))
         except SennitError as error:
             return Failed(call.id, error.code, str(error))
         return Replied(call.id, message, body)
@@ -316,7 +323,9 @@ class JoinedNetwork:
                 if message.digest != self.roster.digest:
                     self._send_roster(self.roster.statements, [peer])
             elif isinstance(message, membership.MESSAGES):
-                self.put(self.members.receive(peer, message, self.now()))
+                self._perform_now(self.members.receive(peer, message, self.now()))
+            elif self._effects.qsize() >= _EFFECTS_MAX:
+                return  # the disk is slower than what arrives, which is repeated
             elif isinstance(message, publications.MESSAGES):
                 self.put(self.logs.receive(peer, message, self.members.alive()))
         except SennitError as error:
@@ -338,10 +347,6 @@ class JoinedNetwork:
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send():
-                self._spawn(self._send(effect))
-            case PeerChanged(node):
-                self._note_node(node)
             case StoreLog():
                 await asyncio.to_thread(self._store.store_log, effect)
             case Published():
@@ -354,7 +359,18 @@ class JoinedNetwork:
                     "is used twice", key.publisher[:16], number,
                 )  # fmt: skip
             case _:
-                raise AssertionError(f"nothing performs {effect}")
+                self._perform_now([effect])
+
+    def _perform_now(self, effects: Iterable[Effect]) -> None:
+        """Perform effects that wait for nothing."""
+        for effect in effects:
+            match effect:
+                case Send(peer, message):
+                    self.outbox.put(peer, message)
+                case PeerChanged(node):
+                    self._note_node(node)
+                case _:
+                    raise AssertionError(f"nothing performs {effect}")
 
     async def _send(self, effect: Send) -> None:
         with suppress(SennitError):
@@ -387,7 +403,7 @@ class JoinedNetwork:
         for node in nodes:
             for start in range(0, len(statements), ROSTER_PART):
                 part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
-                self.put([Send(node, part)])
+                self.outbox.put(node, part)
 
     async def _update_members(self, new: Iterable[Statement]) -> None:
         """Accept those that were admitted; let those that were revoked know it, and forget them."""
@@ -410,7 +426,7 @@ class JoinedNetwork:
         new = self.roster.merge(message.statements)
         if new:
             self._store.save_roster(self.roster)
-            self._spawn(self._update_members(new))
+            self._tasks.spawn(self._update_members(new))
             self._send_roster(new, [node for node in self.members.alive() if node != peer])
 
     async def _serve_join(
@@ -430,8 +446,3 @@ class JoinedNetwork:
     def now(self) -> float:
         """Return seconds that never run backwards."""
         return self._clock.monotonic()
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -16,19 +16,17 @@ class PeerLimits:
     """Limits of one peer's session.
 
     Args:
-        messages_per_second: Messages and requests together, in the long run. A message of more than
-            4 KiB counts as several, as its signatures are slow to verify.
+        messages_per_second: Messages and requests together, in the long run; and answers that nobody
+            asked for. Each 4 KiB of a head, and each 64 KiB of a body, counts as one more.
         messages_burst: As many may come at once.
         requests_max: Requests that are served at the same time.
         request_bytes_max: Bytes of their bodies, together.
-        bytes_per_second: What is sent to peers for replication, all together; 0 for no limit.
     """
 
     messages_per_second: float = 500.0
     messages_burst: int = 2000
     requests_max: int = 64
     request_bytes_max: int = 16 * MIB
-    bytes_per_second: int = 0
 
 
 class RateLimit:

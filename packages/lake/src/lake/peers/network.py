@@ -22,6 +22,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from lake.peers.addresses import dialable
 from lake.peers.channel import (
+    CLOSE_SECONDS,
     FRAME_BYTES_MAX,
     QUEUED_FRAMES,
     Channel,
@@ -38,6 +39,7 @@ from lake.peers.messages import Message, MessageCodec
 from lake.peers.relay import Relay, RelayAccept, RelayChannel, RelayOpen, RelayWrite
 from lake.peers.roster import Roster
 from lake.peers.session import Handler, Session
+from lake.peers.tasks import TaskSet
 from sennit_core.errors import BadInput, Conflict, SennitError, Unavailable
 from sennit_core.logs import get_logger
 from sennit_core.units import KIB
@@ -78,8 +80,8 @@ class _Peer:
     hello: Hello | None = None
     retry_at: float = 0.0
     wait: float = _REDIAL_SECONDS[0]
-    # One dial at a time; later callers use its session.
-    dialing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # One dial at a time, which outlives the callers that stop to wait for it.
+    dialing: asyncio.Task[Session] | None = None
 
 
 class _Accepted(ServerConnection):
@@ -132,7 +134,8 @@ class PeerNetwork:
         self._peers: dict[str, _Peer] = {}
         self._sessions: dict[str, list[Session]] = {}
         self._unknown = 0
-        self._running: set[asyncio.Task[None]] = set()
+        self._dials = TaskSet("dialing nodes")
+        self._tasks = TaskSet("sessions of the network")
         self.relay = Relay(
             identity, self.open_session, roster.is_member, roster.certificates, self._accept_relayed
         )
@@ -161,6 +164,7 @@ class PeerNetwork:
                 max_size=FRAME_BYTES_MAX,
                 max_queue=QUEUED_FRAMES,
                 open_timeout=_HELLO_SECONDS,
+                close_timeout=CLOSE_SECONDS,
                 server_header=None,
                 create_connection=_Accepted,
             )
@@ -172,14 +176,14 @@ class PeerNetwork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for session in self._all_sessions():
-            await session.close("the node is stopping")
+        await self._dials.end()  # before the sessions: each may become one
+        # Together, as each may wait for a node that does not answer.
+        closing = [session.close("the node is stopping") for session in self._all_sessions()]
+        await asyncio.gather(*closing, return_exceptions=True)
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._tasks.end()
 
     @property
     def port(self) -> int:
@@ -230,24 +234,30 @@ class PeerNetwork:
         """
         if not self._roster.is_member(node):
             raise Unavailable(f"node {node[:16]}", hint="it is no member of the network")
+        found = self.open_session(node)
+        if found is not None:
+            return found
         peer = self._peer(node)
-        async with peer.dialing:
-            found = self.open_session(node)
-            if found is not None:
-                return found
-            now = asyncio.get_running_loop().time()
-            if now < peer.retry_at:
+        dialing = peer.dialing
+        if dialing is None or dialing.done():
+            if _now() < peer.retry_at:
                 raise Unavailable(f"node {node[:16]}", hint="it could not be reached just before")
-            try:
-                channel = await self._reach(node, peer)
-                session = await self._start(channel, dialed=True)
-            except SennitError:
-                # Random, so that all nodes do not come back to one at the same time.
-                peer.retry_at = now + peer.wait * random.uniform(0.5, 1.0)
-                peer.wait = min(peer.wait * 2, _REDIAL_SECONDS[1])
-                raise
-            peer.wait = _REDIAL_SECONDS[0]
-            return session
+            dialing = peer.dialing = self._dials.spawn(self._dial(node, peer))
+        # Who waits has a deadline of its own; the next one then finds the dial, or its end.
+        return await asyncio.shield(dialing)
+
+    async def _dial(self, node: str, peer: _Peer) -> Session:
+        try:
+            channel = await self._reach(node, peer)
+            session = await self._start(channel, dialed=True)
+        except SennitError:
+            # Counted from the end of the dial, which may have waited for longer than the pause is.
+            # Random, so that all nodes do not come back to one at the same time.
+            peer.retry_at = _now() + peer.wait * random.uniform(0.5, 1.0)
+            peer.wait = min(peer.wait * 2, _REDIAL_SECONDS[1])
+            raise
+        peer.wait = _REDIAL_SECONDS[0]
+        return session
 
     async def _reach(self, node: str, peer: _Peer) -> Channel:
         """Return a channel to a node: direct if possible, else through another member."""
@@ -318,9 +328,7 @@ class PeerNetwork:
                 if not remaining:
                     self._sessions.pop(session.peer, None)
 
-        task = asyncio.create_task(run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._tasks.spawn(run())
 
     async def _accept(self, connection: ServerConnection) -> None:
         peer = peer_of(connection)
@@ -362,12 +370,14 @@ class PeerNetwork:
             with suppress(SennitError, ChannelClosed):
                 await self._start(channel, dialed=False)
 
-        task = asyncio.create_task(start())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._tasks.spawn(start())
 
     def _peer(self, node: str) -> _Peer:
         return self._peers.setdefault(node, _Peer())
 
     def _all_sessions(self) -> list[Session]:
         return [each for sessions in self._sessions.values() for each in sessions]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import ssl
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,11 +23,17 @@ from lake.peers.channel import FRAME_BYTES_MAX, ChannelClosed
 from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.messages import BODY_BYTES_MAX, Message
 from lake.peers.session import Piece, Session
+from lake.peers.tasks import TaskSet, cancel_once
 from sennit_core.errors import BadInput, Busy, Denied, NotFound, SennitError, Unavailable
+from sennit_core.units import KIB
 
 __all__ = ["MESSAGES", "Relay", "RelayAccept", "RelayChannel", "RelayOpen", "RelayWrite"]
 
-TUNNELS_MAX = 64
+TUNNELS_MAX = 256
+TUNNELS_PER_NODE_MAX = 32
+"""That one node may open through a relay, or bring to a node; so no member takes all of them."""
+PIECE_BYTES_MAX = 64 * KIB
+"""Of the bytes of a tunnel: a relay holds a window of them for a node that does not read."""
 _WRITE_SECONDS = 60.0
 _IDLE_SECONDS = 300.0
 _HANDSHAKE_SECONDS = 20.0
@@ -105,6 +111,7 @@ class Relay:
         self._inboxes: dict[tuple[str, str], asyncio.Queue[bytes]] = {}
         # Tunnels that are forwarded: where the writes of its opener go.
         self._forwarded: dict[tuple[str, str], Session] = {}
+        self._tasks = TaskSet("relayed connections")
 
     async def open(self, relay: Session, peer: str) -> RelayChannel:
         """Return a channel to a node through another one.
@@ -114,19 +121,18 @@ class Relay:
             Denied: Another node answers.
         """
         tunnel = secrets.token_hex(16)
-        incoming = relay.stream(RelayOpen(peer, tunnel), timeout_seconds=_IDLE_SECONDS)
-
-        # Nothing may be written before the tunnel is known at both other nodes.
-        ready, _ = await anext(incoming)
-        if not isinstance(ready, RelayReady):
-            raise BadInput(f"the answer of node {relay.peer[:16]}", reason="it opened no tunnel")
+        incoming = await _opened(relay, RelayOpen(peer, tunnel))
 
         async def write(data: bytes) -> None:
             await relay.call(RelayWrite(tunnel), data, timeout_seconds=_WRITE_SECONDS)
 
         context = self._identity.client_context()
         channel = RelayChannel(_bodies(incoming), write, context, server_side=False)
-        return await _verified(channel, lambda found: found == peer)
+        try:
+            return await _verified(channel, lambda found: found == peer)
+        except BaseException:
+            await incoming.aclose()  # cancels it at the relay
+            raise
 
     async def serve_open(
         self, session: Session, message: RelayOpen, _body: bytes
@@ -136,14 +142,16 @@ class Relay:
         if target is None or not self._is_member(message.to):
             raise Unavailable(f"node {message.to[:16]} through this node")
         key = (message.tunnel, session.peer)
-        if key in self._forwarded or len(self._forwarded) >= TUNNELS_MAX:
+        if key in self._forwarded or _is_full(self._forwarded, session.peer):
             raise Busy("this node forwards too many connections")
         self._forwarded[key] = target
         try:
             accept = RelayAccept(session.peer, message.tunnel)
-            pieces = target.stream(accept, timeout_seconds=_IDLE_SECONDS)
-            async with aclosing(pieces):
+            async with aclosing(await _opened(target, accept)) as pieces:
+                yield RelayReady(), b""
                 async for piece in pieces:
+                    if len(piece[1]) > PIECE_BYTES_MAX:
+                        raise BadInput("a relayed connection", reason="its pieces are too large")
                     yield piece
         finally:
             del self._forwarded[key]
@@ -153,21 +161,21 @@ class Relay:
     ) -> AsyncGenerator[Piece, None]:
         """Accept a tunnel that ends here."""
         key = (message.tunnel, session.peer)
-        if key in self._inboxes or len(self._inboxes) >= TUNNELS_MAX:
+        if key in self._inboxes or _is_full(self._inboxes, session.peer):
             raise Busy("this node has too many relayed connections")
         inbox = self._inboxes[key] = asyncio.Queue(maxsize=1)
         outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
         context = self._identity.server_context(self._certificates())
         context.verify_mode = ssl.CERT_REQUIRED
         channel = RelayChannel(_queued(inbox), outbox.put, context, server_side=True)
-        handing_over = asyncio.create_task(self._hand_over(channel, outbox))
+        handing_over = self._tasks.spawn(self._hand_over(channel, outbox))
         try:
             yield RelayReady(), b""
             while data := await outbox.get():
                 yield RelayBytes(), data
             yield RelayBytes(), b""
         finally:
-            handing_over.cancel()
+            cancel_once(handing_over)
             del self._inboxes[key]
             # Nothing reads the outbox any more, so the end cannot be sent; but what waits for bytes, or
             # for room in the outbox, must learn of it.
@@ -304,7 +312,7 @@ class RelayChannel:
             if self._closed:
                 raise self._closed_error()
             try:
-                await self._send_bytes(self._out.read(BODY_BYTES_MAX))
+                await self._send_bytes(self._out.read(PIECE_BYTES_MAX))
             except SennitError:
                 # Records of TLS are lost, so nothing that follows could be read.
                 self._closed = True
@@ -333,6 +341,36 @@ async def _verified(channel: RelayChannel, is_expected: Callable[[str], bool]) -
         await channel.close()
         raise
     return channel
+
+
+def _is_full(tunnels: Mapping[tuple[str, str], object], node: str) -> bool:
+    """Return whether there are as many tunnels as there may be, of all nodes or of one."""
+    of_node = sum(each == node for _, each in tunnels)
+    return len(tunnels) >= TUNNELS_MAX or of_node >= TUNNELS_PER_NODE_MAX
+
+
+async def _opened(session: Session, request: Message) -> AsyncGenerator[Piece, None]:
+    """Return what a node answers to `RelayOpen` or `RelayAccept` after its `RelayReady`.
+
+    Nothing may be written into a tunnel before it is known at all three nodes.
+
+    Raises:
+        Unavailable: It did not answer in time.
+        BadInput: It opened no tunnel.
+    """
+    pieces = session.stream(request, timeout_seconds=_IDLE_SECONDS)
+    try:
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            first = await anext(pieces, None)
+        if first is None or not isinstance(first[0], RelayReady):
+            raise BadInput(f"the answer of node {session.peer[:16]}", reason="it opened no tunnel")
+    except TimeoutError:
+        await pieces.aclose()
+        raise Unavailable(f"a connection through node {session.peer[:16]}") from None
+    except BaseException:
+        await pieces.aclose()
+        raise
+    return pieces
 
 
 async def _bodies(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 from lake.peers.channel import Channel, ChannelClosed
 from lake.peers.limits import PeerLimits, RateLimit
 from lake.peers.messages import Message, MessageCodec
+from lake.peers.tasks import TaskSet, cancel_once
 from sennit_core.errors import (
     BadInput,
     Busy,
@@ -43,7 +44,11 @@ __all__ = ["MESSAGES", "WINDOW", "ErrorReply", "Handler", "Piece", "Session"]
 _log = get_logger(__name__)
 
 WINDOW = 8
-_COUNTED_BYTES = 4 * KIB
+# What counts as one more message: heads have signatures, which are slow to verify; bodies cost memory.
+_HEAD_BYTES = 4 * KIB
+_BODY_BYTES = 64 * KIB
+_PAUSE_SECONDS = 0.002
+_LATE_MAX = 1024
 Piece = tuple[Message, bytes]
 Handler = Callable[["Session", Any, bytes], Awaitable[Piece] | AsyncGenerator[Piece, None]]
 """Answers a request and its body: with one piece, or with a stream of them.
@@ -107,12 +112,30 @@ class _Asked:
 class _Served:
     """A request of the other side.
 
-    `size` is that of its body. `window` counts the pieces that may be sent before the next `ACCEPT`.
+    `size` is that of its body. `window` counts the pieces that may be sent before the next `ACCEPT`,
+    `sent` those that were sent and not accepted.
     """
 
     size: int = 0
     window: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WINDOW))
+    sent: int = 0
     task: asyncio.Task[None] | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled, and ends."""
+        return self.task is not None and self.task.cancelling() > 0
+
+    def accept(self) -> None:
+        """Let one more piece be sent.
+
+        Raises:
+            BadInput: The other side has accepted more than was sent.
+        """
+        if self.sent == 0:
+            raise BadInput("a frame of a peer", reason="it accepts a piece that was not sent")
+        self.sent -= 1
+        self.window.release()
 
 
 class Session:
@@ -150,6 +173,11 @@ class Session:
         self._numbers = count(1 if dialed else 2, 2)
         self._asked: dict[int, _Asked] = {}
         self._served: dict[int, _Served] = {}
+        self._tasks = TaskSet("requests of a node")
+        # Frames that may still be under way about requests that have ended here: pieces of answers that
+        # were cancelled, and what the other side says of answers that were sent.
+        self._late_answers = 0
+        self._late_steps = 0
 
     @property
     def peer(self) -> str:
@@ -183,14 +211,12 @@ class Session:
         if self.closed.is_set():
             return
         self.closed.set()
-        tasks = [each.task for each in self._served.values() if each.task is not None]
-        for task in tasks:
-            task.cancel()
+        self._tasks.cancel()
         for asked in self._asked.values():
             asked.pieces.put_nowait((ChannelClosed(f"node {self.peer[:16]}"), True))
         await self.channel.close(reason)
         # What they hold, such as an executor, is released before this returns.
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
 
     async def send(self, message: Message) -> None:
         """Send a message that needs no answer.
@@ -249,6 +275,7 @@ class Session:
         finally:
             del self._asked[number]
             if not is_over and self.is_open:
+                self._late_answers = min(self._late_answers + WINDOW + 1, _LATE_MAX)
                 with suppress(ChannelClosed):
                     await self._send_step(number, _Step.CANCEL, Cancel())
 
@@ -259,29 +286,62 @@ class Session:
 
     async def _handle(self, frame: bytes) -> None:
         message, body, envelope = self._codec.decode(frame)
-        number, step = envelope.get("r"), envelope.get("s")
-        if number is None:
-            self._handle_message(message, len(frame) - len(body))
-            return
-        if not isinstance(number, int) or step not in tuple(_Step):
-            raise BadInput("a frame of a peer", reason="its envelope is not one")
+        number, step = _envelope_of(envelope)
+        # What this side has asked for, or allowed, is bounded by that; the rest by its rate.
+        if number is None or not self._is_expected(number, step):
+            head = len(frame) - len(body)
+            cost = 1 + head // _HEAD_BYTES + len(body) // _BODY_BYTES
+            if not self._rate.take(cost):
+                await self._refuse(number, step, cost)
+                return
+        if number is not None:
+            await self._handle_step(number, step, message, bytes(body))
+        elif message is None:  # of a kind that only newer versions know
+            self.refused_messages += 1
+        else:
+            self._on_message(self.peer, message)
+
+    async def _handle_step(
+        self, number: int, step: _Step, message: Message | None, body: bytes
+    ) -> None:
         if step == _Step.REQUEST:
-            await self._handle_request(number, message, bytes(body))
+            await self._handle_request(number, message, body)
         elif step in (_Step.PIECE, _Step.LAST, _Step.END, _Step.ERROR):
-            self._handle_answer(number, _Step(step), message, bytes(body))
+            self._handle_answer(number, step, message, body)
         elif (served := self._served.get(number)) is not None:
             if step == _Step.ACCEPT:
-                served.window.release()
+                served.accept()
             elif served.task is not None:
-                served.task.cancel()
+                cancel_once(served.task)
 
-    def _handle_message(self, message: Message | None, size: int) -> None:
-        # One without room in its limit is dropped, as a network may drop it; the protocols expect
-        # that. So is one of a kind that only newer versions know.
-        if message is None or not self._rate.take(1 + size // _COUNTED_BYTES):
-            self.refused_messages += 1
-            return
-        self._on_message(self.peer, message)
+    def _is_expected(self, number: int, step: _Step) -> bool:
+        if step == _Step.REQUEST:
+            return False
+        if step not in (_Step.CANCEL, _Step.ACCEPT):
+            return number in self._asked or self._takes_late(answers=1)
+        served = self._served.get(number)
+        if served is None:
+            return self._takes_late(steps=1)
+        return step == _Step.ACCEPT or not served.is_cancelled
+
+    def _takes_late(self, *, answers: int = 0, steps: int = 0) -> bool:
+        """Count a frame about a request that has ended; return whether it may be one."""
+        if self._late_answers < answers or self._late_steps < steps:
+            return False
+        self._late_answers -= answers
+        self._late_steps -= steps
+        return True
+
+    async def _refuse(self, number: int | None, step: _Step, cost: int) -> None:
+        """Drop a frame that is over the limit, as a network may drop it: the protocols expect that.
+
+        A request is answered. Nothing more is read for a moment, so that a flood does not take the
+        whole time of this process.
+        """
+        self.refused_messages += 1
+        if number is not None and step == _Step.REQUEST:
+            await self._send_step(number, _Step.ERROR, ErrorReply(_busy().to_json()))
+        await asyncio.sleep(_PAUSE_SECONDS * (1 + cost / 10))
 
     def _handle_answer(
         self, number: int, step: _Step, message: Message | None, body: bytes
@@ -312,7 +372,13 @@ class Session:
             return
         assert message is not None, "see `_refusal`"
         served = self._served[number] = _Served(len(body))
-        served.task = asyncio.create_task(self._serve(number, message, body, served))
+        served.task = self._tasks.spawn(self._serve(number, message, body, served))
+        # Not in the task: one that is cancelled before it has begun runs nothing.
+        served.task.add_done_callback(lambda _task: self._end_served(number))
+
+    def _end_served(self, number: int) -> None:
+        served = self._served.pop(number)
+        self._late_steps = min(self._late_steps + served.sent + 1, _LATE_MAX)
 
     def _refusal(self, message: Message | None, size: int) -> SennitError | None:
         if message is None or type(message) not in self._handlers:
@@ -320,9 +386,9 @@ class Session:
             return Unsupported(f"this node serves no request {kind}", hint="update the node")
         size += sum(each.size for each in self._served.values())
         is_full = len(self._served) >= self._limits.requests_max
-        if is_full or size > self._limits.request_bytes_max or not self._rate.take():
+        if is_full or size > self._limits.request_bytes_max:
             self.refused_messages += 1
-            return Busy("the node", hint="it serves too many requests of this peer")
+            return _busy()
         return None
 
     async def _serve(self, number: int, message: Message, body: bytes, served: _Served) -> None:
@@ -335,6 +401,7 @@ class Session:
             async with aclosing(answer) as pieces:
                 async for piece in pieces:
                     await served.window.acquire()
+                    served.sent += 1
                     await self._send_step(number, _Step.PIECE, *piece)
             await self._send_step(number, _Step.END, End())
         except ChannelClosed:
@@ -344,12 +411,28 @@ class Session:
         except Exception:  # noqa: BLE001 - logged, and reported to the asking side
             _log.exception("a request %s of node %s failed", message.kind, self.peer[:16])
             await self._send_error(number, InternalError("the node met an unexpected error"))
-        finally:
-            self._served.pop(number, None)
 
     async def _send_error(self, number: int, error: SennitError) -> None:
         with suppress(ChannelClosed):
             await self._send_step(number, _Step.ERROR, ErrorReply(error.to_json()))
+
+
+def _envelope_of(members: Mapping[str, Any]) -> tuple[int | None, _Step]:
+    """Return the number of a frame's request, and what the frame is; None for a message.
+
+    Raises:
+        BadInput: They have another form.
+    """
+    number, step = members.get("r"), members.get("s")
+    if number is None:
+        return None, _Step.REQUEST
+    if not isinstance(number, int) or step not in tuple(_Step):
+        raise BadInput("a frame of a peer", reason="its envelope is not one")
+    return number, _Step(step)
+
+
+def _busy() -> Busy:
+    return Busy("the node", hint="it serves too many requests of this peer")
 
 
 def _error_of(reply: ErrorReply) -> SennitError:
