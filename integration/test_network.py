@@ -137,6 +137,33 @@ def test_two_nodes_that_cannot_be_dialed_reach_each_other_through_the_third(
     eventually(lambda: is_measured("rome", "bern") and is_measured("bern", "rome"))
 
 
+def test_the_check_finds_no_problem_and_the_map_the_relayed_connection(offices: Offices) -> None:
+    def is_relayed() -> bool:
+        printed = platform("net", "map", data=offices["rome"].data).stdout
+        return bool(re.search(r"(bern - rome|rome - bern) .*through oslo", printed))
+
+    eventually(is_relayed)
+    done = platform("net", "check", data=offices["rome"].data)
+    assert {"ok       node bern", "ok       node oslo"} <= {
+        line.partition(":")[0] for line in done.stdout.splitlines()
+    }
+    assert done.stdout.endswith("\n0 problems\n")
+
+
+def test_the_check_fails_where_the_only_address_leads_nowhere(
+    offices: Offices, tmp_path: Path
+) -> None:
+    lost = 'peer_addresses = ["127.0.0.1:1024"]\n'
+    with start(tmp_path, "wien", "--join", invite(offices["oslo"]), config=lost) as wien:
+        eventually(lambda: list(states(wien).values()).count("alive") == 4)
+        done = platform("net", "check", "--json", data=wien.data, check=False)
+        platform("net", "revoke", "wien", "--yes", data=offices["oslo"].data)
+    assert done.returncode == 1
+    [problem] = [each for each in json.loads(done.stdout)["findings"] if not each["ok"]]
+    assert "127.0.0.1:1024" in problem["found"]
+    assert "network.peer_addresses" in problem["remedy"]
+
+
 def test_an_invite_is_refused_that_was_used_or_is_over_or_not_an_admins(
     offices: Offices, guest: RunningNode
 ) -> None:

@@ -38,6 +38,8 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/network/accept": [("", {"json": {"fingerprint": "0" * 32}})],
     "DELETE /api/network/nodes/{node}": [("", {})],
     "POST /api/network/leave": [("", {"json": {}})],
+    "GET /api/network/check": [("", {})],
+    "GET /api/network/map": [("", {})],
     "POST /api/session": [("", {"json": {"token": "x"}})],
     "GET /api/tokens": [("", {})],
     "POST /api/tokens": [("", {"json": {"name": "admin", "role": "admin"}})],

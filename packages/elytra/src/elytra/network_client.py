@@ -26,6 +26,14 @@ class NetworkClient:
         """Return the network, this node, all nodes with their states, and those that wait."""
         return dict(self._transport.json("GET", "/api/network"))
 
+    def check(self) -> dict[str, Any]:
+        """Examine the network; return `{ok, findings}`, each finding with what to do."""
+        return dict(self._transport.json("GET", "/api/network/check"))
+
+    def map(self) -> dict[str, Any]:
+        """Return the nodes, the connections between all of them, and what each node lacks."""
+        return dict(self._transport.json("GET", "/api/network/map"))
+
     def invite(self, *, seconds: float | None = None, admin: bool = False) -> str:
         """Return an invite for one node; found a network if the node is in none.
 

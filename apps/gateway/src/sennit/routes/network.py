@@ -17,6 +17,7 @@ from lake.peers.roster import MEMBERS_MAX
 from lake.peers.service import NodeState, PeerService
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
+from sennit.routes import network_health
 from sennit_core.errors import UsageError
 from sennit_core.records import DatasetInfo
 from sennit_core.roles import needs
@@ -101,6 +102,7 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         return _shown(peers)
 
     _add_sharing(routes, peers, lake)
+    routes.include_router(network_health.router(peers, lake))
     return routes
 
 

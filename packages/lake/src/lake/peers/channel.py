@@ -45,6 +45,8 @@ class Channel(Protocol):
 
     peer: str
     """The id of the other node; "" if it has not proved one."""
+    relay: str
+    """The id of the node that forwards it; "" if it is direct."""
 
     async def send(self, frame: bytes) -> None:
         """Send a frame; waits while the other side accepts no data.
@@ -73,6 +75,7 @@ class WebSocketChannel:
 
     def __init__(self, connection: Connection, peer: str) -> None:
         self.peer = peer
+        self.relay = ""
         self._connection = connection
 
     async def send(self, frame: bytes) -> None:

@@ -15,6 +15,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -28,6 +29,7 @@ from lake.disk_space import DiskSpace
 from lake.objects import ObjectStore
 from lake.peers.copies import Copies
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
+from lake.peers.health import SharedCopies
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import EVERYONE, Publications, Published
@@ -555,6 +557,14 @@ class Exchange:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def shared_copies(self) -> Iterator[tuple[str, SharedCopies]]:
+        """Yield the id of each shared dataset, with its name here, its writer and its copies."""
+        for dataset, state in self.states().items():
+            info = self._parts.catalog.find_known(dataset)
+            mirrored = self._datasets[dataset]
+            name = mirrored.shared.name if info is None else info.name
+            yield dataset, SharedCopies(name, mirrored.writer, state)
 
     def states(self) -> Mapping[str, CopyState]:
         """Return the state of the copies of each shared dataset."""

@@ -17,8 +17,12 @@ __all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "Hello", "check_protocol"]
 
 PROTOCOL = 1
 PROTOCOL_MIN = 1
-FEATURES = ("chunks", "fragments", "relay")
-"""What this version can do: `chunks` sends objects, `fragments` runs parts of queries, `relay` forwards."""
+FEATURES = ("chunks", "fragments", "relay", "reports")
+"""What this version can do.
+
+`chunks` sends objects, `fragments` runs parts of queries, `relay` forwards connections, `reports` says
+what the node sees (`lake.peers.reports`).
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from lake.peers import membership, publications
 from lake.peers.addresses import reachable_host
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.fragments import FragmentRequest
+from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
 from lake.peers.joining import Host, Join, Welcome
@@ -35,7 +36,8 @@ from lake.peers.publications import (
     StoreLog,
 )
 from lake.peers.replication import HaveRequest
-from lake.peers.roster import ROSTER_PART, Member, Roster, RosterHead, RosterNews
+from lake.peers.reports import ReportRequest, Reports
+from lake.peers.roster import ROSTER_PART, Roster, RosterHead, RosterNews
 from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
@@ -85,25 +87,6 @@ class PeerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
-    """A node of the network, as this one sees it.
-
-    Args:
-        member: Who it is.
-        state: `alive`, `suspect`, `dead`, `leaving`, `left`, or `unknown` before it was heard of.
-        status: What it said last; None if nothing.
-        rtt_seconds: Of a round trip; None if it was not measured.
-        cannot: What this node and that one cannot do together.
-    """
-
-    member: Member
-    state: str
-    status: NodeStatus | None
-    rtt_seconds: float | None = None
-    cannot: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class NodeParts:
     """What a node brings into a network; members as the arguments of `PeerService`."""
 
@@ -133,6 +116,7 @@ class JoinedNetwork:
         self._store, self._clock = parts.store, parts.clock
         self.roster = roster
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
+        self.reports = Reports(self)
         self.sessions = PeerNetwork(
             identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
             NetworkOptions(options.host, options.port, options.limits),
@@ -176,7 +160,10 @@ class JoinedNetwork:
         return self.roster.name_of(node)
 
     def _handlers(self) -> dict[type[Message], Handler]:
-        found = dict(self._parts.handlers)
+        found: dict[type[Message], Handler] = {
+            ReportRequest: self.reports.serve,
+            **self._parts.handlers,
+        }
         if self.exchange is not None:
             found[HaveRequest] = self.exchange.serve_have
             found[ListRequest] = self.exchange.serve_list
@@ -204,6 +191,11 @@ class JoinedNetwork:
         await self._tasks.end()
         await self.outbox.end()
         await self.sessions.__aexit__(None, None, None)
+
+    @property
+    def node_id(self) -> str:
+        """The id of this node."""
+        return self._parts.identity.id
 
     @property
     def is_revoked(self) -> bool:
@@ -446,3 +438,7 @@ class JoinedNetwork:
     def now(self) -> float:
         """Return seconds that never run backwards."""
         return self._clock.monotonic()
+
+    def wall(self) -> float:
+        """Return Unix seconds."""
+        return self._clock.now()

@@ -279,6 +279,17 @@ class PeerNetwork:
         hint = None if problem is None else str(problem)
         raise Unavailable(f"node {node[:16]}", hint=hint or "it announces no address to dial")
 
+    async def try_address(self, node: str, address: str) -> None:
+        """Connect to a node at an address, and end the connection.
+
+        Raises:
+            Unavailable: Nothing answers there, or this node dials no such address.
+            Denied: Another node answers there.
+        """
+        if not dialable((address,), from_loopback=self._is_local):
+            raise Unavailable(f"node {node[:16]} at {address}", hint="others dial no such address")
+        await (await dial(self._identity, node, address)).close()
+
     @property
     def _is_local(self) -> bool:
         host = self._options.host

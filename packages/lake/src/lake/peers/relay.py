@@ -127,7 +127,9 @@ class Relay:
             await relay.call(RelayWrite(tunnel), data, timeout_seconds=_WRITE_SECONDS)
 
         context = self._identity.client_context()
-        channel = RelayChannel(_bodies(incoming), write, context, server_side=False)
+        channel = RelayChannel(
+            _bodies(incoming), write, context, relay=relay.peer, server_side=False
+        )
         try:
             return await _verified(channel, lambda found: found == peer)
         except BaseException:
@@ -167,7 +169,9 @@ class Relay:
         outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
         context = self._identity.server_context(self._certificates())
         context.verify_mode = ssl.CERT_REQUIRED
-        channel = RelayChannel(_queued(inbox), outbox.put, context, server_side=True)
+        channel = RelayChannel(
+            _queued(inbox), outbox.put, context, relay=session.peer, server_side=True
+        )
         handing_over = self._tasks.spawn(self._hand_over(channel, outbox))
         try:
             yield RelayReady(), b""
@@ -211,6 +215,7 @@ class RelayChannel:
         incoming: The bytes of the other end.
         write: Sends bytes to the other end; none ends the tunnel.
         context: Of the TLS connection inside.
+        relay: The node that forwards them.
         server_side: Whether the other end has opened it.
     """
 
@@ -220,9 +225,11 @@ class RelayChannel:
         write: Callable[[bytes], object],
         context: ssl.SSLContext,
         *,
+        relay: str,
         server_side: bool,
     ) -> None:
         self.peer = ""
+        self.relay = relay
         self._incoming = incoming
         self._write = write
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -152,6 +152,8 @@ class CopyState:
         unavailable: How many have none.
         missing_here: How many this node is to hold and lacks.
         lacking: How many each other node is to hold and lacks, by node.
+        copies: How many each should have.
+        places: How many nodes can hold the one with the fewest.
     """
 
     objects: int
@@ -159,6 +161,8 @@ class CopyState:
     unavailable: int
     missing_here: int
     lacking: Mapping[str, int]
+    copies: int = 1
+    places: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -269,16 +273,19 @@ class Replication:
         """Return the state of a dataset's copies."""
         under = gone = here = 0
         lacking: dict[str, int] = {}
+        factor = dataset.placement.factor
+        places = factor
         for replica in dataset.objects:
             targets = self._targets(dataset, replica)
+            places = min(places, len(targets))
             live = self._live_copies(dataset, replica, alive, now)
-            under += len(live) < dataset.placement.factor
+            under += len(live) < factor
             gone += not live
             here += self._node in targets and self._node not in live
             for node in targets:
                 if node not in live and node != self._node:
                     lacking[node] = lacking.get(node, 0) + 1
-        return CopyState(len(dataset.objects), under, gone, here, lacking)
+        return CopyState(len(dataset.objects), under, gone, here, lacking, factor, places)
 
     def _targets(self, dataset: SharedObjects, replica: Replica) -> tuple[str, ...]:
         """Return the nodes that are to hold an object; the writer is one, unless it is lost."""

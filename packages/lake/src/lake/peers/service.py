@@ -26,6 +26,7 @@ from lake.peers import (
     publications,
     relay,
     replication,
+    reports,
     roster,
     session,
     transfers,
@@ -35,10 +36,11 @@ from lake.peers.channel import dial
 from lake.peers.distributor import Distributed, DistributedQuery, Distributor
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
+from lake.peers.health import Finding, NodeState
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
-from lake.peers.joined import JoinedNetwork, NodeParts, NodeState, PeerOptions
+from lake.peers.joined import JoinedNetwork, NodeParts, PeerOptions
 from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.placement import Placement
@@ -49,6 +51,7 @@ from lake.peers.session import Handler, Session
 from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.stop import Stop
 from lake.peers.store import PeerStore
+from lake.peers.survey import NetworkMap, Survey
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -111,6 +114,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
+                *reports.MESSAGES,
                 *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
             )
         )  # fmt: skip
@@ -274,6 +278,14 @@ class PeerService:
         """Return all members, this node first."""
         network = self._network
         return [] if network is None else self._call(_now(network.states))
+
+    def check(self) -> list[Finding]:
+        """Ask the whole network, and return what is right and wrong with it."""
+        return self._call(Survey(self._required(), self._parts.data).check())
+
+    def map(self) -> NetworkMap:
+        """Ask the whole network for its connections, and return its map."""
+        return self._call(Survey(self._required(), self._parts.data).map())
 
     def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
         """Publish a dataset, or withdraw it; see `Publications.publish`."""

@@ -1,0 +1,94 @@
+"""Routes about the health of the network: what is wrong with it, and its map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from lake import Lake
+from lake.peers.health import NodeState, SharedCopies
+from lake.peers.service import PeerService
+from lake.peers.survey import NetworkMap
+from lake.routes.requester import requester_of
+from sennit_core.errors import SennitError
+from sennit_core.roles import needs
+
+__all__ = ["router"]
+
+
+def router(peers: PeerService, lake: Lake) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["network"])
+
+    # An admin's, as it names all shared datasets and makes other nodes connect to this one.
+    @routes.get("/api/network/check", openapi_extra=needs("admin"))
+    def check() -> dict[str, Any]:
+        """Examine the network: connections, clocks, versions, copies, room, damage."""
+        findings = peers.check()
+        return {
+            "ok": all(each.ok for each in findings),
+            "findings": [each.to_json() for each in findings],
+        }
+
+    @routes.get("/api/network/map", openapi_extra=needs("reader"))
+    def network_map(request: Request) -> dict[str, Any]:
+        """The nodes, the connections between all of them, and what each node lacks."""
+        found = peers.map()
+        requester = requester_of(request)
+        visible = {}
+        for dataset, copies in found.datasets.items():
+            with suppress(SennitError):
+                lake.policies.visible(dataset, requester)
+                visible[dataset] = copies
+        return _shown(found, visible)
+
+    return routes
+
+
+def _shown(found: NetworkMap, datasets: Mapping[str, SharedCopies]) -> dict[str, Any]:
+    names = {node.member.id: node.member.name for node in found.nodes}
+    own = found.nodes[0].member.id
+    lacking = [
+        {"node": names.get(node, node), "dataset": each.name, "shards": count}
+        for each in datasets.values()
+        for node, count in ({own: each.state.missing_here} | dict(each.state.lacking)).items()
+        if count
+    ]
+    return {
+        "nodes": [_node(node, found.silent.get(node.member.id)) for node in found.nodes],
+        "links": [
+            {
+                "nodes": [names.get(node, node) for node in link.nodes],
+                "rttSeconds": link.rtt_seconds,
+                "relay": names.get(link.relay, link.relay) or None,
+            }
+            for link in found.links
+        ],
+        "lacking": lacking,
+        "datasets": [
+            {
+                "name": each.name,
+                "writer": names.get(each.writer, each.writer),
+                "shards": each.state.objects,
+                "copies": each.state.copies,
+                "underReplicated": each.state.under_replicated,
+                "unavailable": each.state.unavailable,
+            }
+            for each in datasets.values()
+        ],
+    }
+
+
+def _node(node: NodeState, problem: str | None) -> dict[str, Any]:
+    status = node.status
+    return {
+        "name": node.member.name,
+        "state": node.state,
+        "zone": None if status is None else status.zone or None,
+        "capacityBytes": None if status is None else status.capacity,
+        "usedBytes": None if status is None else status.used,
+        "problem": problem,
+    }
