@@ -52,7 +52,16 @@ CORES = {
     ),
     "emsqrt": Core(
         "emsqrt/_kernel",
-        ("test_kernel_*.py", "test_external_*.py", "test_spill_segment*.py", "test_floats_*.py"),
+        (
+            "test_kernel_*.py",
+            "test_external_*.py",
+            "test_spill_segment*.py",
+            "test_floats_*.py",
+            "test_io_joining.py",
+            "test_io_kernel_rows.py",
+            "test_operators_coded*.py",
+            "test_null_slots.py",
+        ),
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,27 @@ def test_a_flipped_bit_in_a_shard_fails_the_job(node: Any, kind: str) -> None:
     expected = f'dataset "trips": chunk 0 of shard 1 (object {shard.name}) is damaged'
     assert expected in str(caught.value)
     assert expected in (node.client.datasets()[0].damaged or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["000000-*.part", "upload.json"])
+def test_an_upload_that_was_damaged_while_the_node_was_off_costs_its_job_only(
+    open_node: Any, tmp_path: Path, what: str
+) -> None:
+    csv = tmp_path / "waiting.csv"
+    csv.write_text("a\n" + "1\n" * 40)
+    with open_node(tmp_path / "node") as node, node.all_busy():
+        job = node.client.upload(csv).job
+        node.jobs.close()
+    (damaged,) = (tmp_path / "node/uploads").glob(f"*/{what}")
+    flip(damaged)
+    os.utime(damaged, (0, 0))
+
+    with open_node(tmp_path / "node") as node:
+        with pytest.raises(Corrupt, match="send the file again"):
+            node.client.job(job.id).wait(20)
+        assert node.client.datasets() == []
+        assert node.client.upload(csv).job.wait(20).result["rows"] == 40
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ KINDS = {
     r"lake/keys\.json": "kept",
     r"lake/node\.key": "kept",
     r"lake/(iceberg|rejects)/.*": "kept",  # derived, and quoted text: no answer comes from them
-    r"uploads/.*": "kept",  # not part of a dataset yet
+    r"uploads/.*": "kept",  # verified before they become part of a dataset (`test_parts`)
     r"(disk-full\.reserve|lake/(ended-cleanly|statements\.lock)|elkyn/sys/lock(\.mdb)?|elkyn/sys/ephemeral/.*|spill/\.sweep)": "kept",
 }
 """What a flip in a file does, by its path: `found` by a scrub, or no other effect than an error."""

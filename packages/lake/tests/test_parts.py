@@ -15,7 +15,15 @@ from lake.errors import UploadIncomplete
 from lake.ingest.source import PartsFile
 from lake.uploads.parts import PartStore
 from lake.uploads.upload import SealedUpload, UploadInfo
-from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
+from sennit_core.errors import (
+    BadInput,
+    Conflict,
+    Corrupt,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    UsageError,
+)
 from sennit_core.file_kinds import find_unreadable
 from sennit_core.testing import ManualClock
 
@@ -153,6 +161,28 @@ def test_an_upload_resumes_after_a_restart(
 
     assert content(again.seal(upload.id)) == DATA
     assert not list(again.folder(upload.id).glob("*.incoming"))
+
+
+def test_parts_that_were_damaged_at_rest_are_sent_again(
+    store: PartStore, upload: UploadInfo
+) -> None:
+    for index in range(3):
+        send(store, upload, index, DATA[index * 400 : index * 400 + 400])
+    (damaged,) = store.folder(upload.id).glob("000001-*.part")
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
+    os.utime(damaged, (0, 0))
+
+    with pytest.raises(UploadIncomplete) as raised:
+        store.seal(upload.id)
+    assert raised.value.missing == [1]
+    send(store, upload, 1, DATA[400:800])
+    assert content(store.seal(upload.id)) == DATA
+
+    (damaged,) = store.folder(upload.id).glob("000001-*.part")
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
+    os.utime(damaged, (0, 0))
+    with pytest.raises(Corrupt, match=f"part 1 of upload {upload.id}"):
+        store.seal(upload.id)
 
 
 def test_a_part_that_was_interrupted_leaves_nothing(store: PartStore, upload: UploadInfo) -> None:

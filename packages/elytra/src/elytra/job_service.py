@@ -51,6 +51,7 @@ from sennit_core.errors import (
     Corrupt,
     Denied,
     NotFound,
+    SennitError,
     Unavailable,
     Unsupported,
     UsageError,
@@ -459,6 +460,10 @@ class JobService:
             if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
                 dataset = self._lake.catalog.get(note["dataset"])
                 ended = JobChanged(job.id, "done", result=ingest_result(self._lake, dataset))
+            self._job_store.record([JobChanged(job.id, "running"), ended])
+            return
+        except SennitError as error:  # a damaged part costs this job, not the node's start
+            ended = JobChanged(job.id, "failed", error=error.to_json())
             self._job_store.record([JobChanged(job.id, "running"), ended])
             return
         self._job_store.record([JobChanged(job.id, "queued")])

@@ -110,7 +110,10 @@ size_t em_message_bound(const struct ArrowArray *batches, size_t count, const em
 static uint8_t eight_bits(const uint8_t *bits, size_t at) {
     const size_t shift = at & 7;
     const uint8_t *from = bits + (at >> 3);
-    return shift == 0 ? *from : (uint8_t)(from[0] >> shift | from[1] << (8 - shift));
+    if (shift == 0) {
+        return *from;
+    }
+    return (uint8_t)(from[0] >> shift | from[1] << (8 - shift));
 }
 
 /* Copy `rows` bits from bit `from` to bit `to`, where all bits from `to` on are zero; a source of

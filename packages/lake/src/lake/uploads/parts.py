@@ -33,7 +33,7 @@ from lake.uploads.upload_keys import UploadKeys
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, NotFound, TooLarge, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
-from sennit_core.hashing import canonical_json
+from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.ids import is_id, new_id
 from sennit_core.private_files import FOLDER_MODE, make_private_folder
 from sennit_core.units import MIB
@@ -49,8 +49,11 @@ _log = logging.getLogger("sennit.lake")
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
+# A part that lies here for longer may come from the disk when it is read, not from the page cache.
+_AT_REST_SECONDS = 600.0
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
+_CHECKSUM = "checksum"
 
 
 class PartWriter:
@@ -300,7 +303,11 @@ class PartStore:
             Corrupt: Its record is damaged.
         """
         try:
-            kept = json.loads((self.folder(upload_id) / _META).read_bytes())
+            kept = dict(json.loads((self.folder(upload_id) / _META).read_bytes()))
+            # Records of earlier versions have none.
+            checksum = kept.pop(_CHECKSUM, None)
+            if checksum is not None and checksum != sha256_hex(canonical_json(kept)):
+                raise ValueError("another checksum")
             return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
         except FileNotFoundError:
             raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
@@ -393,12 +400,14 @@ class PartStore:
         Raises:
             UploadIncomplete: Parts are missing; `missing` lists them.
             BadInput: The whole file's SHA-256 differs from the one declared at the start.
+            Corrupt: A part was damaged after the upload had been complete.
         """
         with self._lock:
             upload = self.get(upload_id)
             if upload.file is not None:
                 return SealedUpload(upload, (Path(upload.file.path),), upload.file.size)
             parts = self._parts(upload_id)
+            self._remove_damaged(upload, parts)
             missing = upload.missing(frozenset(parts))
             if missing:
                 raise UploadIncomplete(
@@ -469,6 +478,31 @@ class PartStore:
         path = self.folder(upload.id) / name
         return self.keys_of(upload).part(upload.id, index, path) if upload.encrypted else path
 
+    def _remove_damaged(self, upload: UploadInfo, parts: dict[int, tuple[str, str]]) -> None:
+        """Verify the parts that have lain here for long; those that are damaged can be sent again.
+
+        An encrypted part is authenticated when it is read.
+        """
+        if upload.encrypted:
+            return
+        for index, (sha256, name) in list(parts.items()):
+            path = self.folder(upload.id) / name
+            if self._clock.now() - path.stat().st_mtime < _AT_REST_SECONDS:
+                continue
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found == sha256:
+                continue
+            damage = Corrupt(
+                f"part {index} of upload {upload.id}", sha256, found,
+                hint="abort the upload and send the file again",
+            )  # fmt: skip
+            if upload.state != "receiving":
+                raise damage
+            _log.error("%s; it is to be sent again", damage)
+            path.unlink()
+            del parts[index]
+
     def _check_whole(self, upload: UploadInfo, paths: Sequence[Source]) -> None:
         if upload.sha256 is None:
             return
@@ -512,7 +546,9 @@ class PartStore:
         self.space.check(f"the upload {name!r}", size)
 
     def _save(self, upload: UploadInfo) -> None:
-        write_whole(self.folder(upload.id) / _META, canonical_json(upload.to_stored_json()))
+        kept = upload.to_stored_json()
+        kept[_CHECKSUM] = sha256_hex(canonical_json(kept))
+        write_whole(self.folder(upload.id) / _META, canonical_json(kept))
 
     def _mirror(self, upload: UploadInfo) -> None:
         if self._rows is not None:
