@@ -5,8 +5,11 @@ The routes are those of the application itself, so a new one fails here until it
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,6 +17,7 @@ import httpx
 import pytest
 from guarded_node import ABSENT, COLUMN, HIDDEN, MARKERS, USERS, GuardedNode, guarded, run
 from opened_node import OpenNodes
+from websockets.sync.client import ClientConnection, connect
 
 from elytra.transport import wait_for
 from sennit.route_roles import declared_roles
@@ -353,6 +357,72 @@ def test_no_path_of_the_tree_shows_a_marker(guard: GuardedNode, user: str) -> No
             assert_no_marker(httpx.Response(200, text=first), url)
             # Without this, a stream that shows nothing at first could show later rows.
             assert not allowed or is_for_all(guard, path), url
+
+
+@pytest.mark.slow  # every row of the tree
+@pytest.mark.parametrize("user", [name for name, role in USERS.items() if role])
+def test_no_message_of_the_tree_shows_a_marker(guard: GuardedNode, user: str) -> None:
+    paths, shown = list(tree_paths(guard)), 0
+    with watching(guard, user) as socket:
+        for path in paths:
+            listening = socket.ask("q", p=f"/{path}", h="") == "ok"
+            assert not listening or is_for_all(guard, path), path
+            shown += listening
+            assert (socket.ask("g", p=f"/{path}") == "ok") == listening, path
+            query = {"i": "owner", "l": 1, "vf": "l"}
+            assert socket.ask("q", p=f"/{path}", q=query, t=1, h="") != "ok" or listening, path
+            for action in ("p", "m", "o", "om"):
+                data = {"zq": 1} if action in ("m", "om") else 1
+                assert socket.ask(action, p=f"/{path}", d=data) != "ok", path
+        assert shown
+        # What changes meanwhile is sent to those that listen.
+        run(guard.node.client, f"INSERT INTO {HIDDEN} VALUES (7, 'ZQROW7')")
+        run(guard.node.client, "INSERT INTO people VALUES (4, 'alice', 'ZQCOL4')")
+        socket.ask("g", p="/nodes")
+    assert_no_marker(httpx.Response(200, text="".join(socket.received)), "the tree")
+
+
+@dataclass
+class Watching:
+    """A connection to the tree `sys`; `received` has all that the node sent."""
+
+    socket: ClientConnection
+    received: list[str] = field(default_factory=list)
+    requests: int = 0
+
+    def ask(self, action: str, **body: Any) -> str:
+        """Send a request, and return the status of its answer."""
+        self.requests += 1
+        asked = {"t": "d", "d": {"r": self.requests, "a": action, "b": body}}
+        self.socket.send(json.dumps(asked))
+        while True:
+            message = self._message()
+            if message["t"] == "d" and message["d"].get("r") == self.requests:
+                status: str = message["d"]["b"]["s"]
+                return status
+
+    def _message(self) -> dict[str, Any]:
+        # A long message comes in frames, after their number.
+        frame = self._frame()
+        if frame.isdigit():
+            frame = "".join(self._frame() for _ in range(int(frame)))
+        message: dict[str, Any] = json.loads(frame)
+        return message
+
+    def _frame(self) -> str:
+        frame = str(self.socket.recv(timeout=20))
+        self.received.append(frame)
+        return frame
+
+
+@contextmanager
+def watching(guard: GuardedNode, user: str) -> Iterator[Watching]:
+    """Connect to the tree as a user."""
+    client = guard.clients[user]
+    url = str(client.base_url).replace("http", "ws", 1)
+    sent = {"authorization": client.headers["authorization"]}
+    with connect(f"{url}/.ws?v=5&ns=sys", open_timeout=20, additional_headers=sent) as socket:
+        yield Watching(socket)
 
 
 def is_for_all(guard: GuardedNode, path: str) -> bool:
