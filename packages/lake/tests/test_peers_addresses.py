@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.peers.addresses import dialable, parse_address, reachable_host
+from lake.peers.addresses import dialable, network_of, parse_address, reachable_host
 from sennit_core.errors import UsageError
 
 OFFICE, LOCAL = "192.168.3.4:8601", "127.0.0.1:8601"
@@ -43,6 +43,21 @@ def test_an_address_is_parsed_or_refused(text: str) -> None:
     except UsageError:
         return
     assert parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "owner"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::3", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_all_addresses_of_a_machine_count_together(host: str, owner: str) -> None:
+    assert network_of(host) == owner
 
 
 def test_a_listener_on_all_addresses_announces_one_of_the_machine() -> None:

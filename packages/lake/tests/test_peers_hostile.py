@@ -18,7 +18,8 @@ from lake.peers.channel import FRAME_BYTES_MAX, WebSocketChannel, dial
 from lake.peers.hello import Hello
 from lake.peers.limits import PeerLimits
 from lake.peers.listener import UNVERIFIED_MAX, UNVERIFIED_PER_HOST_MAX
-from lake.peers.session import Session
+from lake.peers.network import UNKNOWN_MAX, UNKNOWN_PER_HOST_MAX
+from lake.peers.session import ErrorReply, Session
 from sennit_core.errors import Busy, Unavailable
 
 from .peers_world import CODEC, TIMEOUT, Ask, Note, World, identity, world
@@ -97,11 +98,26 @@ def test_silent_connections_of_many_hosts_are_bounded(tmp_path: Path) -> None:
             for host in hosts:
                 await stack.enter_async_context(silent_connections(nodes, 12, host))
             await until(lambda: oslo.unverified == UNVERIFIED_MAX)
+            rome = nodes.networks["rome"].open_session(nodes.ids["oslo"])
+            assert rome is not None
+            await rome.close("to connect again")
             await assert_served(nodes)
-            assert oslo.unverified == UNVERIFIED_MAX
+            assert oslo.unverified <= UNVERIFIED_MAX
         await until(lambda: oslo.unverified == 0)
 
     run(test, tmp_path)
+
+
+def test_a_silent_connection_ends_with_the_node(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asyncio.timeout(TIMEOUT), AsyncExitStack() as stack:
+            async with world(tmp_path, "oslo") as nodes:
+                opened = silent_connections(nodes, 2, "127.0.0.2")
+                readers = await stack.enter_async_context(opened)
+                await until(lambda: nodes.networks["oslo"].unverified == 2)
+            assert all([await is_closed(reader) for reader in readers])
+
+    asyncio.run(test())
 
 
 @pytest.mark.slow
@@ -169,16 +185,40 @@ def test_a_node_without_a_certificate_may_send_small_frames_only(tmp_path: Path)
     run(test, tmp_path)
 
 
-def test_more_nodes_that_want_to_join_than_there_is_room_for_are_refused(tmp_path: Path) -> None:
+def test_a_host_with_many_connections_without_a_certificate_keeps_the_newest(
+    tmp_path: Path,
+) -> None:
     async def test(nodes: World) -> None:
+        unknown = nodes.networks["oslo"]._unknown
         async with AsyncExitStack() as stack:
-            for _ in range(UNVERIFIED_PER_HOST_MAX - 1):
+            for _ in range(3 * UNKNOWN_PER_HOST_MAX):
                 channel = await anonymous(nodes, tmp_path)
                 stack.push_async_callback(channel.close)
-            opened = await anonymous(nodes, tmp_path)
-            stack.push_async_callback(opened.close)
-            with pytest.raises(Unavailable):
-                await anonymous(nodes, tmp_path)
+            await until(lambda: len(unknown) == UNKNOWN_PER_HOST_MAX)
+            assert [each.peer for each in unknown] == [""] * UNKNOWN_PER_HOST_MAX
+            await channel.send(CODEC.encode(Ask("still open"), r=1, s=0))
+            message, _, _ = CODEC.decode(await channel.receive())
+            assert isinstance(message, ErrorReply)  # the only thing that it may ask is to join
+
+    run(test, tmp_path)
+
+
+def test_a_host_with_few_connections_displaces_one_with_many(tmp_path: Path) -> None:
+    class Opened(WebSocketChannel):
+        def __init__(self) -> None:
+            self.is_closed = False
+
+        async def close(self, reason: str = "") -> None:
+            self.is_closed = True
+
+    async def test(nodes: World) -> None:
+        oslo = nodes.networks["oslo"]
+        hosts = [f"10.0.0.{n // UNKNOWN_PER_HOST_MAX}" for n in range(UNKNOWN_MAX)]
+        opened = [Opened() for _ in hosts]
+        oslo._unknown.update(zip(opened, hosts, strict=True))
+        await (await anonymous(nodes, tmp_path)).close()
+        await until(lambda: opened[0].is_closed)
+        assert not any(each.is_closed for each in opened[1:])
 
     run(test, tmp_path)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from lake.peers import joining
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
-from lake.peers.joining import Host, Join
+from lake.peers.joining import WAITING_PER_HOST_MAX, Host, Join
 from lake.peers.roster import Roster
 from lake.peers.signed import CLOCK_SKEW_SECONDS
-from sennit_core.errors import BadInput, Busy, Denied, NotFound, WaitingToJoin
+from sennit_core.errors import BadInput, Denied, NotFound, WaitingToJoin
 
 from .peers_world import NOW, identity, network_of
 
@@ -28,6 +29,11 @@ class World:
 
     def redeem(self, digest: str, node: str, _now: float) -> bool:
         return self.redeemed.setdefault(digest, node) == node
+
+    def ask(self, node: Identity, host: str = "") -> None:
+        """A request without an invite, which waits."""
+        with pytest.raises(WaitingToJoin):
+            self.host.admit(self.request(node, None, name=f"n{node.id[:8]}"), host)
 
     def invite(self) -> Invite:
         return Invite.make(self.oslo.key, self.roster.network, ["127.0.0.1:8601"], now=NOW)
@@ -135,17 +141,39 @@ def test_a_node_without_an_invite_waits_for_its_fingerprint(world: World, rome: 
     assert world.host.admit(world.request(rome, None)).id == rome.id
 
 
-def test_as_many_nodes_wait_as_there_is_room_for_an_hour(world: World, tmp_path: Path) -> None:
-    for index in range(16):
-        with pytest.raises(WaitingToJoin):
-            world.host.admit(world.request(identity(tmp_path, f"n{index}"), None))
-    other = identity(tmp_path, "other")
-    with pytest.raises(Busy):
-        world.host.admit(world.request(other, None))
+def test_a_host_that_asks_with_many_keys_displaces_its_own(world: World, tmp_path: Path) -> None:
+    rome = identity(tmp_path, "rome")
+    world.ask(rome, "10.0.0.1")
+    for index in range(20):
+        world.now += 1
+        world.ask(identity(tmp_path, f"n{index}"), "10.0.0.2")
+    assert len(world.host.waiting) == 1 + WAITING_PER_HOST_MAX
+    assert world.host.accept(rome.id).id == rome.id
+
+
+def test_many_hosts_displace_one_that_asks_again_not_at_all(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "WAITING_MAX", 12)
+    rome = identity(tmp_path, "rome")
+    keys = [identity(tmp_path, f"n{index}") for index in range(30)]
+    for index, key in enumerate(keys):
+        world.now += 1
+        if index % 2 == 0:
+            world.ask(rome, "10.0.0.1")
+        world.ask(key, f"10.0.1.{index}")
+        assert rome.id in [each.node for each in world.host.waiting]
+    assert len(world.host.waiting) == 12
+
+
+def test_a_node_that_asks_no_more_is_forgotten_after_an_hour(world: World, rome: Identity) -> None:
+    since = world.now
+    for _ in range(3):
+        world.now += 1800
+        world.ask(rome)
+    assert [each.since for each in world.host.waiting] == [since + 1800]
     world.now += 3601
-    with pytest.raises(WaitingToJoin):
-        world.host.admit(world.request(other, None))
-    assert len(world.host.waiting) == 1
+    assert world.host.waiting == []
 
 
 def test_two_rosters_that_are_merged_have_the_members_of_both(world: World, rome: Identity) -> None:

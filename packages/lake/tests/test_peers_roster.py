@@ -11,9 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.node_key import NodeKey
+from lake.peers import roster as roster_module
 from lake.peers.identity import Identity, fingerprint, id_of_certificate
 from lake.peers.invites import Invite, JoinRequest
-from lake.peers.roster import Member, Roster, check_node_name, found_network
+from lake.peers.messages import MessageCodec
+from lake.peers.roster import (
+    MESSAGES,
+    Member,
+    Roster,
+    RosterNews,
+    check_node_name,
+    found_network,
+    parts_of,
+)
 from lake.peers.signed import STATEMENT_BYTES_MAX, Statement, sign
 from sennit_core.errors import BadInput, Conflict, Denied, NotFound, UsageError
 
@@ -195,3 +205,28 @@ def test_a_fingerprint_is_the_beginning_of_the_id(tmp_path: Path) -> None:
     own = Identity(NodeKey(tmp_path / "node.key"))
     assert id_of_certificate(own.certificate) == own.id
     assert own.id.startswith(fingerprint(own.id).replace(":", ""))
+
+
+def test_large_statements_are_divided_over_messages(keys: dict[str, Identity]) -> None:
+    keeps = [f"{n:016d}" for n in range(2000)]
+    large = [
+        sign(keys["oslo"].key, "revocation", {"node": str(n), "keeps": keeps}, now=NOW)
+        for n in range(12)
+    ]
+    parts = list(parts_of(large))
+    assert [each for part in parts for each in part] == large
+    for part in parts:
+        MessageCodec(MESSAGES).encode(RosterNews(part))
+
+
+def test_a_new_member_of_a_large_network_sees_itself_and_its_host(
+    keys: dict[str, Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roster = network(keys)
+    roster.admit(keys["rome"].key, keys["kyiv"].certificate, "kyiv", now=NOW)
+    monkeypatch.setattr(roster_module, "_PART_BYTES", 3500)  # three admissions
+    shown = roster.introduction(keys["rome"].id, keys["kyiv"].id)
+    assert len(shown) < len(roster.statements)
+    known = Roster(roster.network, shown)
+    assert known.is_member(keys["kyiv"].id)
+    assert known.is_admin(keys["rome"].id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
+from lake.peers import joined
+from lake.peers.identity import fingerprint
 from lake.peers.membership import MembershipOptions
 from lake.peers.publications import EVERYONE, Published
 from lake.peers.service import PeerOptions, PeerService
@@ -121,6 +124,28 @@ def test_a_node_is_accepted_by_its_fingerprint(offices: dict[str, Office]) -> No
         assert oslo.accept(waiting.fingerprint).name == "rome"
         asking.join()
         assert rome.is_in_network
+
+
+def test_a_node_that_asks_in_time_is_accepted_at_once(offices: dict[str, Office]) -> None:
+    """Others may have displaced it from the list, which anybody can fill."""
+    with offices["oslo"].running() as oslo, offices["rome"].running() as rome:
+        oslo.invite()
+        with ThreadPoolExecutor(1) as threads:
+            accepting = threads.submit(oslo.accept, fingerprint(rome.identity.id))
+            address, node = f"127.0.0.1:{oslo.port}", oslo.identity.id
+            with suppress(WaitingToJoin):
+                rome.ask_to_join(address, node, wait_seconds=0)
+            assert accepting.result().name == "rome"
+
+
+def test_a_fingerprint_of_no_node_is_refused(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined, "_ACCEPT_SECONDS", 0.05)
+    with offices["oslo"].running() as oslo:
+        oslo.invite()
+        with pytest.raises(NotFound, match="waits to join"):
+            oslo.accept("f" * 32)
 
 
 def test_a_revoked_node_is_out_for_all(nodes: dict[str, PeerService]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from sennit_core.errors import UsageError
 
-__all__ = ["ADDRESSES_MAX", "dialable", "parse_address", "reachable_host"]
+__all__ = ["ADDRESSES_MAX", "dialable", "network_of", "parse_address", "reachable_host"]
 
 ADDRESSES_MAX = 8
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -83,6 +83,18 @@ def reachable_host(listens_on: str) -> str | None:
             return str(probe.getsockname()[0])
         except OSError:  # no route: the machine is in no network
             return None
+
+
+def network_of(host: str) -> str:
+    """Return whose an IP address is, as far as limits of one machine go.
+
+    It is the address itself, or the first 64 bits of an IPv6 one: a machine has all addresses of its
+    network (RFC 4291, 2.5.4).
+    """
+    ip = _ip(host.partition("%")[0])
+    if ip is None or ip.version == 4:
+        return host if ip is None else str(ip)
+    return str(ipaddress.ip_network((ip, 64), strict=False))
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -47,6 +47,8 @@ class Channel(Protocol):
     """The id of the other node; "" if it has not proved one."""
     relay: str
     """The id of the node that forwards it; "" if it is direct."""
+    host: str
+    """The IP address that it has, as this node sees it; "" if it is not known."""
 
     async def send(self, frame: bytes) -> None:
         """Send a frame; waits while the other side accepts no data.
@@ -64,6 +66,10 @@ class Channel(Protocol):
         """Close the channel; may be called twice."""
         ...
 
+    def abort(self) -> None:
+        """Close it without telling the other side."""
+        ...
+
 
 class WebSocketChannel:
     """A channel over a WebSocket.
@@ -76,6 +82,7 @@ class WebSocketChannel:
     def __init__(self, connection: Connection, peer: str) -> None:
         self.peer = peer
         self.relay = ""
+        self.host = str(connection.remote_address[0])
         self._connection = connection
 
     async def send(self, frame: bytes) -> None:
@@ -98,6 +105,10 @@ class WebSocketChannel:
         """Close the connection."""
         # RFC 6455, 5.5: the reason of a close frame has at most 123 bytes.
         await self._connection.close(1000, reason.encode()[:123].decode(errors="ignore"))
+
+    def abort(self) -> None:
+        """Close the connection without a handshake."""
+        self._connection.transport.abort()
 
     def _closed(self, error: ConnectionClosed) -> ChannelClosed:
         reason = error.rcvd.reason if error.rcvd is not None else ""

@@ -15,13 +15,13 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from lake.peers import membership, publications
-from lake.peers.addresses import reachable_host
+from lake.peers.addresses import network_of, reachable_host
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.fragments import FragmentRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
-from lake.peers.joining import Host, Join, Welcome
+from lake.peers.joining import Host, Join, Welcome, digits_of
 from lake.peers.limits import PeerLimits
 from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
@@ -37,7 +37,7 @@ from lake.peers.publications import (
 )
 from lake.peers.replication import HaveRequest
 from lake.peers.reports import ReportRequest, Reports
-from lake.peers.roster import ROSTER_PART, Roster, RosterHead, RosterNews
+from lake.peers.roster import Member, Roster, RosterHead, RosterNews, parts_of
 from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
@@ -45,7 +45,7 @@ from lake.peers.store import PeerStore
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import ChunkRequest, ListRequest
 from sennit_core.clock import Clock
-from sennit_core.errors import DeadlineExceeded, SennitError
+from sennit_core.errors import DeadlineExceeded, NotFound, SennitError, WaitingToJoin
 from sennit_core.logs import get_logger
 from sennit_core.records import NodeInfo
 
@@ -59,6 +59,7 @@ _COMPARE_SECONDS = 2.0
 _DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
 _EFFECTS_MAX = 1024
+_ACCEPT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,10 @@ class JoinedNetwork:
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._tasks = TaskSet("the network")
         self.outbox = Outbox(self.sessions.session)
+        # When all of the roster was sent to each node.
+        self._roster_sent: dict[str, float] = {}
+        # Set when a node without an invite has asked to be admitted.
+        self._asked = asyncio.Event()
         self._saved_at = self._compared_at = self._described_at = 0.0
 
     def holders(self, name: str) -> list[str]:
@@ -243,13 +248,31 @@ class JoinedNetwork:
 
     async def change_roster(self, change: Callable[[], T]) -> T:
         """Change the roster, make that durable, and send it to the other nodes."""
-        before = {each.digest for each in self.roster.statements}
+        before = len(self.roster.statements)
         result = change()
-        self._store.save_roster(self.roster)
-        new = [each for each in self.roster.statements if each.digest not in before]
-        await self._update_members(new)
-        self._send_roster(new, self.members.alive())
+        new = self.roster.statements[before:]  # it only grows
+        if new:
+            self._store.save_roster(self.roster)
+            await self._update_members(new)
+            self._send_roster(new, self.members.alive())
         return result
+
+    async def accept(self, fingerprint: str) -> Member:
+        """Admit a node that waits, or that asks again in some seconds; raises as `Host.accept`.
+
+        A node that waits asks every two seconds, and may have had to make room for others meanwhile.
+        """
+        end = self.now() + _ACCEPT_SECONDS
+        while True:
+            self._asked.clear()
+            try:
+                return await self.change_roster(lambda: self.host.accept(fingerprint))
+            except NotFound:
+                if not digits_of(fingerprint) or self.now() >= end:
+                    raise
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(end - self.now(), 0)):
+                    await self._asked.wait()
 
     async def announce_leaving(self) -> None:
         """Let others know that this node has left, as far as they can be reached."""
@@ -312,8 +335,7 @@ class JoinedNetwork:
             if isinstance(message, RosterNews):
                 self._merge_roster(peer, message)
             elif isinstance(message, RosterHead):
-                if message.digest != self.roster.digest:
-                    self._send_roster(self.roster.statements, [peer])
+                self._compare_roster(peer, message)
             elif isinstance(message, membership.MESSAGES):
                 self._perform_now(self.members.receive(peer, message, self.now()))
             elif self._effects.qsize() >= _EFFECTS_MAX:
@@ -392,10 +414,18 @@ class JoinedNetwork:
     # Members
 
     def _send_roster(self, statements: Sequence[Statement], nodes: Iterable[str]) -> None:
+        parts = [RosterNews(part) for part in parts_of(statements)]
         for node in nodes:
-            for start in range(0, len(statements), ROSTER_PART):
-                part = RosterNews(tuple(statements[start : start + ROSTER_PART]))
+            for part in parts:
                 self.outbox.put(node, part)
+
+    def _compare_roster(self, peer: str, message: RosterHead) -> None:
+        """Send a node all statements if it has others; not more often than it compares."""
+        now = self.now()
+        last = self._roster_sent.get(peer, -_COMPARE_SECONDS)
+        if message.digest != self.roster.digest and now - last >= _COMPARE_SECONDS / 2:
+            self._roster_sent[peer] = now
+            self._send_roster(self.roster.statements, [peer])
 
     async def _update_members(self, new: Iterable[Statement]) -> None:
         """Accept those that were admitted; let those that were revoked know it, and forget them."""
@@ -422,11 +452,17 @@ class JoinedNetwork:
             self._send_roster(new, [node for node in self.members.alive() if node != peer])
 
     async def _serve_join(
-        self, _session: Session, message: Join, _body: bytes
+        self, session: Session, message: Join, _body: bytes
     ) -> tuple[Message, bytes]:
-        await self.change_roster(lambda: self.host.admit(message))
+        host = network_of(session.channel.host)
+        try:
+            member = await self.change_roster(lambda: self.host.admit(message, host))
+        except WaitingToJoin:
+            self._asked.set()
+            raise
+        shown = self.roster.introduction(self._parts.identity.id, member.id)
         statuses = tuple(self.members.statements()[:_WELCOMED])
-        return Welcome(self.roster.network, self.roster.statements, statuses), b""
+        return Welcome(self.roster.network, shown, statuses), b""
 
     def _hello(self) -> Hello:
         own = self.members.own

@@ -9,7 +9,8 @@ node's fingerprint at the host, and the new node asks again until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,12 +21,14 @@ from lake.peers.invites import Invite, JoinRequest
 from lake.peers.messages import Message
 from lake.peers.roster import Member, Roster
 from lake.peers.signed import Statement
-from sennit_core.errors import Busy, Denied, NotFound, WaitingToJoin
+from sennit_core.errors import Denied, NotFound, WaitingToJoin
 
-__all__ = ["MESSAGES", "Host", "Join", "Waiting", "Welcome"]
+__all__ = ["MESSAGES", "Host", "Join", "Waiting", "Welcome", "digits_of"]
 
-_WAITING_MAX = 16
+WAITING_MAX = 64
+WAITING_PER_HOST_MAX = 8
 _WAITING_SECONDS = 3600.0
+FINGERPRINT_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Welcome(Message):
 
     Args:
         network: The network's id.
-        roster: All statements of the roster.
+        roster: Statements of the roster: those about both nodes, and as many others as there is room for.
         statuses: Statuses of nodes that it can connect to.
     """
 
@@ -68,14 +71,18 @@ class Waiting:
     Args:
         node: Its id.
         name: What it wants to be called.
-        since: Unix seconds.
+        since: Unix seconds of its first request.
         certificate: In DER.
+        host: Where it asks from, for limits.
+        asked_at: Unix seconds of its last request.
     """
 
     node: str
     name: str
     since: float
     certificate: bytes
+    host: str = ""
+    asked_at: float = 0.0
 
     @property
     def fingerprint(self) -> str:
@@ -110,11 +117,15 @@ class Host:
     def waiting(self) -> list[Waiting]:
         """The nodes that wait to be accepted, the oldest first."""
         limit = self._clock() - _WAITING_SECONDS
-        self._waiting = {key: each for key, each in self._waiting.items() if each.since > limit}
-        return list(self._waiting.values())
+        self._waiting = {key: each for key, each in self._waiting.items() if each.asked_at > limit}
+        return sorted(self._waiting.values(), key=lambda each: each.since)
 
-    def admit(self, message: Join) -> Member:
+    def admit(self, message: Join, host: str = "") -> Member:
         """Return the new member that a request makes, or made before.
+
+        Args:
+            message: The request.
+            host: Where it comes from (`lake.peers.addresses.network_of`).
 
         Raises:
             WaitingToJoin: It has no invite, and is not accepted yet.
@@ -126,7 +137,7 @@ class Host:
         if known is not None and not known.revoked:
             return known  # its welcome was lost
         if message.invite is None:
-            self._note(request, now)
+            self._note(request, host, now)
             raise WaitingToJoin(
                 f"joining before an admin accepts {fingerprint(request.node)}",
                 hint="run `platform net accept` with this fingerprint at the node that you asked",
@@ -150,10 +161,8 @@ class Host:
         Raises:
             NotFound: No such node waits.
         """
-        digits = fingerprint_or_id.replace(":", "").strip().casefold()
-        found = [
-            each for each in self.waiting if len(digits) >= 32 and each.node.startswith(digits)
-        ]
+        digits = digits_of(fingerprint_or_id)
+        found = [each for each in self.waiting if digits and each.node.startswith(digits)]
         if not found:
             raise NotFound(
                 "node that waits to join",
@@ -170,9 +179,31 @@ class Host:
     def _admit(self, certificate: bytes, name: str, *, admin: bool) -> Member:
         return self._roster.admit(self._key, certificate, name, now=self._clock(), admin=admin)
 
-    def _note(self, request: JoinRequest, now: float) -> None:
-        if request.node not in self._waiting and len(self.waiting) >= _WAITING_MAX:
-            raise Busy("too many nodes wait to join", hint="try again in an hour")
-        self._waiting.setdefault(
-            request.node, Waiting(request.node, request.name, now, request.certificate)
+    def _note(self, request: JoinRequest, host: str, now: float) -> None:
+        """Note that a node waits; the one that has not asked for the longest time makes room.
+
+        Keys cost nothing, so anybody can fill any list. But a node that waits asks again every few
+        seconds, and a host displaces others only when it has fewer entries than they have.
+        """
+        known = self._waiting.pop(request.node, None)
+        others = self.waiting
+        of_host = [each for each in others if each.host == host]
+        counts = Counter(each.host for each in others)
+        if len(of_host) >= WAITING_PER_HOST_MAX:
+            self._drop_oldest(of_host)
+        elif len(others) >= WAITING_MAX:
+            most = max(counts.values())
+            self._drop_oldest([each for each in others if counts[each.host] == most])
+        since = now if known is None else known.since
+        self._waiting[request.node] = Waiting(
+            request.node, request.name, since, request.certificate, host, now
         )
+
+    def _drop_oldest(self, chosen: Iterable[Waiting]) -> None:
+        del self._waiting[min(chosen, key=lambda each: each.asked_at).node]
+
+
+def digits_of(fingerprint_or_id: str) -> str:
+    """Return the digits of a whole fingerprint, or of an id; "" of anything shorter."""
+    digits = fingerprint_or_id.replace(":", "").strip().casefold()
+    return digits if len(digits) >= FINGERPRINT_DIGITS else ""

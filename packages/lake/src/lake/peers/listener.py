@@ -2,23 +2,31 @@
 
 Each TLS connection has a quarter of a MiB of buffers in asyncio, from its first byte, and the files of the
 whole process are limited. So connections are counted when they are accepted, all together and by their
-address, and closed at once beyond the limits. One is no longer counted when it has proved to be of a
-member, or is closed.
+address. One is no longer counted when it has proved to be of a member, or is closed.
+
+Beyond the limit of its address a new connection is closed at once. Beyond that of all together the oldest
+one of the address with the most is: a member proves itself in a fraction of a second, so many silent
+connections of many addresses do not keep it out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
+
+from lake.peers.addresses import network_of
 
 __all__ = ["UNVERIFIED_MAX", "UNVERIFIED_PER_HOST_MAX", "PeerListener"]
 
 UNVERIFIED_MAX = 64
 UNVERIFIED_PER_HOST_MAX = 16
 """Fewer than all, so that one machine alone keeps no member of another from connecting."""
+_END_SECONDS = 1.0
 Address = tuple[str, int]
 
 
@@ -39,7 +47,7 @@ class PeerListener(socket.socket):
         )[0]
         super().__init__(family, kind, protocol)
         # Those that have proved nothing, by address and port.
-        self._unverified: set[Address] = set()
+        self._unverified: dict[Address, _Counted] = {}
         self._by_host: Counter[str] = Counter()
         self.refused = 0
         """Connections that were closed because of the limits."""
@@ -68,29 +76,52 @@ class PeerListener(socket.socket):
             accepted, address = super().accept()
             connection = _Counted(fileno=accepted.detach())
             found = (str(address[0]), int(address[1]))
-            if self._is_full(found[0]):
+            host = network_of(found[0])
+            if self._by_host[host] >= UNVERIFIED_PER_HOST_MAX:
                 self.refused += 1
                 connection.close()
                 continue
-            self._unverified.add(found)
-            self._by_host[found[0]] += 1
+            if len(self._unverified) >= UNVERIFIED_MAX:
+                self._end_oldest()
+            self._unverified[found] = connection
+            self._by_host[host] += 1
             connection.on_close = partial(self.verified, found)
             return connection, address
 
     def verified(self, address: Address) -> None:
         """Count a connection no longer; it is of a member, or closed."""
         found = (str(address[0]), int(address[1]))
-        if found in self._unverified:
-            self._unverified.remove(found)
-            self._by_host[found[0]] -= 1
-            if not self._by_host[found[0]]:
-                del self._by_host[found[0]]
+        if self._unverified.pop(found, None) is not None:
+            host = network_of(found[0])
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
 
-    def _is_full(self, host: str) -> bool:
-        return (
-            len(self._unverified) >= UNVERIFIED_MAX
-            or self._by_host[host] >= UNVERIFIED_PER_HOST_MAX
+    def _end_oldest(self) -> None:
+        """End the oldest connection of the host with the most of them."""
+        most = max(self._by_host.values())
+        oldest = next(
+            each for each in self._unverified if self._by_host[network_of(each[0])] == most
         )
+        connection = self._unverified[oldest]
+        self.refused += 1
+        self.verified(oldest)
+        _end(connection)
+
+    async def end_unverified(self) -> None:
+        """End the connections that have proved nothing, as no server knows them yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                while self._unverified:
+                    for connection in self._unverified.values():
+                        _end(connection)
+                    await asyncio.sleep(0)
+
+
+def _end(connection: socket.socket) -> None:
+    # asyncio has the file, and closes it when it reads the end.
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Counted(socket.socket):

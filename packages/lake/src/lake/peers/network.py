@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from lake.peers.addresses import dialable
+from lake.peers.addresses import dialable, network_of
 from lake.peers.channel import (
     CLOSE_SECONDS,
     FRAME_BYTES_MAX,
@@ -50,7 +51,8 @@ _log = get_logger(__name__)
 
 _HELLO_SECONDS = 10.0
 _REDIAL_SECONDS = (1.0, 60.0)
-_UNKNOWN_MAX = 16
+UNKNOWN_MAX = 32
+UNKNOWN_PER_HOST_MAX = 4
 _UNKNOWN_SECONDS = 60.0
 _UNKNOWN_FRAME_BYTES_MAX = 64 * KIB  # a request to join and an invite, of some KiB each
 _ACCEPTED_MAX = 4
@@ -133,7 +135,8 @@ class PeerNetwork:
         self._server: Server | None = None
         self._peers: dict[str, _Peer] = {}
         self._sessions: dict[str, list[Session]] = {}
-        self._unknown = 0
+        # Connections without a certificate, the oldest first, with the host of each.
+        self._unknown: dict[WebSocketChannel, str] = {}
         self._dials = TaskSet("dialing nodes")
         self._tasks = TaskSet("sessions of the network")
         self.relay = Relay(
@@ -176,12 +179,15 @@ class PeerNetwork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._dials.end()  # before the sessions: each may become one
+        # What may become a session ends first.
+        if self._server is not None:
+            self._server.close()
+        await self._dials.end()
         # Together, as each may wait for a node that does not answer.
         closing = [session.close("the node is stopping") for session in self._all_sessions()]
         await asyncio.gather(*closing, return_exceptions=True)
-        if self._server is not None:
-            self._server.close()
+        if self._server is not None and self._listener is not None:
+            await self._listener.end_unverified()
             await self._server.wait_closed()
         await self._tasks.end()
 
@@ -311,6 +317,9 @@ class PeerNetwork:
         except SennitError as error:
             await channel.close(str(error))
             raise
+        except BaseException:
+            channel.abort()  # the node is stopping
+            raise
         session = Session(
             channel, self._codec, self._handlers, self._on_message,
             limits=self._options.limits, dialed=dialed,
@@ -359,10 +368,8 @@ class PeerNetwork:
 
     async def _serve_unknown(self, channel: WebSocketChannel) -> None:
         """Let a node that is no member ask to join, and nothing else."""
-        if self._unknown >= _UNKNOWN_MAX:
-            await channel.close("too many nodes ask to join")
-            return
-        self._unknown += 1
+        self._make_room_for(network_of(channel.host))
+        self._unknown[channel] = network_of(channel.host)
         try:
             session = Session(
                 channel, self._codec, self._join, lambda _peer, _message: None,
@@ -374,7 +381,22 @@ class PeerNetwork:
         except TimeoutError:
             await channel.close("it was too slow to join")
         finally:
-            self._unknown -= 1
+            self._unknown.pop(channel, None)
+
+    def _make_room_for(self, host: str) -> None:
+        """Close the oldest connection of a host if it has many, or of the one with the most.
+
+        A request takes a fraction of a second, so one that is newer than others is made in time however
+        many connections somebody keeps open.
+        """
+        counts = Counter(self._unknown.values())
+        if counts[host] < UNKNOWN_PER_HOST_MAX:
+            if len(self._unknown) < UNKNOWN_MAX:
+                return
+            host = counts.most_common(1)[0][0]
+        oldest = next(each for each, its in self._unknown.items() if its == host)
+        del self._unknown[oldest]
+        self._tasks.spawn(oldest.close("others ask to join"))
 
     def _accept_relayed(self, channel: RelayChannel) -> None:
         async def start() -> None:

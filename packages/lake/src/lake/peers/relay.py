@@ -230,6 +230,7 @@ class RelayChannel:
     ) -> None:
         self.peer = ""
         self.relay = relay
+        self.host = ""
         self._incoming = incoming
         self._write = write
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()

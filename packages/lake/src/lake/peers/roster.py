@@ -18,7 +18,7 @@ So the founder's key is the root of trust, and without it no admin can be revoke
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -27,19 +27,20 @@ from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.messages import Message
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, UsageError
-from sennit_core.hashing import sha256_hex
+from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import Record
+from sennit_core.units import KIB
 
 __all__ = [
     "MEMBERS_MAX",
     "MESSAGES",
-    "ROSTER_PART",
     "Member",
     "Roster",
     "RosterHead",
     "RosterNews",
     "check_node_name",
     "found_network",
+    "parts_of",
 ]
 
 _ADMISSION = "admission"
@@ -69,8 +70,7 @@ class RosterHead(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (RosterNews, RosterHead)
-ROSTER_PART = 128
-"""Statements of a message; an admission has about 1 KiB."""
+_PART_BYTES = 160 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class Roster:
         # Statements with a valid signature, by digest. Whether one counts depends on the others.
         self._statements: dict[str, Statement] = {}
         self._members: dict[str, Member] = {}
+        self._digest = ""  # computed when it is asked for
         self.merge(statements)
 
     @property
@@ -116,10 +117,22 @@ class Roster:
         """All statements, for another node to merge."""
         return tuple(self._statements.values())
 
+    def introduction(self, *nodes: str) -> tuple[Statement, ...]:
+        """Return as many statements as a message holds, first those that show that nodes are members.
+
+        A new member gets the others by comparing digests.
+        """
+        admins = {self._members[each].by for each in nodes if each in self._members}
+        about = {self.network, *nodes, *admins}
+        ordered = sorted(self.statements, key=lambda each: each.body["node"] not in about)
+        return next(parts_of(ordered), ())
+
     @property
     def digest(self) -> str:
         """Of all statements, in any order."""
-        return sha256_hex("".join(sorted(self._statements)).encode())
+        if not self._digest:
+            self._digest = sha256_hex("".join(sorted(self._statements)).encode())
+        return self._digest
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -176,6 +189,7 @@ class Roster:
             self._statements[statement.digest] = statement
             new.append(statement)
         if new:
+            self._digest = ""
             self._members = self._derive()
         return new
 
@@ -279,6 +293,21 @@ class Roster:
                 members.setdefault(node, member)
         revoked = {*revocations, *(_revocations(by_admins).keys() - admins)} - {self.network}
         return {node: replace(member, revoked=node in revoked) for node, member in members.items()}
+
+
+def parts_of(statements: Iterable[Statement]) -> Iterator[tuple[Statement, ...]]:
+    """Divide statements over messages. An admission has about 1 KiB, a revocation up to 50."""
+    part: list[Statement] = []
+    size = 0
+    for each in statements:
+        found = len(canonical_json(each.to_json()))
+        if part and size + found > _PART_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(each)
+        size += found
+    if part:
+        yield tuple(part)
 
 
 def found_network(identity: Identity, name: str, now: float) -> Roster:

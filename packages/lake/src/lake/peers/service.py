@@ -249,8 +249,7 @@ class PeerService:
 
     def accept(self, fingerprint: str) -> Member:
         """Admit a node that waits; raises as `joining.Host.accept`."""
-        network = self._required()
-        return self._call(network.change_roster(lambda: network.host.accept(fingerprint)))
+        return self._call(self._required().accept(fingerprint))
 
     def revoke(self, id_or_name: str) -> Member:
         """Remove a node from the network for ever.
