@@ -26,7 +26,16 @@ def test_the_defaults_are_those_of_the_verb() -> None:
     verb: Any = typer.main.get_command(app).commands["sql"]  # type: ignore[attr-defined]
     defaults = {parameter.name: parameter.default for parameter in verb.params}
     query = Query("select 1")
-    for member in ("limit", "as_csv", "as_json", "engine", "priority", "data", "url"):
+    for member in (
+        "limit",
+        "as_csv",
+        "as_json",
+        "engine",
+        "priority",
+        "allow_partial",
+        "data",
+        "url",
+    ):
         assert getattr(query, member) == defaults[member], member
 
 
@@ -37,6 +46,7 @@ def test_the_defaults_are_those_of_the_verb() -> None:
         (["--limit", "5", "select 1"], {"limit": 5}),
         (["select 1", "--limit=5", "--csv"], {"limit": 5, "as_csv": True}),
         (["select 1", "--json", "--data", "d"], {"as_json": True, "data": Path("d")}),
+        (["select 1", "--allow-partial"], {"allow_partial": True}),
         (["select 1", "--url=http://a=b"], {"url": "http://a=b"}),
     ],
 )

@@ -3,67 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from lake import Lake
-from lake.peers.copies import CopyOptions
-from lake.peers.data import data_parts
-from lake.peers.identity import Identity
 from lake.peers.placement import Placement
-from lake.peers.replication import ReplicationOptions
-from lake.peers.service import PeerOptions, PeerService
 from sennit_core.errors import Denied, NotFound, Unavailable, UnknownColumn
 
-from .test_peers_service import FAST, eventually
+from .real_offices import TABLE, Office, big, office, offices
+from .test_peers_service import eventually
+
+__all__ = ["offices"]
 
 pytestmark = pytest.mark.slow  # real nodes with executors, and times of the protocols
-COPIES = CopyOptions(ReplicationOptions(plan_seconds=0.3, confirm_seconds=3.0, loss_seconds=1.0))
-TABLE = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})
-
-
-@dataclass
-class Office:
-    lake: Lake
-    peers: PeerService
-
-    def names(self) -> set[str]:
-        return {info.name for info in self.lake.catalog.list()}
-
-    def query(self, sql: str) -> list[tuple[object, ...]]:
-        return self.lake.sql(sql).rows
-
-    def has_all(self, dataset: str) -> bool:
-        shards = self.lake.catalog.manifest(dataset).snapshot.shards
-        return all(shard.object in self.lake.objects for shard in shards)
-
-
-@contextmanager
-def office(folder: Path, name: str, capacity: int = 1 << 30) -> Iterator[Office]:
-    with Lake(folder / name, memory_bytes="256 MiB") as lake:
-        options = PeerOptions(name, capacity=capacity, membership=FAST)
-        identity = Identity(lake.storage.node_key)
-        with PeerService(identity, lake.tree, options, data=data_parts(lake, COPIES)) as peers:
-            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
-            yield Office(lake, peers)
-
-
-@pytest.fixture
-def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
-    with ExitStack() as stack:
-        found = {
-            name: stack.enter_context(office(tmp_path, name)) for name in ("oslo", "rome", "bern")
-        }
-        for name in ("rome", "bern"):
-            found[name].peers.join(found["oslo"].peers.invite())
-        eventually(lambda: all(len(each.peers.nodes()) == 3 for each in found.values()))
-        found["oslo"].lake.append("trips", TABLE)
-        yield found
 
 
 def shared(offices: dict[str, Office], *nodes: str, factor: int = 1) -> None:
@@ -190,26 +143,6 @@ PUSHED = [
     "SELECT v, s FROM big ORDER BY v DESC, s LIMIT 5",
     "SELECT sum(v) FROM big WHERE v < 0",
 ]
-
-
-def big(offices: dict[str, Office]) -> None:
-    """A dataset of three shards at Oslo, which Rome sees."""
-    oslo = offices["oslo"]
-    for part in range(3):
-        rows = range(part * 1000, (part + 1) * 1000)
-        oslo.lake.append(
-            "big",
-            pa.table(
-                {
-                    "k": [n % 7 for n in rows],
-                    "v": [n * 3 for n in rows],
-                    "s": [str(n) for n in rows],
-                }
-            ),
-        )
-    oslo.peers.share("big", None)
-    eventually(lambda: "big" in offices["rome"].names())
-    eventually(lambda: offices["rome"].lake.catalog.get("big").shards == 3)
 
 
 def test_a_query_is_computed_where_the_shards_are(offices: dict[str, Office]) -> None:

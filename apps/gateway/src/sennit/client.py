@@ -137,6 +137,7 @@ class Session:
         engine: str = "auto",
         priority: str = "interactive",
         use_cache: bool = True,
+        allow_partial: bool = False,
     ) -> Result:
         """Run a SQL statement; its result has `.to_arrow() .df() .pl() .rows`.
 
@@ -148,9 +149,13 @@ class Session:
             priority: `batch` waits while interactive statements do.
             use_cache: whether the node may answer from its result cache; `.manifest["cache"]` is
                 `hit` if it did.
+            allow_partial: whether a query may leave out shards that no node has which can be reached;
+                `.manifest["missing"]` is there if it did, and says what.
         """
         values = list(params) if params is not None and not isinstance(params, Mapping) else params
-        options = {"engine": engine, "priority": priority}
+        options: dict[str, Any] = {"engine": engine, "priority": priority}
+        if allow_partial:
+            options["allowPartial"] = True
         return self._client.sql(query, values, use_cache=use_cache, **options)
 
     def iter_sql(

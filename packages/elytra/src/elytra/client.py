@@ -373,7 +373,9 @@ class Client:
             use_cache: Whether the node may answer from its result cache; `manifest["cache"]` is
                 "hit" if it did.
             options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
-                The result's `manifest["engine"]` is the engine that ran the query.
+                The result's `manifest["engine"]` is the engine that ran the query. With
+                `allowPartial`, shards may be left out that no node has which can be reached;
+                `manifest["missing"]` then says what.
 
         Raises:
             SqlError: The query does not parse; the error holds the position.
@@ -382,7 +384,11 @@ class Client:
         with self._query(query, params, options, use_cache=use_cache) as response:
             table = read_table(response.iter_bytes())
             found = {name: response.headers.get(f"Sennit-{name}") for name in ("Engine", "Cache")}
-            return Result(table, {key.lower(): value for key, value in found.items() if value})
+            manifest: dict[str, Any] = {k.lower(): value for k, value in found.items() if value}
+            missing = response.headers.get("Sennit-Missing")
+            if missing is not None:
+                manifest["missing"] = json.loads(missing)
+            return Result(table, manifest)
 
     @contextmanager
     def iter_sql(

@@ -22,7 +22,7 @@ from sennit_core.logs import get_logger
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
     from lake.catalog import Catalog
-    from lake.peers.distributor import Distributed
+    from lake.peers.distributed_query import Distributed
 
 __all__ = ["DistributedQueries"]
 
@@ -103,7 +103,13 @@ class DistributedQueries:
 
         try:
             # DuckDB alone: the parts are there, and EM-√ would plan the query anew.
-            return QueryExecution(start, "duckdb", end, deadline_seconds=request.deadline_seconds)
+            return QueryExecution(
+                start,
+                "duckdb",
+                end,
+                deadline_seconds=request.deadline_seconds,
+                missing=parts.missing,
+            )
         except BaseException:
             shutil.rmtree(parts.folder, ignore_errors=True)
             raise
@@ -130,7 +136,7 @@ class DistributedQueries:
         statement: RunningStatement,
     ) -> Distributed | None:
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
-        from lake.peers.distributor import DistributedQuery, DistributedTable
+        from lake.peers.distributed_query import DistributedQuery, DistributedTable
 
         snapshots = [
             DistributedTable(
@@ -148,6 +154,7 @@ class DistributedQueries:
                 request.user,
                 seconds,
                 runs=not explain or _ANALYZE.search(explain) is not None,
+                allow_partial=request.allow_partial,
             )
             found: Distributed | None = self._remote.distribute(query, stop)
         except (Cancelled, DeadlineExceeded, Unavailable):

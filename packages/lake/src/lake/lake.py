@@ -320,7 +320,12 @@ class Lake:
         return self._statements.start(StatementRequest(sql, **options))
 
     def sql(
-        self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
+        self,
+        query: str,
+        params: list[Any] | dict[str, Any] | None = None,
+        engine: str = "auto",
+        *,
+        allow_partial: bool = False,
     ) -> Result:
         """Run a statement and return its whole result in memory.
 
@@ -329,8 +334,12 @@ class Lake:
                 the latter is the number of rows.
             params: As for `query`.
             engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
+            allow_partial: Whether shards may be left out that no node has which can be reached;
+                `manifest["missing"]` then lists them by dataset.
         """
-        with self.run(query, params=params, engine=engine) as execution:
+        with self.run(
+            query, params=params, engine=engine, allow_partial=allow_partial
+        ) as execution:
             return Result.of(execution)
 
     def rollback(self, dataset: str, version: int, *, user: str = "") -> DatasetInfo:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
+from lake.partial import MissingShards, missing_report
 from sennit_core.errors import (
     CapTooSmall,
     DeadlineExceeded,
@@ -54,9 +55,10 @@ class QueryExecution:
         complete: Called with an error before it is raised; returns the error to raise.
         deadline_seconds: Time limit of all steps together, for errors.
         keeper: Keeps the result for a repetition of the query; None if it must not be kept.
+        missing: The shards that it leaves out, if its request allows that.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - of three callers, most by keyword
         self,
         start: StartStep,
         engine: str,
@@ -65,7 +67,9 @@ class QueryExecution:
         complete: Callable[[SennitError], SennitError] = lambda error: error,
         deadline_seconds: float | None = None,
         keeper: ResultKeeper | None = None,
+        missing: tuple[MissingShards, ...] = (),
     ) -> None:
+        self.missing = missing
         self._start = start
         self._keeper = keeper
         self._complete = complete
@@ -122,6 +126,8 @@ class QueryExecution:
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """Return `rows`, `bytes`, `truncated`, `columns`, `engine`, `cache`; raise the query's error.
 
+        If shards are left out, `missing` says which.
+
         Args:
             timeout: Seconds to wait for each step.
         """
@@ -129,10 +135,16 @@ class QueryExecution:
             try:
                 answer = self._execution.result(timeout)
                 if self._step != "plan":
-                    return _without_repeatable(answer) | {"cache": self.cache}
+                    return self._report(answer)
                 self._begin("emsqrt", answer)
             except SennitError as error:
                 self._after(error)
+
+    def _report(self, answer: dict[str, Any]) -> dict[str, Any]:
+        report = _without_repeatable(answer) | {"cache": self.cache}
+        if self.missing:
+            report["missing"] = missing_report(self.missing)
+        return report
 
     def cancel(self) -> None:
         """Request cancellation."""

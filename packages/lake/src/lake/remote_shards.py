@@ -12,7 +12,7 @@ __all__ = ["RemoteShards"]
 
 Fetch = Callable[[Collection[str]], object]
 Distribute = Callable[..., Any]
-"""See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributor.Distributed`."""
+"""See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributed_query.Distributed`."""
 
 
 class RemoteShards:

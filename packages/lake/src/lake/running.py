@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from elkyn import ElkynStore
     from emsqrt.executor import ExecutorPool
+    from lake.partial import MissingShards
     from lake.queries import QueryExecution
     from lake.result_cache import CachedQuery
     from lake.scripts import ScriptExecution
@@ -129,6 +130,12 @@ class RunningStatement:
     def cache(self) -> str | None:
         """How the result cache was used: `hit`, `miss` or `bypass`; None for a change."""
         return getattr(self.execution, "cache", None)
+
+    @property
+    def missing(self) -> tuple[MissingShards, ...]:
+        """The shards that the result leaves out, if its request allows that."""
+        found: tuple[MissingShards, ...] = getattr(self.execution, "missing", ())
+        return found
 
     @property
     def pid(self) -> int:

@@ -33,6 +33,8 @@ class StatementRequest:
         priority: `interactive`, or `batch` to wait while interactive statements do.
         describe: Whether to return the columns of a query without running it; parameters are not
             needed for that.
+        allow_partial: Whether a query may leave out shards that no node has which can be reached; its
+            report then says so in `missing`.
     """
 
     sql: str
@@ -48,6 +50,7 @@ class StatementRequest:
     use_cache: bool = True
     describe: bool = False
     priority: str = "interactive"
+    allow_partial: bool = False
 
     @property
     def requester(self) -> Requester:

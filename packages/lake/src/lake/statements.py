@@ -26,6 +26,7 @@ from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
 from lake.mentions import changes_data
 from lake.origins import Origin
+from lake.partial import MissingShards, fetch_available, missing_shards
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.request_scripts import start_script
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
@@ -100,6 +101,8 @@ class Statements:
             Busy: The queue is full. All other errors are raised by the execution.
         """
         script = read_script(request.sql)
+        if script is not None and request.allow_partial:
+            raise _no_partial("several statements")
         return self._running.start(
             request.sql,
             request.requester,
@@ -139,6 +142,8 @@ class Statements:
             return self._query(request, deadline, statement)
         if request.read_only:
             raise Denied("changing a dataset", needed="writer")
+        if request.allow_partial:
+            raise _no_partial("a statement that changes a dataset")
         if request.engine == "emsqrt":
             raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
         return self._change(request, deadline, statement)
@@ -189,7 +194,10 @@ class Statements:
     ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
         request = replace(request, sql=sql)
-        left_out = self._choose_lists(request, sql, deadline)
+        # Shards that cannot be had are taken out by their numbers among all.
+        left_out = (
+            ALL_LISTS if request.allow_partial else self._choose_lists(request, sql, deadline)
+        )
         return self._start(request, history, deadline, statement, left_out)
 
     def _start(
@@ -212,7 +220,7 @@ class Statements:
                 if distributed is not None:
                     statement.datasets = snapshots_of(tables)
                     return distributed
-            self._tables.fetch(tables)
+            missing = self._fetch(tables, allow_partial=request.allow_partial)
         except BaseException:
             self._tables.release(held)
             raise
@@ -224,7 +232,9 @@ class Statements:
         data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {**_members(request), "tables": tables, **held.members}
         # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
-        may_keep = not any(table.get("encrypted") or table.get("verifyAlways") for table in tables)
+        may_keep = not missing and not any(
+            table.get("encrypted") or table.get("verifyAlways") for table in tables
+        )
         key = self._key(request, whole) if may_keep else None
         found = None if key is None else self._cache.find(key)
         if found is not None:
@@ -258,10 +268,26 @@ class Statements:
                 ),
                 deadline_seconds=request.deadline_seconds,
                 keeper=None if key is None else self._keeper(key, frozenset(names.values())),
+                missing=missing,
             )
         except BaseException:
             self._tables.release(held)
             raise
+
+    def _fetch(
+        self, tables: list[dict[str, Any]], *, allow_partial: bool
+    ) -> tuple[MissingShards, ...]:
+        """Fetch the shards that are not here; return those that were taken out of the tables."""
+        if not allow_partial:
+            self._tables.fetch(tables)
+            return ()
+        absent = fetch_available(self._tables.fetch, tables)
+        named = [
+            (self._catalog.name(dataset), self._catalog.manifest(dataset, t["snapshot"]).snapshot)
+            for t in tables
+            if absent and t.get("writer") and (dataset := dataset_of(t))
+        ]
+        return missing_shards(named, absent)
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
         """Return the key of the result in the cache; None if the cache is not to be used."""
@@ -521,6 +547,12 @@ class Statements:
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error
+
+
+def _no_partial(what: str) -> Unsupported:
+    return Unsupported(
+        f"a partial result of {what}", hint="leave out allowPartial, which is for single queries"
+    )
 
 
 def _members(request: StatementRequest) -> dict[str, Any]:

@@ -189,6 +189,12 @@ def sql(
     priority: Annotated[
         str, typer.Option(help="interactive, or batch: wait while interactive statements do.")
     ] = "interactive",
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", help="Leave out shards that no node has which can be reached."
+        ),
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -196,7 +202,7 @@ def sql(
     """Run a SQL statement and print the result."""
     from sennit.cli.sql import Query, run_query
 
-    run_query(Query(query, limit, as_csv, as_json, engine, priority, data, url))
+    run_query(Query(query, limit, as_csv, as_json, engine, priority, allow_partial, data, url))
 
 
 def export(

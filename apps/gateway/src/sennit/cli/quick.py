@@ -17,6 +17,7 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any] | None]] = {
     "--csv": ("as_csv", None),
     "--engine": ("engine", str),
     "--priority": ("priority", str),
+    "--allow-partial": ("allow_partial", None),
     "--data": ("data", Path),
     "--url": ("url", str),
     "--json": ("as_json", None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Query:
     as_json: bool = False
     engine: str = "auto"
     priority: str = "interactive"
+    allow_partial: bool = False
     data: Path | None = None
     url: str | None = None
 
@@ -52,8 +54,13 @@ def run_query(query: Query) -> None:
     if query.as_csv:
         _print_csv(query, address)
     elif query.as_json:
-        found, engine = _fetch(query, address, None)
-        document = {"columns": found.columns, "rows": found.rows, "engine": engine}
+        found, headers = _fetch(query, address, None)
+        engine = headers.get("Sennit-Engine")
+        document: dict[str, Any] = {
+            "columns": found.columns, "rows": found.rows, "engine": engine
+        }  # fmt: skip
+        if (missing := _missing(headers)) is not None:
+            document["missing"] = missing
         indent = 2 if sys.stdout.isatty() else None
         print(json.dumps(document, ensure_ascii=False, indent=indent))
     else:
@@ -63,27 +70,55 @@ def run_query(query: Query) -> None:
 def _print_csv(query: Query, address: tuple[str, str | None]) -> None:
     sys.stdout.flush()
     with open_response(*address, _PATH, _document(query), accept="text/csv") as response:
+        _note_missing(response.headers)
         while piece := response.read(_PIECE_BYTES):
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
 
 def _print_table(query: Query, address: tuple[str, str | None]) -> None:
-    found, _engine = _fetch(query, address, query.limit or None)
+    found, headers = _fetch(query, address, query.limit or None)
     show(found)
+    sys.stdout.flush()
+    _note_missing(headers)
     if found.truncated:
-        sys.stdout.flush()
         print("… there are more rows; --limit 0 shows all", file=sys.stderr)
 
 
 def _fetch(
     query: Query, address: tuple[str, str | None], max_rows: int | None
-) -> tuple[Rows, str | None]:
-    """Return the rows, at most `max_rows` (None: all), and the name of the engine."""
+) -> tuple[Rows, Mapping[str, str]]:
+    """Return the rows, at most `max_rows` (None: all), and the headers of the response."""
     document = _document(query) | {"maxRows": max_rows or _ROWS_MAX}
     with open_response(*address, _PATH, document, accept="application/json") as response:
-        return parse_rows(response.read()), response.headers.get("Sennit-Engine")
+        return parse_rows(response.read()), response.headers
 
 
 def _document(query: Query) -> dict[str, Any]:
-    return {"sql": query.sql, "engine": query.engine, "priority": query.priority}
+    document: dict[str, Any] = {
+        "sql": query.sql, "engine": query.engine, "priority": query.priority
+    }  # fmt: skip
+    # A node of an earlier version refuses a member that it does not know.
+    return document | {"allowPartial": True} if query.allow_partial else document
+
+
+def _missing(headers: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what a partial result leaves out; None of a whole one."""
+    text = headers.get("Sennit-Missing")
+    return None if text is None else json.loads(text)
+
+
+def _note_missing(headers: Mapping[str, str]) -> None:
+    missing = _missing(headers)
+    if missing is None:
+        return
+    print(
+        f"the result is partial: {missing['shards']} shards with {missing['rows']} rows are missing",
+        file=sys.stderr,
+    )
+    for each in missing["datasets"]:
+        nodes = ", ".join(each["nodes"]) or "unknown"
+        print(
+            f"  {each['dataset']}: {each['shards']} shards, {each['rows']} rows; on nodes: {nodes}",
+            file=sys.stderr,
+        )

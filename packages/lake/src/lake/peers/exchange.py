@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lake.catalog import Catalog
 from lake.disk_space import DiskSpace
 from lake.objects import ObjectStore
+from lake.partial import ShardsUnavailable
 from lake.peers.copies import Copies
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.health import SharedCopies
@@ -366,6 +367,18 @@ class Exchange:
             found += [node for node in (*live, *also) if node not in found]
         return found
 
+    def known_holders(self, name: str) -> tuple[str, ...]:
+        """Return the names of the nodes that are known to hold a shard, reachable or not."""
+        now, roster = self._host.now(), self._host.roster
+        found: dict[str, None] = {}
+        for each in self._datasets.values():
+            if name in each.sizes:
+                found[each.writer] = None
+        for shared, replica in self._replicas.get(name, ()):
+            copies = self._parts.copies.replication
+            found |= dict.fromkeys(copies.holders_of(shared, replica, roster.members, now))
+        return tuple(map(roster.name_of, found))
+
     # Serving
 
     def may_have(self, peer: str, name: str) -> bool:
@@ -438,10 +451,12 @@ class Exchange:
         for problem in problems:
             if not isinstance(problem, Unavailable):
                 raise problem
-        lost = len(missing) - len(found) + len(problems)
+        obtained = {n for n, each in zip(found, results, strict=True) if each is None}
+        lost = [name for name in missing if name not in obtained]
         if lost:
-            raise Unavailable(
-                f"{lost} of {len(names)} shards",
+            raise ShardsUnavailable(
+                f"{len(lost)} of {len(names)} shards",
+                {name: self.known_holders(name) for name in lost},
                 hint="no node that holds them can be reached; see `platform net nodes`",
             )
 

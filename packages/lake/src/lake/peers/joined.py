@@ -152,6 +152,10 @@ class JoinedNetwork:
         """Return the live nodes that hold a shard, this node first if it does."""
         return [] if self.exchange is None else self.exchange.holders(name)
 
+    def known_holders(self, name: str) -> tuple[str, ...]:
+        """Return the names of the nodes that are known to hold a shard, reachable or not."""
+        return () if self.exchange is None else self.exchange.known_holders(name)
+
     async def session(self, node: str) -> Session:
         """Return a session with a node."""
         return await self.sessions.session(node)

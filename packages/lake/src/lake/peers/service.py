@@ -33,7 +33,8 @@ from lake.peers import (
 )
 from lake.peers.addresses import parse_address
 from lake.peers.channel import dial
-from lake.peers.distributor import Distributed, DistributedQuery, Distributor
+from lake.peers.distributed_query import Distributed, DistributedQuery
+from lake.peers.distributor import Distributor
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.health import Finding, NodeState
@@ -49,6 +50,7 @@ from lake.peers.replication import CopyState
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
 from lake.peers.sharing import ShareInfo, Shares
+from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop
 from lake.peers.store import PeerStore
 from lake.peers.survey import NetworkMap, Survey
@@ -356,9 +358,8 @@ class PeerService:
         network, data = self._network, self._parts.data
         if network is None or data is None:
             return None
-        distributor = Distributor(
-            self.identity.id, data.pool, data.fragments, network, data.staging, data.space
-        )
+        coordinator = Coordinator(self.identity.id, data.fragments, network, data.space)
+        distributor = Distributor(coordinator, data.pool, data.staging)
         future = self._submit(distributor.run(query, stop))
         stop.attach(future.cancel)
         try:

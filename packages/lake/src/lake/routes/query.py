@@ -36,6 +36,7 @@ class QueryRequest(BaseModel):
     params: list[Any] | dict[str, Any] | None = None
     engine: str | None = None
     priority: str = "interactive"
+    allow_partial: Annotated[bool, Field(alias="allowPartial")] = False
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
         float | None, Field(alias="deadlineSeconds", gt=0, le=_DEADLINE_SECONDS_MAX)
@@ -71,6 +72,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             user=requester.name,
             role=requester.role,
             read_only=not requester.may_write,
+            allow_partial=query.allow_partial,
             use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -20,6 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from lake.partial import MissingShards, missing_header
 from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of
 from lake.routes.result_bodies import BODIES
@@ -41,6 +42,7 @@ MEDIA_TYPES = {
 ENGINE_HEADER = "Sennit-Engine"
 QUERY_HEADER = "Sennit-Query"
 CACHE_HEADER = "Sennit-Cache"
+MISSING_HEADER = "Sennit-Missing"
 RESULT_HEADER = "Sennit-Result"
 _log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
@@ -94,6 +96,8 @@ async def stream_result(
         headers[QUERY_HEADER] = reader.query
     if reader.cache is not None:
         headers[CACHE_HEADER] = reader.cache
+    if reader.missing:
+        headers[MISSING_HEADER] = missing_header(reader.missing)
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
     return _StreamedResult(opening.data, reader, request, format_name, headers)
@@ -171,6 +175,11 @@ class _Reader:
     def cache(self) -> str | None:
         """How the result cache was used, if the execution is of a query."""
         return getattr(self._execution, "cache", None)
+
+    @property
+    def missing(self) -> Sequence[MissingShards]:
+        """The shards that the result leaves out, if the execution is of a query that allows that."""
+        return getattr(self._execution, "missing", ())
 
     def open(self) -> _Opening | SennitError:
         """Start the execution and wait for the first piece, or return the error.

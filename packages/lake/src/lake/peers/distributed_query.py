@@ -1,0 +1,93 @@
+"""What is asked of the coordinator of a distributed query, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lake.partial import MissingShards
+    from lake.peers.session import Session
+    from lake.peers.sql import DistributedPlan, StepRun
+    from sennit_core.records import SnapshotInfo
+
+__all__ = ["Distributed", "DistributedQuery", "DistributedTable", "Placed"]
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedTable:
+    """A table of a query.
+
+    Args:
+        name: As it is known here.
+        snapshot: Its snapshot.
+    """
+
+    name: str
+    snapshot: SnapshotInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedQuery:
+    """A query that is to be distributed.
+
+    Args:
+        sql: The query, without parameters.
+        tables: All tables that it reads.
+        user: The user.
+        seconds: Its time limit.
+        runs: Whether its parts run; False to know where they would, for EXPLAIN.
+        allow_partial: Whether shards may be left out that no node has which can be reached.
+    """
+
+    sql: str
+    tables: Sequence[DistributedTable]
+    user: str
+    seconds: float
+    runs: bool = True
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """A distributed query whose parts have arrived.
+
+    Args:
+        plan: The plan.
+        steps: The steps of the request `merge`.
+        folder: The folder of the files, to be removed after the query.
+        runs: Where each step has run, by the name of its result.
+        missing: What was left out.
+    """
+
+    plan: DistributedPlan
+    steps: list[dict[str, Any]]
+    folder: Path
+    runs: Mapping[str, StepRun]
+    missing: tuple[MissingShards, ...] = ()
+
+
+class Placed(Protocol):
+    """Where shards are, and how nodes are reached."""
+
+    def holders(self, name: str) -> list[str]:
+        """Return the live nodes that hold a shard, this node first if it does."""
+        ...
+
+    def known_holders(self, name: str) -> tuple[str, ...]:
+        """Return the names of the nodes that are known to hold a shard, reachable or not."""
+        ...
+
+    async def session(self, node: str) -> Session:
+        """Return a session with a node."""
+        ...
+
+    def alive(self) -> list[str]:
+        """Return the nodes that can be reached."""
+        ...
+
+    def name(self, node: str) -> str:
+        """Return what a node is called."""
+        ...

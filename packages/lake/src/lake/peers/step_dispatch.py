@@ -1,0 +1,286 @@
+"""One step of a distributed query: its units at the nodes that hold them, its results as files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lake.partial import ShardsUnavailable
+from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentRunner, FragmentTable
+from lake.peers.machine import Effect
+from lake.peers.sql import Fragment, Gather, StepRun
+from lake.peers.stop import Stop
+from sennit_core.errors import (
+    Busy,
+    Cancelled,
+    Corrupt,
+    NotFound,
+    SennitError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from lake.deadline import Deadline
+    from lake.disk_space import DiskSpace
+    from lake.peers.distributed_query import DistributedQuery, Placed
+
+__all__ = ["Coordinator", "StepDispatch", "StepResult"]
+
+_TICK_SECONDS = 0.25
+_OF_THE_NODE = (Unavailable, Busy, NotFound, Corrupt, Cancelled)
+"""Errors that another holder of the shards may not have. All others are of the query, at every node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """The node that runs distributed queries.
+
+    Args:
+        node: Its id.
+        local: Runs the parts over shards that are here.
+        placed: Knows where shards are.
+        space: Refuses results for which the disk has no room.
+    """
+
+    node: str
+    local: FragmentRunner
+    placed: Placed
+    space: DiskSpace
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The result of a step.
+
+    Args:
+        files: Arrow IPC streams, each of some units.
+        run: Where it has run.
+    """
+
+    files: list[str]
+    run: StepRun
+
+
+class StepDispatch:
+    """The attempts of one step, driven by a `Dispatch`.
+
+    Args:
+        coordinator: This node.
+        step: The step.
+        query: The query that it is of.
+        folder: For its results.
+        deadline: When the query is to be over.
+        stop: Stops the query.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        step: Fragment | Gather,
+        query: DistributedQuery,
+        folder: Path,
+        deadline: Deadline,
+        stop: Stop,
+    ) -> None:
+        self._coordinator = coordinator
+        self._placed = coordinator.placed
+        self._step = step
+        self._query = query
+        self._snapshots = {table.name.casefold(): table.snapshot for table in query.tables}
+        self._folder = folder
+        self._deadline = deadline
+        self._stop = stop
+        # The shards of each unit, by the table's name.
+        self._shards: dict[str, Mapping[str, Sequence[str]]] = {}
+        self._attempts: dict[int, RunAttempt] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._received: dict[int, int] = {}
+        self._errors: dict[str, SennitError] = {}
+        self._end: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> StepResult:
+        """Run all units; return the files of the attempts that count, in the order of their ends.
+
+        Raises:
+            ShardsUnavailable: No node could run some units.
+            SennitError: The error of the query itself.
+        """
+        units = self._units()
+        self._check_holders(units)
+        known = set(self._placed.alive())
+        dispatch = self._dispatch = Dispatch(units, [*known, self._coordinator.node])
+        try:
+            self._perform(dispatch.start(self._now()))
+            while not self._end.done():
+                await asyncio.wait((self._end,), timeout=_TICK_SECONDS)
+                if self._stop.stopped:
+                    raise Cancelled("the query")
+                for lost in known - set(self._placed.alive()):
+                    self._perform(dispatch.node_lost(lost, self._now()))
+                known &= set(self._placed.alive())
+                self._perform(dispatch.tick(self._now()))
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        end = self._end.result()
+        if end.missing:
+            raise self._problem(end.missing, end.problem)
+        return self._result(end.attempts)
+
+    async def assign(self) -> StepResult:
+        """Return where the units would run now, without a result."""
+        units = self._units()
+        nodes = [*self._placed.alive(), self._coordinator.node]
+        effects = Dispatch(units, nodes).start(self._now())
+        assigned = [effect for effect in effects if isinstance(effect, RunAttempt)]
+        found = self._units_by_node(assigned)
+        return StepResult([], StepRun(found, missing=len(units) - sum(found.values())))
+
+    def _result(self, attempts: Sequence[int]) -> StepResult:
+        moved: dict[str, int] = {}
+        for number, attempt in self._attempts.items():
+            name = self._placed.name(attempt.node)
+            moved[name] = moved.get(name, 0) + self._received.get(number, 0)
+        counted = [self._attempts[number] for number in attempts]
+        run = StepRun(self._units_by_node(counted), attempts=len(self._attempts), bytes=moved)
+        return StepResult([str(self._place(number)) for number in attempts], run)
+
+    def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for attempt in attempts:
+            name = self._placed.name(attempt.node)
+            found[name] = found.get(name, 0) + len(attempt.units)
+        return found
+
+    def _units(self) -> list[Unit]:
+        step = self._step
+        if isinstance(step, Gather):
+            self._shards = {name: {step.table: (name,)} for name in step.objects}
+        else:
+            self._shards = {unit.name: unit.shards for unit in step.units}
+        sizes = {
+            shard.object: shard.bytes
+            for snapshot in self._snapshots.values()
+            for shard in snapshot.shards
+        }
+        found = []
+        for name in self._shards:
+            objects = self._objects(name)
+            found.append(Unit(name, sum(sizes[each] for each in objects), self._holders(objects)))
+        return found
+
+    def _objects(self, unit: str) -> list[str]:
+        return [each for ids in self._shards[unit].values() for each in ids]
+
+    def _holders(self, objects: Sequence[str]) -> tuple[str, ...]:
+        """Return the nodes that hold all of some shards, this one first."""
+        common: list[str] | None = None
+        for name in objects:
+            holders = self._placed.holders(name)
+            common = holders if common is None else [node for node in common if node in holders]
+        return tuple(common or ())
+
+    def _check_holders(self, units: Sequence[Unit]) -> None:
+        """Refuse a step that cannot be completed before any of it runs."""
+        without = [unit.id for unit in units if not unit.holders]
+        if without:
+            raise self._problem(without, "no node that holds them can be reached")
+
+    def _problem(self, units: Sequence[str], problem: str) -> SennitError:
+        """Return the error for units that no node has run."""
+        for unit in units:
+            error = self._errors.get(unit)
+            if error is not None and not isinstance(error, _OF_THE_NODE):
+                return error
+        lost: list[str] = []
+        for unit in units:
+            objects = self._objects(unit)
+            # If each has a holder, the one that was asked did not say which it could not read.
+            lost += [name for name in objects if not self._placed.holders(name)] or objects
+        return ShardsUnavailable(
+            f"{len(units)} of {len(self._shards)} parts of the query",
+            {name: self._placed.known_holders(name) for name in lost},
+            hint=f"{problem}; see `platform net nodes`",
+        )
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case RunAttempt(number):
+                    self._attempts[number] = effect
+                    self._tasks[number] = asyncio.create_task(self._attempt(effect))
+                case StopAttempt(number):
+                    self._tasks[number].cancel()
+                case Finished():
+                    self._end.set_result(effect)
+
+    async def _attempt(self, attempt: RunAttempt) -> None:
+        number = attempt.attempt
+        try:
+            await self._receive(attempt)
+        except SennitError as error:
+            self._place(number).unlink(missing_ok=True)
+            self._errors |= dict.fromkeys(attempt.units, error)
+            retry = getattr(error, "retryable", False)
+            self._perform(self._dispatch.failed(number, str(error), self._now(), retry=retry))
+        else:
+            self._perform(self._dispatch.succeeded(number, self._now()))
+
+    async def _receive(self, attempt: RunAttempt) -> None:
+        """Run an attempt, and write its result."""
+        seconds = self._deadline.left
+        assert seconds is not None, "a distributed query has a time limit"
+        request = FragmentRequest(
+            self._step.sql, self._tables(attempt.units), self._query.user, seconds
+        )
+        place = self._place(attempt.attempt)
+        if attempt.node == self._coordinator.node:
+            # Its own: an attempt that is not needed ends while the query goes on.
+            stop = Stop()
+            self._stop.attach(stop.stop)
+            try:
+                await asyncio.to_thread(_write_local, self._coordinator.local, request, stop, place)
+            except asyncio.CancelledError:
+                stop.stop()  # a thread is not cancelled
+                raise
+            return
+        session = await self._placed.session(attempt.node)
+        pieces = session.stream(request, timeout_seconds=seconds)
+        async with aclosing(pieces):
+            with place.open("wb") as file:
+                async for message, body in pieces:
+                    if not isinstance(message, FragmentPiece):
+                        raise Unavailable(f"node {attempt.node[:16]}", hint="a wrong answer")
+                    received = self._received.get(attempt.attempt, 0) + len(body)
+                    self._received[attempt.attempt] = received
+                    self._coordinator.space.check_disk("the query's parts", len(body))
+                    await asyncio.to_thread(file.write, body)
+
+    def _tables(self, units: Sequence[str]) -> tuple[FragmentTable, ...]:
+        chosen: dict[str, list[str]] = {}
+        for unit in units:
+            for table, objects in self._shards[unit].items():
+                chosen.setdefault(table, []).extend(objects)
+        found = []
+        for table, objects in chosen.items():
+            snapshot = self._snapshots[table.casefold()]
+            found.append(FragmentTable(table, snapshot.dataset, snapshot.id, tuple(objects)))
+        return tuple(found)
+
+    def _place(self, attempt: int) -> Path:
+        return self._folder / f"{self._step.result}-{attempt}.arrow"
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _write_local(runner: FragmentRunner, request: FragmentRequest, stop: Stop, place: Path) -> None:
+    with place.open("wb") as file:
+        for piece in runner.run(request, stop):
+            file.write(piece)
