@@ -18,6 +18,7 @@ from lake.peers.replication import (
     FetchCopy,
     HaveReply,
     HaveRequest,
+    Pause,
     Replica,
     Replication,
     ReplicationOptions,
@@ -86,7 +87,7 @@ class OfficeNode:
         # Verified at the start, as a node does that was away.
         for each in [each for each in self.objects.values() if not each.is_intact]:
             del self.objects[each.name]
-        self.copies = Replication(name, self.objects.__contains__, OPTIONS)
+        self.copies = Replication(name, lambda _, name: name in self.objects, OPTIONS)
         self.transfers = Transfers(now=simulation.now)
         self._partial: dict[str, dict[int, bytes]] = {}
         # Requests of both machines, under numbers of the process.
@@ -117,7 +118,11 @@ class OfficeNode:
 
     def serve(self, peer: str, message: Message, now: float) -> tuple[Message, bytes]:
         if isinstance(message, HaveRequest):
-            return HaveReply(), have_bits(message.objects, self.copies.claims)
+            claimed = [
+                name in self.objects and not self.copies.is_leaving(name)
+                for _, name in message.pairs
+            ]
+            return HaveReply(), have_bits(claimed)
         if not isinstance(message, (ListRequest, ChunkRequest)):
             raise Unsupported(message.kind)
         found = self.objects.get(message.object)
@@ -136,7 +141,7 @@ class OfficeNode:
             reply = Replied(number, result.message, result.body)
             if machine == "transfers":
                 return self._own(self.transfers.replied(reply, now), machine)
-            self.copies.replied(reply, now)
+            self.copies.replied(reply)
             return []
         failure = Failed(number, result.code, result.reason)
         if machine == "transfers":
@@ -160,24 +165,26 @@ class OfficeNode:
 
     def _store(self, effect: Effect) -> None:
         match effect:
-            case FetchCopy(name, _, sources, copies):
+            case Pause():
+                pass
+            case FetchCopy(dataset, name, _, sources, copies):
                 if sources:
-                    self.transfers.want(name, sources, priority=copies)
-            case StopFetch(name):
-                self.transfers.cancel(name)
+                    self.transfers.want(dataset, name, sources, priority=copies)
+            case StopFetch(dataset, name):
+                self.transfers.cancel(dataset, name)
                 self._partial.pop(name, None)
             case DropCopy(name):
                 del self.objects[name]
                 self._network.dropped += 1
-            case WriteChunk(name, index, _, data):
+            case WriteChunk(_, name, index, _, data):
                 self._partial.setdefault(name, {})[index] = data
-            case ObjectComplete(name, _, digests):
+            case ObjectComplete(_, name, _, digests):
                 chunks = self._partial.pop(name, {})
                 data = b"".join(chunks[index] for index in range(len(digests)))
                 assert StoredObject.of(data).name == name, "a wrong object was accepted"
                 self.objects[name] = StoredObject.of(data)
                 self.copies.soon()
-            case ObjectUnobtainable(name):
+            case ObjectUnobtainable(_, name):
                 self._partial.pop(name, None)
             case _:
                 raise AssertionError(effect)
@@ -213,7 +220,7 @@ class OfficeNetwork:
     @property
     def datasets(self) -> list[SharedObjects]:
         replicas = tuple(Replica(o.name, o.name, len(o.data)) for o in self.stored)
-        return [SharedObjects(self.names[0], self.placement, frozenset(self.names), replicas)]
+        return [SharedObjects("trips", self.names[0], self.placement, None, replicas)]
 
     def node(self, number: int) -> OfficeNode:
         found: OfficeNode = self.simulation.process(self.names[number])

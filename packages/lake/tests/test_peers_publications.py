@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from lake.peers import publications
 from lake.peers.machine import Effect, Failed, Replied, Send
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.publications import (
+    ENTRY_SECONDS,
     EVERYONE,
     MESSAGES,
     Entries,
@@ -31,6 +33,7 @@ from .peers_gossip import WALL, node_name
 SEEDS = range(5)
 CODEC = MessageCodec(MESSAGES)
 OPTIONS = PublicationOptions(checkpoint_entries=8)
+DAY_SECONDS = 24 * 3600.0
 
 
 class UnsignedEntries:
@@ -43,6 +46,8 @@ class UnsignedEntries:
     def read(self, entry: Statement, now: float) -> Mapping[str, Any]:
         if entry.signature != entry.body["publisher"]:
             raise Denied("accepting a forged entry")
+        if entry.issued_at + ENTRY_SECONDS < now:
+            raise Denied("accepting an entry that has expired")
         return entry.body
 
 
@@ -57,7 +62,7 @@ class LogNode:
         self.machine = Publications(
             name, UnsignedEntries(name), lambda node: node in network.names,
             Random(network.simulation.random.random()), OPTIONS,
-            logs=disk["logs"], wall=lambda: WALL,
+            logs=disk["logs"], wall=lambda: WALL + network.days * DAY_SECONDS,
         )  # fmt: skip
 
     def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
@@ -99,6 +104,7 @@ class LogNetwork:
         self.simulation = Simulation(seed, CODEC, faults)
         self.names = [node_name(number) for number in range(size)]
         self.seen: dict[str, list[Message]] = {}
+        self.days = 0.0
         for name in self.names:
             self.simulation.add(name, partial(LogNode, self, name))
 
@@ -204,37 +210,93 @@ def test_entries_in_the_name_of_others_are_not_accepted() -> None:
     assert network.items(network.names[4], LogKey(victim)) == {"d": {"version": 1}}
 
 
+def restart_with(network: LogNetwork, logs: Mapping[LogKey, list[Statement]]) -> None:
+    """Restart the publisher with these logs on its disk."""
+    publisher = network.names[0]
+    if publisher in network.simulation.running():
+        network.simulation.crash(publisher)
+    network.simulation._nodes[publisher].disk["logs"] = dict(logs)
+    network.simulation.restart(publisher)
+
+
+def backup_of(network: LogNetwork) -> dict[LogKey, list[Statement]]:
+    return {key: list(entries) for key, entries in network.node(0)._disk["logs"].items()}
+
+
 def test_a_publisher_that_was_restored_takes_its_log_from_the_others() -> None:
     network = LogNetwork(3)
     publisher = network.names[0]
     network.node(0).publish("d", {"version": 1}, EVERYONE)
-    backup = {key: list(entries) for key, entries in network.node(0)._disk["logs"].items()}
+    backup = backup_of(network)
     network.node(0).publish("d", {"version": 2}, EVERYONE)
     assert network.simulation.run_until(network.agrees, 60)
-    network.simulation.crash(publisher)
-    network.simulation._nodes[publisher].disk["logs"] = backup
-    network.simulation.restart(publisher)
+    restart_with(network, backup)
     assert network.simulation.run_until(
         lambda: network.items(publisher, LogKey(publisher)) == {"d": {"version": 2}}, 60
     )
 
 
-def test_a_key_that_was_used_twice_is_noticed_and_mended() -> None:
+@pytest.mark.parametrize("published", [1, 2, 5])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_publisher_that_uses_numbers_again_is_noticed_and_believed(
+    published: int, *, is_lost: bool
+) -> None:
+    """A restored backup, or a node that has left and joined again: its log is empty."""
     network = LogNetwork(4)
-    publisher = network.names[0]
+    key = LogKey(network.names[0])
     network.node(0).publish("d", {"version": 1}, EVERYONE)
     network.simulation.run(30)
-    backup = {key: list(entries) for key, entries in network.node(0)._disk["logs"].items()}
+    backup = {} if is_lost else backup_of(network)
     network.node(0).publish("d", {"version": 2}, EVERYONE)
-    network.node(0).publish("d", {"version": 3}, EVERYONE)
+    network.node(0).publish("e", {"version": 2}, EVERYONE)
     network.simulation.run(30)
-    network.simulation.crash(publisher)
-    network.simulation._nodes[publisher].disk["logs"] = backup
-    network.simulation.restart(publisher)
-    network.node(0).publish("d", {"version": "restored"}, EVERYONE)  # before it has asked anybody
+    restart_with(network, backup)
+    for version in range(published):  # before it has asked anybody
+        network.node(0).publish("d", {"version": f"restored {version}"}, EVERYONE)
     assert network.simulation.run_until(lambda: bool(network.node(0).forks), 60)
-    assert network.simulation.run_until(lambda: bool(network.node(2).forks), 60)
-    effects = network.node(0).machine.mend(EVERYONE)
-    network.simulation.perform(publisher, network.node(0)._own(effects))
+    newest = {"d": {"version": f"restored {published - 1}"}}
+    assert network.simulation.run_until(
+        lambda: all(network.items(name, key) == newest for name in network.names), 120
+    )
+    network.node(0).publish("d", {"version": "next"}, EVERYONE)
     assert network.simulation.run_until(network.agrees, 60)
-    assert network.items(network.names[5], LogKey(publisher)) == {"d": {"version": "restored"}}
+    numbers = [entry.body["number"] for entry in network.node(5).machine.logs[key].entries]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_what_is_published_for_long_reaches_nodes_that_come_later() -> None:
+    network = LogNetwork(5)
+    late = network.names[5]
+    network.simulation.crash(late)
+    network.node(0).publish("d", {"version": 1}, EVERYONE)
+    network.node(0).publish("secret", {"version": 1}, late)
+    for network.days in (0, 100, 200):
+        network.simulation.run(60)
+    network.simulation.restart(late)
+    assert network.simulation.run_until(network.agrees, 60)
+    key = LogKey(network.names[0], late)
+    assert network.simulation.run_until(lambda: bool(network.items(late, key)), 120)
+
+
+def test_a_log_that_grows_without_end_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publications, "LOG_BYTES_MAX", 50_000)
+    network = LogNetwork(6, size=3)
+    monkeypatch.setattr(network.node(0).machine, "_options", PublicationOptions())
+    for number in range(100):
+        network.node(0).publish(f"d{number}", {"text": "x" * 1000}, EVERYONE)
+    network.simulation.run(30)
+    log = network.node(1).machine.logs[LogKey(network.names[0])]
+    assert 10 < len(log.items) < 50
+    assert log.size < 50_000
+
+
+def test_a_change_of_many_datasets_costs_one_entry() -> None:
+    network = LogNetwork(7, size=2)
+    for number in range(600):
+        network.node(0).publish(f"d{number}", {"text": "x" * 1000}, EVERYONE)
+    log = network.node(0).machine.logs[LogKey(network.names[0])]
+    assert log.checkpoint_parts > OPTIONS.checkpoint_entries
+    before = log.number
+    for version in range(OPTIONS.checkpoint_entries // 2):
+        network.node(0).publish("d0", {"version": version}, EVERYONE)
+    assert log.number - before <= log.checkpoint_parts + OPTIONS.checkpoint_entries

@@ -119,6 +119,8 @@ class ObjectStore:
     ) -> None:
         self.root = Path(root)
         self._on_restored = on_restored
+        self.on_changed: Callable[[str], object] = lambda name: None
+        """Called with the id of an object that was stored, deleted or found to be damaged."""
         self._space = space
         # Held while folders are synced: who finds `_unsynced` empty has waited for those who
         # took its folders. Taken before `_names_lock`, which is never held during a system call.
@@ -229,6 +231,7 @@ class ObjectStore:
                 folders[path.parent] = None
                 deleted += 1
                 self._count(-size, -1)
+                self.on_changed(name)
         # Each folder once, after all: a deletion that a power cut undoes leaves an object that
         # nothing references, which a sweep finds.
         fsync_folders(folders)
@@ -251,6 +254,7 @@ class ObjectStore:
             aside.replace(path)
             return False
         self._count(-size, -1)
+        self.on_changed(name)
         with suppress(FileNotFoundError):
             _chunks_path(path).replace(_chunks_path(aside))
         fsync_folder(path.parent)
@@ -333,6 +337,7 @@ class ObjectStore:
             self._unsynced.add(self.place(digest.object).parent)
         if is_new:
             self._count(digest.size, 1)
+            self.on_changed(digest.object)
         if self.drop_quarantined(digest.object):
             self._on_restored(digest.object)
 

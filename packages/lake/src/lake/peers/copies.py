@@ -1,6 +1,6 @@
 """The copies of shared objects in a node's store: fetched, served, counted and dropped.
 
-What is downloaded is written to `lake/incoming-copies/{object}`, chunk by verified chunk, so that a
+What is downloaded is written to `lake/incoming-copies/{object}.{dataset}`, chunk by verified chunk, so that a
 transfer goes on where it stopped, after a restart too. A complete file is moved into the store, which
 hashes it once more.
 
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lake.objects import ObjectStore
+from lake.peers.held import HeldObjects
 from lake.peers.placement import Candidate
 from lake.peers.replication import (
-    CopyState,
     FetchCopy,
     HaveReply,
     HaveRequest,
@@ -42,6 +42,7 @@ from lake.peers.transfers import (
 )
 from sennit_core.errors import Corrupt, NotFound, SennitError
 from sennit_core.hashing import CHUNK_BYTES, ObjectDigest
+from sennit_core.ids import is_id
 from sennit_core.logs import get_logger
 from sennit_core.private_files import FILE_MODE, make_private_folder
 
@@ -70,6 +71,7 @@ class Copies:
     Args:
         node: The node's id.
         objects: The store.
+        held: What of it is of shared datasets.
         folder: Of the lake, for unfinished files.
         drop: Deletes copies that nothing else needs.
         options: How copies are kept.
@@ -79,29 +81,48 @@ class Copies:
         self,
         node: str,
         objects: ObjectStore,
+        held: HeldObjects,
         folder: Path,
         drop: Callable[[Iterable[str]], object],
         options: CopyOptions | None = None,
     ) -> None:
         chosen = options or CopyOptions()
         self._objects = objects
+        self.held = held
         self._drop = drop
         self._folder = make_private_folder(folder / _FOLDER)
-        self.replication = Replication(node, objects.__contains__, chosen.replication)
+        self._node, self._options = node, chosen
+        self.replication = Replication(node, held.has, chosen.replication)
         self.transfers = Transfers(chosen.transfers)
         self.loss_seconds = chosen.replication.loss_seconds
+
+    def clear(self) -> None:
+        """Forget the nodes of a network that was left, and what was being fetched from them."""
+        self.replication = Replication(self._node, self.held.has, self._options.replication)
+        self.transfers = Transfers(self._options.transfers)
+        self.held.clear()
+        self.sweep(())
 
     # Serving
 
     def have(
-        self, request: HaveRequest, may_have: Callable[[str], bool]
+        self, request: HaveRequest, may_send: Callable[[str, str], bool]
     ) -> tuple[HaveReply, bytes]:
-        """Answer which of some objects this node has; what the peer may not have is not there."""
+        """Answer which of some objects this node has; what the peer may not have is not there.
 
-        def claims(name: str) -> bool:
-            return may_have(name) and self.replication.claims(name)
+        Args:
+            request: The request.
+            may_send: Whether this node has an object, given after its dataset, and the peer may have it.
 
-        return HaveReply(), have_bits(request.objects, claims)
+        Raises:
+            BadInput: The request is not valid.
+        """
+        return HaveReply(), have_bits(
+            [
+                may_send(dataset, name) and not self.replication.is_leaving(name)
+                for dataset, name in request.pairs
+            ]
+        )
 
     def chunk_list(self, request: ListRequest) -> tuple[ListReply, bytes]:
         """Return the chunk hashes of an object.
@@ -127,10 +148,10 @@ class Copies:
 
     # Fetching
 
-    def kept_chunks(self, name: str) -> Mapping[int, str]:
+    def kept_chunks(self, dataset: str, name: str) -> Mapping[int, str]:
         """Return the hashes of the whole chunks that an unfinished file has."""
         found: dict[int, str] = {}
-        with suppress(FileNotFoundError), self._place(name).open("rb") as file:
+        with suppress(FileNotFoundError), self._place(dataset, name).open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 found[len(found)] = hashlib.sha256(chunk).hexdigest()
         return found
@@ -138,7 +159,9 @@ class Copies:
     def write(self, effect: WriteChunk) -> None:
         """Write a verified chunk."""
         descriptor = os.open(
-            self._place(effect.object), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
+            self._place(effect.dataset, effect.object),
+            os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC,
+            FILE_MODE,
         )
         try:
             os.pwrite(descriptor, effect.data, effect.offset)
@@ -146,13 +169,13 @@ class Copies:
             os.close(descriptor)
 
     def complete(self, effect: ObjectComplete) -> None:
-        """Move a complete file into the store.
+        """Move a complete file into the store, and note of which dataset it is.
 
         Raises:
             Corrupt: The file was changed after it was written.
             StorageFull: There is no room for it.
         """
-        place = self._place(effect.object)
+        place = self._place(effect.dataset, effect.object)
         try:
             if effect.size == 0:
                 place.touch(mode=FILE_MODE)
@@ -163,24 +186,35 @@ class Copies:
         if found.object != effect.object:
             raise Corrupt(f"the copy of object {effect.object}", effect.object, found.object)
         self._objects.sync_names()
+        self.held.receive(effect.dataset, effect.object)
 
-    def forget(self, name: str) -> None:
+    def forget(self, dataset: str, name: str) -> None:
         """Remove an unfinished file."""
-        self._place(name).unlink(missing_ok=True)
+        self._place(dataset, name).unlink(missing_ok=True)
 
-    def sweep(self, wanted: Collection[str]) -> None:
-        """Remove unfinished files of objects that are not wanted any more."""
+    def sweep(self, wanted: Collection[tuple[str, str]]) -> None:
+        """Remove unfinished files of objects that are not wanted any more, each after its dataset."""
+        kept = {self._place(*each) for each in wanted}
         for path in self._folder.iterdir():
-            if path.name not in wanted:
+            if path not in kept:
                 path.unlink(missing_ok=True)
+
+    def incoming_bytes(self) -> int:
+        """Return the bytes of the unfinished files."""
+        found = 0
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # it was just completed
+                found += path.stat().st_size
+        return found
 
     def drop(self, names: Iterable[str]) -> None:
         """Delete copies that other nodes hold."""
         self._drop(names)
 
-    def _place(self, name: str) -> Path:
+    def _place(self, dataset: str, name: str) -> Path:
         self._objects.place(name)  # refuses what is no object id
-        return self._folder / name
+        assert is_id(dataset), "the description of the dataset was checked"
+        return self._folder / f"{name}.{dataset}"
 
     # Planning
 
@@ -204,18 +238,14 @@ class Copies:
         """
         for effect in self.replication.tick(now, datasets, candidates, alive):
             match effect:
-                case FetchCopy(name, size, sources, copies):
+                case FetchCopy(dataset, name, size, sources, copies):
                     if sources and size <= room_bytes:
                         room_bytes -= size
-                        self.transfers.want(name, sources, priority=copies, size_max=size)
-                case StopFetch(name):
-                    self.transfers.cancel(name)
+                        self.transfers.want(dataset, name, sources, priority=copies, size_max=size)
+                case StopFetch(dataset, name):
+                    self.transfers.cancel(dataset, name)
                 case _:
                     yield effect
-
-    def state(self, dataset: SharedObjects, alive: Collection[str], now: float) -> CopyState:
-        """Return the state of a dataset's copies."""
-        return self.replication.state(dataset, alive, now)
 
 
 class _Repairing:

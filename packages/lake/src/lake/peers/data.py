@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import LocalFragments
+from lake.peers.held import HeldObjects
 from lake.peers.sharing import Shares
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
         lake.retention.drop_copies(wanted)
 
     node = lake.storage.node_key.id
-    copies = Copies(node, lake.objects, lake.folder / "lake", drop, options)
+    held = HeldObjects(node, lake.objects, lake.tree)
+    copies = Copies(node, lake.objects, held, lake.folder / "lake", drop, options)
     shares = Shares(lake.tree, lake.catalog, lake.policies)
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     return DataParts(

@@ -8,13 +8,14 @@ is checked, the executor is locked down, and only these shards can be read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lake.peers.messages import BODY_BYTES_MAX, Message
 from lake.peers.session import Piece, Session
+from lake.peers.shared_index import SharedIndex
 from lake.peers.stop import SECONDS_MAX, Stop
 from sennit_core.errors import BadInput, NotFound
 from sennit_core.records import Record
@@ -170,7 +171,7 @@ class LocalFragments:
 
 async def serve_fragment(
     runner: FragmentRunner,
-    may_have: Callable[[str, str], bool],
+    index: SharedIndex,
     session: Session,
     request: FragmentRequest,
 ) -> AsyncGenerator[Piece, None]:
@@ -178,14 +179,17 @@ async def serve_fragment(
 
     Args:
         runner: Runs it.
-        may_have: Whether a peer may have an object.
+        index: Knows what is shared with a peer.
         session: The peer.
         request: The fragment.
     """
     request.check()
-    names = [name for table in request.tables for name in table.objects]
-    if not all(may_have(session.peer, name) for name in names):
-        raise NotFound("shard of a fragment", session.peer[:16], suggestion=None)
+    for table in request.tables:
+        # A table without shards has a schema too.
+        if not index.may_read(session.peer, table.dataset, table.snapshot) or not all(
+            index.may_send(session.peer, table.dataset, name) for name in table.objects
+        ):
+            raise NotFound("shard of a fragment", session.peer[:16], suggestion=None)
     asked = replace(request, user=f"{request.user[:64]}@{session.peer[:16]}")
     stop = Stop()
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[bytes | None](maxsize=_QUEUED)

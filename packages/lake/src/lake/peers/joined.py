@@ -134,9 +134,10 @@ class JoinedNetwork:
             StatementSigner(identity.key), roster.is_member, chance, options.membership,
             now=self.now(), wall=self._clock.now,
         )  # fmt: skip
+        logs, damaged = self._store.load_logs()
         self.logs = Publications(
             identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
-            logs=self._store.load_logs(), wall=self._clock.now,
+            logs=logs, damaged=damaged, wall=self._clock.now,
         )  # fmt: skip
         # Effects wait here in their order, as some are slow.
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
@@ -191,13 +192,15 @@ class JoinedNetwork:
         self._tasks.spawn(self._perform_all())
         self._tasks.spawn(self._tick_forever())
         if self.exchange is not None:
-            self._tasks.spawn(self.exchange.run())
+            await self.exchange.start()
             self._tasks.spawn(self._exchange_forever(self.exchange))
 
     async def stop(self) -> None:
         """Stop the machines, and close all sessions."""
         self._save_known()
         await self._tasks.end()
+        if self.exchange is not None:
+            await self.exchange.end()
         await self.outbox.end()
         await self.sessions.__aexit__(None, None, None)
 
@@ -373,8 +376,8 @@ class JoinedNetwork:
                     self.exchange.published(effect)
             case LogForked(key, number):
                 _log.warning(
-                    "node %s has published two entries %d: it was restored from a backup, or its key "
-                    "is used twice", key.publisher[:16], number,
+                    "node %s has published two entries %d: it has left the network and joined again, it "
+                    "was restored from a backup, or its key is used twice", key.publisher[:16], number,
                 )  # fmt: skip
             case _:
                 self._perform_now([effect])

@@ -18,8 +18,8 @@ time to time, which also brings what a push has missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import singledispatchmethod
 from random import Random
 from typing import Any, ClassVar, Protocol
@@ -27,7 +27,16 @@ from typing import Any, ClassVar, Protocol
 from lake.node_key import NodeKey
 from lake.peers.machine import Effect, Send
 from lake.peers.messages import Message
-from lake.peers.signed import Statement, sign
+from lake.peers.publication_log import (
+    EVERYONE,
+    LOG_BYTES_MAX,
+    LogKey,
+    StoredLog,
+    bytes_of,
+    parts_of,
+    with_change,
+)
+from lake.peers.signed import CLOCK_SKEW_SECONDS, Statement, sign
 from sennit_core.errors import BadInput, Denied, SennitError
 from sennit_core.units import KIB
 
@@ -45,37 +54,11 @@ __all__ = [
     "StoredLog",
 ]
 
-EVERYONE = "*"
 _KIND = "publication"
 _ENTRIES_BYTES_MAX = 160 * KIB
 _HEADS_MAX = 1000
-_PART_BYTES_MAX = 32 * KIB
 # Longer than any node may be away and come back with old data (tombstones count as long too).
 ENTRY_SECONDS = 180 * 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class LogKey:
-    """One log.
-
-    Args:
-        publisher: The node that writes it.
-        audience: The node that it is for, or `EVERYONE`.
-    """
-
-    publisher: str
-    audience: str = EVERYONE
-
-    @property
-    def text(self) -> str:
-        """Its form in messages."""
-        return f"{self.publisher}/{self.audience}"
-
-    @classmethod
-    def parse(cls, text: str) -> LogKey:
-        """Read the form of `text`."""
-        publisher, _, audience = text.partition("/")
-        return cls(publisher, audience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +101,13 @@ class PublicationOptions:
         compare_seconds: Between two comparisons of heads.
         fanout: To how many peers a new entry is pushed.
         checkpoint_entries: After so many entries the publisher repeats its state.
+        renewal_seconds: Between two looks at whether it has to for another reason.
     """
 
     compare_seconds: float = 5.0
     fanout: int = 3
     checkpoint_entries: int = 256
+    renewal_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,44 +188,6 @@ class StatementEntrySigner:
         return entry.verify(_KIND, now, signer=str(entry.body.get("publisher")))
 
 
-@dataclass(slots=True, eq=False)
-class StoredLog:
-    """A log as a node has it: consecutive entries, the first of which may be a checkpoint."""
-
-    entries: list[Statement] = field(default_factory=list)
-    # What the entries say of each dataset; withdrawn ones are kept as None.
-    items: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    forked: bool = False
-    # Items of the parts of a checkpoint whose last part is missing.
-    parts: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    # The greatest number that this node's own log has at another node, if it is not one of these.
-    lost_number: int = 0
-
-    @property
-    def number(self) -> int:
-        """The number of the newest entry; 0 if there is none."""
-        return int(self.entries[-1].body["number"]) if self.entries else 0
-
-    @property
-    def digest(self) -> str:
-        """The digest of the newest entry."""
-        return self.entries[-1].digest if self.entries else ""
-
-    @property
-    def first(self) -> int:
-        """The number of the oldest entry that is kept."""
-        return int(self.entries[0].body["number"]) if self.entries else 1
-
-    def after(self, number: int) -> list[Statement]:
-        """Return the entries after a number, or from the checkpoint on that replaces them."""
-        return self.entries[max(number + 1 - self.first, 0) :]
-
-    def at(self, number: int) -> Statement | None:
-        """Return the entry of a number, if it is kept."""
-        place = number - self.first
-        return self.entries[place] if 0 <= place < len(self.entries) else None
-
-
 class Publications:
     """The logs of one node: its own, and those of others.
 
@@ -251,6 +198,7 @@ class Publications:
         random: Decides with whom heads are compared.
         options: Times and numbers.
         logs: The entries that were stored, by log.
+        damaged: The logs of which entries were stored that cannot be read.
         wall: Unix seconds, for signatures.
     """
 
@@ -264,6 +212,7 @@ class Publications:
         *,
         logs: Mapping[LogKey, Sequence[Statement]],
         wall: Callable[[], float],
+        damaged: Collection[LogKey] = (),
     ) -> None:
         self._node = node
         self._signer = signer
@@ -271,18 +220,23 @@ class Publications:
         self._random = random
         self._options = options or PublicationOptions()
         self._wall = wall
-        self._next_compare = 0.0
+        self._damaged = frozenset(damaged)
+        self._next_compare = self._next_renewal = 0.0
         self.logs: dict[LogKey, StoredLog] = {}
         for key, entries in logs.items():
             for entry in entries:
-                _apply(self._log(key), entry.body, entry)
+                self._log(key).add(entry.body, entry)
 
     def items(self) -> Iterator[tuple[LogKey, str, Mapping[str, Any]]]:
         """Yield what is published and not withdrawn: the log, the dataset's id, the description."""
         for key, log in self.logs.items():
             for dataset, item in log.items.items():
-                if item is not None:
-                    yield key, dataset, item
+                yield key, dataset, item
+
+    def is_whole(self, publisher: str) -> bool:
+        """Return whether what a publisher says to this node is known, and none of it was damaged."""
+        found = [LogKey(publisher, audience) for audience in (EVERYONE, self._node)]
+        return any(key in self.logs for key in found) and self._damaged.isdisjoint(found)
 
     def publish(
         self, dataset: str, item: Mapping[str, Any] | None, audience: str, alive: Sequence[str]
@@ -297,18 +251,27 @@ class Publications:
         """
         key = LogKey(self._node, audience)
         log = self._log(key)
-        if log.items.get(dataset) == item and (item is None or dataset in log.items):
+        if log.items.get(dataset) == item:
             return
-        new = [self._append(key, {"dataset": dataset, "item": item})]
-        if len(log.entries) > self._options.checkpoint_entries:
-            new += self._checkpoint(key)
-        yield StoreLog(key, tuple(new), log.first)
+        if self._must_renew(log):  # no other node accepts an entry after those of this log
+            new = self._checkpoint(key, with_change(log.items, dataset, item))
+        else:
+            new = [self._append(key, {"dataset": dataset, "item": item})]
+        if len(log.entries) > log.checkpoint_parts + self._options.checkpoint_entries:
+            new += self._checkpoint(key, log.items)
+        yield from self._announce(key, new, alive)
+
+    def _announce(
+        self, key: LogKey, new: Sequence[Statement], alive: Sequence[str]
+    ) -> Iterator[Effect]:
+        """Store new entries of one of this node's logs, and send them to some peers."""
+        yield StoreLog(key, tuple(new), self._log(key).first)
         for peer in self._chosen(key, alive, without=self._node):
             yield Send(peer, _batch(new))
 
-    def _checkpoint(self, key: LogKey) -> list[Statement]:
-        """Repeat the state of one of this node's logs, in as many entries as it needs."""
-        parts = _parts_of(self._log(key).items)
+    def _checkpoint(self, key: LogKey, items: Mapping[str, Mapping[str, Any]]) -> list[Statement]:
+        """Say all that one of this node's logs is to say, in as many entries as that needs."""
+        parts = parts_of(items)
         return [
             self._append(key, {"items": items, "part": number, "parts": len(parts)})
             for number, items in enumerate(parts)
@@ -324,7 +287,7 @@ class Publications:
             **content,
         }
         entry = self._signer.sign(body, self._wall())
-        _apply(log, body, entry)
+        log.add(body, entry)
         return entry
 
     def tick(self, now: float, alive: Sequence[str]) -> Iterator[Effect]:
@@ -334,6 +297,12 @@ class Publications:
             now: Seconds that never run backwards.
             alive: The nodes that can be reached.
         """
+        if now >= self._next_renewal:
+            self._next_renewal = now + self._options.renewal_seconds
+            for key in [key for key in self.logs if key.publisher == self._node]:
+                if self._must_renew(self._log(key)):
+                    new = self._checkpoint(key, self._log(key).items)
+                    yield from self._announce(key, new, alive)
         if now >= self._next_compare and alive:
             self._next_compare = now + self._options.compare_seconds * self._random.uniform(
                 0.8, 1.2
@@ -370,11 +339,12 @@ class Publications:
                 continue
             known = self.logs.get(key)
             own = 0 if known is None else known.number
+            entry = None if known is None else known.at(number)
             if number > own:
                 yield Send(peer, Want(text, own))
-            elif number == own and known is not None and head[1] != known.digest:
+            elif entry is not None and head[1] != entry.digest:
                 # The peer has another entry of this number: the two prove that the log is forked.
-                yield Send(peer, Want(text, own - 1))
+                yield Send(peer, Want(text, number - 1))
         yield from self._offer(peer, message.heads)
 
     def _offer(self, peer: str, known: Mapping[str, Any]) -> Iterator[Effect]:
@@ -435,6 +405,8 @@ class Publications:
         body = self._signer.read(entry, self._wall())
         is_next = (number, body["previous"]) == (log.number + 1, log.digest)
         starts_anew = "items" in body and body["part"] == 0
+        if not starts_anew and log.size + bytes_of(entry) > LOG_BYTES_MAX:
+            raise BadInput("a publication", reason=f"its log has more than {LOG_BYTES_MAX} bytes")
         if not starts_anew and (log.forked or not is_next):
             if key.publisher == self._node:
                 # This node has signed it, and lost it: it was restored from a backup.
@@ -442,12 +414,11 @@ class Publications:
                 return key, self._forked(key, log, number)
             raise BadInput("a publication", reason="it is not the next one of its log")
         before = dict(log.items)
-        _apply(log, body, entry)
-        return key, [
-            Published(key, dataset, item)
-            for dataset, item in log.items.items()
-            if item != before.get(dataset)
+        log.add(body, entry)
+        changed = [
+            each for each in {**before, **log.items} if before.get(each) != log.items.get(each)
         ]
+        return key, [Published(key, dataset, log.items.get(dataset)) for dataset in changed]
 
     def _forked(self, key: LogKey, log: StoredLog, number: int) -> list[Effect] | None:
         if log.forked:
@@ -455,14 +426,18 @@ class Publications:
         log.forked = True
         return [LogForked(key, number)]
 
-    def mend(self, audience: str) -> Iterator[Effect]:
-        """Repeat the state of one of this node's logs, after its fork was looked at.
+    def _must_renew(self, log: StoredLog) -> bool:
+        """Return whether this node is to repeat the state of one of its logs.
 
-        Others accept it after any entry that they had before.
+        Others accept a checkpoint after any entry that they had before, so it ends a fork, and follows
+        entries that this node has lost. It also replaces entries before they expire, and those of a clock
+        that was wrong.
         """
-        key = LogKey(self._node, audience)
-        new = self._checkpoint(key)
-        yield StoreLog(key, tuple(new), self._log(key).first)
+        if not log.entries:
+            return log.lost_number > 0
+        age = self._wall() - log.entries[0].issued_at
+        is_dated = -CLOCK_SKEW_SECONDS <= age <= ENTRY_SECONDS / 2
+        return log.forked or log.lost_number > log.number or not is_dated
 
     def _may_have(self, key: LogKey, peer: str) -> bool:
         """Return whether a log may be exchanged with a peer."""
@@ -489,55 +464,12 @@ class Publications:
         return self.logs.setdefault(key, StoredLog())
 
 
-def _apply(log: StoredLog, body: Mapping[str, Any], entry: Statement) -> None:
-    """Add an entry that was checked."""
-    items = body.get("items")
-    if not isinstance(items, Mapping):
-        log.items[str(body["dataset"])] = _item(body.get("item"))
-    else:
-        if body["part"] == 0:
-            # It replaces all entries before it, whichever of them this node has.
-            log.entries.clear()
-            log.parts.clear()
-            log.forked = False
-        log.parts.update({str(dataset): _item(item) for dataset, item in items.items()})
-        if body["part"] == body["parts"] - 1:
-            # What a checkpoint leaves out is withdrawn.
-            withdrawn: dict[str, Mapping[str, Any] | None] = dict.fromkeys(log.items)
-            log.items = {**withdrawn, **log.parts}
-            log.parts = {}
-    log.entries.append(entry)
-
-
-def _parts_of(
-    items: Mapping[str, Mapping[str, Any] | None],
-) -> list[dict[str, Mapping[str, Any]]]:
-    """Divide what is published over the parts of a checkpoint, of which there is at least one."""
-    parts: list[dict[str, Mapping[str, Any]]] = [{}]
-    size = 0
-    for dataset, item in items.items():
-        if item is None:
-            continue
-        size += len(repr(item)) + len(dataset)
-        if parts[-1] and size > _PART_BYTES_MAX:
-            parts.append({})
-            size = 0
-        parts[-1][dataset] = item
-    return parts
-
-
-def _item(value: object) -> Mapping[str, Any] | None:
-    if value is not None and not isinstance(value, Mapping):
-        raise BadInput("a publication", reason="it describes no dataset")
-    return value
-
-
 def _batch(entries: Sequence[Statement]) -> Entries:
     """Return as many entries as a message holds, at least one."""
     chosen: list[Statement] = []
     size = 0
     for entry in entries:
-        size += len(repr(entry.body)) + 512
+        size += bytes_of(entry)
         if chosen and size > _ENTRIES_BYTES_MAX:
             break
         chosen.append(entry)

@@ -15,6 +15,7 @@ since then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -32,6 +33,7 @@ __all__ = [
     "FetchCopy",
     "HaveReply",
     "HaveRequest",
+    "Pause",
     "Replica",
     "Replication",
     "ReplicationOptions",
@@ -42,14 +44,50 @@ __all__ = [
 
 _ASKED_MAX = 1024
 """Objects of a request; their ids are 64 digits each."""
+_SLICE = 500
+"""Objects that a plan looks at between two pauses, some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class HaveRequest(Message):
-    """Asks which of some objects the receiver has, verified since it started."""
+    """Asks which of some objects the receiver has, verified since it started.
+
+    Args:
+        objects: The objects, those of one dataset after those of another.
+        datasets: The dataset of each run of objects; none if the sender is of an earlier version.
+        ends: Where each run ends.
+    """
 
     kind: ClassVar[str] = "have"
     objects: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> HaveRequest:
+        """Return a request for objects, each with its dataset."""
+        ends: dict[str, int] = {}
+        for place, (dataset, _) in enumerate(pairs):
+            ends[dataset] = place + 1
+        return cls(tuple(name for _, name in pairs), tuple(ends), tuple(ends.values()))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each object after its dataset, which is "" if it is not named.
+
+        Raises:
+            BadInput: There are too many, or the runs are not in order.
+        """
+        is_ordered = list(self.ends) == sorted(self.ends) and all(each > 0 for each in self.ends)
+        if len(self.objects) > _ASKED_MAX or len(self.ends) != len(self.datasets) or not is_ordered:
+            raise BadInput(
+                "a question about objects", reason="its datasets are not those of objects"
+            )
+        found, start = [], 0
+        for dataset, end in zip((*self.datasets, ""), (*self.ends, len(self.objects)), strict=True):
+            found += [(dataset, name) for name in self.objects[start:end]]
+            start = max(start, end)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +132,27 @@ class Replica:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SharedObjects:
     """The objects of one dataset, and who may hold them.
 
     Args:
+        id: The dataset.
         writer: The node that writes the dataset, which always holds them all.
         placement: Where copies are to be.
-        nodes: The nodes that may hold them.
+        nodes: The nodes that may hold them; None for every member of the network.
         objects: The objects.
     """
 
+    id: str
     writer: str
     placement: Placement
-    nodes: frozenset[str]
+    nodes: frozenset[str] | None
     objects: tuple[Replica, ...]
+
+    def may_hold(self, node: str) -> bool:
+        """Return whether a member of the network may hold the objects, and read the dataset."""
+        return self.nodes is None or node == self.writer or node in self.nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +160,14 @@ class FetchCopy:
     """An effect: this node is to hold an object that it does not have.
 
     Args:
+        dataset: The dataset for which it is to hold it.
         object: The object.
         bytes: Its size.
         sources: Nodes that have it, or should, those that have confirmed it first.
         copies: How many live nodes have it; the fewest come first.
     """
 
+    dataset: str
     object: str
     bytes: int
     sources: tuple[str, ...]
@@ -132,6 +178,7 @@ class FetchCopy:
 class StopFetch:
     """An effect: this node need not hold an object any more that it was fetching, or has it now."""
 
+    dataset: str
     object: str
 
 
@@ -140,6 +187,11 @@ class DropCopy:
     """An effect: enough other nodes hold an object that this one need not."""
 
     object: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """An effect: the plan is long, and other work of the node may go on before the rest of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,23 +216,79 @@ class CopyState:
     copies: int = 1
     places: int = 1
 
+    def __add__(self, other: CopyState) -> CopyState:
+        """Return the state of two parts of a dataset."""
+        return CopyState(
+            self.objects + other.objects,
+            self.under_replicated + other.under_replicated,
+            self.unavailable + other.unavailable,
+            self.missing_here + other.missing_here,
+            dict(Counter(self.lacking) + Counter(other.lacking)),
+            self.copies,
+            min(self.places, other.places),
+        )
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     node: str
-    objects: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    sent_at: float
 
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """What a node has said of its copies.
+    """What a node has said of its copies of a dataset.
 
-    `confirmed_at` has the time of the last answer about each object that it has; what it lacks is not
-    there.
+    `confirmed_at` has the time of the newest question about each object which the node has answered
+    that it has it; what it lacks is not there. The time of the answer would count a copy for longer: the node may
+    have dropped it while the answer was on its way.
     """
 
     confirmed_at: dict[str, float] = field(default_factory=dict)
     asked_at: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Tracked:
+    """What is kept of a dataset between two plans.
+
+    `placed` has the nodes that are to hold what has a key, `known` what each other node has said.
+    """
+
+    shared: SharedObjects
+    placed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    known: dict[str, _Known] = field(default_factory=dict)
+
+    def update(self, shared: SharedObjects) -> None:
+        """Go on with another version of the dataset, or another placement."""
+        was, self.shared = self.shared, shared
+        is_placed = (was.writer, was.placement, was.nodes)
+        if is_placed != (shared.writer, shared.placement, shared.nodes):
+            self.placed.clear()
+        keys = {replica.key for replica in shared.objects}
+        self.placed = {key: nodes for key, nodes in self.placed.items() if key in keys}
+        names = {replica.object for replica in shared.objects}
+        for each in self.known.values():
+            for times in (each.confirmed_at, each.asked_at):
+                for name in times.keys() - names:
+                    del times[name]
+
+
+@dataclass(slots=True, eq=False)
+class _Plan:
+    """What a look at all objects has found so far.
+
+    `questions` has the objects to ask each node about, with their datasets; `others` since when those that
+    are to hold an object have confirmed it, of the objects that this node need not hold.
+    """
+
+    now: float
+    alive: frozenset[str]
+    questions: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    fetched: set[tuple[str, str]] = field(default_factory=set)
+    others: dict[str, float] = field(default_factory=dict)
 
 
 class Replication:
@@ -188,31 +296,32 @@ class Replication:
 
     Args:
         node: The node's id.
-        has: Whether this node has an object, verified.
+        has: Whether this node has an object of a dataset, verified, and may send it to others.
         options: Times.
     """
 
     def __init__(
-        self, node: str, has: Callable[[str], bool], options: ReplicationOptions | None = None
+        self,
+        node: str,
+        has: Callable[[SharedObjects, str], bool],
+        options: ReplicationOptions | None = None,
     ) -> None:
         self._node = node
         self._has = has
         self._options = options or ReplicationOptions()
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}
-        self._known: dict[str, _Known] = {}
         self._next_plan = 0.0
-        # Kept between two plans, as most keys have the same holders in both.
-        self._placed: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._tracked: dict[str, _Tracked] = {}
         self._candidates: tuple[Candidate, ...] = ()
-        # What the last plan has fetched.
-        self._fetching: set[str] = set()
+        # What the last plan has fetched: the dataset and the object.
+        self._fetching: set[tuple[str, str]] = set()
         # Since when this node has stopped to claim a copy, by object.
         self._leaving: dict[str, float] = {}
 
-    def claims(self, name: str) -> bool:
-        """Return whether this node has an object, verified, and is not about to drop it."""
-        return name not in self._leaving and self._has(name)
+    def is_leaving(self, name: str) -> bool:
+        """Return whether this node is about to drop an object, so that others do not count on it."""
+        return name in self._leaving
 
     def soon(self) -> None:
         """Plan at the next tick: a dataset, a node or a copy has changed."""
@@ -225,7 +334,7 @@ class Replication:
         candidates: Sequence[Candidate],
         alive: Collection[str],
     ) -> Iterator[Effect]:
-        """Let time pass.
+        """Let time pass. One plan ends before the next call.
 
         Args:
             now: Seconds that never run backwards.
@@ -237,88 +346,115 @@ class Replication:
         if now < self._next_plan:
             return
         self._next_plan = now + self._options.plan_seconds
+        plan = _Plan(now, frozenset(alive))
+        self._track(datasets, candidates, plan.alive)
+        looked = 0
+        for shared in datasets:
+            tracked = self._tracked[shared.id]
+            for replica in shared.objects:
+                looked += 1
+                if looked % _SLICE == 0:
+                    yield Pause()
+                fetch = self._look(tracked, replica, plan)
+                if fetch is not None:
+                    yield fetch
+        for pair in sorted(self._fetching - plan.fetched):
+            yield StopFetch(*pair)
+        self._fetching = plan.fetched
+        # An object may be in several datasets, of which one is enough to keep it.
+        yield from self._drop({n: at for n, at in plan.others.items() if n not in plan.wanted}, now)
+        yield from self._questions(plan)
+
+    def _track(
+        self,
+        datasets: Collection[SharedObjects],
+        candidates: Sequence[Candidate],
+        alive: Collection[str],
+    ) -> None:
+        """Forget what is kept of datasets and nodes that are gone, and of objects of earlier versions."""
+        found: dict[str, _Tracked] = {}
+        current = {*alive, *(each.node for each in candidates)}
+        for shared in datasets:
+            tracked = found[shared.id] = self._tracked.get(shared.id) or _Tracked(shared)
+            if tracked.shared is not shared:
+                tracked.update(shared)
+            for node in tracked.known.keys() - current:
+                del tracked.known[node]
+        self._tracked = found
         if tuple(candidates) != self._candidates:
             self._candidates = tuple(candidates)
-            self._placed.clear()
-        questions: dict[str, list[str]] = {}
-        wanted: set[str] = set()
-        fetched: set[str] = set()
-        others: dict[str, float] = {}
-        for dataset in datasets:
-            for replica in dataset.objects:
-                targets = self._targets(dataset, replica)
-                self._ask_about(replica, targets, dataset, alive, now, questions)
-                if self._node in targets:
-                    wanted.add(replica.object)
-                    if not self._has(replica.object):
-                        fetched.add(replica.object)
-                        yield self._fetch(dataset, replica, targets, alive, now)
-                elif (since := self._confirmed_since(dataset, replica, targets, now)) is not None:
-                    others[replica.object] = min(since, others.get(replica.object, since))
-        for name in sorted(self._fetching - fetched):
-            yield StopFetch(name)
-        self._fetching = fetched
-        # An object may be in several datasets, of which one is enough to keep it.
-        yield from self._drop({n: at for n, at in others.items() if n not in wanted}, now)
-        yield from self._questions(questions, now)
+            for tracked in found.values():
+                tracked.placed.clear()
+
+    def _look(self, tracked: _Tracked, replica: Replica, plan: _Plan) -> FetchCopy | None:
+        """Look at one object; return what is to be fetched."""
+        shared, name = tracked.shared, replica.object
+        targets = self._targets(tracked, replica.key)
+        self._ask_about(tracked, name, targets, plan)
+        has = self._has(shared, name)
+        if self._node in targets:
+            plan.wanted.add(name)
+            if not has:
+                plan.fetched.add((shared.id, name))
+                return self._fetch(tracked, replica, targets, plan)
+        elif has and (since := self._confirmed_since(tracked, name, targets, plan.now)) is not None:
+            plan.others[name] = min(since, plan.others.get(name, since))
+        return None
 
     def holders_of(
-        self, dataset: SharedObjects, replica: Replica, alive: Collection[str], now: float
+        self, shared: SharedObjects, name: str, alive: Collection[str], now: float
     ) -> list[str]:
-        """Return the live nodes that have an object, this one first if it has it."""
-        nodes = self._live_copies(dataset, replica, alive, now)
+        """Return the live nodes that have an object of a dataset, this one first if it has it."""
+        tracked = self._tracked.get(shared.id) or _Tracked(shared)
+        nodes = self._live_copies(tracked, name, alive, now)
         return sorted(nodes, key=lambda node: (node != self._node, node))
 
-    def state(self, dataset: SharedObjects, alive: Collection[str], now: float) -> CopyState:
-        """Return the state of a dataset's copies."""
+    def state(
+        self, shared: SharedObjects, objects: Sequence[Replica], alive: Collection[str], now: float
+    ) -> CopyState:
+        """Return the state of the copies of some objects of a dataset."""
+        tracked = self._tracked.get(shared.id) or _Tracked(shared)
         under = gone = here = 0
-        lacking: dict[str, int] = {}
-        factor = dataset.placement.factor
+        lacking: Counter[str] = Counter()
+        factor = shared.placement.factor
         places = factor
-        for replica in dataset.objects:
-            targets = self._targets(dataset, replica)
+        for replica in objects:
+            targets = self._targets(tracked, replica.key)
             places = min(places, len(targets))
-            live = self._live_copies(dataset, replica, alive, now)
+            live = self._live_copies(tracked, replica.object, alive, now)
             under += len(live) < factor
             gone += not live
             here += self._node in targets and self._node not in live
-            for node in targets:
-                if node not in live and node != self._node:
-                    lacking[node] = lacking.get(node, 0) + 1
-        return CopyState(len(dataset.objects), under, gone, here, lacking, factor, places)
+            lacking.update(node for node in targets if node not in live and node != self._node)
+        return CopyState(len(objects), under, gone, here, dict(lacking), factor, places)
 
-    def _targets(self, dataset: SharedObjects, replica: Replica) -> tuple[str, ...]:
+    def _targets(self, tracked: _Tracked, key: str) -> tuple[str, ...]:
         """Return the nodes that are to hold an object; the writer is one, unless it is lost."""
-        place = (replica.key, dataset.writer, dataset.placement, dataset.nodes)
-        found = self._placed.get(place)
+        found = tracked.placed.get(key)
         if found is None:
-            allowed = [c for c in self._candidates if c.node in dataset.nodes]
-            placement = _with_writer(dataset.placement, dataset.writer)
-            found = self._placed[place] = holders(replica.key, placement, allowed)
+            shared = tracked.shared
+            allowed = [each for each in self._candidates if shared.may_hold(each.node)]
+            placement = _with_writer(shared.placement, shared.writer)
+            found = tracked.placed[key] = holders(key, placement, allowed)
         return found
 
     def _fetch(
-        self,
-        dataset: SharedObjects,
-        replica: Replica,
-        targets: Sequence[str],
-        alive: Collection[str],
-        now: float,
+        self, tracked: _Tracked, replica: Replica, targets: Sequence[str], plan: _Plan
     ) -> FetchCopy:
-        live = self._live_copies(dataset, replica, alive, now)
-        others = [node for node in targets if node in alive and node not in live]
+        live = self._live_copies(tracked, replica.object, plan.alive, plan.now)
+        others = [node for node in targets if node in plan.alive and node not in live]
         sources = (*sorted(live), *others)
-        return FetchCopy(replica.object, replica.bytes, sources, len(live))
+        return FetchCopy(tracked.shared.id, replica.object, replica.bytes, sources, len(live))
 
     def _live_copies(
-        self, dataset: SharedObjects, replica: Replica, alive: Collection[str], now: float
+        self, tracked: _Tracked, name: str, alive: Collection[str], now: float
     ) -> set[str]:
         found = {
             node
-            for node, known in self._known.items()
-            if node in alive and self._is_confirmed(known, replica.object, now)
+            for node, known in tracked.known.items()
+            if node in alive and self._is_confirmed(known, name, now)
         }
-        if self._has(replica.object):
+        if self._has(tracked.shared, name):
             found.add(self._node)
         return found
 
@@ -327,25 +463,25 @@ class Replication:
         return at is not None and now - at <= self._options.confirm_seconds
 
     def _confirmed_since(
-        self, dataset: SharedObjects, replica: Replica, targets: Sequence[str], now: float
+        self, tracked: _Tracked, name: str, targets: Sequence[str], now: float
     ) -> float | None:
         """Return the time of the oldest confirmation of the nodes that are to hold an object.
 
         None if one of them has not confirmed it, or there are too few of them.
         """
-        if len(targets) < dataset.placement.factor:
+        if len(targets) < tracked.shared.placement.factor:
             return None
         times = []
         for node in targets:
-            known = self._known.get(node)
-            if known is None or not self._is_confirmed(known, replica.object, now):
+            known = tracked.known.get(node)
+            if known is None or not self._is_confirmed(known, name, now):
                 return None
-            times.append(known.confirmed_at[replica.object])
+            times.append(known.confirmed_at[name])
         return min(times)
 
     def _drop(self, others: Mapping[str, float], now: float) -> Iterator[Effect]:
         """Drop what others have confirmed since this node has stopped to claim it."""
-        self._leaving = {name: self._leaving.get(name, now) for name in others if self._has(name)}
+        self._leaving = {name: self._leaving.get(name, now) for name in others}
         for name, since in list(self._leaving.items()):
             # No claim of this node counts for others any more.
             if now - since > self._options.confirm_seconds and others[name] > since:
@@ -355,57 +491,57 @@ class Replication:
     # Questions
 
     def _ask_about(
-        self,
-        replica: Replica,
-        targets: Sequence[str],
-        dataset: SharedObjects,
-        alive: Collection[str],
-        now: float,
-        questions: dict[str, list[str]],
+        self, tracked: _Tracked, name: str, targets: tuple[str, ...], plan: _Plan
     ) -> None:
         """Note which nodes are to be asked for an object: those that are to hold it, and its writer."""
-        for node in {*targets, dataset.writer} - {self._node}:
-            if node not in alive:
+        shared = tracked.shared
+        for node in targets if shared.writer in targets else (*targets, shared.writer):
+            if node == self._node or node not in plan.alive:
                 continue
-            asked_at = self._known.setdefault(node, _Known()).asked_at.get(replica.object)
+            asked_at = tracked.known.setdefault(node, _Known()).asked_at.get(name)
             # Twice as often as needed, so that a lost answer does not make a copy uncounted.
-            if asked_at is None or now - asked_at > self._options.confirm_seconds / 2:
-                questions.setdefault(node, []).append(replica.object)
+            if asked_at is None or plan.now - asked_at > self._options.confirm_seconds / 2:
+                plan.questions.setdefault(node, []).append((shared.id, name))
 
-    def _questions(self, questions: Mapping[str, list[str]], now: float) -> Iterator[Effect]:
-        for node, names in questions.items():
-            for start in range(0, len(names), _ASKED_MAX):
-                part = tuple(names[start : start + _ASKED_MAX])
+    def _questions(self, plan: _Plan) -> Iterator[Effect]:
+        for node, pairs in plan.questions.items():
+            for start in range(0, len(pairs), _ASKED_MAX):
+                part = tuple(pairs[start : start + _ASKED_MAX])
                 number = next(self._numbers)
-                self._asked[number] = _Asked(node, part)
-                self._known[node].asked_at.update(dict.fromkeys(part, now))
-                yield Call(node, number, HaveRequest(part), self._options.timeout_seconds)
+                self._asked[number] = _Asked(node, part, plan.now)
+                for dataset, name in part:
+                    self._known(dataset, node).asked_at[name] = plan.now
+                yield Call(node, number, HaveRequest.of(part), self._options.timeout_seconds)
 
-    def replied(self, reply: Replied, now: float) -> None:
+    def _known(self, dataset: str, node: str) -> _Known:
+        """Return what a node has said of a dataset; of one that is gone, a record that nothing reads."""
+        tracked = self._tracked.get(dataset)
+        return _Known() if tracked is None else tracked.known.setdefault(node, _Known())
+
+    def replied(self, reply: Replied) -> None:
         """Handle an answer; the number must be one of a request of this machine.
 
         Raises:
             BadInput: It has too few bits.
         """
         asked = self._asked.pop(reply.id)
-        if len(reply.body) * 8 < len(asked.objects):
+        if len(reply.body) * 8 < len(asked.pairs):
             raise BadInput(f"the answer of node {asked.node[:16]}", reason="it is too short")
-        known = self._known[asked.node]
-        for index, name in enumerate(asked.objects):
+        for index, (dataset, name) in enumerate(asked.pairs):
+            confirmed_at = self._known(dataset, asked.node).confirmed_at
+            # Answers may overtake each other: the one to the newest question counts.
+            if confirmed_at.get(name, asked.sent_at) > asked.sent_at:
+                continue
             if reply.body[index // 8] >> (index % 8) & 1:
-                known.confirmed_at[name] = now
+                confirmed_at[name] = asked.sent_at
             else:
-                known.confirmed_at.pop(name, None)
+                confirmed_at.pop(name, None)
 
     def failed(self, failure: Failed) -> None:
         """Handle a request that has failed: it is repeated at the next plan."""
         asked = self._asked.pop(failure.id)
-        for name in asked.objects:
-            self._known[asked.node].asked_at.pop(name, None)
-
-    def forget(self, node: str) -> None:
-        """Forget what a node has said: it was restarted, or is gone."""
-        self._known.pop(node, None)
+        for dataset, name in asked.pairs:
+            self._known(dataset, asked.node).asked_at.pop(name, None)
 
 
 def _with_writer(placement: Placement, writer: str) -> Placement:
@@ -414,10 +550,10 @@ def _with_writer(placement: Placement, writer: str) -> Placement:
     return replace(placement, pins=(writer, *placement.pins), only=only)
 
 
-def have_bits(objects: Sequence[str], has: Callable[[str], bool]) -> bytes:
-    """Return the body of a `HaveReply`."""
-    bits = bytearray(-(-len(objects) // 8))
-    for index, name in enumerate(objects):
-        if has(name):
+def have_bits(has: Sequence[bool]) -> bytes:
+    """Return the body of a `HaveReply`: whether the sender has each object of the request."""
+    bits = bytearray(-(-len(has) // 8))
+    for index, is_set in enumerate(has):
+        if is_set:
             bits[index // 8] |= 1 << (index % 8)
     return bytes(bits)

@@ -375,7 +375,7 @@ class PeerService:
         network = self._network
         if network is None or network.exchange is None:
             return {}
-        return self._call(_now(network.exchange.states))
+        return self._call(network.exchange.states())
 
     def _required(self) -> JoinedNetwork:
         if self._network is None:
@@ -472,6 +472,9 @@ class PeerService:
         network = self._required()
         await network.announce_leaving()
         await self._close_network()
+        # Before the roster: after a crash in between, this node is still in the network.
+        if self._parts.data is not None:
+            await asyncio.to_thread(self._parts.data.leave)
         self._store.forget_network(self.identity.id)
 
 

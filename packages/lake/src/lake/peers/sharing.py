@@ -7,8 +7,9 @@ verify everything below it, and where copies are to be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elkyn.records import CheckedTable
@@ -16,16 +17,20 @@ from lake.catalog import Catalog
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
 from lake.policies import Policies
-from sennit_core.errors import Corrupt, Denied, Unsupported, UsageError
+from sennit_core.errors import Conflict, Corrupt, Denied, StorageFull, Unsupported, UsageError
+from sennit_core.ids import is_id
 from sennit_core.logs import get_logger
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["ShareInfo", "SharedDataset", "Shares", "read_shared"]
+__all__ = ["ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
 
 _log = get_logger(__name__)
+_DATASETS_MAX = 2000
+_NODES_MAX = 200
+"""Together what fits into a log of publications (`LOG_BYTES_MAX`): each node has 64 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,30 @@ class SharedDataset(Record):
             UsageError: A member is out of range.
         """
         self.placement.check()
-        if not 0 < len(self.name) <= 128 or len(self.owner) > 255 or self.version < 1:
+        is_named = is_id(self.id) and 0 < len(self.name) <= 128 and len(self.owner) <= 255
+        if not is_named or self.version < 1:
             raise UsageError(f"the description of dataset {self.id[:40]} is not valid")
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What a node's logs are to say.
+
+    Args:
+        items: The descriptions of datasets, by the audience and the dataset's id.
+        damaged: Shared datasets that cannot be described, with their audiences; None if these are not known
+            either.
+    """
+
+    items: dict[tuple[str, str], SharedDataset] = field(default_factory=dict)
+    damaged: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
+
+    def keeps(self, audience: str, dataset: str) -> bool:
+        """Return whether a dataset that is published for an audience is to stay so."""
+        if dataset in self.damaged:
+            audiences = self.damaged[dataset]
+            return audiences is None or audience in audiences
+        return (audience, dataset) in self.items
 
 
 class Shares:
@@ -118,6 +145,7 @@ class Shares:
         Raises:
             NotFound: There is no such dataset.
             Denied: Another node writes it.
+            Conflict: This node shares too many datasets, or this one with too many nodes by name.
             Unsupported: It is encrypted, has an access policy, or is a linked file not yet ingested.
         """
         placement.check()
@@ -135,6 +163,14 @@ class Shares:
         if info.head is None:
             raise Unsupported(f"{what}, which has no rows yet", hint="wait until it is ingested")
         found = ShareInfo(info.id, tuple(dict.fromkeys(nodes)), placement)
+        if len(found.nodes) > _NODES_MAX:
+            raise Conflict(f"{what} with {len(found.nodes)} nodes", hint="--with all")
+        shared = self._table.ids()
+        if info.id not in shared and len(shared) >= _DATASETS_MAX:
+            raise Conflict(
+                f"this node shares {_DATASETS_MAX} datasets, the most that are possible",
+                hint="make one private: platform unshare",
+            )
         if not found.nodes:
             raise UsageError(
                 "a dataset is shared with at least one node", hint="--with NODE or all"
@@ -154,27 +190,45 @@ class Shares:
             self._table.remove(dataset_id)
         return known
 
-    def described(self) -> Iterator[tuple[str, str, SharedDataset | None]]:
-        """Yield what this node is to publish: the audience, the dataset's id, and its description.
+    def clear(self) -> None:
+        """Make all datasets private, whether or not their rows can be read."""
+        for dataset_id in self._table.ids():
+            self._table.remove(dataset_id)
 
-        A dataset that was deleted, or has got a policy meanwhile, is described as None: withdrawn.
+    def wanted(self) -> Wanted:
+        """Return what the logs of this node are to say.
+
+        A dataset that was deleted, or has got a policy meanwhile, is private from now on.
+
+        Raises:
+            Corrupt: It is not known which datasets are shared.
         """
-        for dataset_id, share in self._table.all().items():
-            described = self._describe(dataset_id, share)
+        found = Wanted()
+        for dataset_id in self._table.ids():
+            audiences: tuple[str, ...] | None = None
+            try:
+                share = self._table.get(dataset_id)
+                if share is None:
+                    continue
+                audiences = share.audiences
+                described = self._describe(dataset_id, share)
+            except Corrupt as problem:
+                _log.warning("a shared dataset stays as it was published: %s", problem)
+                found.damaged[dataset_id] = audiences
+                continue
             if described is None:
-                self._table.remove(dataset_id)
-            for audience in share.audiences:
-                yield audience, dataset_id, described
+                with suppress(StorageFull):  # it is withdrawn all the same
+                    self._table.remove(dataset_id)
+                continue
+            for audience in audiences:
+                found.items[audience, dataset_id] = described
+        return found
 
     def _describe(self, dataset_id: str, share: ShareInfo) -> SharedDataset | None:
-        try:
-            info = self._catalog.find(dataset_id)
-            if info is None or info.head is None or self._policies.get(dataset_id) is not None:
-                return None
-            manifest, version = self._catalog.adopter.manifest_of(info, info.head)
-        except Corrupt as problem:
-            _log.warning("a shared dataset is damaged, and stays as it was published: %s", problem)
-            raise
+        info = self._catalog.find(dataset_id)
+        if info is None or info.head is None or self._policies.get(dataset_id) is not None:
+            return None
+        manifest, version = self._catalog.adopter.manifest_of(info, info.head)
         return SharedDataset(
             info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
             share.nodes, share.placement,

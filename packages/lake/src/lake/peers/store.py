@@ -14,7 +14,7 @@ Statements are stored as text: the tree would drop their null members, and the s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -147,25 +147,29 @@ class PeerStore:
         ]
         write_changes(self._tree, *rows, *gone)
 
-    def load_logs(self) -> dict[LogKey, list[Statement]]:
-        """Return the entries of all logs.
+    def load_logs(self) -> tuple[dict[LogKey, list[Statement]], set[LogKey]]:
+        """Return the entries of all logs, and the logs that are damaged.
 
-        One that is damaged ends its log: what follows comes again from other nodes.
+        One that is damaged or missing ends its log: what follows comes again from other nodes.
         """
         found: dict[LogKey, list[Statement]] = {}
+        damaged: set[LogKey] = set()
         for name in self._tree.keys("/peers/logs"):
             entries: list[Statement] = []
             table = self._log_table(name)
             for number in sorted(table.ids()):
                 try:
                     row = table.get(number)
-                    if row is not None:
-                        entries.append(row.statement())
+                    entry = None if row is None else row.statement()
+                    if entry is None or _is_gap(entries, entry):
+                        raise Corrupt(f"a log of publications before entry {number}", found="a gap")
                 except (Corrupt, ValueError) as problem:
                     _log.error("a log of publications is damaged and read again: %s", problem)
+                    damaged.add(_key_of(name))
                     break
+                entries.append(entry)
             found[_key_of(name)] = entries
-        return found
+        return found, damaged
 
     def store_log(self, effect: StoreLog) -> None:
         """Make new entries durable, and forget those that a checkpoint has replaced."""
@@ -190,6 +194,12 @@ class PeerStore:
             except (Corrupt, ValueError) as problem:
                 _log.error("a statement of a peer is damaged: %s", problem)
         return found
+
+
+def _is_gap(entries: Sequence[Statement], entry: Statement) -> bool:
+    """Return whether entries are missing before one, other than those before a checkpoint."""
+    is_next = not entries or entry.body["number"] == entries[-1].body["number"] + 1
+    return not is_next and entry.body.get("part") != 0
 
 
 def _digits(entry: Statement) -> str:

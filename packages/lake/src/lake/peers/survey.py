@@ -73,9 +73,10 @@ class Survey:
         dial = own is not None and bool(own.addresses)
         answers = await network.reports.ask_all(asked, dial=dial)
         found = await asyncio.to_thread(self._local)
+        datasets = await self._datasets()
         return examine(
             Surveyed(
-                nodes, network.is_revoked, answers, list(self._datasets().values()),
+                nodes, network.is_revoked, answers, list(datasets.values()),
                 _LOSS_SECONDS_UNKNOWN if self._data is None else self._data.copies.loss_seconds,
                 found.no_room, found.quarantined, found.damaged, self._wrong(),
             )
@@ -88,11 +89,11 @@ class Survey:
         answers = await network.reports.ask_all(_asked(nodes), dial=False)
         silent = {n: answer.problem for n, answer in answers.items() if answer.report is None}
         links = _merged(network.node_id, network.reports.own(), answers)
-        return NetworkMap(nodes, links, silent, self._datasets())
+        return NetworkMap(nodes, links, silent, await self._datasets())
 
-    def _datasets(self) -> dict[str, SharedCopies]:
+    async def _datasets(self) -> dict[str, SharedCopies]:
         exchange = self._network.exchange
-        return {} if exchange is None else dict(exchange.shared_copies())
+        return {} if exchange is None else await exchange.shared_copies()
 
     def _local(self) -> _Local:
         data = self._data

@@ -6,6 +6,9 @@ wrong chunk names the peer that sent it, which is not asked for the object again
 for nothing at all. A request that is much slower than usual is repeated with another peer (a hedged
 request; Dean and Barroso 2013), and the first answer counts.
 
+An object is asked for as one of a dataset: a peer may have it for one dataset and not for another
+(`lake.peers.held`), so what was downloaded for one says nothing about the other.
+
         want ──▶ list ──▶ chunks (several peers, a few at a time each) ──▶ complete
                   └─ wrong, refused, silent: the next peer; none left ──▶ unobtainable
 """
@@ -44,10 +47,11 @@ _LATENCIES_KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class ListRequest(Message):
-    """Asks for the chunk hashes of an object."""
+    """Asks for the chunk hashes of an object of a dataset, which earlier versions do not name."""
 
     kind: ClassVar[str] = "list"
     object: str
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,12 @@ class ListReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRequest(Message):
-    """Asks for one chunk of an object."""
+    """Asks for one chunk of an object of a dataset, which earlier versions do not name."""
 
     kind: ClassVar[str] = "chunk"
     object: str
     index: int
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,14 @@ class WriteChunk:
     """An effect: write a verified chunk to the object's unfinished file.
 
     Args:
+        dataset: The dataset.
         object: The object.
         index: Of the chunk.
         offset: Where it begins.
         data: Its bytes.
     """
 
+    dataset: str
     object: str
     index: int
     offset: int
@@ -130,11 +137,13 @@ class ObjectComplete:
     """An effect: every chunk was written.
 
     Args:
+        dataset: The dataset.
         object: The object.
         size: Its bytes.
         chunks: The hash of each chunk.
     """
 
+    dataset: str
     object: str
     size: int
     chunks: tuple[str, ...]
@@ -145,10 +154,12 @@ class ObjectUnobtainable:
     """An effect: no peer has sent the object.
 
     Args:
+        dataset: The dataset.
         object: The object.
         reason: What happened last.
     """
 
+    dataset: str
     object: str
     reason: str
 
@@ -157,6 +168,7 @@ class ObjectUnobtainable:
 class _Download:
     """An object. `size` is -1, and `digests` is empty, until its list is known."""
 
+    dataset: str
     object: str
     priority: float
     # Peers that may have it, in the order in which they are preferred.
@@ -175,13 +187,17 @@ class _Download:
     started: bool = False
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.dataset, self.object
+
+    @property
     def has_list(self) -> bool:
         return self.size >= 0
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    object: str
+    download: tuple[str, str]
     index: int  # -1 for the list
     peer: str
     sent_at: float
@@ -199,19 +215,20 @@ class Transfers:
         self._options = options or TransferOptions()
         self._now = now
         self._numbers = count(1)
-        self._downloads: dict[str, _Download] = {}
+        self._downloads: dict[tuple[str, str], _Download] = {}
         self._requests: dict[int, _Request] = {}
         self._latencies: list[float] = []
         self.wrong: dict[str, list[float]] = {}
         """When wrong chunks and lists came, by the peer that sent them."""
 
     @property
-    def objects(self) -> Collection[str]:
-        """The objects that are wanted and not complete."""
+    def objects(self) -> Collection[tuple[str, str]]:
+        """The objects that are wanted and not complete, each after its dataset."""
         return self._downloads.keys()
 
     def want(
         self,
+        dataset: str,
         name: str,
         sources: Sequence[str],
         *,
@@ -222,24 +239,25 @@ class Transfers:
         """Ask for an object, or add sources to a download.
 
         Args:
+            dataset: The dataset that has it.
             name: The object's id.
             sources: Peers that may have it, the preferred ones first.
             priority: Downloads with a lesser one start first.
             kept: The SHA-256 of each chunk that an earlier attempt has written.
             size_max: Bytes that it may have, as a peer may announce any; None for any.
         """
-        known = self._downloads.get(name)
+        known = self._downloads.get((dataset, name))
         if known is None:
-            self._downloads[name] = _Download(
-                name, priority, list(sources), dict(kept or {}), size_max
+            self._downloads[dataset, name] = _Download(
+                dataset, name, priority, list(sources), dict(kept or {}), size_max
             )
             return
         known.priority = min(known.priority, priority)
         known.sources += [peer for peer in sources if peer not in known.sources]
 
-    def cancel(self, name: str) -> None:
+    def cancel(self, dataset: str, name: str) -> None:
         """Forget a download; answers that are under way have no effect."""
-        self._downloads.pop(name, None)
+        self._downloads.pop((dataset, name), None)
 
     def tick(self, now: float) -> list[Effect]:
         """Let time pass: start downloads, repeat slow requests."""
@@ -261,7 +279,7 @@ class Transfers:
         """Handle an answer; the number must be one of a request of this machine."""
         self._now = now
         request = self._requests.pop(reply.id)
-        download = self._downloads.get(request.object)
+        download = self._downloads.get(request.download)
         self._latencies = [*self._latencies[1 - _LATENCIES_KEPT :], now - request.sent_at]
         if download is None:
             return []
@@ -274,7 +292,7 @@ class Transfers:
         """Handle a request that has failed."""
         self._now = now
         request = self._requests.pop(failure.id)
-        download = self._downloads.get(request.object)
+        download = self._downloads.get(request.download)
         if download is None:
             return []
         self._drop(download, request.index, failure.id)
@@ -297,9 +315,9 @@ class Transfers:
         assert isinstance(reply.message, ListReply), "see `_digests`"
         if download.size_max is not None and reply.message.size > download.size_max:
             # The id proves the size, so every other peer would say the same.
-            del self._downloads[download.object]
+            del self._downloads[download.key]
             limit = f"it has {reply.message.size} bytes, of at most {download.size_max}"
-            return [ObjectUnobtainable(download.object, limit)]
+            return [ObjectUnobtainable(*download.key, limit)]
         download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
         download.digests = digests
         download.missing = {
@@ -315,7 +333,7 @@ class Transfers:
             return self._on_wrong(download, request, f"chunk {index} is wrong")
         download.missing.discard(index)
         offset = index * download.chunk_bytes
-        written = WriteChunk(download.object, index, offset, reply.body)
+        written = WriteChunk(*download.key, index, offset, reply.body)
         return [written, *self._ask(download)]
 
     def _on_wrong(self, download: _Download, request: _Request, problem: str) -> list[Effect]:
@@ -329,8 +347,8 @@ class Transfers:
     def _ask(self, download: _Download) -> list[Effect]:
         """Return the next requests of a download, or its end."""
         if download.has_list and not download.missing:
-            del self._downloads[download.object]
-            complete = ObjectComplete(download.object, download.size, download.digests)
+            del self._downloads[download.key]
+            complete = ObjectComplete(*download.key, download.size, download.digests)
             return [complete]
         wanted = sorted(download.missing - download.asked.keys()) if download.has_list else []
         if not download.has_list and -1 not in download.asked:
@@ -342,23 +360,25 @@ class Transfers:
                 break
             effects.append(self._request(download, index, peer))
         if not effects and not download.asked and not self._usable(download):
-            del self._downloads[download.object]
-            return [ObjectUnobtainable(download.object, download.last_problem)]
+            del self._downloads[download.key]
+            return [ObjectUnobtainable(*download.key, download.last_problem)]
         return effects
 
     def _request(self, download: _Download, index: int, peer: str) -> Call:
         number = next(self._numbers)
-        self._requests[number] = _Request(download.object, index, peer, self._now)
+        self._requests[number] = _Request(download.key, index, peer, self._now)
         download.asked.setdefault(index, set()).add(number)
-        name = download.object
-        message: Message = ListRequest(name) if index < 0 else ChunkRequest(name, index)
+        dataset, name = download.key
+        message: Message = (
+            ListRequest(name, dataset) if index < 0 else ChunkRequest(name, index, dataset)
+        )
         return Call(peer, number, message, self._options.timeout_seconds)
 
     def _hedge(self) -> Iterator[Effect]:
         usual = median(self._latencies) if self._latencies else 0.0
         limit = max(usual * self._options.hedge_factor, self._options.hedge_seconds_min)
         for request in list(self._requests.values()):
-            download = self._downloads.get(request.object)
+            download = self._downloads.get(request.download)
             is_single = download is not None and len(download.asked.get(request.index, ())) == 1
             if download is None or not is_single or self._now - request.sent_at < limit:
                 continue

@@ -1,0 +1,250 @@
+"""Adopts the datasets that other nodes publish: rows of the catalog, with their manifests.
+
+What is to be adopted follows from the logs (`lake.peers.publications`), and is compared with the catalog, so
+nothing depends on having seen each change: a publication stays pending until it was adopted, and what no log publishes
+is forgotten.
+
+    logs ──▶ pending (publisher, dataset) ──▶ manifest and lists fetched ──▶ row of the catalog
+                     ▲          │
+                     └─ later ──┘ the publisher is away, the disk is full, …
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from lake.catalog import Catalog
+from lake.peers.downloads import Downloads
+from lake.peers.held import HeldObjects
+from lake.peers.membership import Membership
+from lake.peers.publications import EVERYONE, LogKey, Publications
+from lake.peers.roster import Roster
+from lake.peers.shared_index import VERSIONS_KEPT, SharedIndex, read_known
+from lake.peers.sharing import SharedDataset, read_shared
+from lake.peers.tasks import TaskSet
+from lake.retention import Retention
+from sennit_core.errors import Corrupt, Denied, NotFound, SennitError
+from sennit_core.logs import get_logger
+from sennit_core.records import DatasetInfo
+from sennit_core.schema import Schema
+from sennit_core.units import MIB
+
+__all__ = ["Adoption", "AdoptionHost"]
+
+_log = get_logger(__name__)
+_METADATA_BYTES_MAX = 64 * MIB
+_ADOPT_SECONDS = 120.0
+_RETRY_SECONDS = (1.0, 600.0)
+_AT_ONCE = 8
+"""Publishers whose datasets are adopted at the same time: one that answers slowly delays no other."""
+
+
+class AdoptionHost(Protocol):
+    """What adoption needs of the network."""
+
+    roster: Roster
+    members: Membership
+    logs: Publications
+
+    def now(self) -> float:
+        """Return seconds that never run backwards."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A dataset to be compared with the logs. `retry_at` and `wait` delay it after a failure."""
+
+    retry_at: float = 0.0
+    wait: float = _RETRY_SECONDS[0]
+
+
+class Adoption:
+    """Adopts what other nodes publish; used in one event loop.
+
+    Args:
+        node: This node's id.
+        host: The network.
+        catalog: The datasets.
+        retention: Deletes what is not shared any more.
+        index: The shared datasets.
+        downloads: Fetches manifests.
+        changed: Called after a dataset was adopted or forgotten.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts that it joins
+        self,
+        node: str,
+        host: AdoptionHost,
+        catalog: Catalog,
+        retention: Retention,
+        index: SharedIndex,
+        downloads: Downloads,
+        changed: Callable[[], object],
+    ) -> None:
+        self._node = node
+        self._host = host
+        self._catalog = catalog
+        self._retention = retention
+        self._index = index
+        self._downloads = downloads
+        self._changed = changed
+        # By publisher, and then by dataset.
+        self._pending: dict[str, dict[str, _Pending]] = {}
+        # One task for each publisher at a time: its datasets are adopted one after the other.
+        self._running: set[str] = set()
+        self._tasks = TaskSet("adopting datasets")
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    def expect(self, publisher: str, dataset: str) -> None:
+        """Compare a dataset with what its publisher says of it, at the next tick."""
+        if publisher != self._node:
+            self._pending.setdefault(publisher, {})[dataset] = _Pending()
+
+    async def start(self) -> None:
+        """Compare all that is published, and all datasets of other nodes that are here.
+
+        Raises:
+            Corrupt: The catalog cannot be read.
+        """
+        for key, dataset, _ in self._host.logs.items():
+            self.expect(key.publisher, dataset)
+        for info in await asyncio.to_thread(self._catalog.list):
+            # A log of a member that is damaged or lost here says nothing until others have sent it.
+            if info.node is not None and (
+                info.node not in self._host.roster.members or self._host.logs.is_whole(info.node)
+            ):
+                self.expect(info.node, info.id)
+
+    def tick(self, now: float) -> None:
+        """Let time pass.
+
+        Args:
+            now: Seconds that never run backwards.
+        """
+        for publisher, pending in self._pending.items():
+            due = [dataset for dataset, each in pending.items() if each.retry_at <= now]
+            if due and publisher not in self._running:
+                self._running.add(publisher)
+                self._tasks.spawn(self._run(publisher, due))
+
+    async def end(self) -> None:
+        """Stop."""
+        await self._tasks.end()
+
+    async def _run(self, publisher: str, due: Sequence[str]) -> None:
+        try:
+            for dataset in due:
+                async with self._slots:
+                    await self._try(publisher, dataset)
+        finally:
+            self._running.discard(publisher)
+
+    async def _try(self, publisher: str, dataset: str) -> None:
+        pending = self._pending[publisher]
+        entry, wait = pending[dataset], pending[dataset].wait
+        entry.wait = min(wait * 2, _RETRY_SECONDS[1])
+        try:
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                await self._compare(publisher, dataset)
+        except (SennitError, TimeoutError) as error:
+            if wait == _RETRY_SECONDS[0]:
+                _log.warning("dataset %s of node %s: %s", dataset[:40], publisher[:16], error)
+        else:
+            # Unless there was news of it meanwhile.
+            if pending[dataset] is entry:
+                del pending[dataset]
+        finally:
+            entry.retry_at = self._host.now() + wait
+
+    async def _compare(self, writer: str, dataset: str) -> None:
+        """Adopt, or forget, a dataset as the logs say."""
+        known = self._catalog.find_known(dataset)
+        shared = self._published(writer, dataset)
+        if shared is None:
+            if known is None or known.node == writer:
+                await self._forget(dataset)
+            return
+        if known is not None and known.node != writer:
+            raise Denied("publishing a dataset that another node writes")
+        if EVERYONE not in shared.nodes and self._node not in shared.nodes:
+            raise Denied("publishing a dataset to a node that it is not shared with")
+        if known is None or known.head is None or not self._has_manifest(known, shared):
+            await self._adopt(shared, writer, known)
+        before = self._index.get(dataset)
+        if before is None or before.shared != shared:
+            found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)
+            self._index.put(found)
+            await asyncio.to_thread(self._downloads.copies.held.keep, dataset, found.names)
+            self._changed()
+
+    def _has_manifest(self, known: DatasetInfo, shared: SharedDataset) -> bool:
+        # The manifest too: a purge of the writer replaces it, and the snapshot's id stays.
+        if known.head != shared.head:
+            return False
+        with suppress(Corrupt):  # its row is lost: adopted anew
+            return self._catalog.adopter.manifest_of(known, shared.head)[0] == shared.manifest
+        return False
+
+    def _published(self, publisher: str, dataset: str) -> SharedDataset | None:
+        """Return what a publisher says of a dataset; None if it is withdrawn.
+
+        While a publisher moves it to another log it is in both, and the newer description counts.
+        """
+        found = []
+        for audience in (EVERYONE, self._node):
+            log = self._host.logs.logs.get(LogKey(publisher, audience))
+            item = None if log is None else log.items.get(dataset)
+            if item is not None:
+                found.append(read_shared(item, dataset))
+        return max(found, key=lambda shared: shared.version, default=None)
+
+    async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
+        downloads, alive = self._downloads, self._host.members.alive()
+        sources = [writer, *(node for node in alive if node != writer)]
+
+        def held(names: Sequence[str]) -> AbstractAsyncContextManager[None]:
+            return downloads.held(shared.id, names, sources, _METADATA_BYTES_MAX)
+
+        async with held([shared.manifest]):
+            stored = self._catalog.adopter.read_manifest(shared.manifest)
+            async with held([each.object for each in stored.lists]):
+                info = DatasetInfo(
+                    shared.id, self._free_name(shared, writer, known),
+                    f"{shared.owner}@{self._host.roster.name_of(writer)}", Schema(()),
+                    created_at=shared.created_at, visibility="shared",
+                    replication=shared.placement.factor, node=writer,
+                )  # fmt: skip
+                await asyncio.to_thread(self._take_over, info, shared.manifest)
+
+    def _take_over(self, info: DatasetInfo, manifest: str) -> None:
+        self._catalog.adopt(info, manifest)
+        # Time travel reaches back as far as this; the writer has the rest.
+        now = self._catalog.manifest(info.id).created_at
+        self._retention.expire(info.id, keep=VERSIONS_KEPT, before=now)
+
+    def _free_name(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> str:
+        """Return the name of an adopted dataset here: its own, if no other has that."""
+        if known is not None and known.name.partition("@")[0] == shared.name:
+            return known.name
+        other = self._catalog.find_id(shared.name)
+        is_free = other is None or other == shared.id
+        return shared.name if is_free else f"{shared.name}@{self._host.roster.name_of(writer)}"
+
+    async def _forget(self, dataset: str) -> None:
+        self._index.remove(dataset)
+        await asyncio.to_thread(
+            forget_adopted, self._retention, self._downloads.copies.held, dataset
+        )
+        self._changed()
+
+
+def forget_adopted(retention: Retention, held: HeldObjects, dataset: str) -> None:
+    """Delete a dataset that another node writes, with its copies here."""
+    with suppress(NotFound):  # it may never have been adopted
+        retention.delete_dataset(dataset)
+    held.forget(dataset)
