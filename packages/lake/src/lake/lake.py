@@ -319,14 +319,7 @@ class Lake:
         """
         return self._statements.start(StatementRequest(sql, **options))
 
-    def sql(
-        self,
-        query: str,
-        params: list[Any] | dict[str, Any] | None = None,
-        engine: str = "auto",
-        *,
-        allow_partial: bool = False,
-    ) -> Result:
+    def sql(self, query: str, params: Any = None, engine: str = "auto", **options: Any) -> Result:
         """Run a statement and return its whole result in memory.
 
         Args:
@@ -334,12 +327,9 @@ class Lake:
                 the latter is the number of rows.
             params: As for `query`.
             engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
-            allow_partial: Whether shards may be left out that no node has which can be reached;
-                `manifest["missing"]` then lists them by dataset.
+            options: Other members of `StatementRequest`, such as `allow_partial`.
         """
-        with self.run(
-            query, params=params, engine=engine, allow_partial=allow_partial
-        ) as execution:
+        with self.run(query, params=params, engine=engine, **options) as execution:
             return Result.of(execution)
 
     def rollback(self, dataset: str, version: int, *, user: str = "") -> DatasetInfo:

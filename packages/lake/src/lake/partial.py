@@ -85,14 +85,14 @@ def missing_shards(
 def fetch_available(
     fetch: Callable[[list[dict[str, Any]]], object], tables: list[dict[str, Any]]
 ) -> dict[str, tuple[str, ...]]:
-    """Fetch the shards of tables; take out of the tables those that no node has.
+    """Fetch the shards of tables; remove from the tables those that no node has.
 
     Args:
         fetch: Fetches them all, or raises.
         tables: The tables of an executor's request, with all lists of their shards.
 
     Returns:
-        What was taken out, as `ShardsUnavailable.holders`.
+        What was removed, as `ShardsUnavailable.holders`.
     """
     absent: dict[str, tuple[str, ...]] = {}
     while True:

@@ -194,7 +194,7 @@ class Statements:
     ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
         request = replace(request, sql=sql)
-        # Shards that cannot be had are taken out by their numbers among all.
+        # Shards that cannot be had are removed by their numbers among all.
         left_out = (
             ALL_LISTS if request.allow_partial else self._choose_lists(request, sql, deadline)
         )
@@ -228,13 +228,10 @@ class Statements:
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        # Only compared, within this process; a list of tables may name thousands of datasets.
-        data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
+        data = _data_of(tables)
         whole = {**_members(request), "tables": tables, **held.members}
         # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
-        may_keep = not missing and not any(
-            table.get("encrypted") or table.get("verifyAlways") for table in tables
-        )
+        may_keep = not (missing or any(t.get("encrypted") or t.get("verifyAlways") for t in tables))
         key = self._key(request, whole) if may_keep else None
         found = None if key is None else self._cache.find(key)
         if found is not None:
@@ -244,8 +241,8 @@ class Statements:
         def start(step: str, own: dict[str, Any]) -> Execution:
             members = whole
             if own:
-                members = {"format": request.format, "maxRows": request.max_rows}
-                members |= held.members | own
+                sent = {"format": request.format, "maxRows": request.max_rows}
+                members = sent | held.members | own
             return self._pool.submit(
                 _SQL_ENTRY,
                 {**members, "engine": step},
@@ -547,6 +544,11 @@ class Statements:
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error
+
+
+def _data_of(tables: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is equal if the data is; a hash, as a list of tables may name thousands of datasets."""
+    return str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
 
 
 def _no_partial(what: str) -> Unsupported:

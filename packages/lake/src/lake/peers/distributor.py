@@ -148,7 +148,7 @@ def _with_usable_keys(
     for table in planned:
         kind = table.key_class()
         for shard in table.shards or () if kind is not None else ():
-            # Without holders it is missing, whatever it is read with.
+            # One without holders is missing in any plan.
             if kind is not None and (nodes := set(holders[shard.object])):
                 found = common.setdefault((kind, shard.bucket), nodes)
                 found &= nodes
