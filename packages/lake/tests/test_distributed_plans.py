@@ -23,9 +23,10 @@ from lake.peers.sql import (
     replicated_table,
     sharded_table,
 )
+from lake.sql.distributed_worker import Engine
 from sennit_core.canonical import canonical_json
 
-from .distributed_plans import Cluster, DuckDBEngine, run_plan
+from .distributed_plans import Cluster, connect, run_plan
 from .distributed_tables import PLACEMENTS, place, sample_rows
 
 
@@ -198,7 +199,7 @@ def test_a_plan_is_shown_with_the_nodes_that_run_it() -> None:
 
 
 def test_a_table_without_shards_has_one_row_of_a_global_aggregate() -> None:
-    engine = DuckDBEngine()
+    engine = Engine(connect())
     table = Table("e", (Column("n", "INTEGER"),), ())
     cluster = Cluster(
         {"e": pa.table({"n": pa.array([], pa.int32())})}, {"e": table.columns}, [table]

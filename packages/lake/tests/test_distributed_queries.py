@@ -33,11 +33,15 @@ QUERIES = (
     "SELECT count(DISTINCT (g, n)) FROM t",
     "SELECT stddev(x), var_pop(x), corr(x, n), median(n), mode(g) FROM t",
     "SELECT g, stddev_samp(n) FILTER (WHERE n > 0), skewness(n) FROM t GROUP BY g",
+    "SELECT avg(d), avg(d::TIMESTAMP), avg(INTERVAL (n) DAY), sum(INTERVAL (n) DAY) FROM t",
+    "SELECT max('12:00:00+05'::TIMETZ), max('1010'::BIT), max([{'bits': '10'::BIT}]) FROM t",
+    "SELECT max(to_hours(3000000 + n)), max((n + 9)::UHUGEINT * 37 * 10::UHUGEINT ** 37) FROM t",
     "SELECT g, list(n ORDER BY n), string_agg(g, ',' ORDER BY g) FROM t GROUP BY g",
     "SELECT arg_max(n, m), min_by(g, m) FROM t WHERE m IS NOT NULL",
     "SELECT quantile_cont(n, 0.25), approx_count_distinct(k) FROM t",
     "SELECT g FROM t GROUP BY g HAVING sum(n) > 10",
     "SELECT 1 FROM t HAVING count(*) > 3",
+    "SELECT 1 FROM t HAVING true",
     "SELECT 'x' FROM t GROUP BY g",
     "SELECT g, n % 3, sum(m) FROM t GROUP BY g, n % 3 HAVING count(*) > 1 ORDER BY 2, 1",
     "SELECT extract(year FROM d), month(d), count(*) FROM t GROUP BY 1, 2",
@@ -94,6 +98,10 @@ QUERIES = (
     "SELECT count(*) FROM t SEMI JOIN u ON t.k = u.k",
     "SELECT count(*) FROM t ANTI JOIN u ON t.k = u.k AND u.v > t.n",
     "SELECT count(*) FROM d ANTI JOIN t ON t.g = d.g",
+    "SELECT count(*) FROM t ANTI JOIN u ON t.k = u.k AND t.n > 3",
+    "SELECT count(*) FROM t SEMI JOIN u AS q0 ON t.k = q0.k",
+    "SELECT 1 FROM t SEMI JOIN u ON t.k = u.k AND v > 3 ANTI JOIN (SELECT * FROM d SEMI JOIN u ON v < 3) ON true",
+    "SELECT count(*) FROM t SEMI JOIN u ON v > 6 WHERE EXISTS (SELECT 1 FROM d SEMI JOIN u ON v < 3)",
     "SELECT sum(x) FROM t POSITIONAL JOIN d",
     "SELECT k, y FROM t, (VALUES (1, 'one'), (2, 'two')) AS v(z, y) WHERE k = z",
     # Subqueries and CTEs.
@@ -115,6 +123,10 @@ QUERIES = (
     "SELECT g FROM d WHERE rank > ALL (SELECT n FROM t WHERE n < 0)",
     "SELECT s, count(*) FROM (SELECT k, sum(n) AS s FROM t GROUP BY k) GROUP BY s",
     "SELECT max(s) FROM (SELECT g, sum(n) AS s FROM t GROUP BY g)",
+    "SELECT a, median(c) FROM (SELECT n AS a, k AS a, n AS c FROM t) GROUP BY a",
+    "SELECT count(*) FROM (SELECT DISTINCT * FROM (SELECT k AS a, n AS a FROM t))",
+    "SELECT * FROM (SELECT t.*, u.* FROM t JOIN u ON t.k = u.k)",
+    "SELECT a FROM (SELECT k AS b FROM t UNION ALL SELECT a FROM (SELECT n AS a, k AS a FROM t)) AS e(a)",
     "WITH c AS (SELECT g, sum(n) AS s FROM t GROUP BY g) SELECT * FROM c a JOIN c b ON a.s < b.s",
     "WITH c AS (SELECT k, n FROM t WHERE n > 2) SELECT count(*) FROM c JOIN u ON c.k = u.k",
     "WITH c AS (SELECT k FROM t ORDER BY k, n LIMIT 3) SELECT * FROM c UNION ALL SELECT * FROM c",
@@ -156,7 +168,7 @@ def cluster_of(placement: str, strategy: str) -> Cluster:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("strategy", ["push", "cheapest"])
+@pytest.mark.parametrize("strategy", ["push", "cheapest", "gather"])
 @pytest.mark.sample(5)
 def test_queries_have_the_results_of_one_duckdb(placement: str, strategy: str) -> None:
     cluster = cluster_of(placement, strategy)
@@ -192,6 +204,26 @@ def test_a_float_that_equals_two_keys_is_one_group() -> None:
     cluster.options = PlanOptions(strategy="push")
     assert len(cluster.tables[0].shards or ()) == 2
     assert compared(cluster, "SELECT x, median(k - k) FROM t WHERE k = x GROUP BY x") == []
+
+
+def test_a_constant_that_equals_several_keys_leaves_their_buckets() -> None:
+    big = 2**53
+    rows = {"k": [big, big + 1, 3, 4] * 4, "g": ["5", "05", " 5", "x"] * 4}
+    columns = (Column("k", "BIGINT"), Column("g", "VARCHAR"))
+    for key in columns:
+        cluster = Cluster({"t": pa.table(rows)}, {"t": columns})
+        cluster.split_by_bucket("t", key.name, 7)
+        for condition in (
+            f"k = {big}e0",
+            f"k IN ({big}, 1.5e0)",
+            f"k IN ({big}, 3)",
+            "k IN (3, 4.0)",
+            "g = 5",
+            "g IN ('5', 6)",
+            "g IN ('5', 'x')",
+        ):
+            sql = f"SELECT count(*), min(k) FROM t WHERE {condition}"
+            assert compared(cluster, sql) == [], (key.name, condition)
 
 
 def compared(cluster: Cluster, sql: str) -> list[str]:

@@ -16,7 +16,15 @@ from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards
 from lake.running import RunningStatement
 from lake.statement_request import StatementRequest
-from sennit_core.errors import Cancelled, DeadlineExceeded, SennitError, Unavailable
+from sennit_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Denied,
+    SennitError,
+    SqlError,
+    Unavailable,
+    UnknownColumn,
+)
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
@@ -30,6 +38,8 @@ _log = get_logger(__name__)
 _SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
 _ANALYZE = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
+_ERRORS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
+"""What a query fails with before parts of it run; after any other error its shards are fetched."""
 _WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
 """Members of tables that only this node, or only whole tables, can have."""
 
@@ -157,10 +167,9 @@ class DistributedQueries:
                 allow_partial=request.allow_partial,
             )
             found: Distributed | None = self._remote.distribute(query, stop)
-        except (Cancelled, DeadlineExceeded, Unavailable):
+        except _ERRORS:
             raise
         except SennitError as error:
-            # DuckDB's own error for the whole query is the better one, if it has one.
             _log.info("a query is not distributed: %s", error)
             return None
         return found

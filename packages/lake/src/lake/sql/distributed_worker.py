@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,44 +29,60 @@ from lake.peers.sql.engine import EmptyTables
 from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
 from lake.sql.duckdb_worker import (
     Note,
+    bind,
     interrupted_on_cancel,
     limits_of,
     stream_result,
     translated_errors,
 )
-from lake.sql.guard import check_statement, query_nodes
+from lake.sql.failures import query_error
+from lake.sql.guard import check_statement, open_parser, query_nodes, table_nodes
 from lake.sql.session import open_write_session
 from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.volatility import is_volatile
 from lake.verification import verify_shards
 from sennit_core.arrow_ipc import open_arrow
-from sennit_core.errors import BadInput, Corrupt
+from sennit_core.errors import BadInput, Corrupt, Unsupported
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["merge_query", "plan_query"]
+__all__ = ["Engine", "merge_query", "plan_query"]
 
 _ARRIVED = "__sennit_arrived"
 _AGGREGATES = (
     "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
 )
-_PLANNER = {"threads": "1", "async_threads": "1", "memory_limit": "128MB"}
 
 
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
-    """Plan a query over shards of several nodes; reads no data."""
+    """Plan a query over shards of several nodes; reads no data.
+
+    Raises:
+        SqlError: The query is not valid.
+        Denied: It uses what no query may.
+        Unsupported: It names a dataset in another way than a plan does.
+    """
     context.check()
-    # The last query may be the user's text, and no executor sees it before that.
-    check_statement(request["sql"], frozenset(table["name"] for table in request["tables"]))
-    tables = tables_from_data(request["tables"])
-    options = request["options"]
-    with duckdb.connect(config=_PLANNER) as database:
+    sql, tables, options = request["sql"], tables_from_data(request["tables"]), request["options"]
+    _check(sql, tables)
+    # In a locked database: binding opens the files that a statement names, and a constant may be a
+    # time, which means another one in another time zone.
+    with closing(open_parser()) as database:
+        engine = Engine(database)
+        with engine.empty(tables) as empty:
+            try:
+                empty.columns(sql)
+            except duckdb.Error as error:
+                columns = [column.name for table in tables for column in table.columns]
+                raise query_error(
+                    error, sql, shards=(), columns=columns, cap_bytes=context.cap_bytes
+                ) from None
         plan = plan_distributed(
-            request["sql"],
+            sql,
             tables,
-            _Engine(database),
+            engine,
             PlanOptions(
                 nodes=options["nodes"],
                 local=frozenset(options["local"]),
@@ -75,6 +91,17 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             ),
         )
     return {"plan": plan_to_data(plan)}
+
+
+def _check(sql: str, tables: Sequence[PlannedTable]) -> None:
+    """Check a statement: the last query may be the user's text, and no executor sees it before that."""
+    statement = check_statement(sql, frozenset(table.name for table in tables))
+    names = {table.name.casefold() for table in tables}
+    is_named = all(name.casefold() in names for name in statement.tables)
+    paths = [(node.get("qualified_name") or {}).get("path") or () for node in table_nodes(sql)]
+    # With a schema, a name is that of the view without shards, and not of the table of rows.
+    if not is_named or any(len(path) > 1 for path in paths):
+        raise Unsupported("a dataset by its id, or with a schema, is not distributed")
 
 
 def merge_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -139,26 +166,34 @@ def _checked_batches(file: Path) -> Iterator[pa.Table]:
         raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
 
 
-class _Engine:
-    """DuckDB's answers for the planner."""
+class Engine:
+    """DuckDB's answers for the planner.
+
+    Args:
+        database: A database without tables.
+    """
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
         self.aggregates = frozenset(name for (name,) in database.execute(_AGGREGATES).fetchall())
 
     def is_volatile(self, sql: str) -> bool:
+        """See `lake.peers.sql.engine.Engine`, also for the other methods."""
         return is_volatile(query_nodes(sql))
 
     def tree(self, sql: str) -> Any:
+        """Return the syntax tree of a statement."""
         found = self._database.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
         assert found is not None, "one row"
         return json.loads(found[0])
 
     def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        """Run a query that reads no table."""
         found: list[tuple[Any, ...]] = self._database.execute(sql).fetchall()
         return found
 
     def empty(self, tables: Sequence[PlannedTable]) -> AbstractContextManager[EmptyTables]:
+        """Open a database with these tables, empty."""
         return _empty(self._database, tables)
 
 
@@ -168,8 +203,12 @@ def _empty(
 ) -> Iterator[EmptyTables]:
     with database.cursor() as connection:
         for table in tables:
-            columns = ", ".join(f"{quoted(each.name)} {each.type}" for each in table.columns)
-            connection.execute(f"CREATE TEMP TABLE {quoted(table.name)} ({columns})")
+            columns = ", ".join(
+                f"NULL::{each.type} AS {quoted(each.name)}" for each in table.columns
+            )
+            # A view, as a dataset is: a table has a `rowid`, too.
+            name = quoted(table.name)
+            connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} WHERE false")
         yield _Empty(connection)
 
 
@@ -181,5 +220,6 @@ class _Empty:
         self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
 
     def columns(self, sql: str) -> tuple[Column, ...]:
-        found = self._connection.sql(sql)
+        found = bind(self._connection, sql, None)
+        assert found is not None, "a query has a result"
         return tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))

@@ -20,6 +20,7 @@ then a part that does not depend on the rest is computed first and becomes whole
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -65,7 +66,8 @@ class WholeTables:
 
 def is_aggregated(select: exp.Select, aggregates: frozenset[str]) -> bool:
     """Return whether a SELECT has groups, or is one."""
-    return select.args.get("group") is not None or bool(aggregates_of(select, aggregates))
+    has_groups = any(select.args.get(each) is not None for each in ("group", "having"))
+    return has_groups or bool(aggregates_of(select, aggregates))
 
 
 def windows_of(select: exp.Select) -> list[exp.Window]:
@@ -313,7 +315,6 @@ class Localizer:
         one = [each.alias_or_name for each in node.this.selects]
         other = [each.alias_or_name for each in node.expression.selects]
         keys = {a for a, b in zip(one, other, strict=False) if a in left and b in right}
-        keys -= {name for name in one if one.count(name) > 1}
         is_bag_union = isinstance(node, exp.Union) and not node.args.get("distinct")
         if not keys and not is_bag_union:
             raise NotDistributed("a set operation does not include the partition key")
@@ -326,9 +327,12 @@ class Localizer:
         return self._outputs(select, keys)
 
     def _outputs(self, select: exp.Select, keys: Keys) -> frozenset[str]:
-        """Return the names of results that are one of the keys."""
+        """Return the names of results that are one of the keys, and of no other result."""
+        names = Counter(each.alias_or_name for each in select.expressions)
         return frozenset(
-            each.alias_or_name for each in select.expressions if column_id(each.unalias()) in keys
+            each.alias_or_name
+            for each in select.expressions
+            if column_id(each.unalias()) in keys and names[each.alias_or_name] == 1
         )
 
     def _reads_split(self, node: exp.Expr) -> bool:

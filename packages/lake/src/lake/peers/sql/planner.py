@@ -11,6 +11,7 @@ gathered, with the reason in the plan.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,8 +20,8 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import to_sql
 from lake.peers.sql.blocks import PART, Tail, cut_block, split_tail
 from lake.peers.sql.distribution import Localizer, Scheme, WholeTables, reads_sharded
-from lake.peers.sql.drafts import DraftFragment, DraftMerge, Drafts
-from lake.peers.sql.engine import Engine
+from lake.peers.sql.drafts import DraftFragment, DraftMerge, Drafts, quoted
+from lake.peers.sql.engine import EmptyTables, Engine
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fallback import (
     gather_all,
@@ -30,7 +31,7 @@ from lake.peers.sql.fallback import (
     local_plan,
 )
 from lake.peers.sql.fragments import draft_fragment
-from lake.peers.sql.plan import Cost, DistributedPlan, Gather, Step
+from lake.peers.sql.plan import Cost, DistributedPlan, Gather, Merge, Step
 from lake.peers.sql.references import find_references
 from lake.peers.sql.syntax import Query, read_query
 from lake.peers.sql.tables import Column, Table
@@ -42,6 +43,9 @@ _VALUE_BYTES = 8
 _BROADCAST_MARGIN = 2
 """How many times less a plan must move that gathers tables for its fragments: its estimate depends on two
 selectivities. Without this, TPC-H 14 with all tables split moved three times as much as a gather."""
+_CHANGED_BY_ARROW = re.compile(r"\b(TIME WITH TIME ZONE|BIT|INTERVAL|UHUGEINT)\b")
+"""Types whose values DuckDB sends as Arrow data without the time zone or the number of bits, or, beyond 292
+years or 38 digits, as others or not at all."""
 _SCHEMES_MAX = 12
 """Each costs some milliseconds, and a query of more tables than this has other problems."""
 
@@ -148,11 +152,13 @@ class _Planner:
             columns = empty.columns(self._sql)
             if push is None or (not is_forced and (cost.is_local or push >= cost.gather)):
                 reasons = tuple(self._reasons) or ("fragments would move as much",)
-                self._check_gather(gathers, columns)
-                return gather_plan(self._sql, gathers, columns, cost, reasons, self._tables)
+                return self._gather_plan(gathers, columns, cost, reasons)
             steps, final = self._steps(planned, needed, columns)
-            for step in steps:
-                empty.define(step.result, step.sql)
+            try:
+                for step in steps:
+                    _define(empty, step)
+            except NotDistributed as error:
+                return self._gather_plan(gathers, columns, cost, (error.reason,))
             if empty.columns(to_sql(final)) != columns:
                 raise NotDistributed("the merged result would have other columns")
         return DistributedPlan(
@@ -166,10 +172,17 @@ class _Planner:
             reasons=tuple(self._reasons),
         )
 
-    def _check_gather(self, gathers: Sequence[Gather], columns: tuple[Column, ...]) -> None:
-        """Check that the query means the same over the columns that are gathered."""
+    def _gather_plan(
+        self,
+        gathers: Sequence[Gather],
+        columns: tuple[Column, ...],
+        cost: Cost,
+        reasons: tuple[str, ...],
+    ) -> DistributedPlan:
+        """Return the plan that gathers, if the query means the same over what is gathered."""
         if not has_columns(self._sql, self._tables, gathers, columns, self._engine):
-            raise NotDistributed(next(iter(self._reasons), "a column may be used without its name"))
+            raise NotDistributed(next(iter(reasons), "a column may be used without its name"))
+        return gather_plan(self._sql, gathers, columns, cost, reasons, self._tables)
 
     def _cost(self, push: int | None, gathers: Sequence[Gather]) -> Cost:
         objects = {name for each in gathers for name in each.objects}
@@ -316,7 +329,12 @@ class _Planner:
             if name in drafts.steps:
                 query = self._renamed(drafts.steps[name].query, names)
                 steps.append(drafts.step(name, query, self._tables))
-        if len(planned.tail.names) != len(columns):
+        results = self._query.tree.selects
+        if len(results) != len(columns) or any(
+            isinstance(result.unalias(), exp.Column)
+            and result.alias_or_name.casefold() != column.name.casefold()
+            for result, column in zip(results, columns, strict=True)
+        ):
             raise NotDistributed("the merged result would have other columns")
         named = replace(planned.tail, names=tuple(column.name for column in columns))
         final = named.over(planned.body, tuple(column.type for column in columns))
@@ -337,6 +355,24 @@ def _reasons_to_gather(candidates: Sequence[_Planned]) -> dict[str, None]:
     if not found and len(candidates) > 1:
         found = ["fragments would move as much"]
     return dict.fromkeys(found)
+
+
+def _define(empty: EmptyTables, step: Step) -> None:
+    """Create the empty table of a step.
+
+    Raises:
+        NotDistributed: DuckDB does not run it, as for the sum of dates that an average needs; or Arrow
+            does not send its values as they are.
+    """
+    try:
+        empty.define(step.result, step.sql)
+    except Exception as error:
+        problem = str(error).splitlines()[0][:80]
+        raise NotDistributed(f"DuckDB does not run a part: {problem}") from error
+    if not isinstance(step, Merge):
+        for column in empty.columns(f"FROM {quoted(step.result)}"):
+            if _CHANGED_BY_ARROW.search(column.type):
+                raise NotDistributed(f"Arrow does not send every {column.type} as it is")
 
 
 def _free_prefix(sql: str, tables: Sequence[Table]) -> str:

@@ -76,7 +76,8 @@ def _conditions(select: exp.Select) -> Iterator[tuple[str, exp.Expr]]:
         own = join.this.alias
         if side in ("RIGHT", "FULL"):
             preserved.clear()
-        elif not side:
+        elif not side and join.kind.upper() != "ANTI":
+            # ANTI keeps the rows that do not meet its condition.
             yield from _of_one(join.args.get("on"), preserved)
         if side in ("", "RIGHT"):
             preserved.add(own)

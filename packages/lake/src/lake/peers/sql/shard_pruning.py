@@ -69,6 +69,8 @@ class _Pruner:
         self._shards = shards
         self._names = {each.name.casefold(): each for each in table.columns}
         self._used: dict[str, int] = {}
+        # The constants of IN, of one type in DuckDB: that which the column is compared as.
+        self._lists: list[str] = []
 
     def test(self, node: exp.Expr) -> str | None:
         """Return the test of a condition; None if it is not understood."""
@@ -82,12 +84,11 @@ class _Pruner:
                 one, other = self.test(node.this), self.test(node.expression)
                 return f"(({one}) OR ({other}))" if one and other else None
             case exp.Between() if not node.args.get("symmetric"):
-                low = self._compare(node.this, ">=", node.args["low"])
-                high = self._compare(node.this, "<=", node.args["high"])
+                low = self._compare(node.this, ">=", [node.args["low"]])
+                high = self._compare(node.this, "<=", [node.args["high"]])
                 return " AND ".join(text for text in (low, high) if text) or None
-            case exp.In() if node.expressions and len(node.expressions) <= _LIST_MAX:
-                found = [self._compare(node.this, "=", each) for each in node.expressions]
-                return None if None in found else f"({' OR '.join(map(str, found))})"
+            case exp.In():
+                return self._compare(node.this, "=", node.expressions)
             case exp.Is() if isinstance(node.expression, exp.Null):
                 place = self._place(node.this)
                 return None if place is None else f"coalesce(n{place} > 0, true)"
@@ -98,8 +99,8 @@ class _Pruner:
         sign = _COMPARISONS.get(type(node))
         if sign is None:
             return None
-        return self._compare(node.this, sign, node.expression) or self._compare(
-            node.expression, _MIRRORED[sign], node.this
+        return self._compare(node.this, sign, [node.expression]) or self._compare(
+            node.expression, _MIRRORED[sign], [node.this]
         )
 
     def query(self, tests: Sequence[str]) -> str:
@@ -114,23 +115,33 @@ class _Pruner:
                 columns.append(f"TRY_CAST(unnest({values}) AS {kind}) AS {letter}{place}")
             nulls = ", ".join("NULL" if b.nulls is None else str(b.nulls) for b in bounds)
             columns.append(f"unnest(CAST([{nulls}] AS BIGINT[])) AS n{place}")
+        columns += [f"{listed} AS l{number}" for number, listed in enumerate(self._lists)]
         test = " AND ".join(f"coalesce(TRY({text}), true)" for text in tests)
         return f"SELECT {test} FROM (SELECT {', '.join(columns)})"
 
-    def _compare(self, value: exp.Expr, sign: str, constant: exp.Expr) -> str | None:
-        if not _is_constant(constant):
+    def _compare(self, value: exp.Expr, sign: str, constants: Sequence[exp.Expr]) -> str | None:
+        place, texts = self._place(value), self._texts(constants)
+        if place is None or texts is None:
             return None
-        place = self._place(value)
-        if place is None:
-            return None
-        if self._names[value.name.casefold()].type.upper() == "VARCHAR" and not (
-            isinstance(constant, exp.Literal) and constant.is_string
-        ):
+        is_text = self._names[value.name.casefold()].type.upper() == "VARCHAR"
+        if is_text and not all(map(_is_string, constants)):
             return None  # the column would be cast, which keeps no order
-        text = to_sql(constant)
-        low = f"coalesce(a{place} {'<=' if sign == '=' else sign} {text}, true)"
-        high = f"coalesce(z{place} {'>=' if sign == '=' else sign} {text}, true)"
-        return {"=": f"({low} AND {high})"}.get(sign, low if sign.startswith("<") else high)
+        tests = []
+        for text in texts:
+            low = f"coalesce(a{place} {'<=' if sign == '=' else sign} {text}, true)"
+            high = f"coalesce(z{place} {'>=' if sign == '=' else sign} {text}, true)"
+            both = f"({low} AND {high})"
+            tests.append({"=": both}.get(sign, low if sign.startswith("<") else high))
+        return f"({' OR '.join(tests)})"
+
+    def _texts(self, constants: Sequence[exp.Expr]) -> list[str] | None:
+        """Return what a column is compared with; None if that is not understood."""
+        listed = _list_of(constants)
+        if listed is None or len(constants) == 1 or _is_string(constants[0]):
+            return None if listed is None else [to_sql(each) for each in constants]
+        self._lists.append(listed)
+        name = f"l{len(self._lists) - 1}"
+        return [f"{name}[{number}]" for number in range(1, len(constants) + 1)]
 
     def _place(self, node: exp.Expr) -> int | None:
         if not isinstance(node, exp.Column) or node.name.casefold() not in self._names:
@@ -154,25 +165,42 @@ def _buckets(table: Table, condition: exp.Expr, engine: Engine) -> set[int | Non
     match condition:
         case exp.EQ():
             column, constants = condition.this, [condition.expression]
-        case exp.In() if condition.expressions and len(condition.expressions) <= _LIST_MAX:
+        case exp.In():
             column, constants = condition.this, condition.expressions
         case _:
             return None
     is_key = (
         isinstance(column, exp.Column) and column.name.casefold() == table.key.column.casefold()
     )
-    if arrow is None or not is_key or not all(map(_is_constant, constants)):
+    listed = _list_of(constants)
+    if arrow is None or not is_key or listed is None:
         return None
-    found: set[int | None] = set()
-    for constant in constants:
-        text = to_sql(constant)
-        # A constant that the column's type does not hold as it is, such as 1.5, has no bucket.
-        cast = f"TRY_CAST({text} AS {kind})"
-        rows = engine.rows(f"SELECT {cast} WHERE {cast} = {text}")
-        if len(rows) != 1:
-            return None
-        found.add(bucket_of(rows[0][0], arrow, table.key.buckets))
-    return found
+    cast = f"TRY_CAST(c AS {kind})"
+    if _is_string(constants[0]):
+        test = f"{cast} IS NOT NULL"
+    elif arrow == pa.string():
+        return None  # a number equals several texts
+    else:
+        # A constant that the column's type does not hold as it is, such as 1.5, has no bucket, and a
+        # DOUBLE may equal several BIGINTs.
+        test = f"{cast} = c AND typeof(c) NOT IN ('DOUBLE', 'FLOAT', 'VARCHAR')"
+    rows = engine.rows(f"SELECT {cast}, {test} FROM (SELECT unnest({listed}) AS c)")
+    if not all(is_exact for _, is_exact in rows):
+        return None
+    return {bucket_of(value, arrow, table.key.buckets) for value, _ in rows}
+
+
+def _list_of(constants: Sequence[exp.Expr]) -> str | None:
+    """Return constants as a list in SQL, which gives them one type; None if they have no certain one."""
+    is_short = 0 < len(constants) <= _LIST_MAX
+    are_strings = len({_is_string(each) for each in constants}) == 1
+    if not is_short or not are_strings or not all(map(_is_constant, constants)):
+        return None
+    return f"[{', '.join(map(to_sql, constants))}]"
+
+
+def _is_string(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and bool(node.is_string)
 
 
 def _is_constant(node: exp.Expr) -> bool:

@@ -293,7 +293,10 @@ def _number_aliases(query: Query) -> None:
     # Innermost first, so a name that an inner query does not resolve is left for the outer one.
     for scope in traverse_scope(query.tree):
         names: dict[str, str] = {}
-        for name, (node, _) in scope.selected_sources.items():
+        # Not `selected_sources`, which leave out the right sides of SEMI and ANTI.
+        for name, node in scope.references:
+            if name in names or name not in scope.sources:
+                raise NotDistributed(f"the name {name} in FROM is not resolved")
             names[name] = f"q{count}"
             count += 1
             _rename(node, names[name])
@@ -363,6 +366,8 @@ def _check_columns(query: Query) -> None:
                 table.set("this", exp.to_identifier(query.tables[table.name].name, quoted=True))
             elif table.name not in query.ctes:
                 raise NotDistributed(f"{table.name} is no table of this query")
+        if any(isinstance(star.parent, exp.Select) for star in tree.find_all(exp.Star)):
+            raise NotDistributed("* of a subquery with two columns of one name")
         for column in tree.find_all(exp.Column):
             if column.args.get("db") or isinstance(column.this, exp.Star):
                 raise NotDistributed(f"{_shown(column)} is not distributed")
