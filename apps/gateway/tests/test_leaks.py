@@ -44,6 +44,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/network/leave": [("", {"json": {}})],
     "GET /api/network/check": [("", {})],
     "GET /api/network/map": [("", {})],
+    "POST /api/network/heal": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}})],
     "POST /api/session": [("", {"json": {"token": "x"}})],
     "GET /api/tokens": [("", {})],
     "POST /api/tokens": [("", {"json": {"name": "admin", "role": "admin"}})],

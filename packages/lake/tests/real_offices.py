@@ -40,25 +40,35 @@ class Office:
 
 
 @contextmanager
-def office(folder: Path, name: str, capacity: int = 1 << 30) -> Iterator[Office]:
+def office(
+    folder: Path, name: str, capacity: int = 1 << 30, copies: CopyOptions = COPIES
+) -> Iterator[Office]:
     with Lake(folder / name, memory_bytes="256 MiB") as lake:
         options = PeerOptions(name, capacity=capacity, membership=FAST)
         identity = Identity(lake.storage.node_key)
-        with PeerService(identity, lake.tree, options, data=data_parts(lake, COPIES)) as peers:
+        with PeerService(identity, lake.tree, options, data=data_parts(lake, copies)) as peers:
             lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
             yield Office(lake, peers)
 
 
-@pytest.fixture
-def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
+@contextmanager
+def joined_offices(folder: Path, copies: CopyOptions = COPIES) -> Iterator[dict[str, Office]]:
+    """Three offices, of which Oslo has founded the network and has a dataset."""
     with ExitStack() as stack:
         found = {
-            name: stack.enter_context(office(tmp_path, name)) for name in ("oslo", "rome", "bern")
+            name: stack.enter_context(office(folder, name, copies=copies))
+            for name in ("oslo", "rome", "bern")
         }
         for name in ("rome", "bern"):
             found[name].peers.join(found["oslo"].peers.invite())
         eventually(lambda: all(len(each.peers.nodes()) == 3 for each in found.values()))
         found["oslo"].lake.append("trips", TABLE)
+        yield found
+
+
+@pytest.fixture
+def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
+    with joined_offices(tmp_path) as found:
         yield found
 
 

@@ -69,14 +69,14 @@ FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"answers": {"rome": Answer(REACHED, 90.0)}}, "clocks", "1 m 30 s ahead", "timedatectl"),
     ({"answers": {"rome": Answer(REACHED, -90.0)}}, "clocks", "1 m 30 s behind", "timedatectl"),
     ({"nodes": (node("oslo"), OLDER)}, "versions", "with rome", "update"),
-    (copies(replace(FULL, unavailable=3)), "dataset trips", "3 of 10", "oslo writes it"),
+    (copies(replace(FULL, unavailable=3)), "dataset trips", "no node that answers has 3 of 10", "oslo writes it"),
     (
         copies(replace(FULL, under_replicated=4, lacking={"rome": 4})),
-        "dataset trips", "4 of 10 shards have too few copies; rome lacks 4", "net heal trips",
+        "dataset trips", "too few copies of 4 of 10 shards; rome lacks 4", "net heal trips",
     ),
     (
         copies(replace(FULL, under_replicated=10, places=1)),
-        "dataset trips", "1 nodes may hold it", "storage.copy_bytes",
+        "dataset trips", "offer room: 1, wanted: 2", "storage.copy_bytes",
     ),
     ({"no_room": "9 bytes are free"}, "disk", "9 bytes", "make room"),
     (

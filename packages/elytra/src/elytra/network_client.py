@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from sennit_core.errors import Unavailable, error_from_json
 
 if TYPE_CHECKING:
     from elytra.transport import Transport
@@ -33,6 +36,42 @@ class NetworkClient:
     def map(self) -> dict[str, Any]:
         """Return the nodes, the connections between all of them, and what each node lacks."""
         return dict(self._transport.json("GET", "/api/network/map"))
+
+    def heal(
+        self,
+        dataset: str | None = None,
+        *,
+        on_progress: Callable[[Mapping[str, Any]], object] = lambda report: None,
+    ) -> dict[str, Any]:
+        """Repair the copies of a shared dataset, or of all, now; return the last report.
+
+        Args:
+            dataset: Id or name; None for all.
+            on_progress: Called with each report.
+
+        Raises:
+            NotFound: The dataset is not shared.
+        """
+        document = {"dataset": dataset}
+        return self._last_report("/api/network/heal", document, on_progress)
+
+    def _last_report(
+        self,
+        path: str,
+        document: Mapping[str, Any],
+        on_progress: Callable[[Mapping[str, Any]], object],
+    ) -> dict[str, Any]:
+        """Send a request that is answered with reports of its progress; return the last one."""
+        report: dict[str, Any] = {}
+        with self._transport.stream("POST", path, document=document) as response:
+            for line in response.iter_lines():
+                report = json.loads(line)
+                if "code" in report:
+                    raise error_from_json(report)
+                on_progress(report)
+        if not report.get("done"):
+            raise Unavailable("the node (its response ended early)", hint="run it again")
+        return report
 
     def invite(self, *, seconds: float | None = None, admin: bool = False) -> str:
         """Return an invite for one node; found a network if the node is in none.

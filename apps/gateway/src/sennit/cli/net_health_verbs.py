@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -44,6 +45,43 @@ def network_map(data: Data = None, url: Url = None, as_json: Json = False) -> No
         emit_json(found)
     else:
         _print_map(found)
+
+
+def heal(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Repair this dataset only.", show_default=False)
+    ] = None,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Repair the copies of shared datasets now; the exit status is 1 if something is left."""
+    from sennit.cli.output import emit_json, status_line
+    from sennit.client import Session
+
+    with Session.open(url, token=None, data=data) as session, status_line() as show:
+        found = session.network.heal(dataset, on_progress=lambda each: show(_progress(each)))
+    if as_json:
+        emit_json(found)
+    else:
+        typer.echo(_progress(found))
+        for each in found["problems"]:
+            typer.echo(f"PROBLEM  {each['subject']}: {each['found']}")
+            typer.echo(f"{'':8} -> {each['remedy']}")
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+def _progress(report: Mapping[str, Any]) -> str:
+    text = f"{report['verified']:,} objects verified here, {report['damaged']:,} of them damaged"
+    if not report["objects"]:
+        return f"{report['datasets']:,} shared datasets; {text}"
+    if not (report["underReplicated"] or report["unavailable"] or report["missing"]):
+        return f"shards: {report['objects']:,}, each with all of its copies; {text}"
+    return (
+        f"shards: {report['objects']:,}, {report['missing']:,} copies missing, "
+        f"{report['underReplicated']:,} with too few, {report['unavailable']:,} without any; {text}"
+    )
 
 
 def _print_map(found: dict[str, Any]) -> None:

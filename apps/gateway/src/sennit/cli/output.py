@@ -90,6 +90,18 @@ def table(
 
 
 @contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Show one changing line if stderr is a terminal; yield a function that replaces it."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+@contextmanager
 def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar if stderr is a terminal; yield a function to call with (done, total)."""
     if not sys.stderr.isatty():

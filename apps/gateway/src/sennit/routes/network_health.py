@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
 
 from lake import Lake
+from lake.peers.healing import heal
 from lake.peers.health import NodeState, SharedCopies
 from lake.peers.service import PeerService
 from lake.peers.survey import NetworkMap
+from lake.routes.documents import Document
+from lake.routes.report_lines import report_lines
 from lake.routes.requester import requester_of
 from sennit_core.errors import SennitError
 from sennit_core.roles import needs
 
 __all__ = ["router"]
+
+
+class HealRequest(Document):
+    """Body of `POST /api/network/heal`."""
+
+    dataset: str | None = Field(default=None, max_length=256)
 
 
 def router(peers: PeerService, lake: Lake) -> APIRouter:
@@ -44,6 +57,14 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
                 lake.policies.visible(dataset, requester)
                 visible[dataset] = copies
         return _shown(found, visible)
+
+    thread = ThreadPoolExecutor(1, "network-heal")
+
+    @routes.post("/api/network/heal", openapi_extra=needs("admin"))
+    async def heal_copies(body: HealRequest) -> StreamingResponse:
+        """Repair the copies of one shared dataset, or of all, now."""
+        stop = threading.Event()
+        return await report_lines(thread, heal(peers, lake.scrub, body.dataset, stop), stop)
 
     return routes
 

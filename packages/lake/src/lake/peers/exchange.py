@@ -26,6 +26,7 @@ from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
 from lake.peers.copies import Copies
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
+from lake.peers.healing import Repairs
 from lake.peers.health import SharedCopies
 from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate
@@ -121,6 +122,7 @@ class Exchange:
         self._fragments = 0
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
+        self.repairs = Repairs(host, parts.copies)
 
     # The network
 
@@ -204,8 +206,7 @@ class Exchange:
         A lost one does for a while, and a writer as soon as it is seen: it has all its shards.
         """
         members = self._host.members
-        limit = self._parts.copies.loss_seconds
-        lost = [n for n, p in members.peers.items() if p.state == "dead" and now - p.since < limit]
+        lost = self.repairs.awaited(now)
         gone = {n for n, p in members.peers.items() if p.state in ("dead", "left")}
         known = {self._node, *members.peers}
         writers = {each.writer for each in self._index} & (known - gone)

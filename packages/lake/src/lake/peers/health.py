@@ -15,7 +15,7 @@ from lake.peers.statuses import NodeStatus
 from sennit_core.records import Record
 from sennit_core.units import format_bytes, format_duration
 
-__all__ = ["Finding", "NodeState", "SharedCopies", "Surveyed", "examine"]
+__all__ = ["Finding", "NodeState", "SharedCopies", "Surveyed", "examine", "examine_copies"]
 
 _SKEW_SECONDS = 60.0
 """Statements from five minutes ahead are refused, so there is time to correct a clock."""
@@ -234,26 +234,38 @@ def _versions(found: Surveyed) -> Iterator[Finding]:
 
 
 def _datasets(found: Surveyed) -> Iterator[Finding]:
-    for each in found.datasets:
+    return examine_copies(found.datasets, found.name_of)
+
+
+def examine_copies(
+    datasets: Iterable[SharedCopies], name_of: Callable[[str], str]
+) -> Iterator[Finding]:
+    """Examine the copies of shared datasets.
+
+    Args:
+        datasets: The datasets.
+        name_of: Returns the name of a node.
+    """
+    for each in datasets:
         subject, state = f"dataset {each.name}", each.state
         lacking = _listed(
-            f"{found.name_of(node)} lacks {count:,}" for node, count in state.lacking.items()
+            f"{name_of(node)} lacks {count:,}" for node, count in state.lacking.items()
         )
         shards = f"of {state.objects:,} shards"
         if state.unavailable:
             yield Finding(
-                subject, False, f"{state.unavailable:,} {shards} are on no node that answers",
-                f"start the nodes that hold them: {found.name_of(each.writer)} writes it",
+                subject, False, f"no node that answers has {state.unavailable:,} {shards}",
+                f"start the nodes that hold them: {name_of(each.writer)} writes it",
             )  # fmt: skip
         elif state.under_replicated and state.places < state.copies:
             yield Finding(
                 subject, False,
-                f"{state.under_replicated:,} {shards} have too few copies: {state.places} nodes may "
-                f"hold it and offer room, of {state.copies}",
+                f"too few copies of {state.under_replicated:,} {shards}; nodes that may hold it and "
+                f"offer room: {state.places}, wanted: {state.copies}",
                 "share it with more nodes, raise storage.copy_bytes there, or ask for fewer --copies",
             )  # fmt: skip
         elif state.under_replicated or state.missing_here or state.lacking:
-            few = f"{state.under_replicated:,} {shards} have too few copies"
+            few = f"too few copies of {state.under_replicated:,} {shards}"
             yield Finding(
                 subject, False, f"{few}; {lacking}" if lacking else few,
                 f"they are made in the background; `platform net heal {each.name}` makes them now",

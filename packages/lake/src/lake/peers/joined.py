@@ -18,6 +18,7 @@ from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.fragments import FragmentRequest
+from lake.peers.healing import RepairRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
@@ -113,8 +114,8 @@ class JoinedNetwork:
     def __init__(self, parts: NodeParts, roster: Roster) -> None:
         self._parts = parts
         identity, options = parts.identity, parts.options
-        self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
         self._store, self._clock = parts.store, parts.clock
+        self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
         self.roster = roster
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.reports = Reports(self)
@@ -179,6 +180,7 @@ class JoinedNetwork:
             found[ListRequest] = self.exchange.serve_list
             found[ChunkRequest] = self.exchange.serve_chunk
             found[FragmentRequest] = self.exchange.serve_fragment
+            found[RepairRequest] = self.exchange.repairs.serve
         return found
 
     async def start(self) -> None:

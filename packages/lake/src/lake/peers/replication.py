@@ -327,6 +327,13 @@ class Replication:
         """Plan at the next tick: a dataset, a node or a copy has changed."""
         self._next_plan = 0.0
 
+    def ask_again(self, now: float) -> None:
+        """Plan at the next tick, and ask nodes again for what they have not confirmed."""
+        self.soon()
+        for known in self._known.values():
+            for name in [n for n in known.asked_at if not self._is_confirmed(known, n, now)]:
+                del known.asked_at[name]
+
     def tick(
         self,
         now: float,

@@ -1,7 +1,7 @@
-"""What members of a network tell each other, so that one of them can draw it and find its faults.
+"""Reports of members of a network, from which one of them draws its map and finds its faults.
 
 A report has the clock of a node and its links. On request the node also connects, once, to each address
-that the asking node announces to all: nobody else can say whether others reach it there. It dials the
+that the asking node announces: only another node can find out whether it is reached there. It dials the
 addresses that it would dial anyway, so a request cannot make it connect to anything else.
 """
 

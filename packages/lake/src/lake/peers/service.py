@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lake.peers import (
+    healing,
     joining,
     membership,
     publications,
@@ -37,7 +38,8 @@ from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
-from lake.peers.health import Finding, NodeState
+from lake.peers.healing import Repairs
+from lake.peers.health import Finding, NodeState, SharedCopies
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
@@ -116,7 +118,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
-                *reports.MESSAGES,
+                *reports.MESSAGES, *healing.MESSAGES,
                 *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
             )
         )  # fmt: skip
@@ -288,6 +290,24 @@ class PeerService:
         """Ask the whole network for its connections, and return its map."""
         return self._call(Survey(self._required(), self._parts.data).map())
 
+    def repair(self) -> None:
+        """Let all nodes look at their copies now, and count dead nodes as lost."""
+        self._call(self._repairs().repair_everywhere())
+
+    def ask_for_copies(self) -> None:
+        """Ask again where copies are that no node has confirmed."""
+        self._call(_now(self._repairs().ask_for_copies))
+
+    def shared_copies(self) -> Mapping[str, SharedCopies]:
+        """Return the shared datasets with the state of their copies, by id."""
+        exchange = self._required().exchange
+        assert exchange is not None, "the service has a lake"
+        return self._call(_now(lambda: dict(exchange.shared_copies())))
+
+    def missing_chunks(self) -> int:
+        """Return how many chunks of copies this node is still to fetch."""
+        return self._call(_now(self._repairs().missing_chunks))
+
     def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
         """Publish a dataset, or withdraw it; see `Publications.publish`."""
         network = self._required()
@@ -376,6 +396,11 @@ class PeerService:
         if network is None or network.exchange is None:
             return {}
         return self._call(network.exchange.states())
+
+    def _repairs(self) -> Repairs:
+        exchange = self._required().exchange
+        assert exchange is not None, "the service has a lake"
+        return exchange.repairs
 
     def _required(self) -> JoinedNetwork:
         if self._network is None:

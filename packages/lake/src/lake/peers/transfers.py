@@ -226,6 +226,11 @@ class Transfers:
         """The objects that are wanted and not complete, each after its dataset."""
         return self._downloads.keys()
 
+    @property
+    def missing_chunks(self) -> int:
+        """The number of chunks that downloads lack whose lists are here."""
+        return sum(len(each.missing) for each in self._downloads.values())
+
     def want(
         self,
         dataset: str,

@@ -6,10 +6,8 @@ time, on a thread of the lowest priority. A client that disconnects cancels its 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +15,9 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.routes.report_lines import report_lines
 from lake.routes.requester import requester_of
 from lake.scrub import ScrubReport, refuse_repair
-from sennit_core.errors import SennitError
-from sennit_core.hashing import canonical_json
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -57,44 +54,28 @@ def router(lake: Lake) -> APIRouter:
         lake.policies.check_verify(verification.dataset, requester_of(request))
         stop = threading.Event()
         reports = lake.scrub(verification.dataset, stop.is_set)
-        # Wait for the first report before responding, so that an unknown name gets its own status.
-        first = await _next(thread, reports, stop)
-        return StreamingResponse(
-            _lines(first, thread, reports, stop), media_type="application/x-ndjson"
-        )
+        return await report_lines(thread, reports, stop, _Shown())
 
     return routes
 
 
-async def _next(
-    thread: ThreadPoolExecutor, reports: Iterator[ScrubReport], stop: threading.Event
-) -> ScrubReport | None:
-    loop = asyncio.get_running_loop()
-    try:
-        return await loop.run_in_executor(thread, next, reports, None)
-    except BaseException:
-        stop.set()  # the thread checks it between two pieces of a file
-        raise
+class _Shown:
+    """Whether a report of a scrub is sent: the last one, those with new findings, and some others."""
 
+    def __init__(self) -> None:
+        self._findings = -1
+        self._count = 0
 
-async def _lines(
-    report: ScrubReport | None,
-    thread: ThreadPoolExecutor,
-    reports: Iterator[ScrubReport],
-    stop: threading.Event,
-) -> AsyncIterator[bytes]:
-    reported, count = -1, 0
-    try:
-        while report is not None:
-            if report.done or len(report.findings) != reported or count % _REPORT_EVERY == 0:
-                reported = len(report.findings)
-                yield canonical_json(report.to_json()) + b"\n"
-            count += 1
-            report = await _next(thread, reports, stop)
-    except SennitError as error:  # the status has been sent, so the last line is the error
-        yield canonical_json(error.to_json()) + b"\n"
-    finally:
-        stop.set()
+    def __call__(self, report: ScrubReport) -> bool:
+        is_shown = (
+            report.done
+            or len(report.findings) != self._findings
+            or self._count % _REPORT_EVERY == 0
+        )
+        self._count += 1
+        if is_shown:
+            self._findings = len(report.findings)
+        return is_shown
 
 
 def _lower_priority() -> None:

@@ -1,0 +1,267 @@
+"""Repairs the copies of shared datasets now, instead of when the network would do it by itself.
+
+The copies here are read and compared with their hashes, so that damaged ones are replaced. All nodes are
+asked to look at their copies at once, and to count the nodes that they see dead as lost without waiting.
+A node decides by its own view who is dead; a request can only end its patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from lake.peers.copies import Copies
+from lake.peers.health import Finding, SharedCopies, examine_copies
+from lake.peers.limits import RateLimit
+from lake.peers.machine import Call, Failed, Replied
+from lake.peers.membership import Membership
+from lake.peers.messages import Message
+from lake.peers.session import Piece, Session
+from lake.scrub import ScrubReport
+from sennit_core.errors import Busy, NotFound
+from sennit_core.records import Record
+
+if TYPE_CHECKING:
+    from lake.peers.service import PeerService
+
+__all__ = ["MESSAGES", "HealReport", "RepairReply", "RepairRequest", "Repairs", "heal"]
+
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
+"""After so long without any progress the rest counts as not repairable now."""
+_HOPELESS_SECONDS = 12.0
+"""After so long nothing is expected of what no node can provide: all answers have arrived, and nodes that
+have just joined are settled (`MembershipOptions.settled_seconds`)."""
+_ANSWER_SECONDS = 10.0
+_REQUESTS_PER_SECOND = 0.5
+_REQUESTS_BURST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RepairRequest(Message):
+    """Asks the receiver to look at its copies now, and to count dead nodes as lost."""
+
+    kind: ClassVar[str] = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReply(Message):
+    """The receiver does."""
+
+    kind: ClassVar[str] = "repair-reply"
+
+
+MESSAGES: tuple[type[Message], ...] = (RepairRequest, RepairReply)
+
+
+class RepairHost(Protocol):
+    """What repairs need of the network."""
+
+    members: Membership
+
+    def now(self) -> float:
+        """Return seconds that never run backwards."""
+        ...
+
+    async def call(self, call: Call) -> Replied | Failed:
+        """Send a request and return how it ended."""
+        ...
+
+
+class Repairs:
+    """The repairs of one node's copies, at its own request and that of others.
+
+    Args:
+        host: The network.
+        copies: The copies of this node.
+    """
+
+    def __init__(self, host: RepairHost, copies: Copies) -> None:
+        self._host = host
+        self._copies = copies
+        # The dead nodes that count as lost before their time.
+        self._lost_early: set[str] = set()
+        # Of all nodes together, as each request costs this node a look at all of its copies.
+        self._rate = RateLimit(_REQUESTS_PER_SECOND, _REQUESTS_BURST, host.now)
+
+    def awaited(self, now: float) -> list[str]:
+        """Return the dead nodes that may come back: they still count for placement."""
+        dead = {n: p.since for n, p in self._host.members.peers.items() if p.state == "dead"}
+        self._lost_early &= dead.keys()  # the others are back
+        limit = self._copies.loss_seconds
+        return [n for n, at in dead.items() if n not in self._lost_early and now - at < limit]
+
+    async def repair_everywhere(self) -> None:
+        """Repair copies now, here and at all nodes that answer."""
+        self._look_now()
+        calls = (
+            Call(node, 0, RepairRequest(), _ANSWER_SECONDS) for node in self._host.members.alive()
+        )
+        # Those of an older version refuse, and repair when their time comes.
+        await asyncio.gather(*(self._host.call(call) for call in calls))
+
+    async def serve(self, _session: Session, _message: RepairRequest, _body: bytes) -> Piece:
+        """Repair the copies of this node now, for another one."""
+        if not self._rate.take():
+            raise Busy("the node", hint="it was asked to repair its copies just before")
+        self._look_now()
+        return RepairReply(), b""
+
+    def _look_now(self) -> None:
+        self._lost_early |= {n for n, p in self._host.members.peers.items() if p.state == "dead"}
+        self.ask_for_copies()
+
+    def ask_for_copies(self) -> None:
+        """Ask again where copies are that no node has confirmed, and plan with the answers."""
+        self._copies.replication.ask_again(self._host.now())
+
+    def missing_chunks(self) -> int:
+        """Return how many chunks are still to come of the objects that this node fetches."""
+        return self._copies.transfers.missing_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class HealReport(Record):
+    """How far a repair is.
+
+    Args:
+        datasets: Datasets that are repaired.
+        verified: Objects of them that this node has read.
+        damaged: Damaged ones among these.
+        objects: Their shards.
+        under_replicated: Shards with too few copies.
+        unavailable: Shards without any.
+        missing: Copies that nodes are to hold and lack.
+        problems: What cannot be repaired, with what to do; once `done`.
+        done: Whether this is the last report.
+    """
+
+    datasets: int = 0
+    verified: int = 0
+    damaged: int = 0
+    objects: int = 0
+    under_replicated: int = 0
+    unavailable: int = 0
+    missing: int = 0
+    problems: tuple[Finding, ...] = ()
+    done: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every shard has its copies."""
+        return not (self.under_replicated or self.unavailable or self.missing)
+
+
+@dataclass(slots=True, eq=False)
+class _Progress:
+    """What was seen so far; `changed_at` is when something changed last."""
+
+    changed_at: float
+    seen: tuple[int, ...] = ()
+
+    def note(self, seen: tuple[int, ...], now: float) -> None:
+        if seen != self.seen:
+            self.seen, self.changed_at = seen, now
+
+
+@dataclass(slots=True, eq=False)
+class _Verified:
+    objects: int = 0
+    damaged: int = 0
+    # Of the datasets before the one that is being read.
+    before: tuple[int, int] = field(default=(0, 0))
+
+    def note(self, report: ScrubReport) -> None:
+        self.objects = self.before[0] + report.objects
+        self.damaged = self.before[1] + report.quarantined
+        if report.done:
+            self.before = (self.objects, self.damaged)
+
+
+def heal(
+    peers: PeerService,
+    scrub: Callable[[str, Callable[[], bool]], Iterator[ScrubReport]],
+    dataset: str | None,
+    stop: Event,
+) -> Iterator[HealReport]:
+    """Repair a shared dataset, or all; yield reports until nothing more can be repaired.
+
+    Args:
+        peers: The node's part in the network.
+        scrub: Verifies what this node has of a dataset; `Lake.scrub`.
+        dataset: Id or name; None for all shared datasets.
+        stop: Set to end it.
+
+    Raises:
+        NotFound: The dataset is not shared.
+        Conflict: This node is in no network.
+        Cancelled: It was stopped.
+    """
+    chosen = _chosen(peers.shared_copies(), dataset)
+    verified = _Verified()
+    for dataset_id in chosen:
+        for scrubbed in scrub(dataset_id, stop.is_set):
+            verified.note(scrubbed)
+            yield HealReport(len(chosen), verified.objects, verified.damaged)
+    asked_at = time.monotonic()
+    peers.repair()
+    progress = _Progress(asked_at)
+    while not stop.is_set():
+        now = time.monotonic()
+        # Withdrawn ones are gone.
+        copies = {d: c for d, c in peers.shared_copies().items() if d in chosen}
+        report = _report(len(chosen), verified, copies)
+        chunks = peers.missing_chunks()
+        progress.note((report.under_replicated, report.unavailable, report.missing, chunks), now)
+        is_hopeless = not any(_can_improve(each) for each in copies.values())
+        waited = now - max(asked_at, progress.changed_at)
+        if report.is_whole or waited > (_HOPELESS_SECONDS if is_hopeless else _PATIENCE_SECONDS):
+            yield _last(report, list(copies.values()), peers)
+            return
+        yield report
+        stop.wait(_POLL_SECONDS)
+        peers.ask_for_copies()
+
+
+def _chosen(copies: Mapping[str, SharedCopies], dataset: str | None) -> list[str]:
+    if dataset is None:
+        return list(copies)
+    found = [d for d, each in copies.items() if dataset in (d, each.name)]
+    if not found:
+        raise NotFound(
+            "shared dataset", dataset, suggestion=None,
+            hint="`platform share NAME --with NODE` shares one",
+        )  # fmt: skip
+    return found
+
+
+def _report(count: int, verified: _Verified, copies: Mapping[str, SharedCopies]) -> HealReport:
+    states = [each.state for each in copies.values()]
+    return HealReport(
+        count, verified.objects, verified.damaged,
+        objects=sum(state.objects for state in states),
+        under_replicated=sum(state.under_replicated for state in states),
+        unavailable=sum(state.unavailable for state in states),
+        missing=sum(state.missing_here + sum(state.lacking.values()) for state in states),
+    )  # fmt: skip
+
+
+def _can_improve(copies: SharedCopies) -> bool:
+    """Whether a copy can be made: a node is to hold a shard that another one has."""
+    state = copies.state
+    to_make = state.missing_here + sum(state.lacking.values())
+    return to_make > 0 and state.unavailable < state.objects
+
+
+def _last(report: HealReport, copies: Sequence[SharedCopies], peers: PeerService) -> HealReport:
+    names = {node.member.id: node.member.name for node in peers.nodes()}
+    found = examine_copies(copies, lambda node: names.get(node, node[:16]))
+    problems = tuple(each for each in found if not each.ok)
+    return HealReport(
+        report.datasets, report.verified, report.damaged, report.objects,
+        report.under_replicated, report.unavailable, report.missing, problems, done=True,
+    )  # fmt: skip
