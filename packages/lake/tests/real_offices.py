@@ -12,7 +12,7 @@ import pytest
 
 from lake import Lake
 from lake.peers.copies import CopyOptions
-from lake.peers.data import data_parts
+from lake.peers.data import connect, data_parts
 from lake.peers.identity import Identity
 from lake.peers.replication import ReplicationOptions
 from lake.peers.service import PeerOptions, PeerService
@@ -41,13 +41,17 @@ class Office:
 
 @contextmanager
 def office(
-    folder: Path, name: str, capacity: int = 1 << 30, copies: CopyOptions = COPIES
+    folder: Path,
+    name: str,
+    capacity: int = 1 << 30,
+    copies: CopyOptions = COPIES,
+    passphrase: str | None = None,
 ) -> Iterator[Office]:
-    with Lake(folder / name, memory_bytes="256 MiB") as lake:
+    with Lake(folder / name, memory_bytes="256 MiB", passphrase=passphrase) as lake:
         options = PeerOptions(name, capacity=capacity, membership=FAST)
         identity = Identity(lake.storage.node_key)
         with PeerService(identity, lake.tree, options, data=data_parts(lake, copies)) as peers:
-            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
+            connect(lake, peers)
             yield Office(lake, peers)
 
 

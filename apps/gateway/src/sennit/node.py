@@ -19,7 +19,7 @@ from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
-from lake.peers.data import data_parts
+from lake.peers.data import connect, data_parts
 from lake.peers.identity import Identity
 from lake.peers.service import PeerOptions, PeerService
 from lake.reserve import Reserve
@@ -98,7 +98,7 @@ class Node:
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
             peers = owned.enter_context(_open_peers(settings, lake))
-            lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
+            connect(lake, peers)
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)

@@ -17,6 +17,7 @@ from sennit_core.records import Record
 __all__ = [
     "FULL_ACCESS",
     "NO_ACCESS",
+    "READ_ACCESS",
     "Access",
     "ColumnRule",
     "KnownColumn",
@@ -51,7 +52,8 @@ class PolicyRule(Record):
     """What a principal may do.
 
     Args:
-        principal: A user's name, `role:` and a role, or `*` for all others.
+        principal: A user's name, `role:` and a role, or `*` for all others; each with `@` and the id
+            of another node for its users, or `*@*` for those of all other nodes.
         read: Whether it may read.
         write: Whether it may change, replace and delete the dataset; with `rows` or `columns`, only
             change rows that it sees.
@@ -153,6 +155,7 @@ class Access:
 
 
 FULL_ACCESS = Access()
+READ_ACCESS = Access(write=False)
 NO_ACCESS = Access(read=False, write=False)
 
 

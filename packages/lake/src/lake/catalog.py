@@ -27,7 +27,7 @@ from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.catalog_tags import DatasetTags
-from lake.errors import damaged_dataset, is_damage_of, not_ingested
+from lake.errors import damaged_dataset, is_damage_of, without_snapshot
 from lake.manifests import Manifests
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
@@ -231,8 +231,8 @@ class Catalog:
                 self._snapshots.damage.pop(each.id, None)
             return [each for each, _, _ in prepared]
 
-    def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
-        """Adopt a snapshot of a dataset that another node writes; see `SnapshotAdopter.adopt`.
+    def adopt(self, dataset: DatasetInfo, manifest: str | None) -> None:
+        """Adopt a dataset that another node writes, without a manifest if that sends its rows.
 
         Raises:
             Conflict: Another dataset has the name.
@@ -240,7 +240,7 @@ class Catalog:
         with self._lock:
             if self._index.find_known(dataset.name) != dataset.id:
                 self.check_free(dataset.name)
-            return self.adopter.adopt(dataset, manifest)
+            self.adopter.adopt(dataset, manifest) if manifest else self.adopter.add(dataset)
 
     def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
         """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""
@@ -312,7 +312,7 @@ class Catalog:
         info = self.get(dataset)
         rows = self._snapshots.rows(info.id, info.name)
         if not rows and info.head is None:
-            raise not_ingested(info.name)
+            raise without_snapshot(info)
         if isinstance(version, str):
             tags = self.tags(info.id)
             if version not in tags:
@@ -346,7 +346,7 @@ class Catalog:
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
         if wanted is None:
-            raise not_ingested(info.name)
+            raise without_snapshot(info)
         row = self._snapshots.row(info.id, info.name, wanted) if wanted else None
         if row is None:
             if wanted == info.head:

@@ -71,7 +71,20 @@ class SnapshotAdopter:
         """
         return self._manifests.stored(manifest)
 
-    def adopt(self, dataset: DatasetInfo, manifest: str) -> DatasetInfo:
+    def add(self, dataset: DatasetInfo) -> None:
+        """List, or list anew, a dataset without a snapshot, whose rows another node sends.
+
+        Args:
+            dataset: As that node describes it; its name is free, or its own.
+        """
+        assert dataset.node is not None, "the writer is known"
+        is_new = self._index.get(dataset.id) is None
+        self._rows.write(
+            self._rows.datasets.change(dataset.id, dataset),
+            *(self._index.change_of_ids(dataset.id, added=True) if is_new else ()),
+        )
+
+    def adopt(self, dataset: DatasetInfo, manifest: str) -> None:
         """Make a snapshot of another node the head of the dataset that it writes.
 
         Args:
@@ -103,7 +116,6 @@ class SnapshotAdopter:
             *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
         )
         self._snapshots.damage.pop(dataset.id, None)
-        return adopted
 
 
 def check_own(info: DatasetInfo | None) -> None:

@@ -40,7 +40,7 @@ _ANALYZE = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
 _ERRORS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
 """What a query fails with before parts of it run; after any other error its shards are fetched."""
-_WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
+_WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained", "restricted")
 """Members of tables that only this node, or only whole tables, can have."""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sennit_core.errors import Conflict, Corrupt
+from sennit_core.errors import Conflict, Corrupt, SennitError, Unsupported
+from sennit_core.records import DatasetInfo
 
 __all__ = [
     "UploadIncomplete",
@@ -13,6 +14,8 @@ __all__ = [
     "is_damage_of",
     "not_encrypted",
     "not_ingested",
+    "restricted_elsewhere",
+    "without_snapshot",
 ]
 
 
@@ -84,6 +87,21 @@ def not_ingested(dataset: str) -> Conflict:
         hint="queries can read it; for all else wait until its ingest job is done (`platform jobs`), "
         "or replace it: `platform put FILE --copy --mode replace`",
     )
+
+
+def restricted_elsewhere(dataset: str, node: str) -> Unsupported:
+    """Return the error for a use of a dataset of which the writer sends only what a user may see."""
+    return Unsupported(
+        f"this use of dataset {dataset!r}, of which node {node[:16]} sends only what the user may see",
+        hint="read it with a query; CREATE TABLE my_copy AS FROM … keeps what you see of it",
+    )
+
+
+def without_snapshot(info: DatasetInfo) -> SennitError:
+    """Return the error for a use of a dataset that needs its shards, which it does not have here."""
+    if info.node is not None:
+        return restricted_elsewhere(info.name, info.node)
+    return not_ingested(info.name)
 
 
 def not_encrypted(dataset: str) -> Conflict:

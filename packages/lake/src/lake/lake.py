@@ -135,7 +135,7 @@ class Lake:
             self.result_cache = ResultCache(cache_bytes)
             self.tables = StatementTables(
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
-                self.linker.links, self.remote, verify_always=self.verify_always,
+                self.linker.links, self.remote, self.staging, verify_always=self.verify_always,
             )  # fmt: skip
             self._statements = Statements(
                 self.pool, self.catalog, self.tables, self._writer, self.running,
@@ -540,16 +540,16 @@ class Lake:
 
         Args:
             dataset: Id or name.
-            rules: The rules; all others than the owner and admins lose access that none gives.
+            rules: The rules; in `alice@oslo` the name of another node becomes its id.
             author: The user who sets it.
 
         Raises:
             NotFound: There is no such dataset.
             UsageError: A rule contradicts itself, or its SQL does not fit the dataset.
-            Denied: The SQL does more than compute.
+            Denied: The SQL does more than compute, or another node restricts the dataset.
         """
         info = self.catalog.get(dataset)
-        checked = checked_rules(rules, info.schema, self.pool, author)
+        checked = checked_rules(rules, info, self.pool, author, self.remote.find_node)
         return self.policies.set(info.id, checked, author)
 
     def close(self) -> None:

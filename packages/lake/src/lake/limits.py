@@ -18,6 +18,8 @@ class Requester:
         is_owner: whether the request has the admin token of the data folder, which no issued token
             is.
         role: the role, for access policies; "" for none.
+        node: the id of the node whose user it is; "" for this one. Nothing that is said of users of
+            this node is true of a user of another one (`lake.foreign_users`).
     """
 
     name: str = ""
@@ -25,11 +27,12 @@ class Requester:
     may_write: bool = False
     is_owner: bool = False
     role: str = ""
+    node: str = ""
 
     @property
     def is_trusted(self) -> bool:
         """Whether no policy applies: to admins, and to the process that opened the lake itself."""
-        return self.is_admin or not (self.name or self.role)
+        return not self.node and (self.is_admin or not (self.name or self.role))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,18 @@ from elkyn.records import CheckedTable, write_changes
 from lake.access import (
     FULL_ACCESS,
     NO_ACCESS,
+    READ_ACCESS,
     Access,
+    ColumnRule,
     KnownColumn,
     Policy,
     PolicyRule,
+    check_rules,
     not_writable,
 )
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids
+from lake.foreign_users import SharedRule, foreign_rule, is_foreign
 from lake.limits import Requester
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Corrupt, Denied, NotFound, nearest
@@ -94,6 +98,10 @@ class Policies:
             raise found
         return found
 
+    def is_open(self, info: DatasetInfo) -> bool:
+        """Return whether a dataset is neither encrypted nor has a policy, damaged or not."""
+        return not info.encrypted and self._policies.get(info.id, self._problem) is None
+
     def set(self, dataset: str, rules: Iterable[PolicyRule], author: str = "") -> Policy:
         """Give a dataset a policy; it applies to statements that start from now on.
 
@@ -111,6 +119,26 @@ class Policies:
             self._write(info.id, policy)
             return policy
 
+    def adopt(self, dataset_id: str, rules: Iterable[SharedRule], writer: str) -> None:
+        """Set what another node publishes about access of this node's users to a restricted dataset.
+
+        The writer applies its policy to each query; this hides the dataset, or some of its columns,
+        from lists here.
+
+        Args:
+            dataset_id: The dataset's id.
+            rules: As the writer describes them.
+            writer: Its id, which is the author.
+        """
+        shown = [
+            PolicyRule(each.principal, read=each.read, columns=tuple(map(ColumnRule, each.hidden)))
+            for each in rules
+        ]
+        with self._lock:
+            policy = Policy(check_rules(shown), (), writer, 0.0)
+            if self._policies.get(dataset_id) != policy:
+                self._write(dataset_id, policy)
+
     def remove(self, dataset_id: str) -> bool:
         """Remove the policy of a dataset; return whether it had one, damaged or not."""
         with self._lock:
@@ -125,6 +153,8 @@ class Policies:
         Raises:
             Corrupt: The policies are damaged, and the user is neither the owner nor an admin.
         """
+        if requester.node:
+            return self._foreign_access(dataset_id, requester)
         if not self or requester.is_trusted or self._owner(dataset_id) == requester.name:
             return FULL_ACCESS
         found = self._policies.get(dataset_id, self._problem)
@@ -146,6 +176,20 @@ class Policies:
             requester.role,
             found.columns,
         )
+
+    def _foreign_access(self, dataset_id: str, requester: Requester) -> Access:
+        """As `access`, for a user of a node that the dataset is shared with: it never writes."""
+        found = self._policies.get(dataset_id, self._problem)
+        if isinstance(found, Corrupt):
+            raise found
+        if found is None:
+            return READ_ACCESS
+        rule = foreign_rule(found, requester)
+        if rule is None or not rule.read:
+            return NO_ACCESS
+        # `current_user` is the whole name: `alice` of another node is not the `alice` of this one.
+        user, role = (f"{name}@{requester.node}" for name in (requester.name, requester.role))
+        return Access(True, False, rule.rows, rule.columns, user, role, found.columns)
 
     def visible(self, dataset: str, requester: Requester) -> DatasetInfo:
         """Return a dataset that the user may read, by id or name, without hidden columns.
@@ -381,4 +425,4 @@ def shown_to(info: DatasetInfo, access: Access) -> DatasetInfo:
 
 def _user_key(name: str) -> str:
     # A token may have any name; one that looks like another kind of principal matches no rule.
-    return "" if name == "*" or name.startswith("role:") else name
+    return "" if name == "*" or name.startswith("role:") or is_foreign(name) else name

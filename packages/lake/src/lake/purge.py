@@ -27,7 +27,7 @@ from lake._failpoints import reached
 from lake.catalog_adoption import check_own
 from lake.catalog_history import moment
 from lake.catalog_rewrite import Rewritten
-from lake.errors import not_ingested
+from lake.errors import without_snapshot
 from lake.file_schemas import column_ids, file_schemas_of, overall_stats
 from lake.new_shards import adopt_shards
 from lake.running import AUDIT_LOGGER
@@ -139,7 +139,7 @@ class Purger:
             info = catalog.get(request.dataset)
             check_own(info)
             if info.head is None:
-                raise not_ingested(info.name)
+                raise without_snapshot(info)
             found = _Found()
             try:
                 rewritten = self._replace(request, info, found)

@@ -3,22 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
+from lake.limits import Requester
 from lake.objects import ObjectStore
 from sennit_core.errors import Unavailable
+from sennit_core.schema import Schema
 
-__all__ = ["RemoteShards"]
+__all__ = ["RemoteShards", "RestrictedColumns", "RestrictedRows"]
 
 Fetch = Callable[[Collection[str]], object]
 Distribute = Callable[..., Any]
 """See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributed_query.Distributed`."""
 
 
+@dataclass(frozen=True, slots=True)
+class RestrictedColumns:
+    """What a user sees of a dataset that its writer restricts.
+
+    Args:
+        dataset: Its id.
+        writer: The node that writes it.
+        user: The user.
+        snapshot: Its newest snapshot.
+        columns: The columns that the user sees.
+        secret: Whether it is encrypted there, so that no row may be on a disk in the clear.
+    """
+
+    dataset: str
+    writer: str
+    user: Requester
+    snapshot: str
+    columns: Schema
+    secret: bool
+
+
+class RestrictedRows(Protocol):
+    """Reads datasets of which the writer sends only what a user may see."""
+
+    def describe(self, dataset: str, writer: str, user: Requester) -> RestrictedColumns:
+        """Return what a user sees of a dataset.
+
+        Raises:
+            NotFound: There is none, as far as the user can know.
+            Unavailable: The writer cannot be reached.
+        """
+        ...
+
+    def read(self, table: RestrictedColumns, place: Path, bytes_max: int | None) -> None:
+        """Write the rows that a user sees to a Parquet file.
+
+        Raises:
+            StorageFull: They have more than `bytes_max` bytes, or the disk has no room for them.
+            SennitError: As `describe`.
+        """
+        ...
+
+
 class RemoteShards:
     """Fetches what a reader needs, or lets the nodes that have it compute.
 
-    The network sets `fetch` and `distribute` when the node takes part in one.
+    The network sets `fetch`, `distribute`, `restricted` and `find_node` when the node takes part in one.
 
     Args:
         objects: The store.
@@ -28,6 +75,9 @@ class RemoteShards:
         self._objects = objects
         self.fetch: Fetch = _refuse
         self.distribute: Distribute = _distribute_nothing
+        self.restricted: RestrictedRows = _NoNetwork()
+        # Returns the id of another member of the network by its name; None if there is none.
+        self.find_node: Callable[[str], str | None] = lambda _name: None
 
     def lacks_any(self, names: Iterable[str]) -> bool:
         """Return whether an object is not here."""
@@ -45,12 +95,21 @@ class RemoteShards:
             self.fetch(missing)
 
 
+class _NoNetwork:
+    def describe(self, dataset: str, writer: str, user: Requester) -> RestrictedColumns:
+        raise _no_network(f"dataset {dataset}, whose rows node {writer[:16]} has")
+
+    def read(self, table: RestrictedColumns, place: Path, bytes_max: int | None) -> None:
+        raise AssertionError("nothing was described")
+
+
 def _distribute_nothing(*_arguments: object, **_options: object) -> None:
     return None
 
 
 def _refuse(names: Collection[str]) -> None:
-    raise Unavailable(
-        f"{len(names)} shards that are on other nodes",
-        hint="open the lake as a node of its network: platform up",
-    )
+    raise _no_network(f"{len(names)} shards that are on other nodes")
+
+
+def _no_network(what: str) -> Unavailable:
+    return Unavailable(what, hint="open the lake as a node of its network: platform up")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from lake.advisory_locks import AdvisoryLocks
 from lake.catalog import Catalog
 from lake.catalog_commits import Commit, committed_dataset
-from lake.errors import not_ingested
+from lake.errors import without_snapshot
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.layouts import layout_of
 from lake.snapshots import StoredManifest
@@ -148,7 +148,7 @@ class StagedCatalog(Catalog):
         if staged is None or snapshot not in (None, staged.manifest.snapshot.id):
             return super().manifest(dataset, snapshot)
         if staged.info.head is None:
-            raise not_ingested(staged.info.name)
+            raise without_snapshot(staged.info)
         return staged.manifest
 
     def stored_manifest(self, dataset: str, snapshot: str | None = None) -> StoredManifest:

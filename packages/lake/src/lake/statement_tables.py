@@ -14,6 +14,7 @@ from typing import Any
 
 from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
+from lake.errors import restricted_elsewhere
 from lake.file_schemas import column_ids, columns_of_files, defaults_of
 from lake.layouts import layout_of
 from lake.limits import Requester
@@ -22,8 +23,9 @@ from lake.list_choice import ALL_LISTS, LeftOuts, ListChoice
 from lake.mentions import words_of
 from lake.new_shards import files_of
 from lake.objects import ObjectStore
-from lake.policies import Policies
+from lake.policies import Policies, shown_to
 from lake.remote_shards import RemoteShards
+from lake.restricted_tables import RestrictedReader
 from lake.retention import Retention
 from lake.shard_lists import CHOSEN_MIN, LeftOut, PartialSnapshot
 from lake.shard_statistics import ShardStatistics
@@ -31,7 +33,7 @@ from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
 from lake.view_access import view_tables
 from lake.views import ViewInfo
-from sennit_core.errors import Corrupt
+from sennit_core.errors import Corrupt, NotFound
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
@@ -51,7 +53,8 @@ class StatementTables:
         vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
         links: Knows the files of linked datasets.
-        remote: Fetches shards of datasets that other nodes write.
+        remote: Fetches shards and rows of datasets that other nodes write.
+        staging: Folder for rows of other nodes.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a lake
@@ -63,9 +66,11 @@ class StatementTables:
         vault: Vault,
         links: Links,
         remote: RemoteShards,
+        staging: Path,
         *,
         verify_always: bool = False,
     ) -> None:
+        self._staging = staging
         self.remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
@@ -96,7 +101,7 @@ class StatementTables:
             requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
             left_out: The lists of shards that it does not need (`choose_lists`).
-            fetch: Whether to fetch the shards that only other nodes have; else `fetch` does it.
+            fetch: Whether to fetch what only other nodes have; else `fetch` and `read_restricted` do it.
         """
         while True:
             purges = self._catalog.rewriter.purges
@@ -125,6 +130,8 @@ class StatementTables:
                 except BaseException:
                     self.retention.release(held)
                     raise
+                if fetch:
+                    hold = self.read_restricted(tables, hold, requester)
                 try:
                     return tables, self._vault.with_new(hold, sql) if with_rows else hold
                 except BaseException:
@@ -138,6 +145,63 @@ class StatementTables:
             if table.get("writer"):
                 self.remote.ensure(Path(path).name for path in table.get("paths") or ())
 
+    def read_restricted(
+        self, tables: list[dict[str, Any]], hold: Hold, requester: Requester, *, rows: bool = True
+    ) -> Hold:
+        """Read what the user sees of the datasets that their writers restrict; return the new hold.
+
+        A table that cannot be read gets the error as `damage`.
+
+        Args:
+            tables: In the form of executor requests.
+            hold: Their hold, which is released if an error is raised.
+            requester: The user.
+            rows: Whether the rows are needed, and not only the columns.
+        """
+        reader = RestrictedReader(self.remote, self._vault, self._staging)
+        for table in tables:
+            if table.get("restricted"):
+                try:
+                    hold = reader.read(table, hold, requester, rows=rows)
+                except BaseException:
+                    self.release(hold)
+                    raise
+        return hold
+
+    def hold_for(
+        self, asked: Iterable[tuple[str, str, str]], requester: Requester
+    ) -> tuple[list[dict[str, Any]], Hold]:
+        """Return datasets as a user of another node sees them, and a lease on their shards.
+
+        Args:
+            asked: For each table its name, the id of its dataset, and that of a snapshot.
+            requester: The user.
+
+        Raises:
+            NotFound: There is none, as far as the user can know.
+        """
+        purges = self._catalog.rewriter.purges
+        tables: list[dict[str, Any]] = []
+        objects: list[str] = []
+        for name, dataset, snapshot in asked:
+            access = self.policies.access(dataset, requester)
+            if not access.read:
+                raise NotFound("dataset", dataset, suggestion=None)
+            found = self._catalog.manifest(dataset, snapshot).snapshot
+            self.policies.check_history(found, requester)
+            self._catalog.check_shards(found)
+            table = self._snapshot_table(name, found) | _rights(access)
+            _check_columns(access, table)
+            tables.append(table | self._statistics_for(found, access, ""))
+            objects += [shard.object for shard in found.shards]
+        held = self.retention.acquire(objects)
+        try:
+            self._catalog.rewriter.check(purges)
+            return tables, self._vault.unseal(tables, held)
+        except BaseException:
+            self.retention.release(held)
+            raise
+
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
         """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
         new = {}
@@ -146,7 +210,10 @@ class StatementTables:
         return new | {
             table["id"]: self._vault.seal(dataset_of(table), table["name"], hold.folder).to_json()
             for table in tables
-            if hold.folder is not None and table.get("encrypted") and "damage" not in table
+            if hold.folder is not None
+            and table.get("encrypted")
+            and not table.get("restricted")
+            and "damage" not in table
         }
 
     @contextmanager
@@ -211,7 +278,8 @@ class StatementTables:
                 if with_rows:
                     table["shardRows"] = [shard.rows for shard in shards]
                 _check_columns(access, table)
-                tables.append(table | _rights(access))
+                # Its writer applies its policy; what a policy here says of it is in its columns.
+                tables.append(table if "restricted" in table else table | _rights(access))
                 objects += [shard.object for shard in shards]
         if lists:
             tables += [
@@ -238,7 +306,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            self.remote, verify_always=self._verify_always,
+            self.remote, self._staging, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(
@@ -262,9 +330,12 @@ class StatementTables:
         name = self._catalog.name(dataset_id)
         try:
             info = self._catalog.get(dataset_id)
-            link = None if info.head is not None else self._links.get(dataset_id, name)
+            is_linked = info.head is None and info.node is None
+            link = self._links.get(dataset_id, name) if is_linked else None
             if link is not None:
                 return _linked_table(info, link), ()
+            if info.head is None and info.node is not None:
+                return _restricted_table(shown_to(info, access), info.node), ()
             found = self._partial(info, left)
             self._catalog.check_shards(found.snapshot)
         except Corrupt as damage:
@@ -394,6 +465,20 @@ def _linked_table(info: DatasetInfo, link: Link) -> dict[str, Any]:
         "schema": info.schema.to_json(),
         "paths": [],
         "link": {"file": link.file.to_json(), "reader": link.reader},
+    }
+
+
+def _restricted_table(info: DatasetInfo, writer: str) -> dict[str, Any]:
+    """Return a dataset whose rows its writer sends; a statement for which none were read is refused."""
+    return {
+        "name": info.name,
+        "id": info.id,
+        "schema": info.schema.to_json(),
+        "paths": None,
+        "writer": writer,
+        "restricted": True,
+        "writable": False,
+        "damage": restricted_elsewhere(info.name, writer).to_json(),
     }
 
 

@@ -8,6 +8,7 @@ that of a change.
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -55,6 +56,9 @@ _COMPACT_ENTRY = "lake.compact"
 _PURGE_ENTRY = "lake.purge"
 _UPSERT_ENTRY = "lake.upsert"
 _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
+_UNKEPT = ("encrypted", "verifyAlways", "restricted")
+"""Members of tables of which no result is kept: "always" verifies at each repetition too."""
+_DESCRIBES = re.compile(r"\s*(describe|desc|show)\b", re.IGNORECASE)
 _ENGINES = ("auto", "duckdb", "emsqrt")
 
 
@@ -224,15 +228,14 @@ class Statements:
         except BaseException:
             self._tables.release(held)
             raise
+        held = self._read_restricted(request, tables, held)
         names = {table["name"]: dataset_of(table) for table in tables if not is_view(table)}
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
         data = _data_of(tables)
         whole = {**_members(request), "tables": tables, **held.members}
-        # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
-        may_keep = not (missing or any(t.get("encrypted") or t.get("verifyAlways") for t in tables))
-        key = self._key(request, whole) if may_keep else None
+        key = None if missing else self._key(request, whole)
         found = None if key is None else self._cache.find(key)
         if found is not None:
             self._tables.release(held)
@@ -271,6 +274,12 @@ class Statements:
             self._tables.release(held)
             raise
 
+    def _read_restricted(
+        self, request: StatementRequest, tables: list[dict[str, Any]], held: Hold
+    ) -> Hold:
+        rows = not (request.describe or _DESCRIBES.match(request.sql))
+        return self._tables.read_restricted(tables, held, request.requester, rows=rows)
+
     def _fetch(
         self, tables: list[dict[str, Any]], *, allow_partial: bool
     ) -> tuple[MissingShards, ...]:
@@ -282,13 +291,15 @@ class Statements:
         named = [
             (self._catalog.name(dataset), self._catalog.manifest(dataset, t["snapshot"]).snapshot)
             for t in tables
-            if absent and t.get("writer") and (dataset := dataset_of(t))
+            if absent and t.get("snapshot") and t.get("writer") and (dataset := dataset_of(t))
         ]
         return missing_shards(named, absent)
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
         """Return the key of the result in the cache; None if the cache is not to be used."""
         if not request.use_cache or not self._cache.bytes_max:
+            return None
+        if any(table.get(member) for table in whole["tables"] for member in _UNKEPT):
             return None
         return result_key(whole, request.engine)
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from lake.errors import not_encrypted, not_ingested
+from lake.errors import not_encrypted, without_snapshot
 from lake.new_shards import files_of
 from lake.upsert_source import UpsertSource
 from sennit_core.errors import Conflict, UnknownColumn, UsageError, nearest
@@ -171,7 +171,7 @@ def check_upsert(catalog: Catalog, dataset: str, options: Mapping[str, Any]) -> 
         check_key(options.get("key"))
         return None
     if target.head is None:
-        raise not_ingested(target.name)
+        raise without_snapshot(target)
     if options.get("encrypt") and not target.encrypted:
         raise not_encrypted(target.name)
     key_columns(options.get("key"), target.schema)

@@ -28,6 +28,7 @@ class Hold:
         folder: Its temporary folder in memory; None if it reads no encrypted dataset.
         temporary_bytes: What it may write there.
         new: Id of the encrypted dataset that the statement may create; "" for none.
+        arrived: Folder of rows that other nodes have sent for it; None if there are none.
     """
 
     objects: frozenset[str]
@@ -35,6 +36,7 @@ class Hold:
     folder: Path | None = None
     temporary_bytes: int = 0
     new: str = ""
+    arrived: Path | None = None
 
     @property
     def members(self) -> dict[str, Any]:
@@ -89,6 +91,13 @@ class Vault:
             raise
         return Hold(objects, tuple(plain), folder, self.cache.free_bytes)
 
+    def in_memory(self, hold: Hold) -> Hold:
+        """Return the hold of a statement that gets rows which must not be on the disk in the clear."""
+        if hold.folder is not None:
+            return hold
+        folder = self.cache.new_folder()
+        return replace(hold, folder=folder, temporary_bytes=self.cache.free_bytes)
+
     def with_new(self, hold: Hold, sql: str) -> Hold:
         """Return the hold of a statement with a key for the dataset that it may create.
 
@@ -104,10 +113,7 @@ class Vault:
             return hold
         dataset = new_id()
         self.keys.create(dataset)
-        folder, free = hold.folder, hold.temporary_bytes
-        if folder is None:
-            folder, free = self.cache.new_folder(), self.cache.free_bytes
-        return replace(hold, folder=folder, temporary_bytes=free, new=dataset)
+        return replace(self.in_memory(hold), new=dataset)
 
     def forget_new(self, hold: Hold) -> None:
         """Remove the key of a dataset that was not created."""
@@ -118,8 +124,8 @@ class Vault:
     def release(self, hold: Hold) -> None:
         """End the use of decrypted copies, and remove the temporary folder."""
         self.cache.release(hold.plain)
-        if hold.folder is not None:
-            shutil.rmtree(hold.folder, ignore_errors=True)
+        for folder in filter(None, (hold.folder, hold.arrived)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def seal(self, dataset: str, name: str, folder: Path) -> Seal:
         """Return what encrypts shards of an existing dataset."""

@@ -92,6 +92,8 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
     else:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
         lines = [f"{name} is shared with {readers}"]
+    if found["restricted"]:
+        return [*lines, "restricted: it is read at its writer, under its policy, and has no copies"]
     lines.append(f"copies: {found['copies']}")
     state = found["state"]
     if state is not None:

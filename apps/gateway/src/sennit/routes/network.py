@@ -110,7 +110,7 @@ def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
     @routes.get("/api/datasets/{dataset}/sharing", openapi_extra=needs("reader"))
     def sharing(dataset: str, request: Request) -> dict[str, Any]:
         """How a dataset is shared, who writes it, and the state of its copies."""
-        return _sharing(peers, lake.policies.visible(dataset, requester_of(request)))
+        return _sharing(peers, lake, lake.policies.visible(dataset, requester_of(request)))
 
     @routes.put("/api/datasets/{dataset}/sharing", openapi_extra=needs("writer"))
     def share(dataset: str, body: ShareRequest, request: Request) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
         lake.policies.check_manage(dataset, requester_of(request), "sharing")
         placement = Placement(body.copies, tuple(body.pins), tuple(body.only))
         peers.share(dataset, body.nodes, placement)
-        return _sharing(peers, lake.catalog.get(dataset))
+        return _sharing(peers, lake, lake.catalog.get(dataset))
 
     @routes.delete("/api/datasets/{dataset}/sharing", openapi_extra=needs("writer"))
     def unshare(dataset: str, request: Request) -> dict[str, bool]:
@@ -127,7 +127,7 @@ def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
         return {"deleted": peers.unshare(dataset) is not None}
 
 
-def _sharing(peers: PeerService, info: DatasetInfo) -> dict[str, Any]:
+def _sharing(peers: PeerService, lake: Lake, info: DatasetInfo) -> dict[str, Any]:
     names = {node.member.id: node.member.name for node in peers.nodes()}
     share, copies = peers.shares().get(info.id), peers.copies().get(info.id)
     placement = Placement() if share is None else share.placement
@@ -139,6 +139,7 @@ def _sharing(peers: PeerService, info: DatasetInfo) -> dict[str, Any]:
         "dataset": info.id,
         "writer": None if info.node is None else names.get(info.node, info.node),
         "shared": share is not None or info.node is not None,
+        "restricted": info.head is None or not lake.policies.is_open(info),
         "nodes": None if share is None or "*" in share.nodes else named(share.nodes),
         "copies": info.replication if info.node is not None else placement.factor,
         "pins": named(placement.pins),

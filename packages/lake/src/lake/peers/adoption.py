@@ -26,11 +26,11 @@ from lake.peers.roster import Roster
 from lake.peers.shared_index import VERSIONS_KEPT, SharedIndex, read_known
 from lake.peers.sharing import SharedDataset, read_shared
 from lake.peers.tasks import TaskSet
+from lake.policies import Policies
 from lake.retention import Retention
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
-from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
 __all__ = ["Adoption", "AdoptionHost"]
@@ -71,6 +71,7 @@ class Adoption:
         host: The network.
         catalog: The datasets.
         retention: Deletes what is not shared any more.
+        policies: Say what users see of restricted datasets.
         index: The shared datasets.
         downloads: Fetches manifests.
         changed: Called after a dataset was adopted or forgotten.
@@ -82,6 +83,7 @@ class Adoption:
         host: AdoptionHost,
         catalog: Catalog,
         retention: Retention,
+        policies: Policies,
         index: SharedIndex,
         downloads: Downloads,
         changed: Callable[[], object],
@@ -90,6 +92,7 @@ class Adoption:
         self._host = host
         self._catalog = catalog
         self._retention = retention
+        self._policies = policies
         self._index = index
         self._downloads = downloads
         self._changed = changed
@@ -173,9 +176,13 @@ class Adoption:
             raise Denied("publishing a dataset that another node writes")
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
-        if known is None or known.head is None or not self._has_manifest(known, shared):
-            await self._adopt(shared, writer, known)
         before = self._index.get(dataset)
+        if shared.restricted:
+            if known is None or before is None or before.shared != shared:
+                self._index.remove(dataset)
+                await asyncio.to_thread(self._list_restricted, shared, writer, known)
+        elif known is None or known.head is None or not self._has_manifest(known, shared):
+            await self._adopt(shared, writer, known)
         if before is None or before.shared != shared:
             found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)
             self._index.put(found)
@@ -193,7 +200,8 @@ class Adoption:
     def _published(self, publisher: str, dataset: str) -> SharedDataset | None:
         """Return what a publisher says of a dataset; None if it is withdrawn.
 
-        While a publisher moves it to another log it is in both, and the newer description counts.
+        While a publisher moves it to another log it is in both, and the newer description counts; or
+        the one for this node alone, if that restricts it.
         """
         found = []
         for audience in (EVERYONE, self._node):
@@ -201,7 +209,7 @@ class Adoption:
             item = None if log is None else log.items.get(dataset)
             if item is not None:
                 found.append(read_shared(item, dataset))
-        return max(found, key=lambda shared: shared.version, default=None)
+        return max(found, key=lambda each: (each.restricted, each.version), default=None)
 
     async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
         downloads, alive = self._downloads, self._host.members.alive()
@@ -213,16 +221,32 @@ class Adoption:
         async with held([shared.manifest]):
             stored = self._catalog.adopter.read_manifest(shared.manifest)
             async with held([each.object for each in stored.lists]):
-                info = DatasetInfo(
-                    shared.id, self._free_name(shared, writer, known),
-                    f"{shared.owner}@{self._host.roster.name_of(writer)}", Schema(()),
-                    created_at=shared.created_at, visibility="shared",
-                    replication=shared.placement.factor, node=writer,
-                )  # fmt: skip
-                await asyncio.to_thread(self._take_over, info, shared.manifest)
+                info = self._row(shared, writer, known)
+                await asyncio.to_thread(self._take_over, info, shared.manifest, known)
 
-    def _take_over(self, info: DatasetInfo, manifest: str) -> None:
+    def _row(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> DatasetInfo:
+        return DatasetInfo(
+            shared.id, self._free_name(shared, writer, known),
+            f"{shared.owner}@{self._host.roster.name_of(writer)}", shared.columns,
+            created_at=shared.created_at, visibility="shared",
+            replication=1 if shared.restricted else shared.placement.factor, node=writer,
+        )  # fmt: skip
+
+    def _list_restricted(
+        self, shared: SharedDataset, writer: str, known: DatasetInfo | None
+    ) -> None:
+        """List a dataset whose rows are read at its writer; what is here of it is dropped."""
+        # First, so that no user sees a name or a column that the writer hides.
+        self._policies.adopt(shared.id, shared.rules, writer)
+        if known is not None and known.head is not None:
+            self._retention.delete_dataset(shared.id)
+            self._downloads.copies.held.forget(shared.id)
+        self._catalog.adopt(self._row(shared, writer, known), None)
+
+    def _take_over(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
         self._catalog.adopt(info, manifest)
+        if known is not None and known.head is None:  # it was restricted
+            self._policies.remove(info.id)
         # Time travel reaches back as far as this; the writer has the rest.
         now = self._catalog.manifest(info.id).created_at
         self._retention.expire(info.id, keep=VERSIONS_KEPT, before=now)
@@ -238,13 +262,16 @@ class Adoption:
     async def _forget(self, dataset: str) -> None:
         self._index.remove(dataset)
         await asyncio.to_thread(
-            forget_adopted, self._retention, self._downloads.copies.held, dataset
+            forget_adopted, self._retention, self._policies, self._downloads.copies.held, dataset
         )
         self._changed()
 
 
-def forget_adopted(retention: Retention, held: HeldObjects, dataset: str) -> None:
+def forget_adopted(
+    retention: Retention, policies: Policies, held: HeldObjects, dataset: str
+) -> None:
     """Delete a dataset that another node writes, with its copies here."""
     with suppress(NotFound):  # it may never have been adopted
         retention.delete_dataset(dataset)
+    policies.remove(dataset)
     held.forget(dataset)

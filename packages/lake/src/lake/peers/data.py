@@ -9,12 +9,14 @@ from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import LocalFragments
 from lake.peers.held import HeldObjects
+from lake.peers.restricted import RestrictedReads
 from lake.peers.sharing import Shares
 
 if TYPE_CHECKING:
     from lake import Lake
+    from lake.peers.service import PeerService
 
-__all__ = ["data_parts"]
+__all__ = ["connect", "data_parts"]
 
 
 def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
@@ -38,7 +40,14 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     copies = Copies(node, lake.objects, held, lake.folder / "lake", drop, options)
     shares = Shares(lake.tree, lake.catalog, lake.policies)
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
+    restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
     return DataParts(
-        lake.catalog, lake.objects, lake.retention, shares, copies, fragments, lake.pool,
-        lake.staging, lake.space,
+        lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
+        restricted, lake.pool, lake.staging, lake.space,
     )  # fmt: skip
+
+
+def connect(lake: Lake, peers: PeerService) -> None:
+    """Let the statements of a lake read what other nodes have."""
+    lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
+    lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node

@@ -32,10 +32,12 @@ from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
 from lake.peers.replication import CopyState, DropCopy, HaveRequest, Pause
+from lake.peers.restricted import RestrictedReads
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
 from lake.peers.sharing import Shares, Wanted
 from lake.peers.transfers import ChunkRequest, ListRequest
+from lake.policies import Policies
 from lake.retention import Retention
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
@@ -62,8 +64,10 @@ class DataParts:
         objects: Its objects.
         retention: Deletes objects.
         shares: What it shares.
+        policies: The access policies.
         copies: The copies of shared objects.
         fragments: Runs parts of queries here.
+        restricted: Answers queries over restricted datasets.
         pool: The executors.
         staging: Folder for parts of queries.
         space: The disk.
@@ -73,8 +77,10 @@ class DataParts:
     objects: ObjectStore
     retention: Retention
     shares: Shares
+    policies: Policies
     copies: Copies
     fragments: FragmentRunner
+    restricted: RestrictedReads
     pool: ExecutorPool
     staging: Path
     space: DiskSpace
@@ -87,7 +93,7 @@ class DataParts:
         self.shares.clear()
         for info in self.catalog.list():
             if info.node is not None:
-                forget_adopted(self.retention, self.copies.held, info.id)
+                forget_adopted(self.retention, self.policies, self.copies.held, info.id)
         self.copies.clear()
 
 
@@ -113,10 +119,12 @@ class Exchange:
         self._host = host
         self._parts = parts
         copies = parts.copies
-        self._index = SharedIndex(node, lambda each: host.roster.is_member(each), copies.held)
+        self._index = SharedIndex(
+            node, lambda each: host.roster.is_member(each), copies.held, parts.shares.is_open
+        )
         self._downloads = Downloads(host, copies, parts.retention)
         self._adoption = Adoption(
-            node, host, parts.catalog, parts.retention, self._index, self._downloads,
+            node, host, parts.catalog, parts.retention, parts.policies, self._index, self._downloads,
             copies.replication.soon,
         )  # fmt: skip
         self._fragments = 0
@@ -221,7 +229,11 @@ class Exchange:
     async def _publish(self) -> None:
         """Make this node's logs say what its shares want, whatever they say now."""
         try:
-            wanted = await asyncio.to_thread(self._parts.shares.wanted)
+            roster = self._host.roster
+            others = [
+                each for each in roster.members if each != self._node and roster.is_member(each)
+            ]
+            wanted = await asyncio.to_thread(self._parts.shares.wanted, others)
         except SennitError as error:
             _log.warning("nothing is published or withdrawn: %s", error)
             return

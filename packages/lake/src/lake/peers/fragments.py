@@ -8,8 +8,8 @@ is checked, the executor is locked down, and only these shards can be read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -33,6 +33,7 @@ __all__ = [
     "FragmentTable",
     "LocalFragments",
     "serve_fragment",
+    "stream_pieces",
 ]
 
 OBJECTS_MAX = 2000
@@ -191,6 +192,17 @@ async def serve_fragment(
         ):
             raise NotFound("shard of a fragment", session.peer[:16], suggestion=None)
     asked = replace(request, user=f"{request.user[:64]}@{session.peer[:16]}")
+    async with aclosing(stream_pieces(lambda stop: runner.run(asked, stop))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def stream_pieces(run: Callable[[Stop], Iterator[bytes]]) -> AsyncGenerator[Piece, None]:
+    """Yield the pieces of a result that a thread makes.
+
+    Args:
+        run: Makes them; its argument stops it.
+    """
     stop = Stop()
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[bytes | None](maxsize=_QUEUED)
 
@@ -198,7 +210,7 @@ async def serve_fragment(
         # In one thread, as the executor's pieces are waited for. Sending is slowed down to what the
         # peer accepts by the queue.
         try:
-            for piece in runner.run(asked, stop):
+            for piece in run(stop):
                 asyncio.run_coroutine_threadsafe(queue.put(piece), loop).result()
         finally:
             asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
+from lake.peers.claims import Claims
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.fragments import FragmentRequest
 from lake.peers.healing import RepairRequest
@@ -38,6 +39,7 @@ from lake.peers.publications import (
 )
 from lake.peers.replication import HaveRequest
 from lake.peers.reports import ReportRequest, Reports
+from lake.peers.restricted_server import RestrictedServer
 from lake.peers.roster import Member, Roster, RosterHead, RosterNews, parts_of
 from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
@@ -117,6 +119,7 @@ class JoinedNetwork:
         self._store, self._clock = parts.store, parts.clock
         self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
         self.roster = roster
+        self.claims = Claims(identity.key, roster.network)
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.reports = Reports(self)
         self.sessions = PeerNetwork(
@@ -181,6 +184,9 @@ class JoinedNetwork:
             found[ChunkRequest] = self.exchange.serve_chunk
             found[FragmentRequest] = self.exchange.serve_fragment
             found[RepairRequest] = self.exchange.repairs.serve
+        if self._parts.data is not None:
+            reads = self._parts.data.restricted
+            found |= RestrictedServer(reads, self.claims, self.wall).handlers()
         return found
 
     async def start(self) -> None:

@@ -28,6 +28,7 @@ from lake.peers import (
     relay,
     replication,
     reports,
+    restricted,
     roster,
     session,
     transfers,
@@ -49,6 +50,7 @@ from lake.peers.messages import Message, MessageCodec
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE, Published
 from lake.peers.replication import CopyState
+from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
 from lake.peers.sharing import ShareInfo, Shares
@@ -118,7 +120,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
-                *reports.MESSAGES, *healing.MESSAGES,
+                *reports.MESSAGES, *healing.MESSAGES, *restricted.MESSAGES,
                 *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
             )
         )  # fmt: skip
@@ -389,6 +391,23 @@ class PeerService:
             raise DeadlineExceeded("the query", query.seconds) from None
         except FutureCancelled:
             raise Cancelled("the query") from None
+
+    @property
+    def restricted(self) -> RestrictedClient:
+        """Reads datasets that other nodes restrict."""
+        assert self._parts.data is not None, "the service has a lake"
+        return RestrictedClient(self._submit, lambda: self._network, self._parts.data.space)
+
+    def find_node(self, name: str) -> str | None:
+        """Return the id of another member by its id or name; None if there is none, or several."""
+        network = self._network
+        if network is None:
+            return None
+        found = [
+            node for node, member in list(network.roster.members.items())
+            if name in (node, member.name) and not member.revoked and node != self.identity.id
+        ]  # fmt: skip
+        return found[0] if len(found) == 1 else None
 
     def copies(self) -> Mapping[str, CopyState]:
         """Return the state of the copies of each shared dataset, by its id."""

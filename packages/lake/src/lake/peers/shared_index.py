@@ -66,9 +66,17 @@ class SharedIndex:
         node: This node's id.
         is_member: Whether a node belongs to the network.
         held: The objects that are here.
+        is_open: Whether objects of a dataset of this node may go to other nodes.
     """
 
-    def __init__(self, node: str, is_member: Callable[[str], bool], held: HeldObjects) -> None:
+    def __init__(
+        self,
+        node: str,
+        is_member: Callable[[str], bool],
+        held: HeldObjects,
+        is_open: Callable[[str], bool],
+    ) -> None:
+        self._is_open = is_open
         self._node = node
         self._is_member = is_member
         self._held = held
@@ -136,7 +144,10 @@ class SharedIndex:
         )
 
     def _is_shared_with(self, peer: str, known: KnownDataset) -> bool:
-        return self._is_member(peer) and known.objects.may_hold(peer)
+        if not (self._is_member(peer) and known.objects.may_hold(peer)):
+            return False
+        # Asked at each request: it may have got a policy after it was published.
+        return known.writer != self._node or self._is_open(known.shared.id)
 
 
 def read_known(
@@ -153,6 +164,9 @@ def read_known(
     Raises:
         SennitError: It was deleted, or a manifest is damaged.
     """
+    if shared.restricted:
+        nothing = SharedObjects(shared.id, writer, shared.placement, frozenset(), ())
+        return KnownDataset(shared, nothing, {}, frozenset(), {})
     info = catalog.get(shared.id)
     read = {} if before is None else before.versions
     versions: dict[str, _Version] = {}

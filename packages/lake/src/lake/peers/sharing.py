@@ -3,24 +3,41 @@
 A dataset is private, and no other node learns that it exists, until it is shared with some nodes or with
 all. What is published is the newest snapshot, by the object id of its manifest, so that a reader can
 verify everything below it, and where copies are to be.
+
+A dataset that is encrypted or has an access policy is shared *restricted*: none of its objects leaves this
+node, and each other node has in a log of its own the name, the columns, and which of its users see what.
+Queries of these users run here, under the policy (`lake.peers.restricted`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from elkyn.records import CheckedTable
+from lake.access import RULES_MAX, Access, Policy
 from lake.catalog import Catalog
+from lake.file_schemas import column_ids
+from lake.foreign_users import SharedRule, rules_for
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
 from lake.policies import Policies
-from sennit_core.errors import Conflict, Corrupt, Denied, StorageFull, Unsupported, UsageError
+from lake.views import NO_COLUMNS
+from sennit_core.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    SennitError,
+    StorageFull,
+    Unsupported,
+    UsageError,
+)
 from sennit_core.ids import is_id
 from sennit_core.logs import get_logger
-from sennit_core.records import Record
+from sennit_core.records import DatasetInfo, Record
+from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -29,6 +46,7 @@ __all__ = ["ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
 
 _log = get_logger(__name__)
 _DATASETS_MAX = 2000
+_COLUMNS_MAX = 2000
 _NODES_MAX = 200
 """Together what fits into a log of publications (`LOG_BYTES_MAX`): each node has 64 digits."""
 
@@ -61,12 +79,15 @@ class SharedDataset(Record):
         id: Its id.
         name: Its name at the writer.
         owner: Its owner there.
-        head: The newest snapshot.
-        manifest: Object id of its manifest.
-        version: Its number.
+        head: The newest snapshot; "" if it is restricted.
+        manifest: Object id of its manifest; "" if it is restricted.
+        version: Its number; 1 if it is restricted.
         created_at: Unix seconds of the dataset's creation.
-        nodes: As of `ShareInfo`.
+        nodes: As of `ShareInfo`; if it is restricted, the node that this is for.
         placement: Where copies are to be.
+        restricted: Whether its rows are read by queries at the writer alone.
+        columns: Those that some user of that node sees.
+        rules: What its users see.
     """
 
     id: str
@@ -78,6 +99,9 @@ class SharedDataset(Record):
     created_at: float
     nodes: tuple[str, ...]
     placement: Placement
+    restricted: bool = False
+    columns: Schema = NO_COLUMNS
+    rules: tuple[SharedRule, ...] = ()
 
     def check(self) -> None:
         """Refuse a description that no writer of this version makes.
@@ -89,6 +113,8 @@ class SharedDataset(Record):
         is_named = is_id(self.id) and 0 < len(self.name) <= 128 and len(self.owner) <= 255
         if not is_named or self.version < 1:
             raise UsageError(f"the description of dataset {self.id[:40]} is not valid")
+        if len(self.columns) > _COLUMNS_MAX or len(self.rules) > RULES_MAX:
+            raise UsageError(f"the description of dataset {self.id[:40]} is too long")
 
 
 @dataclass(slots=True)
@@ -118,7 +144,7 @@ class Shares:
     Args:
         tree: The namespace `sys`.
         catalog: The datasets.
-        policies: Access policies; a dataset with one cannot be shared in this version.
+        policies: Access policies.
     """
 
     def __init__(self, tree: ElkynStore, catalog: Catalog, policies: Policies) -> None:
@@ -146,20 +172,13 @@ class Shares:
             NotFound: There is no such dataset.
             Denied: Another node writes it.
             Conflict: This node shares too many datasets, or this one with too many nodes by name.
-            Unsupported: It is encrypted, has an access policy, or is a linked file not yet ingested.
+            Unsupported: It is a linked file not yet ingested.
         """
         placement.check()
         info = self._catalog.get(dataset)
         if info.node is not None:
             raise Denied(f"sharing dataset {info.name!r}, which another node writes")
         what = f"sharing dataset {info.name!r}"
-        if info.encrypted:
-            raise Unsupported(f"{what}, which is encrypted: other nodes have no key of it")
-        if self._policies.get(info.id) is not None:
-            raise Unsupported(
-                f"{what}, which has an access policy: other nodes would hold all of its rows",
-                hint="create a table of the rows that they may see, and share that",
-            )
         if info.head is None:
             raise Unsupported(f"{what}, which has no rows yet", hint="wait until it is ingested")
         found = ShareInfo(info.id, tuple(dict.fromkeys(nodes)), placement)
@@ -195,10 +214,21 @@ class Shares:
         for dataset_id in self._table.ids():
             self._table.remove(dataset_id)
 
-    def wanted(self) -> Wanted:
+    def is_open(self, dataset_id: str) -> bool:
+        """Return whether the objects of a dataset may go to the nodes that it is shared with."""
+        try:
+            info = self._catalog.find(dataset_id)
+        except Corrupt:  # it may be encrypted
+            return False
+        return info is not None and self._policies.is_open(info)
+
+    def wanted(self, members: Sequence[str]) -> Wanted:
         """Return what the logs of this node are to say.
 
-        A dataset that was deleted, or has got a policy meanwhile, is private from now on.
+        A dataset that was deleted is private from now on.
+
+        Args:
+            members: The other nodes of the network.
 
         Raises:
             Corrupt: It is not known which datasets are shared.
@@ -211,7 +241,7 @@ class Shares:
                 if share is None:
                     continue
                 audiences = share.audiences
-                described = self._describe(dataset_id, share)
+                described = self._describe(dataset_id, share, members)
             except Corrupt as problem:
                 _log.warning("a shared dataset stays as it was published: %s", problem)
                 found.damaged[dataset_id] = audiences
@@ -220,19 +250,61 @@ class Shares:
                 with suppress(StorageFull):  # it is withdrawn all the same
                     self._table.remove(dataset_id)
                 continue
-            for audience in audiences:
-                found.items[audience, dataset_id] = described
+            for audience, shared in described.items():
+                found.items[audience, dataset_id] = shared
         return found
 
-    def _describe(self, dataset_id: str, share: ShareInfo) -> SharedDataset | None:
+    def _describe(
+        self, dataset_id: str, share: ShareInfo, members: Sequence[str]
+    ) -> Mapping[str, SharedDataset] | None:
+        """Return the description of a dataset for each audience; None if it was deleted."""
         info = self._catalog.find(dataset_id)
-        if info is None or info.head is None or self._policies.get(dataset_id) is not None:
+        if info is None or info.head is None:
             return None
-        manifest, version = self._catalog.adopter.manifest_of(info, info.head)
-        return SharedDataset(
-            info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
-            share.nodes, share.placement,
-        )  # fmt: skip
+        policy = self._policies.get(dataset_id)
+        if policy is None and not info.encrypted:
+            manifest, version = self._catalog.adopter.manifest_of(info, info.head)
+            whole = SharedDataset(
+                info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
+                share.nodes, share.placement,
+            )  # fmt: skip
+            return dict.fromkeys(share.audiences, whole)
+        if policy is not None and self._is_outdated(info, policy):
+            return {}
+        # In a log for each node, as others do not see the same of it.
+        nodes = members if EVERYONE in share.nodes else share.nodes
+        shown = {node: _shown_to(info, share, policy, node) for node in nodes}
+        return {node: found for node, found in shown.items() if found is not None}
+
+    def _is_outdated(self, info: DatasetInfo, policy: Policy) -> bool:
+        """Return whether a column of the policy is another one now, whose name may be a hidden one."""
+        head = self._catalog.manifest(info.id).snapshot
+        ids = dict(zip(head.schema.names, column_ids(head), strict=True))
+        named = {column.name for rule in policy.rules for column in rule.columns}
+        try:
+            Access(rows="true", known=policy.columns).check_columns(info.name, ids)
+        except SennitError:
+            return True
+        return not named <= ids.keys()
+
+
+def _shown_to(
+    info: DatasetInfo, share: ShareInfo, policy: Policy | None, node: str
+) -> SharedDataset | None:
+    """Return the description of a restricted dataset for a node; None if none of its users sees it."""
+    # Of an encrypted dataset without a policy, every user of the nodes that it is shared with sees all.
+    rules = (SharedRule("*"),) if policy is None else tuple(rules_for(policy, node))
+    names = info.schema.names
+    seen = {name for rule in rules if rule.read for name in names if name not in rule.hidden}
+    if not seen:
+        return None
+    columns = Schema(tuple(field for field in info.schema if field.name in seen))
+    # Without the names of columns that none of its users sees.
+    rules = tuple(replace(r, hidden=tuple(n for n in r.hidden if n in seen)) for r in rules)
+    return SharedDataset(
+        info.id, info.name, info.owner, "", "", 1, info.created_at, (node,), share.placement,
+        restricted=True, columns=columns, rules=rules,
+    )  # fmt: skip
 
 
 def read_shared(item: Mapping[str, Any], dataset: str) -> SharedDataset:

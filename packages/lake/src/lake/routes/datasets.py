@@ -64,13 +64,14 @@ def router(lake: Lake) -> APIRouter:
     def get_dataset(dataset: str, request: Request) -> dict[str, Any]:
         """One dataset; `ingest` describes how its newest data was read.
 
-        With `restricted`, a policy shows a part of it: hidden columns are left out, and the numbers
-        of rows, bytes and shards are 0. A dataset that is linked to a file has the file's name and
+        With `restricted`, a policy shows a part of it, or its rows are read at another node: hidden
+        columns are left out, and the numbers of rows, bytes and shards are 0. A dataset that is linked to a file has the file's name and
         size under `link`, until it is ingested.
         """
         requester = requester_of(request)
         info = lake.policies.visible(dataset, requester)
-        if lake.policies.access(info.id, requester).is_restricted:
+        at_writer = info.head is None and info.node is not None
+        if at_writer or lake.policies.access(info.id, requester).is_restricted:
             return info.to_json() | {"restricted": True}
         return info.to_json() | _described(lake, info.id)
 

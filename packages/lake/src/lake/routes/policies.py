@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import Field
 
-from lake.access import ColumnRule, Policy, PolicyRule
+from lake.access import ColumnRule, Policy, PolicyRule, written_elsewhere
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
 from sennit_core.roles import needs
@@ -75,6 +75,8 @@ def router(lake: Lake) -> APIRouter:
     def delete_policy(dataset: str, request: Request) -> dict[str, Any]:
         """Remove a dataset's policy: every reader may read it, and every writer change it."""
         info = lake.policies.check_manage(dataset, requester_of(request))
+        if info.node is not None and info.head is None:
+            raise written_elsewhere(info.name, info.node)  # its writer says what is seen of it
         return {"deleted": lake.policies.remove(info.id)}
 
     return routes

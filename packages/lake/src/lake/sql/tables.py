@@ -53,6 +53,7 @@ class Table:
         shard_files: For each shard the index in `file_columns`; empty if that is.
         verify_always: Whether to verify its shards at every read.
         encrypted: Whether its paths are of decrypted copies in memory, which were authenticated.
+        arrived: Whether its paths are of rows that another node has sent for this statement.
         link: The file that it reads in place; None for a dataset of shards.
         policy: The part of it that the user sees; None for the whole.
         writable: Whether the user may change it.
@@ -83,6 +84,7 @@ class Table:
     shard_files: tuple[int, ...] = ()
     verify_always: bool = False
     encrypted: bool = False
+    arrived: bool = False
     link: LinkedFile | None = None
     policy: TablePolicy | None = None
     writable: bool = True
@@ -114,6 +116,7 @@ class Table:
             shard_files=tuple(data.get("shardFiles") or ()),
             verify_always=bool(data.get("verifyAlways")),
             encrypted=bool(data.get("encrypted")),
+            arrived=bool(data.get("arrived")),
             link=LinkedFile.from_json(data["link"]) if data.get("link") else None,
             policy=None if policy is None else TablePolicy.from_json(policy),
             writable=data.get("writable", True),
@@ -192,7 +195,7 @@ class Table:
     @property
     def shards(self) -> list[ShardFile]:
         """Return its files, to be verified before they are opened."""
-        if self.encrypted:
+        if self.encrypted or self.arrived:
             return []
         return [
             ShardFile(self.name, self.number(index), path, self.verify_always)

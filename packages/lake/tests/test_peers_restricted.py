@@ -1,0 +1,368 @@
+"""Datasets with an access policy between real nodes: who sees what, and what reaches the other node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pytest
+
+from lake.access import ColumnRule, PolicyRule
+from lake.limits import Requester
+from lake.peers.fragments import FragmentRequest, FragmentTable
+from lake.peers.messages import Message
+from lake.peers.placement import Placement
+from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
+from lake.peers.session import Piece
+from lake.peers.transfers import ListRequest
+from sennit_core.errors import (
+    Denied,
+    NotFound,
+    SennitError,
+    Unavailable,
+    UnknownColumn,
+    Unsupported,
+)
+
+from .real_offices import Office, office
+from .test_peers_service import eventually
+
+pytestmark = pytest.mark.slow  # real nodes with executors, and times of the protocols
+STAFF = pa.table(
+    {
+        "id": [1, 2, 3, 4],
+        "office": ["rome", "rome", "oslo", "oslo"],
+        "pay": [10, 20, 777001, 777002],
+        "note": ["a", "b", "hidden-oslo", "hidden-too"],
+    }
+)
+HIDDEN = ("777001", "777002", "hidden-oslo", "hidden-too")
+ROME = PolicyRule("*@rome", rows="office = 'rome'", columns=(ColumnRule("pay"),))
+RULES = [
+    ROME,
+    PolicyRule("ann@rome", rows="office = 'rome'"),
+    PolicyRule("eve@rome", read=False),
+    PolicyRule("boss", write=True),
+]
+Offices = dict[str, Office]
+
+
+@contextmanager
+def network(folder: Path, passphrase: str | None = None) -> Iterator[Offices]:
+    """Three nodes; Oslo has a dataset."""
+    with ExitStack() as stack:
+        found = {
+            name: stack.enter_context(office(folder, name, passphrase=passphrase))
+            for name in ("oslo", "rome", "bern")
+        }
+        for name in ("rome", "bern"):
+            found[name].peers.join(found["oslo"].peers.invite())
+        eventually(lambda: all(len(each.peers.nodes()) == 3 for each in found.values()))
+        found["oslo"].lake.append("staff", STAFF)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def restricted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offices]:
+    """Oslo shares its staff with all; users of Rome see a part, and those of Bern nothing."""
+    with network(tmp_path_factory.mktemp("restricted")) as offices:
+        oslo = offices["oslo"]
+        oslo.lake.set_policy("staff", RULES)
+        oslo.lake.append("private", pa.table({"x": [4711]}))
+        oslo.peers.share("staff", None, Placement(3))
+        eventually(lambda: "staff" in offices["rome"].names())
+        yield offices
+
+
+@pytest.fixture
+def offices(tmp_path: Path) -> Iterator[Offices]:
+    with network(tmp_path) as found:
+        yield found
+
+
+def rows(of: Office, sql: str, user: str = "bob", role: str = "reader") -> list[tuple[object, ...]]:
+    with of.lake.run(sql, user=user, role=role) as execution:
+        table = pa.Table.from_batches(list(execution.batches()))
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def ask(asking: Office, asked: Office, message: Message) -> list[Piece]:
+    """Send a request as a member would that does not run our code."""
+
+    async def send() -> list[Piece]:
+        joined = asking.peers._network
+        assert joined is not None
+        session = await joined.session(asked.peers.identity.id)
+        return [piece async for piece in session.stream(message, timeout_seconds=20)]
+
+    return asyncio.run_coroutine_threadsafe(send(), asking.peers._loop).result()
+
+
+Claimed = TypeVar("Claimed", DescribeRestricted, RestrictedQuery)
+
+
+def claimed(by: Office, of: Office, message: Claimed, user: Requester) -> Claimed:
+    """Return a request with a claim of a node."""
+    joined = by.peers._network
+    assert joined is not None
+    now = by.lake.clock.now()
+    return replace(message, claim=joined.claims.sign(user, of.peers.identity.id, message, now))
+
+
+def query_of(oslo: Office, sql: str) -> RestrictedQuery:
+    info = oslo.lake.catalog.get("staff")
+    assert info.head is not None
+    return RestrictedQuery(sql, (RestrictedTable("t", info.id, info.head),), "arrow", 20.0)
+
+
+# What users see
+
+
+def test_users_see_their_rows_and_columns(restricted: Offices) -> None:
+    rome = restricted["rome"]
+    assert rows(rome, "SELECT * FROM staff ORDER BY id") == [(1, "rome", "a"), (2, "rome", "b")]
+    assert rows(rome, "SELECT sum(pay) FROM staff", user="ann") == [(30,)]
+    assert rows(rome, "SELECT count(*) FROM staff") == [(2,)]
+    assert rome.query("SELECT count(*) FROM staff") == [(2,)]  # the node's owner, without a name
+    with pytest.raises(UnknownColumn):
+        rows(rome, "SELECT pay FROM staff")
+
+
+def test_a_user_without_access_finds_no_dataset(restricted: Offices) -> None:
+    for name, user in (("rome", "eve"), ("bern", "ann"), ("bern", "")):
+        with pytest.raises(NotFound):
+            rows(restricted[name], "SELECT count(*) FROM staff", user=user)
+    assert restricted["bern"].names() == set()
+
+
+def test_names_of_this_node_mean_nothing_at_another(restricted: Offices) -> None:
+    """Neither the owner, nor an admin, nor a user with a rule of its own here, is one there."""
+    for user, role in (("", "admin"), ("boss", "admin"), ("*", "reader"), ("role:x", "")):
+        assert rows(restricted["rome"], "SELECT count(*) FROM staff", user, role) == [(2,)]
+
+
+STATEMENTS = [
+    ("SELECT note FROM staff WHERE id = 2", [("b",)]),
+    ("WITH s AS (FROM staff) SELECT a.id, b.id AS c FROM s a JOIN staff b USING (office) ORDER BY 1, 2",
+     [(1, 1), (1, 2), (2, 1), (2, 2)]),
+    ("SELECT column_name FROM information_schema.columns WHERE table_name = 'staff' ORDER BY 1",
+     [("id",), ("note",), ("office",)]),
+    ("SELECT column_name FROM (DESCRIBE staff) ORDER BY 1", [("id",), ("note",), ("office",)]),
+    ("SELECT 'staff' AS word", [("staff",)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), STATEMENTS, ids=[sql for sql, _ in STATEMENTS])
+def test_statements_see_the_visible_part(
+    restricted: Offices, sql: str, expected: list[tuple[object, ...]]
+) -> None:
+    assert rows(restricted["rome"], sql) == expected
+
+
+def test_what_is_seen_can_be_copied_and_used_by_a_view(restricted: Offices) -> None:
+    lake = restricted["rome"].lake
+    lake.sql("CREATE TABLE mine AS FROM staff")
+    lake.sql("CREATE VIEW offices AS SELECT DISTINCT office FROM staff")
+    try:
+        assert lake.sql("SELECT count(*) FROM mine").value == 2
+        assert lake.sql("FROM offices").rows == [("rome",)]
+        with lake.run("SELECT count(*) FROM staff WHERE id > ?", params=[1], user="b") as execution:
+            assert execution.result()["rows"] == 1
+    finally:
+        lake.sql("DROP VIEW offices")
+        lake.delete("mine")
+
+
+def test_only_queries_use_it(restricted: Offices) -> None:
+    rome = restricted["rome"].lake
+    for sql in ("DELETE FROM staff", "SELECT count(*) FROM staff AT (VERSION => 1)"):
+        with pytest.raises((Denied, Unsupported)):
+            rome.sql(sql)
+    with pytest.raises(Unsupported):
+        rome.resolve("staff")
+    with pytest.raises(Denied, match="writes"):
+        rome.set_policy("staff", [PolicyRule("*")])
+
+
+def test_lists_show_no_counts_and_no_hidden_columns(restricted: Offices) -> None:
+    policies = restricted["rome"].lake.policies
+    [info] = policies.list(Requester("bob", role="reader"))
+    assert (info.rows, info.bytes, info.shards, info.head) == (0, 0, 0, None)
+    assert info.schema.names == ("id", "office", "note")
+    assert policies.list(Requester("eve", role="reader")) == []
+
+
+# Attacks
+
+HOSTILE = [
+    "SELECT pay FROM t",
+    "SELECT t.pay FROM t JOIN (SELECT 1 AS pay) USING (pay)",
+    "SELECT CAST(note AS INT) FROM t WHERE office = 'oslo'",
+    "SELECT error(note) FROM t WHERE office <> 'rome'",
+    "SELECT 1 / (id - 3) FROM t",
+    "SELECT bitstring_agg(id) FROM t",
+    "SELECT stats(note) FROM t",
+    "SUMMARIZE t",
+    "SELECT * FROM duckdb_views()",
+    "SELECT * FROM information_schema.views",
+    "SELECT * FROM private",
+    "SELECT * FROM staff",
+    "EXPLAIN ANALYZE SELECT * FROM t",
+    "EXPLAIN SELECT * FROM t WHERE id > 2",
+    "SELECT * FROM glob('/**')",
+    "FROM read_text('/etc/hostname')",
+    "DELETE FROM t",
+    "CREATE TABLE x AS FROM t",
+    "FROM t AT (VERSION => 1)",
+]
+
+
+@pytest.mark.parametrize("sql", HOSTILE)
+def test_no_query_of_a_hostile_node_gets_a_hidden_value(restricted: Offices, sql: str) -> None:
+    oslo, rome = restricted["oslo"], restricted["rome"]
+    message = claimed(rome, oslo, query_of(oslo, sql), Requester("bob", role="reader"))
+    try:
+        found = b"".join(body for _, body in ask(rome, oslo, message)).decode("latin-1")
+    except SennitError as error:
+        found = str(error.to_json())
+    assert not any(value in found for value in (*HIDDEN, "4711", "office = 'rome'"))
+
+
+def test_a_claim_counts_for_its_node_user_and_request_alone(restricted: Offices) -> None:
+    oslo, rome, bern = (restricted[name] for name in ("oslo", "rome", "bern"))
+    query = query_of(oslo, "SELECT sum(pay) FROM t")
+    ann = claimed(rome, oslo, query, Requester("ann"))
+    bob = claimed(rome, oslo, query, Requester("bob"))
+    assert ask(rome, oslo, ann)
+    assert ann.claim is not None
+    assert bob.claim is not None
+    forged = replace(bob.claim, body={**bob.claim.body, "user": "ann"})
+    for asking, message in (
+        (bern, ann),  # stolen
+        (rome, replace(bob, claim=forged)),
+        (rome, replace(ann, sql="SELECT max(pay) FROM t")),
+        (rome, replace(ann, claim=None)),
+        (rome, claimed(rome, bern, query, Requester("ann"))),  # for another node
+        (bern, claimed(bern, oslo, query, Requester("ann", node=rome.peers.identity.id))),
+    ):
+        with pytest.raises((Denied, NotFound)):
+            ask(asking, oslo, message)
+
+
+def test_objects_and_fragments_of_it_are_served_to_no_one(restricted: Offices) -> None:
+    oslo = restricted["oslo"]
+    info = oslo.lake.catalog.get("staff")
+    assert info.head is not None
+    manifest, _ = oslo.lake.catalog.adopter.manifest_of(info, info.head)
+    [shard] = oslo.lake.catalog.manifest("staff").snapshot.shards
+    table = FragmentTable("t", info.id, info.head, (shard.object,))
+    for name in ("rome", "bern"):
+        for message in (
+            ListRequest(manifest),
+            ListRequest(shard.object),
+            FragmentRequest("FROM t", (table,), "", 20.0),
+        ):
+            with pytest.raises(NotFound):
+                ask(restricted[name], oslo, message)
+
+
+def test_a_node_whose_users_see_nothing_is_told_nothing(restricted: Offices) -> None:
+    oslo, bern = restricted["oslo"], restricted["bern"]
+    described = DescribeRestricted(oslo.lake.catalog.get("staff").id)
+    with pytest.raises(NotFound):
+        ask(bern, oslo, claimed(bern, oslo, described, Requester("ann")))
+    joined = bern.peers._network
+    assert joined is not None
+    assert "staff" not in str([item for _, _, item in joined.logs.items()])
+
+
+def test_no_hidden_value_is_on_the_disk_of_another_node(restricted: Offices) -> None:
+    rome = restricted["rome"]
+    assert rows(rome, "SELECT count(*) FROM staff", user="ann") == [(2,)]
+    files = [path for path in rome.lake.folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        data = path.read_bytes()
+        assert not any(value.encode() in data for value in HIDDEN), path
+    assert not list(rome.lake.staging.glob("arrived-*"))
+
+
+# Changes of the policy
+
+
+def test_a_shared_dataset_that_gets_a_policy_is_withdrawn_with_its_copies(offices: Offices) -> None:
+    oslo, rome, bern = (offices[name] for name in ("oslo", "rome", "bern"))
+    oslo.peers.share("staff", None, Placement(3))
+    eventually(lambda: all("staff" in each.names() for each in (rome, bern)))
+    eventually(lambda: rome.has_all("staff") and bern.has_all("staff"))
+    [shard] = oslo.lake.catalog.manifest("staff").snapshot.shards
+
+    oslo.lake.set_policy("staff", RULES)
+    with pytest.raises(NotFound):  # at once
+        ask(rome, oslo, ListRequest(shard.object))
+    eventually(lambda: not any(shard.object in each.lake.objects for each in (rome, bern)))
+    eventually(lambda: bern.names() == set() and "staff" in rome.names())
+    assert rows(rome, "SELECT count(*) FROM staff") == [(2,)]
+
+    oslo.lake.policies.remove(oslo.lake.catalog.get("staff").id)
+    eventually(lambda: rome.names() == bern.names() == {"staff"})
+    eventually(lambda: rome.lake.catalog.get("staff").head is not None)
+    assert rows(rome, "SELECT count(*), max(pay) FROM staff") == [(4, 777002)]
+
+
+def test_a_changed_policy_counts_for_the_next_query(offices: Offices) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    oslo.lake.set_policy("staff", RULES)
+    oslo.peers.share("staff", ["rome"])
+    eventually(lambda: "staff" in rome.names())
+    sql = "SELECT count(*) FROM staff"
+    assert (rows(rome, sql, "ann"), rows(rome, sql, "eve" * 2)) == ([(2,)], [(2,)])
+    oslo.lake.set_policy("staff", [PolicyRule("ann@rome")])
+    assert rows(rome, sql, "ann") == [(4,)]
+    with pytest.raises(NotFound):
+        rows(rome, sql, "bob")
+    oslo.lake.set_policy("staff", [PolicyRule("*"), PolicyRule("role:reader"), PolicyRule("ann")])
+    with pytest.raises(NotFound):
+        rows(rome, sql, "ann")
+    eventually(lambda: rome.names() == set())
+
+
+@pytest.fixture
+def encrypting(tmp_path: Path) -> Iterator[Offices]:
+    with network(tmp_path, passphrase="a passphrase of the test") as found:
+        yield found
+
+
+def test_an_encrypted_dataset_is_read_at_its_writer(encrypting: Offices) -> None:
+    oslo, rome = encrypting["oslo"], encrypting["rome"]
+    oslo.lake.append("secrets", pa.table({"word": ["canary-4711"], "n": [1]}), encrypt=True)
+    oslo.peers.share("secrets", ["rome"], Placement(3))
+    eventually(lambda: "secrets" in rome.names())
+    assert rows(rome, "SELECT word, n FROM secrets") == [("canary-4711", 1)]
+    with pytest.raises(Unsupported, match="encrypted"):
+        rome.lake.sql("CREATE TABLE mine AS FROM secrets")
+    rome.lake.sql("CREATE TABLE mine WITH (encrypt = true) AS FROM secrets")
+    assert rome.query("SELECT word FROM mine") == [("canary-4711",)]
+    for path in rome.lake.folder.rglob("*"):
+        assert not path.is_file() or b"canary-4711" not in path.read_bytes(), path
+    assert rows(rome, "SELECT count(*) FROM secrets") == [(1,)]
+    [shard] = oslo.lake.catalog.manifest("secrets").snapshot.shards
+    with pytest.raises(NotFound):
+        ask(rome, oslo, ListRequest(shard.object))
+
+
+def test_without_the_writer_only_it_is_unavailable(offices: Offices) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    oslo.lake.set_policy("staff", RULES)
+    oslo.peers.share("staff", None)
+    eventually(lambda: "staff" in rome.names())
+    rome.lake.append("own", pa.table({"staff": [5]}))
+    oslo.peers.close()
+    with pytest.raises(Unavailable):
+        rows(rome, "SELECT count(*) FROM staff")
+    assert rows(rome, "SELECT staff FROM own") == [(5,)]
