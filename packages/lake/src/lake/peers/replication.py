@@ -330,7 +330,9 @@ class Replication:
     def ask_again(self, now: float) -> None:
         """Plan at the next tick, and ask nodes again for what they have not confirmed."""
         self.soon()
-        for known in self._known.values():
+        for known in (
+            each for tracked in self._tracked.values() for each in tracked.known.values()
+        ):
             for name in [n for n in known.asked_at if not self._is_confirmed(known, n, now)]:
                 del known.asked_at[name]
 

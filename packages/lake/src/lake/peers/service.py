@@ -304,7 +304,7 @@ class PeerService:
         """Return the shared datasets with the state of their copies, by id."""
         exchange = self._required().exchange
         assert exchange is not None, "the service has a lake"
-        return self._call(_now(lambda: dict(exchange.shared_copies())))
+        return self._call(exchange.shared_copies())
 
     def missing_chunks(self) -> int:
         """Return how many chunks of copies this node is still to fetch."""
