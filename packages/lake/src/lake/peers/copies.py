@@ -112,7 +112,7 @@ class Copies:
 
         Args:
             request: The request.
-            may_send: Whether this node has an object, given after its dataset, and the peer may have it.
+            may_send: Of a dataset and an object: whether this node has it, and the peer may read it.
 
         Raises:
             BadInput: The request is not valid.

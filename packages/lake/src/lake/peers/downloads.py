@@ -22,7 +22,7 @@ __all__ = ["Caller", "Downloads"]
 
 _log = get_logger(__name__)
 _FIRST = -1.0
-"""Priority of what somebody waits for, before all copies (which have 0 and more)."""
+"""Priority of what a query or an adoption waits for, before all copies (which have 0 and more)."""
 
 
 class Caller(Protocol):

@@ -88,7 +88,7 @@ class DataParts:
     def leave(self) -> None:
         """Make all datasets private, and delete those of other nodes: the network is left.
 
-        The next network is another one, whose nodes may be strangers to this one's.
+        The nodes of the next network were not named in these shares.
         """
         self.shares.clear()
         for info in self.catalog.list():
@@ -227,7 +227,7 @@ class Exchange:
     # Publishing
 
     async def _publish(self) -> None:
-        """Make this node's logs say what its shares want, whatever they say now."""
+        """Make this node's logs say what its shares want."""
         try:
             roster = self._host.roster
             others = [

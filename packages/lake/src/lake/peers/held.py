@@ -6,7 +6,7 @@ counts for a dataset that another node writes only once a node has sent it as on
 
     writer has it ──▶ sends it for the dataset ──▶ node has it for the dataset ──▶ sends it …
 
-The first of such a chain is the writer itself, so nobody gets an object by it that the writer did not
+The first of such a chain is the writer itself, so it leads to no object that the writer did not
 have. Equal objects of two datasets are one file here, and each dataset's copy is fetched once for this proof.
 """
 
