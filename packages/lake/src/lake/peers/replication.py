@@ -279,12 +279,13 @@ class _Tracked:
 class _Plan:
     """What a look at all objects has found so far.
 
-    `questions` has the objects to ask each node about, with their datasets; `others` since when those that
+    `asked_before` is the time whose questions are to be repeated; `questions` has the objects to ask each node about, with their datasets; `others` since when those that
     are to hold an object have confirmed it, of the objects that this node need not hold.
     """
 
     now: float
     alive: frozenset[str]
+    asked_before: float
     questions: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
     fetched: set[tuple[str, str]] = field(default_factory=set)
@@ -355,7 +356,8 @@ class Replication:
         if now < self._next_plan:
             return
         self._next_plan = now + self._options.plan_seconds
-        plan = _Plan(now, frozenset(alive))
+        # Twice as often as needed, so that a lost answer does not make a copy uncounted.
+        plan = _Plan(now, frozenset(alive), now - self._options.confirm_seconds / 2)
         self._track(datasets, candidates, plan.alive)
         looked = 0
         for shared in datasets:
@@ -503,18 +505,19 @@ class Replication:
         self, tracked: _Tracked, name: str, targets: tuple[str, ...], plan: _Plan
     ) -> None:
         """Note which nodes are to be asked for an object: those that are to hold it, and its writer."""
-        shared = tracked.shared
-        for node in targets if shared.writer in targets else (*targets, shared.writer):
+        writer = tracked.shared.writer
+        for node in targets if writer in targets else (*targets, writer):
             if node == self._node or node not in plan.alive:
                 continue
-            asked_at = tracked.known.setdefault(node, _Known()).asked_at.get(name)
-            # Twice as often as needed, so that a lost answer does not make a copy uncounted.
-            if asked_at is None or plan.now - asked_at > self._options.confirm_seconds / 2:
-                plan.questions.setdefault(node, []).append((shared.id, name))
+            known = tracked.known.get(node)
+            asked_at = None if known is None else known.asked_at.get(name)
+            if asked_at is None or asked_at < plan.asked_before:
+                plan.questions.setdefault(node, []).append((tracked.shared.id, name))
 
     def _questions(self, plan: _Plan) -> Iterator[Effect]:
         for node, pairs in plan.questions.items():
             for start in range(0, len(pairs), _ASKED_MAX):
+                yield Pause()
                 part = tuple(pairs[start : start + _ASKED_MAX])
                 number = next(self._numbers)
                 self._asked[number] = _Asked(node, part, plan.now)
