@@ -222,7 +222,7 @@ class Adoption:
             stored = self._catalog.adopter.read_manifest(shared.manifest)
             async with held([each.object for each in stored.lists]):
                 info = self._row(shared, writer, known)
-                await asyncio.to_thread(self._take_over, info, shared.manifest, known)
+                await asyncio.to_thread(self._write, info, shared.manifest, known)
 
     def _row(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> DatasetInfo:
         return DatasetInfo(
@@ -243,7 +243,7 @@ class Adoption:
             self._downloads.copies.held.forget(shared.id)
         self._catalog.adopt(self._row(shared, writer, known), None)
 
-    def _take_over(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
+    def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
         self._catalog.adopt(info, manifest)
         if known is not None and known.head is None:  # it was restricted
             self._policies.remove(info.id)
