@@ -335,6 +335,24 @@ def new_datasets_are_encrypted(
         load(folder, {})
 
 
+@effect_of("security.encrypt_node_key")
+def the_key_of_the_node_is_encrypted(
+    opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = folder / "secret"
+    secret.write_text("a passphrase of many words")
+    secret.chmod(0o600)
+    lake = opened({}).node.lake.folder / "lake"
+    assert (lake / "node.key").exists()
+    node = opened({"security.encrypt_node_key": True, "security.passphrase_file": str(secret)})
+    lake = node.node.lake.folder / "lake"
+    assert not (lake / "node.key").exists()
+    assert "node:key" in json.loads((lake / "keys.json").read_text())["keys"]
+    monkeypatch.setenv("SENNIT_SECURITY__ENCRYPT_NODE_KEY", "true")
+    with pytest.raises(UsageError, match="needs a key"):
+        load(folder, {})
+
+
 @effect_of("storage.upload_bytes_max")
 def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
     node = opened({"storage.upload_bytes_max": 1000, "storage.part_bytes": 600})

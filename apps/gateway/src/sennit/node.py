@@ -204,6 +204,7 @@ def _open_lake(
         sweep_seconds=storage.sweep_hours * 3600.0,
         retention=RetentionRule(storage.retention_keep, storage.retention_days * 86_400.0),
         encrypt=security.encrypt,
+        encrypt_node_key=security.encrypt_node_key,
         key_file=security.key_file,
         passphrase_file=security.passphrase_file,
         plain_bytes=security.plain_bytes,

@@ -130,12 +130,14 @@ class AnalyticsSettings:
 class SecuritySettings:
     """Size limits of request bodies and of socket messages, and the key of encrypted datasets.
 
-    `encrypt` encrypts new datasets, unless their creator says that they are not to be. `key_file` or `passphrase_file` unlocks encrypted datasets; `plain_bytes` of memory hold what is
-    decrypted of them (docs/encryption.md).
+    `encrypt` encrypts new datasets, unless their creator says that they are not to be, and
+    `encrypt_node_key` the key that is the node's identity. `key_file` or `passphrase_file` unlocks both;
+    `plain_bytes` of memory hold what is decrypted of datasets (docs/encryption.md).
     """
 
     body_bytes_max: int = 16 * MIB
     encrypt: bool = False
+    encrypt_node_key: bool = False
     key_file: Path | None = None
     passphrase_file: Path | None = None
     plain_bytes: int = 512 * MIB

@@ -152,11 +152,14 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _check_key(security: SecuritySettings) -> None:
-    if security.encrypt and security.key_file is None and security.passphrase_file is None:
-        raise UsageError(
-            "security.encrypt needs a key",
-            hint="set security.key_file or security.passphrase_file (docs/encryption.md)",
-        )
+    if security.key_file is not None or security.passphrase_file is not None:
+        return
+    for name in ("encrypt", "encrypt_node_key"):
+        if getattr(security, name):
+            raise UsageError(
+                f"security.{name} needs a key",
+                hint="set security.key_file or security.passphrase_file (docs/encryption.md)",
+            )
 
 
 def _check_bind(network: NetworkSettings) -> None:

@@ -143,12 +143,25 @@ class KeyRing:
         Raises:
             Denied: The lake has no secret.
         """
+        key = secrets.token_bytes(KEY_BYTES)
+        self.put(dataset, key, "encrypt a dataset")
+        return key
+
+    def put(self, entry: str, key: bytes, action: str) -> None:
+        """Store a key, durably.
+
+        Args:
+            entry: What has the key: the id of a dataset, or a name with a colon.
+            key: 32 bytes.
+            action: What needs it, for errors.
+
+        Raises:
+            Denied: The lake has no secret.
+        """
         with self._lock:
-            wrapping, document = self._unlocked("encrypt a dataset")
-            key = secrets.token_bytes(KEY_BYTES)
-            keys = {**document["keys"], dataset: _wrap(wrapping, key, dataset)}
+            wrapping, document = self._unlocked(action)
+            keys = {**document["keys"], entry: _wrap(wrapping, key, entry)}
             self._write({**document, "keys": keys})
-            return key
 
     def key(self, dataset: str, name: str = "", *, what: str = "") -> bytes:
         """Return the data key of a dataset.

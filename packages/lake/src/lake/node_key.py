@@ -1,7 +1,7 @@
 """The node's Ed25519 key, which signs the manifests of its snapshots and identifies it to peers.
 
-The private key is `lake/node.key`, 32 bytes with mode 0600, made when it is used first. The node's id
-is the SHA-256 of the public key in hex. A signature carries the public key, so whoever has only the
+The private key is `lake/node.key`, 32 bytes with mode 0600, made when it is used first; or an entry of
+`lake/keys.json`, encrypted with the lake's passphrase or key file (`lake.keys`). The node's id is the SHA-256 of the public key in hex. A signature carries the public key, so whoever has only the
 signed bytes can verify them, and decides by the id whether to trust the signer (design 0134):
 
     ed25519:<public key, hex>:<signature, hex>
@@ -25,12 +25,15 @@ from sennit_core.hashing import sha256_hex
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from lake.keys import KeyRing
+
 __all__ = ["NodeKey", "can_sign", "check_signature", "node_id", "signer_of"]
 
 _ALGORITHM = "ed25519"
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _OTHERS = 0o077
+_ENTRY = "node:key"
 
 
 @cache
@@ -49,10 +52,14 @@ class NodeKey:
 
     Args:
         path: The file of the private key.
+        keys: The keys of the lake, which may have it instead.
+        encrypt: Whether it is to be among them; one that is stays there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: KeyRing | None = None, *, encrypt: bool = False) -> None:
         self._path = path
+        self._keys = keys
+        self._encrypt = encrypt
         self._lock = threading.Lock()
         self._key: Ed25519PrivateKey | None = None
         self._public = b""
@@ -76,7 +83,7 @@ class NodeKey:
 
         Raises:
             Corrupt: The file of the key is not a key.
-            Denied: Other accounts can read it.
+            Denied: Other accounts can read it, or it is encrypted and the lake has no secret.
         """
         signature = self._loaded().sign(domain + data)
         return f"{_ALGORITHM}:{self._public.hex()}:{signature.hex()}"
@@ -86,12 +93,25 @@ class NodeKey:
 
         with self._lock:
             if self._key is None:
-                self._key = Ed25519PrivateKey.from_private_bytes(self._read() or self._make())
+                self._key = Ed25519PrivateKey.from_private_bytes(self._stored())
                 self._public = self._key.public_key().public_bytes_raw()
             return self._key
 
+    def _stored(self) -> bytes:
+        """Return the private key; it is made, or moved, if it is not where it is to be."""
+        if self._keys is not None and _ENTRY in self._keys.entries():
+            found = self._keys.key(_ENTRY, what="the node's key")
+            self._path.unlink(missing_ok=True)  # a crash has left it
+            return found
+        if self._keys is None or not self._encrypt:
+            return self._read() or self._make()
+        key = self._read() or os.urandom(_KEY_BYTES)
+        self._keys.put(_ENTRY, key, "encrypt the node's key")
+        self._path.unlink(missing_ok=True)
+        return key
+
     def _read(self) -> bytes | None:
-        """Return the stored key; None if there is none."""
+        """Return the key of the file; None if there is none."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -78,7 +78,9 @@ class Storage:
             space=self.space,
             on_restored=lambda name: self.catalog.note_object(name, None),
         )
-        self.node_key = NodeKey(folder / "lake" / "node.key")
+        self.node_key = NodeKey(
+            folder / "lake" / "node.key", keys, encrypt=options.encrypt_node_key
+        )
         self.catalog = Catalog(tree, self.objects, clock=clock, key=self.node_key)
         self.rejects = RejectFiles(folder / "lake" / "rejects", self.catalog)
         self.retention = Retention(

@@ -37,6 +37,7 @@ class StorageOptions:
         sweep_seconds: About how far apart objects that nothing references are deleted; 0 for never.
         orphan_seconds: Objects that nothing references are deleted if they are older.
         encrypt: Whether new datasets are encrypted, unless their creator says that they are not.
+        encrypt_node_key: Whether the node's private key is encrypted with the same secret.
         passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
         passphrase_file: A private file whose first line is the passphrase.
         key_file: A private file of 32 or more random bytes, instead of a passphrase.
@@ -57,6 +58,7 @@ class StorageOptions:
     sweep_seconds: float = 0.0
     orphan_seconds: float = 24 * 3600.0
     encrypt: bool = False
+    encrypt_node_key: bool = False
     passphrase: str | None = None
     passphrase_file: Path | None = None
     key_file: Path | None = None
