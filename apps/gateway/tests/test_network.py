@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from opened_node import OpenNode, OpenNodes
+from opened_node import OpenNode, OpenNodes, open_node
 
 from elkyn import ElkynStore
 from elkyn.records import Table
+from lake.peers.store import PeerStore
 from sennit_core.records import NodeInfo, WorkerInfo
 
 EARLIER = "01jbz0v6m6g1p1tqk3y6rj3w5s"
@@ -107,3 +108,19 @@ def test_a_malformed_request_says_what_is_wrong(
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["error"]
     assert plain.client.get("/api/network").json()["network"] is None
+
+
+def scrubs(node: OpenNode) -> list[object]:
+    return [job.kind for job in node.node.jobs.list() if job.kind == "maintenance"]
+
+
+@pytest.mark.slow  # three lives of a node
+def test_a_node_that_was_lost_for_its_network_verifies_what_it_has(tmp_path: Path) -> None:
+    with open_node(tmp_path, {}) as node:
+        node.node.peers.invite()
+    with open_node(tmp_path, {}) as node:
+        assert scrubs(node) == []
+    with ElkynStore(tmp_path / "elkyn" / "sys") as tree:
+        PeerStore(tree).note_active(1.0)
+    with open_node(tmp_path, {}) as node:
+        assert len(scrubs(node)) == 1

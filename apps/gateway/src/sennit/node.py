@@ -109,6 +109,9 @@ class Node:
             )  # fmt: skip
             node.announce("up")
             jobs.recover()
+            if peers.was_lost:
+                # Others trust what it says of its copies, and its disk may have been changed.
+                lake.maintenance.request("scrub")
             yield node
             # Only after a regular end: after a crash the rows say "up" until the next start.
             node.announce("down")

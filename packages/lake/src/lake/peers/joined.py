@@ -423,6 +423,7 @@ class JoinedNetwork:
         known = {node: peer.statement for node, peer in self.members.peers.items()}
         try:
             self._store.save_known(known)
+            self._store.note_active(self._clock.now())
         except SennitError as error:
             _log.warning("the nodes of the network were not stored: %s", error)
 

@@ -50,7 +50,7 @@ _SLICE = 500
 
 @dataclass(frozen=True, slots=True)
 class HaveRequest(Message):
-    """Asks which of some objects the receiver has, verified since it started.
+    """Asks which of some objects the receiver has, and has not found to be damaged.
 
     Args:
         objects: The objects, those of one dataset after those of another.

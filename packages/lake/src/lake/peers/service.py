@@ -135,6 +135,8 @@ class PeerService:
         # Set while the node is in a network; changed in the loop only.
         self._network: JoinedNetwork | None = None
         self._closed = False
+        self.away_seconds = 0.0
+        """For how long this node was not part of its network before it was opened."""
 
     # Life
 
@@ -174,6 +176,8 @@ class PeerService:
     async def _open_stored(self) -> None:
         members = self._store.load_roster()
         if members is not None:
+            now = self._clock.now()
+            self.away_seconds = max(0.0, now - (self._store.active_at() or now))
             await self._open_network(members)
         else:
             # Also that of an earlier version of this node, whose id was not that of its key.
@@ -200,6 +204,12 @@ class PeerService:
     def is_revoked(self) -> bool:
         """Whether this node was removed from its network; it may still leave."""
         return self._network is not None and self._network.is_revoked
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether this node was away for so long that others have replaced its copies."""
+        data = self._parts.data
+        return data is not None and self.away_seconds > data.copies.loss_seconds
 
     @property
     def network_id(self) -> str | None:

@@ -36,6 +36,7 @@ _log = get_logger(__name__)
 _NETWORK = "network"
 _OWN = "own"
 _ALL = "all"
+_ACTIVE = "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class _Redeemed(Record):
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Active(Record):
+    at: float
+
+
 class PeerStore:
     """The rows of one node.
 
@@ -82,6 +88,7 @@ class PeerStore:
         self._roster = CheckedTable(tree, "/peers/roster", _Text)
         self._known = CheckedTable(tree, "/peers/known", _Text)
         self._invites = CheckedTable(tree, "/peers/invites", _Redeemed)
+        self._active = CheckedTable(tree, "/peers", _Active)
         self.nodes = Table(tree, "/nodes", NodeInfo)
 
     def load_roster(self) -> Roster | None:
@@ -132,6 +139,18 @@ class PeerStore:
         if known is None:
             self._invites.put(digest, _Redeemed(node, now))
         return known is None or known.node == node
+
+    def active_at(self) -> float | None:
+        """Return when this node was part of its network last, in Unix seconds; None if not known."""
+        try:
+            found = self._active.get(_ACTIVE)
+        except Corrupt:
+            return None
+        return None if found is None else found.at
+
+    def note_active(self, now: float) -> None:
+        """Note that this node is part of its network."""
+        self._active.put(_ACTIVE, _Active(now))
 
     def known_nodes(self) -> list[Statement]:
         """Return the statuses of other nodes that were stored."""
