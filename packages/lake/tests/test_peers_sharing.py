@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lake.peers.placement import Placement
-from sennit_core.errors import Denied, NotFound, Unavailable, UnknownColumn
+from sennit_core.errors import Denied, NotFound, SqlError, Unavailable, UnknownColumn
 
 from .real_offices import TABLE, Office, big, office, offices
 from .test_peers_service import eventually
@@ -167,6 +167,8 @@ def test_an_error_of_a_distributed_query_is_duckdb_s(offices: dict[str, Office])
     big(offices)
     with pytest.raises(UnknownColumn, match="nothing"):
         offices["rome"].query("SELECT sum(nothing) FROM big")
+    with pytest.raises(SqlError, match="Could not convert string"):
+        offices["rome"].query("SELECT sum(CAST(s || 'x' AS INTEGER)) FROM big")
 
 
 def explained(office: Office, sql: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, Table, shar
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.step_dispatch import Coordinator, StepDispatch
 from lake.peers.stop import Stop
+from sennit_core.errors import UsageError
+from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Distributor"]
 
 T = TypeVar("T")
+_log = get_logger(__name__)
 
 
 class Distributor:
@@ -92,9 +95,14 @@ class Distributor:
                 for step in data_steps
             ]
             results = await _all([each.run() if query.runs else each.assign() for each in started])
-        except BaseException:
+        except BaseException as error:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            raise
+            if not isinstance(error, UsageError):
+                raise
+            # The whole query may have another error, or none: a part computes what a join would have
+            # left out.
+            _log.info("a part of a query has an error: %s", error)
+            return None
         files = dict(zip((step.result for step in data_steps), results, strict=True))
         steps = [
             {

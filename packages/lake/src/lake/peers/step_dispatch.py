@@ -104,11 +104,12 @@ class StepDispatch:
         self._end: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> StepResult:
-        """Run all units; return the files of the attempts that count, in the order of their ends.
+        """Run all units; return the files of the attempts that count, by the first of their units.
 
         Raises:
             ShardsUnavailable: No node could run some units.
             SennitError: The error of the query itself.
+            OSError: A result could not be written here.
         """
         units = self._units()
         self._check_holders(units)
@@ -147,9 +148,13 @@ class StepDispatch:
         for number, attempt in self._attempts.items():
             name = self._placed.name(attempt.node)
             moved[name] = moved.get(name, 0) + self._received.get(number, 0)
-        counted = [self._attempts[number] for number in attempts]
+        # By their units and not by time, so that rows without an order stay where they were.
+        order = {unit: number for number, unit in enumerate(self._shards)}
+        counted = sorted(
+            (self._attempts[number] for number in attempts), key=lambda each: order[each.units[0]]
+        )
         run = StepRun(self._units_by_node(counted), attempts=len(self._attempts), bytes=moved)
-        return StepResult([str(self._place(number)) for number in attempts], run)
+        return StepResult([str(self._place(each.attempt)) for each in counted], run)
 
     def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -217,7 +222,7 @@ class StepDispatch:
                     self._tasks[number] = asyncio.create_task(self._attempt(effect))
                 case StopAttempt(number):
                     self._tasks[number].cancel()
-                case Finished():
+                case Finished() if not self._end.done():
                     self._end.set_result(effect)
 
     async def _attempt(self, attempt: RunAttempt) -> None:
@@ -229,6 +234,9 @@ class StepDispatch:
             self._errors |= dict.fromkeys(attempt.units, error)
             retry = getattr(error, "retryable", False)
             self._perform(self._dispatch.failed(number, str(error), self._now(), retry=retry))
+        except Exception as error:  # noqa: BLE001 - raised by `run`: a full disk here, or a fault
+            if not self._end.done():
+                self._end.set_exception(error)
         else:
             self._perform(self._dispatch.succeeded(number, self._now()))
 

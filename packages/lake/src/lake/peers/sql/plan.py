@@ -1,8 +1,8 @@
 """A distributed plan: what runs where, in which order, and what it moves.
 
     steps        in order; each makes one table, from tables and the results of earlier steps
-      Fragment   SQL that the holder of a unit's shards runs, once for each unit; the table has
-                 the rows of all units, in the order of the units
+      Fragment   SQL that the holder of a unit's shards runs, for one or more units at a time; the
+                 table has the rows of all units
       Gather     rows of one table, fetched from the holders of its shards
       Merge      SQL that the coordinator runs
     final_sql    SQL that the coordinator runs last; its result is that of the original query
