@@ -293,7 +293,8 @@ def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "network.md").read_text(encoding="utf-8")
-    forming, sharing = (part.partition("```")[0] for part in page.split("```sh\n")[1:3])
+    parts = page.split("```sh\n")[1:4]
+    forming, sharing, changing = (part.partition("```")[0] for part in parts)
     sharing, query, _ = re.split(r'platform sql "(.*)" --data rome\n', sharing)
     example = forming + sharing
     command = f"{sys.executable} -m sennit.cli "
@@ -301,19 +302,24 @@ def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: P
     environment = quiet_environment() | {
         "SENNIT_NETWORK__PORT": "0", "SENNIT_EMSQRT__MEMORY_BYTES": "512MiB",
     }  # fmt: skip
-    try:
+
+    def run(text: str) -> list[str]:
         done = subprocess.run(
-            ["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            ["sh", "-ec", text], cwd=tmp_path, env=environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert {"oslo", "rome"} <= set(done.stdout.split())
+        return done.stdout.split()
+
+    try:
+        assert {"oslo", "rome"} <= set(run(script))
 
         def answered() -> bool:
             found = platform("sql", query, data=tmp_path / "rome", check=False).stdout
             return found.split()[-4:] == ["Oslo", "5", "Rome", "2"]
 
         eventually(answered)
+        assert run(changing.replace("platform ", command))[-1] == "5"
     finally:
         for name in ("rome", "oslo"):
             platform("down", data=tmp_path / name)

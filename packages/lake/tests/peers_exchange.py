@@ -141,7 +141,7 @@ class SharingNode:
     def share(self, dataset: str, *nodes: SharingNode, copies: int = 1) -> str:
         """Share a dataset with some nodes, or with all; return its id."""
         ids = [node.id for node in nodes] or ["*"]
-        return self.shares.set(dataset, ids, Placement(copies)).dataset
+        return self.shares.set(dataset, ids, Placement(copies), read_only=True).dataset
 
     def commit(self, name: str, *objects: str) -> None:
         """Commit a dataset that claims to have objects."""

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # real nodes with executors, and times of the pro
 
 def shared(offices: dict[str, Office], *nodes: str, factor: int = 1) -> None:
     oslo = offices["oslo"].peers
-    oslo.share("trips", list(nodes) or None, Placement(factor))
+    oslo.share("trips", list(nodes) or None, Placement(factor), read_only=True)
     names = nodes or ("rome", "bern")
     eventually(lambda: all("trips" in offices[name].names() for name in names))
 

@@ -253,7 +253,7 @@ def test_appends_during_a_purge_are_examined_too(
     stored: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people(stored)
-    purge = stored._statements.purge
+    purge = stored.statements.purge
     appended: list[Any] = []
 
     def append_after(*args: Any) -> None:
@@ -261,7 +261,7 @@ def test_appends_during_a_purge_are_examined_too(
         if not appended:
             appended.append(stored.append("people", pa.table({"id": [2, 7], "email": ["b", "c"]})))
 
-    monkeypatch.setattr(stored._statements, "purge", append_after)
+    monkeypatch.setattr(stored.statements, "purge", append_after)
 
     assert stored.purge("people", "id = 2").rows == 2
     assert stored.sql("SELECT id FROM people ORDER BY id").rows == [(1,), (3,), (7,)]

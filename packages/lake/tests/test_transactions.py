@@ -235,7 +235,7 @@ def test_a_dataset_that_others_drop_or_create_is_a_conflict(
 def test_a_transaction_reads_one_state_of_its_datasets(
     accounts: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = type(accounts._statements).begin
+    begin = type(accounts.statements).begin
     seen: list[str] = []
 
     def interfering(self: object, request: object, running: object) -> object:
@@ -245,7 +245,7 @@ def test_a_transaction_reads_one_state_of_its_datasets(
             accounts.sql("UPDATE account SET amount = 5")
         return begin(self, request, running)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(accounts._statements), "begin", interfering)
+    monkeypatch.setattr(type(accounts.statements), "begin", interfering)
     accounts.sql("BEGIN; SELECT 1; INSERT INTO ledger SELECT sum(amount) FROM account; COMMIT")
 
     assert state(accounts) == ({"a": 5, "b": 5}, [100])

@@ -215,7 +215,7 @@ def test_compaction_and_appends_do_not_conflict(lake: Lake) -> None:
     lake.sql("CREATE TABLE t AS SELECT 0::BIGINT AS a")
     for number in range(1, 4):
         lake.sql(f"INSERT INTO t VALUES ({number})")
-    execution = lake._statements.compact("t", "")
+    execution = lake.statements.compact("t", "")
     assert execution is not None
     with execution:
         answer = execution._run()
@@ -229,7 +229,7 @@ def test_compaction_and_appends_do_not_conflict(lake: Lake) -> None:
 def test_compaction_of_changed_shards_is_a_conflict(lake: Lake) -> None:
     lake.sql("CREATE TABLE t AS SELECT 0::BIGINT AS a")
     lake.sql("INSERT INTO t VALUES (1)")
-    execution = lake._statements.compact("t", "")
+    execution = lake.statements.compact("t", "")
     assert execution is not None
     with execution:
         answer = execution._run()

@@ -131,6 +131,7 @@ class NetworkClient:
         copies: int = 1,
         pins: Sequence[str] = (),
         only: Sequence[str] = (),
+        read_only: bool | None = None,
     ) -> dict[str, Any]:
         """Share a dataset of the node with other nodes.
 
@@ -140,8 +141,16 @@ class NetworkClient:
             copies: How many nodes are to hold each shard, the writer included.
             pins: Nodes that hold every shard.
             only: The only nodes that may hold one; empty for any.
+            read_only: Whether the nodes only read it; else their users may change rows, if the nodes
+                are named. None is read only for all nodes, and not for named ones.
         """
-        document = {"nodes": nodes, "copies": copies, "pins": list(pins), "only": list(only)}
+        document = {
+            "nodes": nodes,
+            "copies": copies,
+            "pins": list(pins),
+            "only": list(only),
+            "readOnly": read_only,
+        }
         return dict(self._transport.json("PUT", _sharing(dataset), document=document))
 
     def unshare(self, dataset: str) -> bool:

@@ -137,7 +137,7 @@ class Lake:
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
                 self.linker.links, self.remote, self.staging, verify_always=self.verify_always,
             )  # fmt: skip
-            self._statements = Statements(
+            self.statements = Statements(
                 self.pool, self.catalog, self.tables, self._writer, self.running,
                 self.result_cache, self.space,
             )  # fmt: skip
@@ -145,16 +145,14 @@ class Lake:
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
-            self.purger = Purger(self, self._statements, clock)
+            self.purger = Purger(self, self.statements, clock)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
             # Called before the others, while the catalog can still be read.
             owned.callback(self.storage.close)
-            self.maintenance = owned.enter_context(
-                open_maintenance(self, self._statements, options)
-            )
+            self.maintenance = owned.enter_context(open_maintenance(self, self.statements, options))
             self._owned = owned.pop_all()
 
     def _recover(self) -> None:
@@ -236,7 +234,7 @@ class Lake:
 
     @cached_property
     def _upserts(self) -> Upserts:
-        return Upserts(self.catalog, self._ingestor, self._writer, self._statements, self.vault)
+        return Upserts(self.catalog, self._ingestor, self._writer, self.statements, self.vault)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -317,7 +315,7 @@ class Lake:
             Unsupported: There is no such engine or format.
             Busy: The queue is full. All other errors are raised by the execution.
         """
-        return self._statements.start(StatementRequest(sql, **options))
+        return self.statements.start(StatementRequest(sql, **options))
 
     def sql(self, query: str, params: Any = None, engine: str = "auto", **options: Any) -> Result:
         """Run a statement and return its whole result in memory.
@@ -375,7 +373,7 @@ class Lake:
             NotFound: There is no such dataset.
             Conflict: Others changed the same shards again and again.
         """
-        execution = self._statements.compact(dataset, user)
+        execution = self.statements.compact(dataset, user)
         if execution is not None:
             with execution:
                 execution.result()
@@ -433,7 +431,7 @@ class Lake:
         Raises:
             NotFound: There is no such dataset or version.
         """
-        return self._statements.changes(dataset, since, until, StatementRequest("", **options))
+        return self.statements.changes(dataset, since, until, StatementRequest("", **options))
 
     def tag(self, dataset: str, name: str, version: int) -> None:
         """Give a version of a dataset a tag, which keeps it from being expired.

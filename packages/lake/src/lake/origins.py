@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from lake.provenance import InputSnapshot, Provenance, made_by
 from sennit_core.errors import Corrupt, NotFound
 
 if TYPE_CHECKING:
+    from elkyn.records import Change
     from lake.catalog import Catalog
     from lake.snapshots import AnyManifest
 
@@ -37,6 +38,7 @@ class Origin:
         datasets: The ids of the datasets that it may read, by the ids of their snapshots.
         snapshot: The id of the new snapshot, by which a repetition after a crash finds it; None for
             any.
+        also: Rows that are written in one write with the commit.
     """
 
     statement: str
@@ -45,6 +47,7 @@ class Origin:
     hidden: bool = False
     datasets: dict[str, str] = field(default_factory=dict)
     snapshot: str | None = None
+    also: Sequence[Change] = ()
 
     def text(self, *, hidden: bool = False) -> str:
         """Return the statement, or only its verb if it is hidden."""

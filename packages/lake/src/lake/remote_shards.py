@@ -1,8 +1,9 @@
-"""Shards of datasets that other nodes write, which this node may not have."""
+"""Datasets that other nodes write: their shards, which this node may not have, and changes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +13,51 @@ from lake.objects import ObjectStore
 from sennit_core.errors import Unavailable
 from sennit_core.schema import Schema
 
-__all__ = ["RemoteShards", "RestrictedColumns", "RestrictedRows"]
+__all__ = ["Changed", "ForeignChange", "RemoteShards", "RestrictedColumns", "RestrictedRows"]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignChange:
+    """A change of a dataset that is sent to its writer.
+
+    Args:
+        dataset: Id of the dataset.
+        name: Its name in the statement.
+        sql: The statement.
+        params: Its parameters as JSON; "" for none.
+        user: The user; at the writer with the name `user@node`, and the node.
+        seconds: The time limit.
+    """
+
+    dataset: str
+    name: str
+    sql: str
+    params: str
+    user: Requester
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change that the writer of a dataset has made.
+
+    Args:
+        version: Of a snapshot with the change.
+        count: The number of changed rows.
+        is_here: Whether that snapshot has reached this node.
+    """
+
+    version: int
+    count: int
+    is_here: bool
+
 
 Fetch = Callable[[Collection[str]], object]
 Distribute = Callable[..., Any]
 """See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributed_query.Distributed`."""
+
+Change = Callable[[ForeignChange], "Future[Changed]"]
+"""See `lake.peers.service.PeerService.change`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +104,9 @@ class RestrictedRows(Protocol):
 
 
 class RemoteShards:
-    """Fetches what a reader needs, or lets the nodes that have it compute.
+    """Fetches what a reader needs, or lets the nodes that have it compute; lets writers change it.
 
-    The network sets `fetch`, `distribute`, `restricted` and `find_node` when the node takes part in one.
+    The network sets the functions when the node takes part in one.
 
     Args:
         objects: The store.
@@ -78,6 +119,9 @@ class RemoteShards:
         self.restricted: RestrictedRows = _NoNetwork()
         # Returns the id of another member of the network by its name; None if there is none.
         self.find_node: Callable[[str], str | None] = lambda _name: None
+        self.change: Change = _change_nothing
+        self.accepts_changes: Callable[[str], bool] = lambda _dataset: False
+        """Whether the writer of a dataset makes changes for users of this node."""
 
     def lacks_any(self, names: Iterable[str]) -> bool:
         """Return whether an object is not here."""
@@ -105,6 +149,10 @@ class _NoNetwork:
 
 def _distribute_nothing(*_arguments: object, **_options: object) -> None:
     return None
+
+
+def _change_nothing(change: ForeignChange) -> Future[Changed]:
+    raise Unavailable(f"the writer of dataset {change.name!r}", hint="this node is in no network")
 
 
 def _refuse(names: Collection[str]) -> None:

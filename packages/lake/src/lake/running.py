@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from elkyn import ElkynStore
     from emsqrt.executor import ExecutorPool
+    from lake.forwarded_changes import ForwardedChange
     from lake.partial import MissingShards
     from lake.queries import QueryExecution
     from lake.result_cache import CachedQuery
@@ -41,7 +42,9 @@ _PUBLISH_SECONDS = 1.0
 _audit = logging.getLogger(AUDIT_LOGGER)
 
 T = TypeVar("T")
-Started: TypeAlias = "QueryExecution | CachedQuery | WriteExecution | ScriptExecution"
+Started: TypeAlias = (
+    "QueryExecution | CachedQuery | WriteExecution | ForwardedChange | ScriptExecution"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class StatementRequest:
             its result was sent.
         user: The user, who is the author of a change; executors are shared fairly between users.
         role: The user's role, for access policies; they apply unless user and role are "".
+        node: The id of the node whose user it is; "" for this one.
         read_only: Whether to refuse a statement that is no query, with `Denied`.
         use_cache: Whether the result of a query may come from the cache, and be kept there.
         priority: `interactive`, or `batch` to wait while interactive statements do.
@@ -46,6 +47,7 @@ class StatementRequest:
     engine: str = "auto"
     user: str = ""
     role: str = ""
+    node: str = ""
     read_only: bool = False
     use_cache: bool = True
     describe: bool = False
@@ -55,4 +57,10 @@ class StatementRequest:
     @property
     def requester(self) -> Requester:
         """The user, as policies know them."""
-        return Requester(self.user, is_admin=self.role == "admin", role=self.role)
+        return Requester(
+            self.user,
+            # A role at another node is none here.
+            is_admin=self.role == "admin" and not self.node,
+            role=self.role,
+            node=self.node,
+        )

@@ -264,7 +264,7 @@ class StatementTables:
         """
         folded = sql.casefold()
         named, views = self._named(folded, words_of(sql))
-        lists = any(word in folded for word in _CATALOG_WORDS)
+        lists = self._lists_catalog(folded)
         tables, below = view_tables(self._catalog, self.policies, requester, views)
         # The conditions of views count too.
         text = "\n".join([folded, *(table["view"]["sql"].casefold() for table in tables)])
@@ -292,6 +292,10 @@ class StatementTables:
             known = {table["id"] for table in tables}
             tables += [table for table in listed if table["id"] not in known]
         return tables, objects
+
+    def _lists_catalog(self, folded: str) -> bool:
+        """Return whether a text may list what is in the catalog."""
+        return any(word in folded for word in _CATALOG_WORDS)
 
     def named(self, texts: Iterable[str]) -> set[str]:
         """Return the ids of the datasets that statements may read, also through views."""

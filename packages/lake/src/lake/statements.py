@@ -22,6 +22,7 @@ from lake.compaction import RunChoice, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.distributed_queries import DistributedQueries
+from lake.forwarded_changes import ForwardedChange, Forwarder
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
@@ -94,6 +95,7 @@ class Statements:
         self._policies = tables.policies
         self._running = running
         self._distributed = DistributedQueries(pool, catalog, tables.remote)
+        self._forwarder = Forwarder(pool, catalog, tables)
 
     def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.
@@ -133,7 +135,7 @@ class Statements:
 
     def begin(
         self, request: StatementRequest, statement: RunningStatement
-    ) -> QueryExecution | CachedQuery | WriteExecution:
+    ) -> QueryExecution | CachedQuery | WriteExecution | ForwardedChange:
         """Start one statement of a request."""
         check_parameters(request.params)
         if request.format not in _FORMATS:
@@ -150,7 +152,10 @@ class Statements:
             raise _no_partial("a statement that changes a dataset")
         if request.engine == "emsqrt":
             raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
-        return self._change(request, deadline, statement)
+        # A transaction is of this node alone.
+        is_single = not isinstance(self._catalog, StagedCatalog)
+        forwarded = self._forwarder.start(request, deadline) if is_single else None
+        return forwarded or self._change(request, deadline, statement)
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None, request: StatementRequest

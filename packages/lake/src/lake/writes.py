@@ -27,10 +27,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
+from lake.catalog_commits import Commit
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, stats_with, with_new_shards
 from lake.layouts import Layout
@@ -39,7 +40,7 @@ from lake.objects import ObjectStore
 from lake.origins import Origin
 from lake.retention import Retention
 from lake.schema_changes import alter
-from lake.snapshots import Manifest, StoredManifest
+from lake.snapshots import AnyManifest, Manifest, StoredManifest
 from lake.view_access import commit_view
 from sennit_core.clock import Clock
 from sennit_core.errors import Conflict, NotFound
@@ -47,6 +48,9 @@ from sennit_core.ids import new_id
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import ColumnDefault, DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from elkyn.records import Change
 
 __all__ = ["Writer"]
 
@@ -61,9 +65,10 @@ class Writer:
         staging: Folder for files that are not objects yet; its owner empties it at startup.
         delete: Deletes a dataset.
         clock: Source of commit times.
+        receipt: As of `with_receipt`; None writes nothing else.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a lake
         self,
         objects: ObjectStore,
         catalog: Catalog,
@@ -72,13 +77,26 @@ class Writer:
         *,
         delete: Callable[[str], object],
         clock: Clock,
+        receipt: Callable[[int], Change] | None = None,
     ) -> None:
+        self._receipt = receipt
         self._delete = delete
         self._objects = objects
         self._catalog = catalog
         self._retention = retention
         self._staging = staging
         self._clock = clock
+
+    def with_receipt(self, receipt: Callable[[int], Change]) -> Writer:
+        """Return a writer for one statement, which writes a row in one write with the commit.
+
+        Args:
+            receipt: Returns the row, from the number of rows that the statement has changed.
+        """
+        return Writer(
+            self._objects, self._catalog, self._retention, self._staging, delete=self._delete,
+            clock=self._clock, receipt=receipt,
+        )  # fmt: skip
 
     def over(self, catalog: Catalog, delete: Callable[[str], object]) -> Writer:
         """Return a writer to another state of the catalog."""
@@ -134,6 +152,8 @@ class Writer:
             return None
         if answer["action"] == "alter":
             return self._alter(answer, origin)
+        if self._receipt is not None:
+            origin.also = (self._receipt(answer["count"]),)
         # Before files are moved; again when nobody else can commit.
         self._check_base(answer)
         reports = [*answer["shards"]]
@@ -361,8 +381,7 @@ class Writer:
         manifest = StoredManifest(
             snapshot, changed.lists, self._clock.now(), None, None, provenance
         )
-        reached("write-manifest")
-        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+        return self._put(dataset, manifest, origin)
 
     def _commit(
         self,
@@ -376,7 +395,13 @@ class Writer:
         snapshot = self._described(dataset, state, inputs, origin)
         provenance = origin.provenance(snapshot.inputs, self._catalog)
         manifest = Manifest(snapshot, self._clock.now(), provenance=provenance)
+        return self._put(dataset, manifest, origin)
+
+    def _put(self, dataset: DatasetInfo, manifest: AnyManifest, origin: Origin) -> DatasetInfo:
         reached("write-manifest")
+        if origin.also:
+            commit = Commit(dataset, manifest, dataset.head)
+            return self._catalog.commit_all([commit], origin.also)[0]
         return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
 
     def _described(

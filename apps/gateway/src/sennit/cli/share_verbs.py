@@ -1,4 +1,4 @@
-"""The verbs share and unshare: which other nodes may read a dataset, and where copies are."""
+"""The verbs share and unshare: which nodes may read or change a dataset, and where copies are."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def share(
         list[str] | None,
         typer.Option("--only-on", metavar="NODE", help="Hold copies only there; repeatable."),
     ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The nodes read it, and change no rows.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -47,7 +50,7 @@ def share(
     from sennit.client import Session
     from sennit_core.errors import UsageError
 
-    if with_ is None and (copies or hold or only):
+    if with_ is None and (copies or hold or only or read_only):
         raise UsageError("sharing needs the nodes", hint="add --with NODE or --with all")
     with Session.open(url, token=None, data=data) as session:
         if with_ is None:
@@ -59,6 +62,7 @@ def share(
                 copies=copies or 1,
                 pins=hold or (),
                 only=only or (),
+                read_only=read_only or _ALL in with_,
             )
     if as_json:
         emit_json(found)
@@ -88,10 +92,12 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
     if not found["shared"]:
         return [f"{name} is private: `platform share {name} --with NODE` shares it"]
     if found["writer"] is not None:
-        lines = [f"{name} is written by {found['writer']}"]
+        how = "" if found["readOnly"] else ", which makes changes of this node"
+        lines = [f"{name} is written by {found['writer']}{how}"]
     else:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
-        lines = [f"{name} is shared with {readers}"]
+        how = "which read it" if found["readOnly"] else "which may change its rows"
+        lines = [f"{name} is shared with {readers}, {how}"]
     if found["restricted"]:
         return [*lines, "restricted: it is read at its writer, under its policy, and has no copies"]
     lines.append(f"copies: {found['copies']}")

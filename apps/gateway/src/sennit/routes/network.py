@@ -15,6 +15,7 @@ from lake.peers.joining import Waiting
 from lake.peers.placement import FACTOR_MAX, Placement
 from lake.peers.roster import MEMBERS_MAX
 from lake.peers.service import NodeState, PeerService
+from lake.peers.sharing import ShareInfo
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
 from sennit.routes import network_health
@@ -51,6 +52,8 @@ class ShareRequest(Document):
     copies: int = Field(default=1, ge=1, le=FACTOR_MAX)
     pins: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
     only: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
+    # Null: read only for all members, while users of nodes that are named may change rows.
+    read_only: bool | None = None
 
 
 class AcceptRequest(Document):
@@ -117,7 +120,7 @@ def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
         """Share a dataset of this node with other nodes; needs its owner or an admin."""
         lake.policies.check_manage(dataset, requester_of(request), "sharing")
         placement = Placement(body.copies, tuple(body.pins), tuple(body.only))
-        peers.share(dataset, body.nodes, placement)
+        peers.share(dataset, body.nodes, placement, read_only=body.read_only)
         return _sharing(peers, lake, lake.catalog.get(dataset))
 
     @routes.delete("/api/datasets/{dataset}/sharing", openapi_extra=needs("writer"))
@@ -141,6 +144,7 @@ def _sharing(peers: PeerService, lake: Lake, info: DatasetInfo) -> dict[str, Any
         "shared": share is not None or info.node is not None,
         "restricted": info.head is None or not lake.policies.is_open(info),
         "nodes": None if share is None or "*" in share.nodes else named(share.nodes),
+        "readOnly": _is_read_only(peers, info, share),
         "copies": info.replication if info.node is not None else placement.factor,
         "pins": named(placement.pins),
         "only": named(placement.only),
@@ -154,6 +158,13 @@ def _sharing(peers: PeerService, lake: Lake, info: DatasetInfo) -> dict[str, Any
             "lacking": {names.get(n, n): count for n, count in copies.lacking.items()},
         },
     }
+
+
+def _is_read_only(peers: PeerService, info: DatasetInfo, share: ShareInfo | None) -> bool | None:
+    """Return whether other nodes only read a dataset, at another node whether this one does."""
+    if info.node is not None:
+        return not peers.accepts_changes(info.id)
+    return None if share is None else share.read_only
 
 
 def _shown(peers: PeerService, *, may_manage: bool = True) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lake.foreign_statements import ForeignChanges
+from lake.peers.changes import WriterParts
 from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import LocalFragments
 from lake.peers.held import HeldObjects
 from lake.peers.restricted import RestrictedReads
 from lake.peers.sharing import Shares
+from lake.receipts import Receipts
 
 if TYPE_CHECKING:
     from lake import Lake
@@ -39,15 +42,21 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     held = HeldObjects(node, lake.objects, lake.tree)
     copies = Copies(node, lake.objects, held, lake.folder / "lake", drop, options)
     shares = Shares(lake.tree, lake.catalog, lake.policies)
+
+    def version(dataset: str) -> int:
+        return lake.catalog.stored_manifest(dataset).snapshot.version
+
+    writer = WriterParts(ForeignChanges(lake), Receipts(lake.tree), shares, version)
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
-        restricted, lake.pool, lake.staging, lake.space,
+        restricted, lake.pool, lake.staging, lake.space, writer,
     )  # fmt: skip
 
 
 def connect(lake: Lake, peers: PeerService) -> None:
-    """Let the statements of a lake read what other nodes have."""
+    """Let the statements of a lake read what other nodes have, and change what these accept."""
     lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
     lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node
+    lake.remote.change, lake.remote.accepts_changes = peers.change, peers.accepts_changes

@@ -23,6 +23,7 @@ from lake.disk_space import DiskSpace
 from lake.objects import ObjectStore
 from lake.partial import ShardsUnavailable
 from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
+from lake.peers.changes import WriterParts
 from lake.peers.copies import Copies
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
@@ -35,7 +36,7 @@ from lake.peers.replication import CopyState, DropCopy, HaveRequest, Pause
 from lake.peers.restricted import RestrictedReads
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
-from lake.peers.sharing import Shares, Wanted
+from lake.peers.sharing import SharedDataset, Shares, Wanted
 from lake.peers.transfers import ChunkRequest, ListRequest
 from lake.policies import Policies
 from lake.retention import Retention
@@ -71,6 +72,7 @@ class DataParts:
         pool: The executors.
         staging: Folder for parts of queries.
         space: The disk.
+        writer: Makes changes of other nodes.
     """
 
     catalog: Catalog
@@ -84,6 +86,7 @@ class DataParts:
     pool: ExecutorPool
     staging: Path
     space: DiskSpace
+    writer: WriterParts
 
     def leave(self) -> None:
         """Make all datasets private, and delete those of other nodes: the network is left.
@@ -247,6 +250,19 @@ class Exchange:
             is_own = key.publisher == self._node
             if is_own and not wanted.keeps(key.audience, dataset):
                 self._host.put(logs.publish(dataset, None, key.audience, alive))
+
+    def publish_soon(self) -> None:
+        """Publish what has changed at the next tick."""
+        self._published_at = -math.inf
+
+    async def arrived(self, dataset: str, version: int) -> None:
+        """Return when a version of a shared dataset, or a newer one, is here."""
+        await self._index.versions.wait(dataset, version)
+
+    def described(self, dataset: str) -> tuple[SharedDataset, str] | None:
+        """Return how a dataset is shared, and its writer; None if it is not known to be."""
+        found = self._index.get(dataset)
+        return None if found is None else (found.shared, found.writer)
 
     async def _index_own(self, wanted: Wanted) -> None:
         shared = {dataset: each for (_, dataset), each in wanted.items.items()}

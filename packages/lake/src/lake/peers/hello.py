@@ -17,11 +17,11 @@ __all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "Hello", "check_protocol"]
 
 PROTOCOL = 1
 PROTOCOL_MIN = 1
-FEATURES = ("chunks", "fragments", "relay", "reports")
+FEATURES = ("changes", "chunks", "fragments", "relay", "reports")
 """What this version can do.
 
-`chunks` sends objects, `fragments` runs parts of queries, `relay` forwards connections, `reports` says
-what the node sees (`lake.peers.reports`).
+`changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries, `relay`
+forwards connections, `reports` says what the node sees (`lake.peers.reports`).
 """
 
 

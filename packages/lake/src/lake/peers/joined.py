@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
+from lake.peers.changes import Changes
 from lake.peers.claims import Claims
 from lake.peers.exchange import DataParts, Exchange
+from lake.peers.forwarding import ChangeRequest
 from lake.peers.fragments import FragmentRequest
 from lake.peers.healing import RepairRequest
 from lake.peers.health import NodeState
@@ -117,7 +119,11 @@ class JoinedNetwork:
         self._parts = parts
         identity, options = parts.identity, parts.options
         self._store, self._clock = parts.store, parts.clock
-        self.exchange = None if parts.data is None else Exchange(identity.id, self, parts.data)
+        self.exchange: Exchange | None = None
+        self.changes: Changes | None = None
+        if (data := parts.data) is not None:
+            self.exchange = Exchange(identity.id, self, data)
+            self.changes = Changes(self, self.exchange, data.writer, self._clock)
         self.roster = roster
         self.claims = Claims(identity.key, roster.network)
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
@@ -187,6 +193,8 @@ class JoinedNetwork:
         if self._parts.data is not None:
             reads = self._parts.data.restricted
             found |= RestrictedServer(reads, self.claims, self.wall).handlers()
+        if self.changes is not None:
+            found[ChangeRequest] = self.changes.serve
         return found
 
     async def start(self) -> None:
@@ -206,6 +214,8 @@ class JoinedNetwork:
     async def stop(self) -> None:
         """Stop the machines, and close all sessions."""
         self._save_known()
+        if self.changes is not None:
+            self.changes.stop()
         await self._tasks.end()
         if self.exchange is not None:
             await self.exchange.end()

@@ -38,6 +38,7 @@ from lake.peers.channel import dial
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
 from lake.peers.exchange import DataParts
+from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.healing import Repairs
 from lake.peers.health import Finding, NodeState, SharedCopies
@@ -58,6 +59,7 @@ from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop
 from lake.peers.store import PeerStore
 from lake.peers.survey import NetworkMap, Survey
+from lake.remote_shards import Changed, ForeignChange
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -120,7 +122,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
-                *reports.MESSAGES, *healing.MESSAGES, *restricted.MESSAGES,
+                *reports.MESSAGES, *healing.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
                 *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
             )
         )  # fmt: skip
@@ -348,8 +350,29 @@ class PeerService:
             future.cancel()
             raise DeadlineExceeded("fetching shards of other nodes", seconds) from None
 
+    def accepts_changes(self, dataset: str) -> bool:
+        """Return whether the writer of a dataset makes changes for users of this node."""
+        network = self._network
+        changes = None if network is None else network.changes
+        return changes is not None and changes.accepts(self.identity.id, dataset)
+
+    def change(self, change: ForeignChange) -> Future[Changed]:
+        """Let the writer of a dataset make a change; see `Changes.send`.
+
+        Raises:
+            Conflict: This node is in no network.
+        """
+        changes = self._required().changes
+        assert changes is not None, "a node with a lake asks"
+        return self._submit(changes.send(change))
+
     def share(
-        self, dataset: str, nodes: Sequence[str] | None, placement: Placement | None = None
+        self,
+        dataset: str,
+        nodes: Sequence[str] | None,
+        placement: Placement | None = None,
+        *,
+        read_only: bool | None = None,
     ) -> ShareInfo:
         """Share a dataset of this node with other nodes.
 
@@ -357,9 +380,12 @@ class PeerService:
             dataset: Id or name.
             nodes: Names or ids of members; None for all, those that join later too.
             placement: Where copies are to be; None for one copy, here.
+            read_only: Whether the nodes only read it; None if it is shared with all. Otherwise
+                their users may change its rows.
 
         Raises:
             NotFound: There is no such dataset or node.
+            UsageError: All nodes were to change it.
             Denied: Another node writes it.
             Unsupported: It cannot be shared in this version.
         """
@@ -371,7 +397,9 @@ class PeerService:
         )
         placed = replace(chosen, pins=tuple(pins), only=tuple(only))
         ids = [EVERYONE] if nodes is None else [network.roster.find(node).id for node in nodes]
-        return shares.set(dataset, ids, placed)
+        return shares.set(
+            dataset, ids, placed, read_only=nodes is None if read_only is None else read_only
+        )
 
     def unshare(self, dataset: str) -> ShareInfo | None:
         """Make a dataset private again; other nodes forget it. Return how it was shared."""

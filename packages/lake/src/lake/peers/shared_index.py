@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lake.catalog import Catalog
+from lake.peers.adopted_versions import AdoptedVersions
 from lake.peers.held import HeldObjects
 from lake.peers.publications import EVERYONE
 from lake.peers.replication import Replica, SharedObjects
@@ -83,6 +84,7 @@ class SharedIndex:
         self._datasets: dict[str, KnownDataset] = {}
         # The datasets that have a shard in a version that is kept.
         self._named: dict[str, tuple[str, ...]] = {}
+        self.versions = AdoptedVersions()
 
     def __iter__(self) -> Iterator[KnownDataset]:
         return iter(list(self._datasets.values()))
@@ -104,6 +106,7 @@ class SharedIndex:
         for name in known.sizes.keys() - before:
             self._named[name] = (*self._named.get(name, ()), dataset)
         self._unname(dataset, before - known.sizes.keys())
+        self.versions.note(dataset, known.shared.version)
 
     def remove(self, dataset: str) -> None:
         """Remove a dataset that is not shared any more."""

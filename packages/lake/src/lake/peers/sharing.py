@@ -59,11 +59,22 @@ class ShareInfo(Record):
         dataset: Its id.
         nodes: The ids of the nodes that may read and hold it; `*` alone for all members.
         placement: Where copies are to be.
+        read_only: Whether the nodes only read it; else their users may change its rows.
     """
 
     dataset: str
     nodes: tuple[str, ...]
     placement: Placement
+    # Rows of earlier versions, in which all shares were read only, have no such member.
+    read_only: bool = True
+
+    def is_with(self, node: str) -> bool:
+        """Return whether it is shared with a node."""
+        return EVERYONE in self.nodes or node in self.nodes
+
+    def accepts_changes_of(self, node: str) -> bool:
+        """Return whether this node makes changes for a node: it must be named."""
+        return not self.read_only and node in self.nodes
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -88,6 +99,7 @@ class SharedDataset(Record):
         restricted: Whether its rows are read by queries at the writer alone.
         columns: Those that some user of that node sees.
         rules: What its users see.
+        read_only: As of `ShareInfo`.
     """
 
     id: str
@@ -102,6 +114,11 @@ class SharedDataset(Record):
     restricted: bool = False
     columns: Schema = NO_COLUMNS
     rules: tuple[SharedRule, ...] = ()
+    read_only: bool = True
+
+    def accepts_changes_of(self, node: str) -> bool:
+        """Return whether the writer makes changes for a node."""
+        return not self.read_only and node in self.nodes
 
     def check(self) -> None:
         """Refuse a description that no writer of this version makes.
@@ -160,16 +177,20 @@ class Shares:
         """Return how a dataset is shared; None if it is private."""
         return self._table.get(dataset_id)
 
-    def set(self, dataset: str, nodes: Iterable[str], placement: Placement) -> ShareInfo:
+    def set(
+        self, dataset: str, nodes: Iterable[str], placement: Placement, *, read_only: bool
+    ) -> ShareInfo:
         """Share a dataset of this node.
 
         Args:
             dataset: Id or name.
             nodes: The ids of nodes, or `*`.
             placement: Where copies are to be.
+            read_only: Whether they only read it.
 
         Raises:
             NotFound: There is no such dataset.
+            UsageError: All nodes were to change it.
             Denied: Another node writes it.
             Conflict: This node shares too many datasets, or this one with too many nodes by name.
             Unsupported: It is a linked file not yet ingested.
@@ -181,7 +202,7 @@ class Shares:
         what = f"sharing dataset {info.name!r}"
         if info.head is None:
             raise Unsupported(f"{what}, which has no rows yet", hint="wait until it is ingested")
-        found = ShareInfo(info.id, tuple(dict.fromkeys(nodes)), placement)
+        found = ShareInfo(info.id, tuple(dict.fromkeys(nodes)), placement, read_only)
         if len(found.nodes) > _NODES_MAX:
             raise Conflict(f"{what} with {len(found.nodes)} nodes", hint="--with all")
         shared = self._table.ids()
@@ -193,6 +214,11 @@ class Shares:
         if not found.nodes:
             raise UsageError(
                 "a dataset is shared with at least one node", hint="--with NODE or all"
+            )
+        if EVERYONE in found.nodes and not read_only:
+            raise UsageError(
+                "a dataset that is shared with all nodes is read only",
+                hint="name the nodes whose users may change it: --with NODE",
             )
         self._table.put(info.id, found)
         return found
@@ -266,7 +292,7 @@ class Shares:
             manifest, version = self._catalog.adopter.manifest_of(info, info.head)
             whole = SharedDataset(
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
-                share.nodes, share.placement,
+                share.nodes, share.placement, read_only=share.read_only,
             )  # fmt: skip
             return dict.fromkeys(share.audiences, whole)
         if policy is not None and self._is_outdated(info, policy):

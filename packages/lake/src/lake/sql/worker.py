@@ -1,7 +1,8 @@
 """Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
 `engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
-`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `lists`
+`emsqrt` (run such a plan), `history` (find the earlier snapshots that the statement reads), `target` (find
+what it changes), `lists`
 (choose the lists of shards that it needs), `policy` (check the expressions of an access policy),
 `defaults` (compute those of columns), `link` (examine a file to be linked), `distribute` or `merge` (see
 `lake.sql.distributed_worker`). Each imports only
@@ -95,6 +96,12 @@ def _choose_lists(request: dict[str, Any]) -> dict[str, Any]:
     return choose_lists(request)
 
 
+def _find_target(request: dict[str, Any]) -> dict[str, Any]:
+    from lake.sql.target import find_target
+
+    return {"target": find_target(request["sql"])}
+
+
 def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
     from lake.sql.defaults import values_of_defaults
 
@@ -106,5 +113,6 @@ _WITHOUT_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "policy": _check_policy,
     "lists": _choose_lists,
     "defaults": _compute_defaults,
+    "target": _find_target,
 }
 """Steps that read no rows; they leave idle instances of DuckDB as they are."""

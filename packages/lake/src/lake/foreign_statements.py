@@ -1,0 +1,149 @@
+"""Changes that other nodes ask for: statements over one dataset of this node, run as a user's.
+
+A statement is parsed here again, and sees the one dataset under the name that it has at the other node.
+No other dataset, view or earlier version exists for it, so its errors tell nothing of them either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lake.access import FULL_ACCESS, READ_ACCESS, Access
+from lake.catalog import check_dataset_name
+from lake.deadline import Deadline
+from lake.forwarded_changes import Forwarder
+from lake.limits import Requester
+from lake.list_choice import ALL_LISTS, LeftOuts
+from lake.policies import Policies
+from lake.remote_shards import ForeignChange
+from lake.shard_lists import LeftOut
+from lake.statement_request import StatementRequest
+from lake.statement_tables import StatementTables
+from lake.statement_target import find_target
+from lake.statements import Statements
+from lake.views import ViewInfo
+from sennit_core.errors import SennitError
+from sennit_core.records import ShardInfo
+
+if TYPE_CHECKING:
+    from elkyn.records import Change
+    from lake.lake import Lake
+    from lake.peers.stop import Stop
+
+__all__ = ["ForeignChanges"]
+
+
+class ForeignChanges:
+    """Makes changes for other nodes.
+
+    Args:
+        lake: The datasets.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def run(self, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop) -> int:
+        """Make a change; return the number of changed rows; blocks.
+
+        Args:
+            change: The change.
+            receipt: Returns what is written with the commit, from the number of changed rows.
+            stop: Stops it, unless it is committed.
+
+        Raises:
+            SennitError: The error of the statement: nothing was changed.
+        """
+        check_dataset_name(change.name)
+        request = StatementRequest(
+            change.sql,
+            params=json.loads(change.params) if change.params else None,
+            deadline_seconds=change.seconds,
+            user=change.user.name,
+            role=change.user.role,
+            node=change.user.node,
+        )
+        find_target(self._lake.pool, request, Deadline(change.seconds)).check()
+        with _OneDataset(self._lake.statements, change, receipt).start(request) as execution:
+            stop.attach(execution.cancel)
+            for _ in execution.payloads():
+                pass
+            return int(execution.result()["count"])
+
+
+class _OneDataset(Statements):
+    """Statements for which only one dataset exists.
+
+    Args:
+        statements: Those of the lake.
+        change: Names the dataset.
+        receipt: As of `ForeignChanges.run`.
+    """
+
+    def __init__(
+        self, statements: Statements, change: ForeignChange, receipt: Callable[[int], Change]
+    ) -> None:
+        self.__dict__.update(vars(statements))
+        self._tables = _OneTable(self._tables, change.dataset, change.name)
+        self._writer = self._writer.with_receipt(receipt)
+        # Nothing is sent on: a third node would take it for a change of this one.
+        self._forwarder = Forwarder(self._pool, self._catalog, self._tables)
+
+    def _choose_lists(self, request: StatementRequest, sql: str, deadline: Deadline) -> LeftOuts:
+        del request, sql, deadline
+        return ALL_LISTS
+
+    def _complete(self, error: SennitError, *_names: object) -> SennitError:
+        """Return the error as it is: the nearest name would be that of another dataset."""
+        return error
+
+
+class _OneTable(StatementTables):
+    """Finds one dataset, under another name.
+
+    Args:
+        tables: Those of the lake, whose parts it shares.
+        dataset: Its id.
+        name: Its name.
+    """
+
+    def __init__(self, tables: StatementTables, dataset: str, name: str) -> None:
+        self.__dict__.update(vars(tables))
+        self._dataset = dataset
+        self._name = name
+        self.policies = _SharedPolicies(tables.policies)
+
+    def _named(
+        self, folded: str, words: frozenset[str] | None
+    ) -> tuple[Sequence[str], Sequence[ViewInfo]]:
+        del folded, words
+        return [self._dataset], []
+
+    def _lists_catalog(self, folded: str) -> bool:
+        del folded
+        return False
+
+    def _table(
+        self, dataset_id: str, access: Access, text: str, left: LeftOut | None
+    ) -> tuple[dict[str, Any], Sequence[ShardInfo]]:
+        table, shards = super()._table(dataset_id, access, text, left)
+        return {**table, "name": self._name}, shards
+
+
+class _SharedPolicies(Policies):
+    """Lets users of another node change what is shared with it for that, unless it has a policy.
+
+    Args:
+        policies: Those of the lake.
+    """
+
+    def __init__(self, policies: Policies) -> None:
+        self.__dict__.update(vars(policies))
+        self._base = policies
+
+    def access(self, dataset_id: str, requester: Requester) -> Access:
+        """As `Policies.access`; a policy that was set since the share was looked at counts."""
+        found = self._base.access(dataset_id, requester)
+        return FULL_ACCESS if found is READ_ACCESS else found

@@ -1,0 +1,210 @@
+"""Statements that change a dataset which another node writes: sent there instead of run here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from lake.deadline import Deadline
+from lake.remote_shards import Changed, ForeignChange
+from lake.statement_request import StatementRequest
+from lake.statement_target import find_target
+from sennit_core.errors import Cancelled, Corrupt, NotFound, Unsupported
+from sennit_core.logs import get_logger
+from sennit_core.records import DatasetInfo, Progress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import pyarrow as pa
+
+    from emsqrt.executor import Execution, ExecutorPool
+    from lake.catalog import Catalog
+    from lake.statement_tables import StatementTables
+
+__all__ = ["ForwardedChange", "Forwarder"]
+
+_log = get_logger(__name__)
+_SECONDS = 300.0
+"""Time limit of a statement that has none."""
+
+
+class Forwarder:
+    """Sends changes to the writers of datasets.
+
+    Args:
+        pool: The executors, which parse.
+        catalog: Knows the datasets.
+        tables: Finds those that a statement may name.
+    """
+
+    def __init__(self, pool: ExecutorPool, catalog: Catalog, tables: StatementTables) -> None:
+        self._pool = pool
+        self._catalog = catalog
+        self._tables = tables
+
+    def start(self, request: StatementRequest, deadline: Deadline) -> ForwardedChange | None:
+        """Send a statement to the writer of what it changes; None if it is to be run here.
+
+        Raises:
+            NotFound: The dataset does not exist for the user.
+            Denied: The user may not change it.
+            Unsupported: The statement is of a form that is not sent.
+        """
+        foreign = self._foreign(request.sql)
+        if not foreign:
+            return None
+        target = find_target(self._pool, request, deadline)
+        folded = target.table.casefold()
+        info = next((i for i in foreign if folded in (i.name.casefold(), i.id)), None)
+        if info is None or not target.changes_rows:
+            return None
+        # A policy of this node is not known at the writer, so it must not restrict the user.
+        self._tables.policies.check_change(info.id, request.requester)
+        target.check()
+        change = ForeignChange(
+            info.id, info.name, request.sql, _packed(request), request.requester,
+            deadline.left or _SECONDS,
+        )  # fmt: skip
+        return ForwardedChange(
+            self._tables.remote.change(change),
+            lambda count: self._count(request, count),
+            lambda name: self._catalog.find_id(name) is not None,
+        )
+
+    def _foreign(self, sql: str) -> list[DatasetInfo]:
+        """Return the datasets that a text may name and whose writers accept changes of this node."""
+        found = []
+        for dataset in self._tables.named([sql]):
+            with suppress(Corrupt):
+                info = self._catalog.find(dataset)
+                if info is not None and info.node and self._tables.remote.accepts_changes(info.id):
+                    found.append(info)
+        return found
+
+    def _count(self, request: StatementRequest, count: int) -> Execution:
+        """Start the query whose result is the number of changed rows."""
+        return self._pool.submit(
+            "lake.sql",
+            {
+                "sql": f'SELECT CAST({count} AS BIGINT) AS "Count"',
+                "tables": [],
+                "format": request.format,
+                "engine": "duckdb",
+            },
+            user=request.user,
+            priority=request.priority,
+            restartable=True,
+        )
+
+
+def _packed(request: StatementRequest) -> str:
+    if request.arrow_params is not None:
+        raise Unsupported(
+            "a prepared statement that changes a dataset which another node writes",
+            hint="send the statement with its values",
+        )
+    try:
+        return json.dumps(request.params) if request.params else ""
+    except (TypeError, ValueError):
+        raise Unsupported(
+            "parameters that are no JSON, in a change of a dataset that another node writes",
+            hint="pass them as text, and CAST them in SQL",
+        ) from None
+
+
+class ForwardedChange:
+    """A change that another node makes, with the methods of `WriteExecution`.
+
+    Args:
+        change: How it ends.
+        count: Starts the query for the number of changed rows.
+        exists: Whether this node has a dataset of a name.
+    """
+
+    engine = "duckdb"
+    pid = 0  # no process of this node runs it
+    progress = Progress()
+
+    def __init__(
+        self,
+        change: Future[Changed],
+        count: Callable[[int], Execution],
+        exists: Callable[[str], bool],
+    ) -> None:
+        self._change = change
+        self._count = count
+        self._exists = exists
+        self._execution: Execution | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the change is made, or refused."""
+        return self._change.done()
+
+    def payloads(self) -> Iterator[memoryview]:
+        """Wait for the change, then yield the result's bytes."""
+        return self._counted().payloads()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Wait for the change, then yield the result (format `arrow` only)."""
+        return self._counted().batches()
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Return `count`, `version`, `isHere`, `columns`, `engine` and `inputs`; blocks.
+
+        Args:
+            timeout: Has no effect, as in `WriteExecution`.
+        """
+        del timeout
+        made = self._made()
+        answer = self._counted().result()
+        return {
+            "rows": answer["rows"],
+            "count": made.count,
+            "version": made.version,
+            "isHere": made.is_here,
+            "columns": answer["columns"],
+            "truncated": False,
+            "engine": self.engine,
+            "inputs": [],
+        }
+
+    def _counted(self) -> Execution:
+        if self._execution is None:
+            self._execution = self._count(self._made().count)
+        return self._execution
+
+    def _made(self) -> Changed:
+        try:
+            return self._change.result()
+        except FutureCancelled:
+            raise Cancelled("the statement") from None
+        except NotFound as error:
+            if error.kind == "dataset" and self._exists(error.name):
+                raise Unsupported(
+                    f"reading {error.name!r} in a change of a dataset that another node writes",
+                    hint="put the rows into the statement, or append a file: platform put",
+                ) from None
+            raise
+
+    def cancel(self) -> None:
+        """Request cancellation; a change that is committed stays."""
+        self._change.cancel()
+        if self._execution is not None:
+            self._execution.cancel()
+
+    def close(self) -> None:
+        """Cancel it if it is not made yet; may be called twice."""
+        self._change.cancel()
+        if self._execution is not None:
+            self._execution.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,335 @@
+"""Sends changes to the writers of datasets, and makes those that other nodes send; see `forwarding`.
+
+Used in the event loop of the network; statements run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from lake.foreign_statements import ForeignChanges
+from lake.limits import Requester
+from lake.peers.claims import Claims
+from lake.peers.forwarding import (
+    STATEMENT_BYTES_MAX,
+    ChangeLedger,
+    ChangeReply,
+    ChangeRequest,
+    ChangeSender,
+    Made,
+    Outcome,
+    Refused,
+    Step,
+    Unreached,
+)
+from lake.peers.machine import Call, Effect, Failed, Replied
+from lake.peers.messages import Message
+from lake.peers.publications import Publications
+from lake.peers.roster import Roster
+from lake.peers.session import Piece, Session
+from lake.peers.sharing import SharedDataset, Shares
+from lake.peers.stop import SECONDS_MAX, Stop
+from lake.receipts import Receipt, Receipts
+from lake.remote_shards import Changed, ForeignChange
+from sennit_core.clock import Clock
+from sennit_core.errors import (
+    Busy,
+    Denied,
+    NotFound,
+    SennitError,
+    TooLarge,
+    Unavailable,
+    error_from_json,
+)
+from sennit_core.ids import new_id
+from sennit_core.logs import get_logger
+
+__all__ = ["Changes", "ChangesHost", "WriterParts"]
+
+_log = get_logger(__name__)
+_MARGIN_SECONDS = 600.0
+"""A request can be made so long after its time limit, as clocks of nodes differ."""
+_ADOPTED_SECONDS = 10.0
+_ASK_SECONDS = 0.5
+_RECEIPTS_MAX = 50_000
+_SWEEP_SECONDS = 600.0
+
+
+class ChangesHost(Protocol):
+    """What changes need of the network."""
+
+    roster: Roster
+    logs: Publications
+    claims: Claims
+
+    def now(self) -> float:
+        """Return seconds that never run backwards."""
+        ...
+
+    def put(self, effects: Iterable[Effect]) -> None:
+        """Perform effects in their order."""
+        ...
+
+    async def session(self, node: str) -> Session:
+        """Return a session with a node."""
+        ...
+
+
+class ChangedDatasets(Protocol):
+    """What changes need of the shared datasets (`lake.peers.exchange.Exchange`)."""
+
+    def described(self, dataset: str) -> tuple[SharedDataset, str] | None:
+        """Return how a dataset is shared, and its writer."""
+        ...
+
+    def publish_soon(self) -> None:
+        """Publish what has changed at the next tick."""
+        ...
+
+    async def arrived(self, dataset: str, version: int) -> None:
+        """Return when a version of a shared dataset, or a newer one, is here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """A change that runs for another node."""
+
+    task: asyncio.Task[int]
+    stop: Stop = field(default_factory=Stop)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterParts:
+    """What makes the changes of other nodes.
+
+    Args:
+        statements: Runs them.
+        receipts: Their receipts.
+        shares: Say which nodes change which datasets.
+        version: Returns the version of a dataset of this node.
+    """
+
+    statements: ForeignChanges
+    receipts: Receipts
+    shares: Shares
+    version: Callable[[str], int]
+
+
+class Changes:
+    """The changes that this node sends, and makes for others.
+
+    Args:
+        host: The network.
+        datasets: The shared datasets.
+        writer: Makes changes.
+        clock: Source of times.
+    """
+
+    def __init__(
+        self, host: ChangesHost, datasets: ChangedDatasets, writer: WriterParts, clock: Clock
+    ) -> None:
+        self._host = host
+        self._datasets = datasets
+        self._writer = writer
+        self._clock = clock
+        self._ledger = ChangeLedger(writer.receipts.find)
+        self._running: dict[str, _Running] = {}
+        self._swept_at = host.now()
+
+    def stop(self) -> None:
+        """Stop what runs for other nodes; they ask again."""
+        for each in self._running.values():
+            each.stop.stop()
+
+    # Sending
+
+    def accepts(self, node: str, dataset: str) -> bool:
+        """Return whether the writer of a dataset makes changes for a node, as far as is known."""
+        found = self._datasets.described(dataset)
+        return found is not None and found[0].accepts_changes_of(node)
+
+    async def send(self, change: ForeignChange) -> Changed:
+        """Let the writer of a dataset make a change.
+
+        Raises:
+            Unavailable: It cannot be reached; the hint says whether the change may have been made.
+            TooLarge: The statement is too long to be sent.
+            SennitError: The error of the statement there: nothing was changed.
+        """
+        found = self._datasets.described(change.dataset)
+        if found is None:
+            raise NotFound("shared dataset", change.name, suggestion=None)
+        shared, writer = found
+        seconds = min(change.seconds, SECONDS_MAX)
+        request = ChangeRequest(
+            new_id(self._clock), change.dataset, change.name, change.sql, change.params,
+            seconds, self._clock.now() + seconds + _MARGIN_SECONDS,
+        )  # fmt: skip
+        if request.statement_bytes > STATEMENT_BYTES_MAX:
+            what = "a statement for another node, with its parameters"
+            raise TooLarge(what, STATEMENT_BYTES_MAX, request.statement_bytes)
+        request.check()
+        sender = ChangeSender(writer, request, now=self._host.now(), answer_seconds=seconds)
+        made = self._made(await self._ask(sender, change.user), shared, writer)
+        return Changed(made.version, made.count, await self._arrives(shared, writer, made.version))
+
+    async def _ask(self, sender: ChangeSender, user: Requester) -> Outcome:
+        while sender.outcome is None:
+            for effect in sender.tick(self._host.now()):
+                assert isinstance(effect, Call), "a sender asks"
+                result = await self._call(effect, user)
+                if isinstance(result, Replied):
+                    sender.replied(result)
+                else:
+                    sender.failed(result, self._host.now())
+            if sender.outcome is None:
+                await asyncio.sleep(sender.wait_seconds(self._host.now()))
+        return sender.outcome
+
+    async def _call(self, call: Call, user: Requester) -> Replied | Failed:
+        assert isinstance(call.message, ChangeRequest), "a sender asks for changes"
+        # A claim counts for a minute.
+        claim = self._host.claims.sign(user, call.peer, call.message, self._clock.now())
+        message: Message = replace(call.message, claim=claim)
+        try:
+            session = await self._host.session(call.peer)
+        except SennitError as error:
+            return Failed(call.id, ChangeSender.UNREACHED, str(error))
+        try:
+            message, _ = await session.call(message, timeout_seconds=call.timeout_seconds)
+        except SennitError as error:
+            return Failed(call.id, error.code, str(error))
+        return Replied(call.id, message)
+
+    def _made(self, outcome: Outcome, shared: SharedDataset, writer: str) -> Made:
+        name = self._host.roster.name_of(writer)
+        what = f"node {name}, which writes dataset {shared.name!r},"
+        match outcome:
+            case Made():
+                return outcome
+            case Refused(error):
+                raise error_from_json(error)
+            case Unreached():
+                hint = "nothing was changed: repeat it when the node is back"
+                raise Unavailable(what, hint=f"{hint}, or change a copy: CREATE TABLE … AS FROM")
+            case _:
+                hint = (
+                    "its answer was lost, and the change may have been made: look before repeating"
+                )
+                raise Unavailable(what, hint=hint)
+
+    async def _arrives(self, shared: SharedDataset, writer: str, version: int) -> bool:
+        """Wait until a version of a dataset is here, so that its user reads it; say whether it is."""
+        waiting = asyncio.create_task(self._datasets.arrived(shared.id, version))
+        try:
+            end = self._host.now() + _ADOPTED_SECONDS
+            while not waiting.done() and self._host.now() < end:
+                # The writer pushes news to some nodes only, and answers this with the others.
+                self._host.put([self._host.logs.greet(writer)])
+                await asyncio.wait((waiting,), timeout=_ASK_SECONDS)
+            if not waiting.done():
+                _log.warning(
+                    "version %d of dataset %s is written, but has not arrived", version, shared.name
+                )
+            return waiting.done()
+        finally:
+            waiting.cancel()
+
+    # Serving
+
+    async def serve(self, session: Session, message: ChangeRequest, _body: bytes) -> Piece:
+        """Make a change for another node, or say how it ended."""
+        message.check()
+        if message.claim is None:
+            raise Denied("changing a dataset without a claim")
+        now = self._clock.now()
+        user = self._host.claims.check(message.claim, session.peer, message, now)
+        self._sweep()
+        key = self._ledger.key(session.peer, message.id)
+        begun = self._ledger.begin(session.peer, message, now)
+        if isinstance(begun, Receipt):
+            return await self._reply(message.dataset, begun.count), b""
+        if begun is Step.RUN:
+            stop = Stop()
+            task = asyncio.create_task(self._run(user, message, key, stop))
+            self._running[key] = _Running(task, stop)
+        running = self._running[key]
+        try:
+            # The change goes on when this connection ends: the sender asks again.
+            count = await asyncio.shield(running.task)
+        except asyncio.CancelledError:
+            if session.is_open:  # the sender has cancelled it
+                running.stop.stop()
+            raise
+        except SennitError as error:
+            return ChangeReply(error=error.to_json()), b""
+        return await self._reply(message.dataset, count), b""
+
+    async def _reply(self, dataset: str, count: int) -> Message:
+        self._datasets.publish_soon()
+        try:
+            version = await asyncio.to_thread(self._writer.version, dataset)
+        except SennitError:  # it was deleted since
+            version = 0
+        return ChangeReply(version, count)
+
+    async def _run(self, user: Requester, message: ChangeRequest, key: str, stop: Stop) -> int:
+        receipts = self._writer.receipts
+
+        def receipt(count: int) -> Receipt:
+            return Receipt(message.dataset, message.digest, count, message.expires_at)
+
+        known = replace(user, name=f"{user.name}@{self._known_as(user.node)}")
+        change = ForeignChange(
+            message.dataset, message.name, message.sql, message.params, known, message.seconds
+        )
+
+        def run() -> int:
+            self._check(user.node, message.dataset)
+            try:
+                count = self._writer.statements.run(
+                    change, lambda count: receipts.change(key, receipt(count)), stop
+                )
+            except SennitError:
+                # It is committed or not; what failed after that is no reason to say it is not.
+                if (done := receipts.find(key)) is None:
+                    raise
+                return done.count
+            if receipts.find(key) is None:  # it has committed nothing, as it had nothing to change
+                receipts.put(key, receipt(count))
+            return count
+
+        try:
+            return await asyncio.to_thread(run)
+        finally:
+            self._ledger.end(user.node, message)
+            self._running.pop(key, None)
+
+    def _check(self, peer: str, dataset: str) -> None:
+        share = self._writer.shares.get(dataset)
+        if share is None or not share.is_with(peer):
+            raise NotFound("dataset", dataset, suggestion=None)
+        # A policy gives users of other nodes no right to change rows.
+        if not share.accepts_changes_of(peer) or not self._writer.shares.is_open(dataset):
+            raise Denied(
+                "changing a dataset that is shared to be read",
+                needed="its owner to share it without --read-only, with this node by name",
+            )
+
+    def _sweep(self) -> None:
+        now = self._host.now()
+        if now - self._swept_at >= _SWEEP_SECONDS or len(self._writer.receipts) >= _RECEIPTS_MAX:
+            self._swept_at = now
+            self._writer.receipts.sweep(self._clock.now())
+        if len(self._writer.receipts) >= _RECEIPTS_MAX:
+            raise Busy("the writer", hint="it has made too many changes of other nodes just before")
+
+    def _known_as(self, node: str) -> str:
+        """Return the name of a node, if no other has it: it is in the author and the audit log."""
+        name = self._host.roster.name_of(node)
+        others = (each for each in self._host.roster.members.values() if each.id != node)
+        return node[:16] if any(each.name == name for each in others) else name

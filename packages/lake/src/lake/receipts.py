@@ -1,0 +1,75 @@
+"""What was changed for other nodes: a receipt of each change, written with its commit or not at all.
+
+A node that has sent a change, and got no answer, sends it again. Its receipt then is the answer, so that
+the change is made once, whatever was lost, and whichever of the two nodes crashed in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elkyn.records import Change, CheckedTable
+from sennit_core.records import Record
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
+__all__ = ["Receipt", "Receipts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Record):
+    """A change that was made.
+
+    Args:
+        dataset: Id of the dataset.
+        digest: Of the request: another one with its id is refused.
+        count: The number of rows that it has changed.
+        expires_at: Unix seconds after which the request is refused, so that its receipt can go.
+    """
+
+    dataset: str
+    digest: str
+    count: int
+    expires_at: float
+
+
+class Receipts:
+    """The receipts of a node.
+
+    Args:
+        tree: The namespace `sys`.
+    """
+
+    def __init__(self, tree: ElkynStore) -> None:
+        self._table = CheckedTable(tree, "/peers/receipts", Receipt)
+        self._expiries = {key: each.expires_at for key, each in self._table.all().items()}
+
+    def __len__(self) -> int:
+        return len(self._expiries)
+
+    def find(self, key: str) -> Receipt | None:
+        """Return a receipt; None if there is none."""
+        return self._table.get(key)
+
+    def change(self, key: str, receipt: Receipt) -> Change:
+        """Return what writes a receipt in one write with others."""
+        # Noted before the write: a sweep of a row that was not written does nothing.
+        self._expiries[key] = receipt.expires_at
+        return self._table.change(key, receipt)
+
+    def put(self, key: str, receipt: Receipt) -> None:
+        """Write the receipt of a change that has committed nothing, as no row was to be changed."""
+        self._expiries[key] = receipt.expires_at
+        self._table.put(key, receipt)
+
+    def sweep(self, now: float) -> None:
+        """Remove those whose requests are refused anyway.
+
+        Args:
+            now: Unix seconds.
+        """
+        for key in [key for key, expires_at in self._expiries.items() if expires_at < now]:
+            self._table.remove(key)
+            del self._expiries[key]

@@ -1,0 +1,243 @@
+"""Changes of a shared dataset at nodes that do not write it: made by the writer, once, and read here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lake.access import PolicyRule
+from lake.limits import Requester
+from lake.peers.changes import Changes
+from lake.peers.forwarding import ChangeReply, ChangeRequest
+from lake.peers.session import Session
+from sennit_core.errors import (
+    Denied,
+    NotFound,
+    SqlError,
+    Unavailable,
+    UnknownColumn,
+    Unsupported,
+    UsageError,
+)
+from sennit_core.ids import new_id
+
+from .real_offices import Office, office
+from .test_peers_service import eventually
+
+pytestmark = pytest.mark.slow  # real nodes with executors, and times of the protocols
+TABLE = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})
+ROWS = "SELECT id, name FROM trips ORDER BY id"
+
+
+@pytest.fixture
+def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
+    """Oslo writes `trips`, and makes changes of Rome."""
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(office(tmp_path, name)) for name in ("oslo", "rome")}
+        found["rome"].peers.join(found["oslo"].peers.invite())
+        eventually(lambda: all(len(each.peers.nodes()) == 2 for each in found.values()))
+        found["oslo"].lake.append("trips", TABLE)
+        found["oslo"].lake.append("secret", pa.table({"id": [7]}))
+        found["oslo"].peers.share("trips", ["rome"])
+        eventually(lambda: "trips" in found["rome"].names())
+        yield found
+
+
+LISTING = (
+    "INSERT INTO trips SELECT 1, error(table_name) FROM information_schema.tables "
+    "WHERE table_name = 'secret'"
+)
+MERGE = (
+    "MERGE INTO trips USING (VALUES (1, 'z'), (9, 'y')) AS s(id, name) ON trips.id = s.id "
+    "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.name)"
+)
+CHANGES = [
+    ("INSERT INTO trips VALUES (4, 'd'), (5, NULL)", 2, [1, 2, 3, 4, 5]),
+    ("UPDATE trips SET id = id + 10 WHERE name IS NOT NULL", 2, [3, 11, 12]),
+    ("DELETE FROM trips WHERE id = 2", 1, [1, 3]),
+    ("TRUNCATE trips", 3, []),
+    (
+        MERGE,
+        2,
+        [2, 3, 9],
+    ),
+    ("WITH big AS (SELECT max(id) AS m FROM trips) INSERT INTO trips SELECT m, 'n' FROM big", 1,
+     [1, 2, 3, 3]),
+    ("DELETE FROM trips WHERE id = 99", 0, [1, 2, 3]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "count", "left"), CHANGES)
+def test_a_change_is_made_by_the_writer_and_read_here_at_once(
+    offices: dict[str, Office], sql: str, count: int, left: list[int]
+) -> None:
+    result = offices["rome"].lake.sql(sql)
+    assert (result.value, result.manifest["count"]) == (count, count)
+    assert result.manifest["isHere"]
+    assert [row[0] for row in offices["rome"].query(ROWS)] == left
+    assert offices["rome"].query(ROWS) == offices["oslo"].query(ROWS)
+
+
+def test_the_author_is_the_user_at_the_node(offices: dict[str, Office]) -> None:
+    with offices["rome"].lake.run(
+        "INSERT INTO trips VALUES ($id, $name)", params={"id": 4, "name": "d"}, user="ann"
+    ) as execution:
+        assert execution.result()["count"] == 1
+    head = offices["oslo"].lake.catalog.manifest("trips").snapshot
+    assert head.author == "ann@rome"
+    assert offices["rome"].query("SELECT name FROM trips WHERE id = 4") == [("d",)]
+
+
+def test_what_was_not_made_says_why(offices: dict[str, Office]) -> None:
+    rome, oslo = offices["rome"].lake, offices["oslo"].lake
+    rome.append("mine", pa.table({"id": [8]}))
+    for sql, error in [
+        ("INSERT INTO trips SELECT id, 'x' FROM mine", Unsupported),
+        ("INSERT INTO trips SELECT id, 'x' FROM secret", NotFound),
+        ("INSERT INTO trips SELECT id, 'x' FROM trips AT (VERSION => 1)", Unsupported),
+        ("DELETE FROM trips RETURNING id", Unsupported),
+        ("INSERT INTO trips VALUES ('no number', 'x')", SqlError),
+        ("UPDATE trips SET nothing = 1", UnknownColumn),
+        ("DROP TABLE trips", Denied),
+        ("ALTER TABLE trips ADD COLUMN x INT", Denied),
+        ("BEGIN; DELETE FROM trips; COMMIT", Denied),
+    ]:
+        with pytest.raises(error) as caught:
+            rome.sql(sql)
+        assert "secret" not in (getattr(caught.value, "suggestion", None) or "")
+    assert oslo.catalog.manifest("trips").snapshot.version == 1
+
+
+def test_a_dataset_of_this_node_is_changed_here_from_a_shared_one(
+    offices: dict[str, Office],
+) -> None:
+    rome = offices["rome"].lake
+    rome.append("mine", pa.table({"id": [8], "name": ["m"]}))
+    assert rome.sql("INSERT INTO mine SELECT * FROM trips").value == 3
+    assert rome.sql("SELECT count(*) FROM mine").value == 4
+
+
+@pytest.mark.parametrize(("nodes", "read_only"), [(None, None), (["rome"], True)])
+def test_a_share_is_read_only_for_all_nodes_and_when_it_says_so(
+    offices: dict[str, Office], nodes: list[str] | None, read_only: bool | None
+) -> None:
+    oslo, rome = offices["oslo"].peers, offices["rome"]
+    with pytest.raises(UsageError, match="read only"):
+        oslo.share("trips", None, read_only=False)
+    dataset = rome.lake.catalog.get("trips").id
+    eventually(lambda: rome.peers.accepts_changes(dataset))
+    oslo.share("trips", nodes, read_only=read_only)
+    eventually(lambda: not rome.peers.accepts_changes(dataset))
+    with pytest.raises(Denied, match="writes"):
+        rome.lake.sql("DELETE FROM trips")
+
+
+def send(
+    source: Office,
+    writer: Office,
+    dataset: str,
+    name: str,
+    sql: str,
+    *,
+    claim_of: str | None = "",
+) -> Any:
+    """Send a change as a hostile node would, with a claim for it or for another statement."""
+    network = source.peers._network
+    assert network is not None
+    node, now = writer.peers.identity.id, source.lake.clock.now()
+    request = ChangeRequest(new_id(), dataset, name, sql, "", 20.0, now + 60)
+    if claim_of is not None:
+        claimed = replace(request, sql=claim_of or sql)
+        claim = network.claims.sign(Requester("ann"), node, claimed, now)
+        request = replace(request, claim=claim)
+
+    async def call() -> Any:
+        session = await network.session(node)
+        return (await session.call(request, timeout_seconds=20))[0]
+
+    return source.peers._submit(call()).result()
+
+
+def test_the_writer_decides_who_may_change_what(offices: dict[str, Office]) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    trips = oslo.lake.catalog.get("trips").id
+    secret = oslo.lake.catalog.get("secret").id
+
+    for dataset, name, sql, code in [
+        (secret, "secret", "DELETE FROM secret", "not-found"),
+        (trips, "trips", "DELETE FROM secret", "not-found"),
+        (trips, "secret", "ALTER TABLE secret DROP COLUMN name", "unsupported"),
+        (trips, "trips", "DELETE FROM trips; DELETE FROM trips", "sql"),
+        (trips, "trips", "CREATE TABLE x AS FROM trips", "unsupported"),
+        (trips, "trips", LISTING, "unsupported"),
+    ]:  # fmt: skip
+        reply = send(rome, oslo, dataset, name, sql)
+        assert isinstance(reply, ChangeReply), sql
+        assert reply.error["code"] == code, (sql, reply.error)
+    oslo.peers.share("trips", ["rome"], read_only=True)
+    assert send(rome, oslo, trips, "trips", "DELETE FROM trips").error["code"] == "denied"
+    assert oslo.lake.catalog.get("trips").rows == 3
+
+
+@pytest.mark.parametrize("claim_of", [None, "DELETE FROM trips WHERE id = 1"])
+def test_a_change_needs_a_claim_for_itself(
+    offices: dict[str, Office], claim_of: str | None
+) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    trips = oslo.lake.catalog.get("trips").id
+    with pytest.raises(Denied, match="claim"):
+        send(rome, oslo, trips, "trips", "DELETE FROM trips", claim_of=claim_of)
+
+
+def test_a_dataset_with_a_policy_is_changed_by_no_other_node(offices: dict[str, Office]) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    trips = oslo.lake.catalog.get("trips").id
+    oslo.lake.set_policy("trips", [PolicyRule("*", write=True), PolicyRule("*@*", write=False)])
+    reply = send(rome, oslo, trips, "trips", "DELETE FROM trips")
+    assert reply.error["code"] == "denied"
+    eventually(lambda: not rome.peers.accepts_changes(trips))
+    with pytest.raises((Denied, NotFound)):
+        rome.lake.sql("DELETE FROM trips")
+    assert oslo.lake.catalog.get("trips").rows == 3
+
+
+def test_an_answer_that_is_lost_is_given_again(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends after the commit; the request comes again, and the change is made once."""
+    serve = Changes.serve
+    lost: list[str] = []
+
+    async def losing(self: Changes, session: Session, message: ChangeRequest, body: bytes) -> Any:
+        piece = await serve(self, session, message, body)
+        if len(lost) < 2:
+            lost.append(message.id)
+            await asyncio.shield(asyncio.ensure_future(session.close("lost")))
+        return piece
+
+    monkeypatch.setattr(Changes, "serve", losing)
+    network = offices["oslo"].peers._network
+    assert network is not None
+    assert network.changes is not None
+    handlers = network.sessions._handlers
+    handlers[ChangeRequest] = network.changes.serve
+    assert offices["rome"].lake.sql("INSERT INTO trips VALUES (4, 'd')").value == 1
+    assert len(lost) == 2
+    assert lost[0] == lost[1]
+    assert offices["oslo"].query("SELECT count(*) FROM trips") == [(4,)]
+
+
+def test_a_writer_that_is_away_is_named_and_a_copy_can_be_changed(
+    offices: dict[str, Office],
+) -> None:
+    offices["oslo"].peers.close()
+    rome = offices["rome"].lake
+    with pytest.raises(Unavailable, match=r"(?s)node oslo.*CREATE TABLE"):
+        rome.sql("DELETE FROM trips")
