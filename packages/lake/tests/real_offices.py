@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,11 +47,13 @@ def office(
     capacity: int = 1 << 30,
     copies: CopyOptions = COPIES,
     passphrase: str | None = None,
+    duckdb: str = version("duckdb"),
 ) -> Iterator[Office]:
     with Lake(folder / name, memory_bytes="256 MiB", passphrase=passphrase) as lake:
         options = PeerOptions(name, capacity=capacity, membership=FAST)
         identity = Identity(lake.storage.node_key)
-        with PeerService(identity, lake.tree, options, data=data_parts(lake, copies)) as peers:
+        data = data_parts(lake, copies)
+        with PeerService(identity, lake.tree, options, duckdb=duckdb, data=data) as peers:
             connect(lake, peers)
             yield Office(lake, peers)
 

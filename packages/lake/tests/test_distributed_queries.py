@@ -195,6 +195,46 @@ def test_states_of_aggregates_have_the_results_of_one_duckdb() -> None:
     assert wrong == {}
 
 
+MOMENTS = ("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop", "sem", "skewness",
+           "kurtosis", "kurtosis_pop", "approx_count_distinct", "fsum", "favg", "kahan_sum")  # fmt: skip
+PAIRS = ("corr", "covar_samp", "covar_pop", "regr_slope", "regr_intercept", "regr_r2", "regr_count",
+         "regr_sxx", "regr_syy", "regr_sxy", "regr_avgx", "regr_avgy")  # fmt: skip
+CALLS = [*(f"{name}(x)" for name in MOMENTS), *(f"{name}(x, n)" for name in PAIRS)]
+
+
+@cache
+def many_rows() -> Cluster:
+    """Of few rows, their values would move less than states."""
+    data = {name: pa.concat_tables([rows] * 300) for name, rows in sample_rows().items()}
+    cluster = place("rows", data)
+    cluster.options = PlanOptions(uses_states=True, strategy="push")
+    return cluster
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.sample(4)
+def test_each_aggregate_with_a_state_is_pushed(call: str) -> None:
+    """With NULLs, groups without values, and no rows at all."""
+    cluster = many_rows()
+    for sql in (
+        f"SELECT g, {call}, {call} FILTER (WHERE n > 3) FROM t GROUP BY g",
+        f"SELECT {call} FROM t",
+        f"SELECT {call}, count(*) FROM t WHERE n > 1000000",
+        f"SELECT g, {call} FROM t WHERE n > 1000000 GROUP BY g",
+    ):
+        assert compared(cluster, sql) == [], sql
+    assert cluster.plan(f"SELECT {call} FROM t").fragments[0].has_states
+
+
+@pytest.mark.parametrize("call", ["median(x)", "mad(x)", "product(n)", "list(n)", "mode(n)"])
+def test_an_aggregate_of_all_values_has_no_state(call: str) -> None:
+    cluster = many_rows()
+    plan = cluster.plan(f"SELECT {call} FROM t")
+    assert not any(fragment.has_states for fragment in plan.fragments)
+    assert any("does not follow from parts" in reason for reason in plan.reasons)
+
+
 def test_a_float_that_equals_two_keys_is_one_group() -> None:
     big = 2**53
     rows = {"k": [big, big + 1] * 4, "x": [float(big)] * 8}

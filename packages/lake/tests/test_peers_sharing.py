@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -199,6 +201,30 @@ def test_explain_analyze_says_what_was_moved(offices: dict[str, Office]) -> None
     [(_, plan), (_, data)] = rome.query("EXPLAIN (FORMAT json) SELECT k FROM big LIMIT 1")
     assert json.loads(str(plan))
     assert json.loads(str(data))["steps"][0]["unitsByNode"] == {"oslo": 3}
+
+
+def test_states_of_aggregates_come_from_nodes_with_this_version_of_duckdb(tmp_path: Path) -> None:
+    sql = (
+        "SELECT k, stddev(v) AS d, corr(v, v % 5) AS c FROM big WHERE v <> 3 GROUP BY k ORDER BY k"
+    )
+    names = (("oslo", version("duckdb")), ("rome", version("duckdb")), ("bern", "1.5.0"))
+    with ExitStack() as stack:
+        found = {
+            name: stack.enter_context(office(tmp_path, name, duckdb=duckdb))
+            for name, duckdb in names
+        }
+        for name in ("rome", "bern"):
+            found[name].peers.join(found["oslo"].peers.invite())
+        big(found)
+        eventually(lambda: "big" in found["bern"].names())
+        eventually(lambda: found["bern"].lake.catalog.get("big").shards == 3)
+        shown = {n: explained(found[n], f"EXPLAIN {sql}")["distributed"] for n in ("rome", "bern")}
+        assert "EXPORT_STATE" in shown["rome"]
+        assert shown["bern"].startswith("gather")
+        expected = found["oslo"].query(sql)
+        for name in ("rome", "bern"):
+            for row, other in zip(found[name].query(sql), expected, strict=True):
+                assert row == pytest.approx(other, rel=1e-9)
 
 
 def test_explain_says_why_a_query_gathers(offices: dict[str, Office]) -> None:

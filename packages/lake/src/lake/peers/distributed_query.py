@@ -88,6 +88,10 @@ class Placed(Protocol):
         """Return the nodes that can be reached."""
         ...
 
+    def has_same_duckdb(self, node: str) -> bool:
+        """Return whether a node has this node's version of DuckDB, whose states it can exchange."""
+        ...
+
     def name(self, node: str) -> str:
         """Return what a node is called."""
         ...

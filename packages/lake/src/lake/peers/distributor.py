@@ -117,16 +117,15 @@ class Distributor:
     def _plan(self, query: DistributedQuery, deadline: Deadline) -> DistributedPlan:
         names = {shard.object for table in query.tables for shard in table.snapshot.shards}
         holders = {name: self._placed.holders(name) for name in names}
-        node = self._coordinator.node
+        node, nodes = self._coordinator.node, {each for found in holders.values() for each in found}
         request = {
             "engine": "distribute",
             "sql": query.sql,
             "tables": tables_to_data(_with_usable_keys(query.tables, holders)),
-            # States of aggregates only between equal versions of DuckDB; not negotiated yet.
             "options": {
                 "nodes": len(self._placed.alive()) + 1,
-                "local": [name for name, nodes in holders.items() if node in nodes[:1]],
-                "usesStates": False,
+                "local": [name for name, found in holders.items() if node in found[:1]],
+                "usesStates": all(map(self._placed.has_same_duckdb, nodes)),
             },
         }
         with self._pool.submit(

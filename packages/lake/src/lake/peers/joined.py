@@ -175,6 +175,11 @@ class JoinedNetwork:
         """Return the nodes that can be reached."""
         return self.members.alive()
 
+    def has_same_duckdb(self, node: str) -> bool:
+        """Return whether a node has this node's version of DuckDB, whose states it can exchange."""
+        own, peer = self.members.own, self.members.peers.get(node)
+        return node == own.node or (peer is not None and peer.status.duckdb == own.duckdb != "")
+
     def name(self, node: str) -> str:
         """Return what a node is called."""
         return self.roster.name_of(node)

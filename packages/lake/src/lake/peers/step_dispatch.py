@@ -189,6 +189,9 @@ class StepDispatch:
         for name in objects:
             holders = self._placed.holders(name)
             common = holders if common is None else [node for node in common if node in holders]
+        if isinstance(self._step, Fragment) and self._step.has_states:
+            # One that joined after the query was planned may have another version.
+            common = [node for node in common or () if self._placed.has_same_duckdb(node)]
         return tuple(common or ())
 
     def _check_holders(self, units: Sequence[Unit]) -> None:

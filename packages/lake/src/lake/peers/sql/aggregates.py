@@ -9,7 +9,8 @@
 | stddev, var, corr, …     | the state of the function | combined states, finalized       |
 
 States (`EXPORT_STATE`) are bound to one version of DuckDB, so the caller says whether all nodes have it.
-A state of `median` has all values, and those of `list` or `first` depend on the order of rows.
+A state of `median` or `mad` has all values, and those of `list` or `first` depend on the order of rows. A
+`product` whose parts overflow is another number than one whose rows meet a zero first.
 """
 
 from __future__ import annotations
@@ -26,33 +27,44 @@ from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.fidelity import DIALECT
 from lake.peers.sql.trees import free_aliases
 
-__all__ = ["Partials", "aggregates_of", "call_name", "depends_on_order", "to_sql"]
+__all__ = ["ExportState", "Partials", "aggregates_of", "call_name", "depends_on_order", "to_sql"]
 
 _SELF = frozenset(("sum", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"))
 _COUNTS = frozenset(("count", "count_if"))
 _DUPLICATES_IGNORED = frozenset(
     ("min", "max", "bool_and", "bool_or", "bit_and", "bit_or")
 )  # DISTINCT changes nothing
-_WITH_STATE = frozenset(
-    (
-        *("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop"),
-        *("corr", "covar_samp", "covar_pop", "kurtosis", "kurtosis_pop", "skewness", "sem"),
-        *("regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_sxx", "regr_syy"),
-        *("regr_sxy", "regr_avgx", "regr_avgy", "approx_count_distinct", "product", "fsum"),
-        *("favg", "sumkahan", "kahan_sum"),
-    )
-)
+_STATE_BYTES: dict[str, int] = {
+    **dict.fromkeys(("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop"), 24),
+    **dict.fromkeys(("sem", "favg"), 24),
+    **dict.fromkeys(("fsum", "sumkahan", "kahan_sum", "regr_avgx", "regr_avgy"), 16),
+    **dict.fromkeys(("covar_samp", "covar_pop", "skewness", "regr_sxx", "regr_syy"), 32),
+    **dict.fromkeys(("kurtosis", "kurtosis_pop", "regr_sxy"), 40),
+    "regr_count": 8,
+    "regr_slope": 56,
+    "regr_intercept": 88,
+    "corr": 88,
+    "regr_r2": 144,
+    "approx_count_distinct": 1160,
+}
+"""The aggregates whose states are sent, with the size of a state as Arrow data."""
 _CALL = re.compile(r'"?(\w+)"?\s*\(')
 
 
-class _ExportState(exp.Expression):
+class ExportState(exp.Expression):
     """An aggregate whose result is its state."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size as Arrow data, for estimates."""
+        call = self.this.this if isinstance(self.this, exp.Filter) else self.this
+        return _STATE_BYTES[call_name(call)]
 
 
 class _Generator(DuckDBGenerator):
     TRANSFORMS = {  # noqa: RUF012 - as in sqlglot's class
         **DuckDBGenerator.TRANSFORMS,
-        _ExportState: lambda self, node: f"{self.sql(node, 'this')} EXPORT_STATE",
+        ExportState: lambda self, node: f"{self.sql(node, 'this')} EXPORT_STATE",
     }
 
 
@@ -110,7 +122,7 @@ def aggregates_of(node: exp.Expr, aggregates: frozenset[str]) -> list[exp.Expr]:
 def depends_on_order(aggregate: exp.Expr) -> bool:
     """Return whether the value of an aggregate may depend on the order of its rows."""
     function = aggregate.this if isinstance(aggregate, exp.Filter) else aggregate
-    return call_name(function) not in _SELF | _COUNTS | _WITH_STATE | {"avg", "median"}
+    return call_name(function) not in _SELF | _COUNTS | _STATE_BYTES.keys() | {"avg", "median"}
 
 
 def _is_aggregate(node: exp.Expr, aggregates: frozenset[str]) -> bool:
@@ -175,8 +187,8 @@ class Partials:
             total = partial(exp.Sum(this=function.this.copy()))
             count = partial(exp.Count(this=function.this.copy()))
             return exp.Paren(this=_quotient(exp.Sum(this=total), exp.Sum(this=count)))
-        if name in _WITH_STATE and self.uses_states:
-            state = self._add(_ExportState(this=_filtered(function.copy(), condition)))
+        if name in _STATE_BYTES and self.uses_states:
+            state = self._add(ExportState(this=_filtered(function.copy(), condition)))
             return exp.func("finalize", exp.func("combine_aggr", state))
         raise NotDistributed(f"{name or 'an aggregate'} of all rows does not follow from parts")
 

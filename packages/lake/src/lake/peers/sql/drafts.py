@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from lake.peers.sql.aggregates import to_sql
+from lake.peers.sql.aggregates import ExportState, to_sql
 from lake.peers.sql.engine import Engine
 from lake.peers.sql.estimates import selectivity, width
 from lake.peers.sql.plan import Fragment, Gather, Merge, Step, Unit
@@ -176,6 +176,7 @@ class Drafts:
             unit_rows=draft.unit_rows,
             bytes=self._fragment_bytes(draft),
             shards=draft.shards,
+            has_states=query.find(ExportState) is not None,
         )
 
     def _fragment_bytes(self, draft: DraftFragment) -> int:

@@ -8,6 +8,7 @@ from itertools import chain
 
 from sqlglot import exp
 
+from lake.peers.sql.aggregates import ExportState
 from lake.peers.sql.blocks import Cut, Tail
 from lake.peers.sql.distribution import Scheme
 from lake.peers.sql.drafts import DraftFragment, Drafts
@@ -179,4 +180,6 @@ class _Estimator:
 def _bytes(node: exp.Expr, drafts: Drafts) -> int:
     if isinstance(node, exp.Column) and node.table in drafts.references:
         return width(drafts.references[node.table].table.type_of(node.name) or "")
+    if isinstance(node, ExportState):
+        return node.size_bytes
     return _SUM_BYTES if isinstance(node, exp.Sum) else _EXPRESSION_BYTES

@@ -53,6 +53,7 @@ class Fragment:
         unit_rows: The estimated number of rows of a unit's result.
         bytes: The estimated size of all results, and of what is sent along.
         shards: The number of shards before pruning.
+        has_states: Whether results are states of aggregates, which one version of DuckDB reads.
     """
 
     result: str
@@ -65,6 +66,7 @@ class Fragment:
     unit_rows: int
     bytes: int
     shards: int
+    has_states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
