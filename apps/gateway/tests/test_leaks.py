@@ -42,6 +42,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/network/accept": [("", {"json": {"fingerprint": "0" * 32}})],
     "DELETE /api/network/nodes/{node}": [("", {})],
     "POST /api/network/leave": [("", {"json": {}})],
+    "GET /api/network/leave": [("", {})],
     "GET /api/network/check": [("", {})],
     "GET /api/network/map": [("", {})],
     "POST /api/network/heal": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}})],

@@ -93,8 +93,24 @@ class OfficeNode:
         # Requests of both machines, under numbers of the process.
         self._calls: dict[int, tuple[str, int]] = {}
         self._number = 0
+        self.leaving_at: float | None = None
+
+    def is_needed(self, now: float) -> bool:
+        """Return whether this node, which leaves, has something that others have not confirmed."""
+        assert self.leaving_at is not None, "it leaves"
+        self.copies.ask_again(now, self.leaving_at)
+        return any(
+            self.copies.handover(each, each.objects, self.leaving_at, now).waiting
+            for each in self._network.datasets
+        )
+
+    def leave(self, now: float) -> None:
+        """Announce at the next tick that this node leaves."""
+        self.leaving_at = now
 
     def tick(self, now: float) -> Iterable[Effect]:
+        if self.leaving_at is not None and self.members.own.state == "alive":
+            yield from self._own(self.members.leave(now, "leaving"), "members")
         yield from self._own(self.members.tick(now), "members")
         candidates = [
             Candidate(node, self._network.zones.get(node, "")) for node in self._candidates(now)
@@ -109,7 +125,7 @@ class OfficeNode:
         lost = [
             node
             for node, peer in self.members.peers.items()
-            if peer.state == "dead" and now - peer.since < OPTIONS.loss_seconds
+            if peer.state == "dead" and peer.stays and now - peer.since < OPTIONS.loss_seconds
         ]
         return sorted({*self.members.settled(now), *lost})
 

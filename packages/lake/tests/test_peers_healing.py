@@ -1,4 +1,4 @@
-"""`platform net heal`: copies are made and verified now, and what cannot be repaired is named."""
+"""`platform net heal` and `net leave`: copies are made now, and what cannot be made is named."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from lake.peers import healing
+from lake.peers import healing, leaving
 from lake.peers.copies import CopyOptions
 from lake.peers.healing import HealReport, RepairRequest, Repairs, heal
+from lake.peers.leaving import leave
 from lake.peers.placement import Placement
 from lake.peers.replication import ReplicationOptions
 from sennit_core.errors import Busy, NotFound
@@ -30,7 +31,7 @@ class FakeNetwork:
     time: float = 100.0
     looks: int = 0
     peers: dict[str, Any] = field(
-        default_factory=lambda: {"rome": SimpleNamespace(state="dead", since=90.0)}
+        default_factory=lambda: {"rome": SimpleNamespace(state="dead", since=90.0, stays=True)}
     )
 
     @property
@@ -61,8 +62,10 @@ def test_a_dead_node_is_given_up_at_a_request_until_it_is_back() -> None:
     assert repairs.awaited(network.time) == []
     network.peers["rome"].state = "alive"
     assert repairs.awaited(network.time) == []
-    network.peers["rome"] = SimpleNamespace(state="dead", since=110.0)
+    network.peers["rome"] = SimpleNamespace(state="dead", since=110.0, stays=True)
     assert repairs.awaited(network.time) == ["rome"]
+    assert repairs.awaited(711.0) == []
+    network.peers["rome"] = SimpleNamespace(state="dead", since=700.0, stays=False)
     assert repairs.awaited(711.0) == []
 
 
@@ -136,6 +139,50 @@ def test_the_writer_s_damaged_shard_comes_back_from_a_copy(offices: dict[str, Of
     report = healed(oslo)
     assert (report.damaged, report.problems, report.is_whole) == (1, (), True)
     oslo.lake.objects.verify(shard.object)
+
+
+def names_of(node: Office) -> set[str]:
+    return {each.member.name for each in node.peers.nodes() if each.state == "alive"}
+
+
+@pytest.mark.slow  # real nodes with executors, and times of the protocols
+def test_a_writer_leaves_when_others_have_its_shards_and_stays_if_none_may(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    oslo.peers.share("trips", ["rome"], Placement(1))
+    eventually(lambda: "trips" in rome.names())
+    assert not rome.has_all("trips")
+    # Bern has nothing of it and leaves at once.
+    *_, last = leave(offices["bern"].peers, 30.0, Event())
+    assert (last.left, last.objects) == (True, 0)
+    oslo.peers.share("trips", ["rome"], Placement(1, only=(oslo.peers.identity.id,)))
+    monkeypatch.setattr(leaving, "_HOPELESS_SECONDS", 1.0)
+    *_, last = leave(oslo.peers, 30.0, Event())
+    assert (last.left, last.done, last.waiting, last.datasets) == (False, True, 1, ("trips",))
+    eventually(lambda: "oslo" in names_of(rome))
+    monkeypatch.setattr(leaving, "_HOPELESS_SECONDS", 30.0)
+    oslo.peers.share("trips", ["rome"], Placement(1))
+    *_, last = leave(oslo.peers, 30.0, Event())
+    assert last.left
+    assert not oslo.peers.is_in_network
+    assert rome.has_all("trips")
+    assert rome.query("SELECT sum(id) FROM trips") == [(6,)]
+
+
+@pytest.mark.slow  # real nodes with executors, and times of the protocols
+def test_a_node_whose_owner_interrupts_it_stays(offices: dict[str, Office]) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    oslo.peers.share("trips", ["rome"], Placement(1, only=(oslo.peers.identity.id,)))
+    eventually(lambda: oslo.peers.shared_copies())
+    stop = Event()
+    reports = leave(oslo.peers, 30.0, stop)
+    assert next(reports).waiting == 1
+    eventually(lambda: any(each.state == "leaving" for each in rome.peers.nodes()))
+    stop.set()
+    assert [each.left for each in reports] == [False]
+    eventually(lambda: "oslo" in names_of(rome))
+    assert oslo.peers.is_in_network
 
 
 @pytest.mark.slow  # real nodes with executors, and times of the protocols

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
+from lake.peers.copy_states import CopyState
 from lake.peers.health import Finding, NodeState, SharedCopies, Surveyed, examine
 from lake.peers.machine import Call, Replied
-from lake.peers.replication import CopyState
 from lake.peers.reports import Answer, Dialed, Link, ReportReply, Reports
 from lake.peers.roster import Member
 from lake.peers.service import PeerOptions, PeerService

@@ -118,6 +118,24 @@ def test_the_writer_may_be_lost_for_ever(seed: int) -> None:
     assert network.simulation.run_until(network.is_safe, 300)
 
 
+@pytest.mark.parametrize("leaving", [0, 2], ids=["the writer", "another node"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_node_that_hands_over_first_leaves_no_shard_with_too_few_copies(
+    seed: int, leaving: int
+) -> None:
+    network = replicated(seed)
+    simulation, node = network.simulation, network.node(leaving)
+    node.leave(simulation.now)
+    assert simulation.run_until(lambda: not node.is_needed(simulation.now), 300)
+    assert simulation.process(network.names[leaving]).members.own.state == "leaving"
+    simulation.crash(network.names[leaving])
+    assert network.is_safe()
+    # Nor later, when nobody waits for it to come back.
+    for _ in range(60):
+        simulation.run(1)
+        assert network.is_safe()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_copy_is_replaced_from_the_others(seed: int) -> None:
     network = replicated(seed)

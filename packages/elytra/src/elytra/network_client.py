@@ -113,9 +113,24 @@ class NetworkClient:
         path = f"/api/network/nodes/{quote(node, safe='')}"
         return dict(self._transport.json("DELETE", path))
 
-    def leave(self) -> None:
-        """Leave the network."""
-        self._transport.json("POST", "/api/network/leave", document={})
+    def consequences_of_leaving(self) -> dict[str, Any]:
+        """Return the names of the datasets that others get no new versions of, and of those gone here."""
+        return dict(self._transport.json("GET", "/api/network/leave"))
+
+    def leave(
+        self,
+        *,
+        wait_seconds: float = 0.0,
+        on_progress: Callable[[Mapping[str, Any]], object] = lambda report: None,
+    ) -> dict[str, Any]:
+        """Leave the network; return the last report, whose `left` says whether the node has left.
+
+        Args:
+            wait_seconds: How long to wait until other nodes hold what this one does; 0 leaves at once.
+            on_progress: Called with each report.
+        """
+        document = {"waitSeconds": wait_seconds}
+        return self._last_report("/api/network/leave", document, on_progress)
 
     # Sharing
 

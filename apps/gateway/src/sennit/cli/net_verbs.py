@@ -10,6 +10,7 @@ import typer
 
 from sennit.cli.data_verbs import Url
 from sennit.cli.net_health_verbs import check, heal, network_map
+from sennit.cli.net_leave_verb import leave
 from sennit.cli.node_verbs import Data, Json
 
 _POLL_SECONDS = 2.0
@@ -147,19 +148,6 @@ def revoke(
         emit_json(member)
     else:
         typer.echo(f"{member['name']} is no member any more")
-
-
-def leave(data: Data = None, url: Url = None, as_json: Json = False) -> None:
-    """Leave the network; others see that this node has left."""
-    from sennit.cli.output import emit_json
-    from sennit.client import Session
-
-    with Session.open(url, token=None, data=data) as session:
-        session.network.leave()
-    if as_json:
-        emit_json({"left": True})
-    else:
-        typer.echo("this node is in no network now")
 
 
 def _ask(network: Any, address: str, node: str, wait: float) -> dict[str, Any]:

@@ -44,8 +44,10 @@ def _place(error: SennitError) -> str:
 def _as_sennit(problem: Exception) -> SennitError | None:
     if isinstance(problem, SennitError):
         return problem
-    from typer.exceptions import TyperException
+    from typer.exceptions import Abort, TyperException
 
+    if isinstance(problem, Abort):  # no, or no terminal to ask at
+        return UsageError("the question was not answered with yes", hint="--yes does not ask")
     if isinstance(problem, TyperException):
         return UsageError(problem.format_message(), hint="see `platform --help`")
     if isinstance(problem, FileNotFoundError):

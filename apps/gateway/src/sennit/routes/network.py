@@ -98,12 +98,6 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         """Remove a node from the network for ever."""
         return peers.revoke(node).to_json()
 
-    @routes.post("/api/network/leave", openapi_extra=needs("admin"))
-    def leave() -> dict[str, Any]:
-        """Leave the network."""
-        peers.leave()
-        return _shown(peers)
-
     _add_sharing(routes, peers, lake)
     routes.include_router(network_health.router(peers, lake))
     return routes

@@ -15,6 +15,7 @@ from pydantic import Field
 from lake import Lake
 from lake.peers.healing import heal
 from lake.peers.health import NodeState, SharedCopies
+from lake.peers.leaving import leave
 from lake.peers.service import PeerService
 from lake.peers.survey import NetworkMap
 from lake.routes.documents import Document
@@ -24,6 +25,14 @@ from sennit_core.errors import SennitError
 from sennit_core.roles import needs
 
 __all__ = ["router"]
+
+_WAIT_SECONDS_MAX = 7 * 24 * 3600.0
+
+
+class LeaveRequest(Document):
+    """Body of `POST /api/network/leave`."""
+
+    wait_seconds: float = Field(default=0.0, ge=0, le=_WAIT_SECONDS_MAX)
 
 
 class HealRequest(Document):
@@ -65,6 +74,23 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         """Repair the copies of one shared dataset, or of all, now."""
         stop = threading.Event()
         return await report_lines(thread, heal(peers, lake.scrub, body.dataset, stop), stop)
+
+    leaving = ThreadPoolExecutor(1, "network-leave")
+
+    @routes.get("/api/network/leave", openapi_extra=needs("admin"))
+    def consequences() -> dict[str, Any]:
+        """What leaving the network means: datasets that stop, and those that are gone here."""
+        own, copies = peers.identity.id, peers.shared_copies().values()
+        return {
+            "writes": sorted(each.name for each in copies if each.writer == own),
+            "reads": sorted(each.name for each in copies if each.writer != own),
+        }
+
+    @routes.post("/api/network/leave", openapi_extra=needs("admin"))
+    async def leave_network(body: LeaveRequest) -> StreamingResponse:
+        """Hand over what this node holds for others, and leave the network."""
+        stop = threading.Event()
+        return await report_lines(leaving, leave(peers, body.wait_seconds, stop), stop)
 
     return routes
 

@@ -25,6 +25,7 @@ from lake.partial import ShardsUnavailable
 from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
 from lake.peers.changes import WriterParts
 from lake.peers.copies import Copies
+from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.healing import Repairs
@@ -32,7 +33,7 @@ from lake.peers.health import SharedCopies
 from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
-from lake.peers.replication import CopyState, DropCopy, HaveRequest, Pause
+from lake.peers.replication import DropCopy, HaveRequest, Pause
 from lake.peers.restricted import RestrictedReads
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
@@ -218,8 +219,8 @@ class Exchange:
         """
         members = self._host.members
         lost = self.repairs.awaited(now)
-        gone = {n for n, p in members.peers.items() if p.state in ("dead", "left")}
-        known = {self._node, *members.peers}
+        gone = {n for n, p in members.peers.items() if p.state == "dead" or not p.stays}
+        known = {*members.peers} if members.own.state != "alive" else {self._node, *members.peers}
         writers = {each.writer for each in self._index} & (known - gone)
         found = []
         for node in sorted({*members.settled(now), *lost, *writers}):
@@ -407,6 +408,20 @@ class Exchange:
         now, alive = self._host.now(), frozenset(self._host.members.alive())
         part = known.objects.objects[start : start + _STATES_AT_ONCE]
         return self._parts.copies.replication.state(known.objects, part, alive, now)
+
+    async def handover(self, since: float) -> dict[str, Handover]:
+        """Return what this node is still needed for, by dataset; see `Replication.handover`."""
+        replication, now = self._parts.copies.replication, self._host.now()
+        replication.ask_again(now, since)
+        found: dict[str, Handover] = {}
+        for known in self._index:
+            total, objects = Handover(), known.objects.objects
+            for start in range(0, len(objects), _STATES_AT_ONCE):
+                part = objects[start : start + _STATES_AT_ONCE]
+                total += replication.handover(known.objects, part, since, now)
+                await asyncio.sleep(0)
+            found[known.shared.id] = total
+        return found
 
     async def shared_copies(self) -> dict[str, SharedCopies]:
         """Return each shared dataset by its id: its name here, its writer and its copies."""

@@ -90,7 +90,11 @@ class Repairs:
 
     def awaited(self, now: float) -> list[str]:
         """Return the dead nodes that may come back: they still count for placement."""
-        dead = {n: p.since for n, p in self._host.members.peers.items() if p.state == "dead"}
+        peers = self._host.members.peers
+        # One that has announced that it goes does not come back.
+        dead = {
+            node: peer.since for node, peer in peers.items() if peer.state == "dead" and peer.stays
+        }
         self._lost_early &= dead.keys()  # the others are back
         limit = self._copies.loss_seconds
         return [n for n, at in dead.items() if n not in self._lost_early and now - at < limit]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lake.peers.replication import CopyState
+from lake.peers.copy_states import CopyState
 from lake.peers.reports import Answer
 from lake.peers.roster import Member
 from lake.peers.statuses import NodeStatus

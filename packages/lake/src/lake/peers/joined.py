@@ -304,6 +304,17 @@ class JoinedNetwork:
                 async with asyncio.timeout(max(end - self.now(), 0)):
                     await self._asked.wait()
 
+    def start_leaving(self) -> float:
+        """Announce that this node hands over what it stores; return the time, as of `now`."""
+        now = self.now()
+        self.put(self.members.leave(now, "leaving"))
+        return now
+
+    def stay(self) -> None:
+        """Announce that this node does not leave after all."""
+        if self.members.own.state == "leaving":
+            self.put(self.members.update(self.now(), state="alive"))
+
     async def announce_leaving(self) -> None:
         """Let others know that this node has left, as far as they can be reached."""
         for effect in self.members.leave(self.now(), "left"):

@@ -153,6 +153,11 @@ class Peer:
     returns: int = 0
     rtt: float | None = None
 
+    @property
+    def stays(self) -> bool:
+        """Whether it has not announced that it leaves."""
+        return self.status.state == "alive"
+
 
 @dataclass(slots=True, eq=False)
 class _Probed:
@@ -502,6 +507,8 @@ class Membership:
         self._changed.append(PeerChanged(peer.status.node))
 
     def _is_settled(self, peer: Peer, now: float) -> bool:
+        if not peer.stays:  # it goes, even if it was suspected meanwhile
+            return False
         if peer.state == "suspect":  # it was alive just before, and will be or is dead soon
             return True
         wait = self.options.settled_seconds * 2.0 ** min(peer.returns, 16)

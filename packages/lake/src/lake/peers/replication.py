@@ -15,12 +15,14 @@ since then.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import ClassVar
 
+from lake.peers.copy_states import CopyState, Handover
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.messages import Message
 from lake.peers.placement import Candidate, Placement, holders
@@ -28,7 +30,6 @@ from sennit_core.errors import BadInput
 
 __all__ = [
     "MESSAGES",
-    "CopyState",
     "DropCopy",
     "FetchCopy",
     "HaveReply",
@@ -195,41 +196,6 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyState:
-    """The copies of a dataset, as this node knows them.
-
-    Args:
-        objects: Their number.
-        under_replicated: How many have fewer live copies than they should.
-        unavailable: How many have none.
-        missing_here: How many this node is to hold and lacks.
-        lacking: How many each other node is to hold and lacks, by node.
-        copies: How many each should have.
-        places: How many nodes can hold the one with the fewest.
-    """
-
-    objects: int
-    under_replicated: int
-    unavailable: int
-    missing_here: int
-    lacking: Mapping[str, int]
-    copies: int = 1
-    places: int = 1
-
-    def __add__(self, other: CopyState) -> CopyState:
-        """Return the state of two parts of a dataset."""
-        return CopyState(
-            self.objects + other.objects,
-            self.under_replicated + other.under_replicated,
-            self.unavailable + other.unavailable,
-            self.missing_here + other.missing_here,
-            dict(Counter(self.lacking) + Counter(other.lacking)),
-            self.copies,
-            min(self.places, other.places),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class _Asked:
     node: str
     pairs: tuple[tuple[str, str], ...]
@@ -328,14 +294,21 @@ class Replication:
         """Plan at the next tick: a dataset, a node or a copy has changed."""
         self._next_plan = 0.0
 
-    def ask_again(self, now: float) -> None:
-        """Plan at the next tick, and ask nodes again for what they have not confirmed."""
+    def ask_again(self, now: float, since: float = -math.inf) -> None:
+        """Plan at the next tick, and ask nodes again for what they have not confirmed.
+
+        Args:
+            now: Seconds that never run backwards.
+            since: Confirmations before this time do not count.
+        """
         self.soon()
         for known in (
             each for tracked in self._tracked.values() for each in tracked.known.values()
         ):
-            for name in [n for n in known.asked_at if not self._is_confirmed(known, n, now)]:
-                del known.asked_at[name]
+            for name in list(known.asked_at):
+                is_confirmed = self._is_confirmed(known, name, now)
+                if not is_confirmed or known.confirmed_at[name] < since:
+                    del known.asked_at[name]
 
     def tick(
         self,
@@ -438,6 +411,34 @@ class Replication:
             here += self._node in targets and self._node not in live
             lacking.update(node for node in targets if node not in live and node != self._node)
         return CopyState(len(objects), under, gone, here, dict(lacking), factor, places)
+
+    def handover(
+        self, shared: SharedObjects, objects: Sequence[Replica], since: float, now: float
+    ) -> Handover:
+        """Return which of some objects this node is still needed for, as it is about to leave.
+
+        Args:
+            shared: The dataset.
+            objects: Some of its objects.
+            since: When this node has announced that it leaves. Earlier confirmations do not count: a
+                node may have dropped its copy since then, because this one had one.
+            now: Seconds that never run backwards.
+        """
+        tracked = self._tracked.get(shared.id) or _Tracked(shared)
+        here = [each for each in objects if self._has(shared, each.object)]
+        waiting = homeless = 0
+        for replica in here:
+            targets = self._targets(tracked, replica.key)
+            others = [tracked.known.get(node) for node in targets]
+            is_safe = self._node not in targets and all(
+                known is not None
+                and self._is_confirmed(known, replica.object, now)
+                and known.confirmed_at[replica.object] >= since
+                for known in others
+            )
+            waiting += not (is_safe and targets)
+            homeless += not targets
+        return Handover(len(here), waiting, homeless)
 
     def _targets(self, tracked: _Tracked, key: str) -> tuple[str, ...]:
         """Return the nodes that are to hold an object; the writer is one, unless it is lost."""

@@ -35,6 +35,7 @@ from lake.peers import (
 )
 from lake.peers.addresses import parse_address
 from lake.peers.channel import dial
+from lake.peers.copy_states import CopyState, Handover
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
 from lake.peers.exchange import DataParts
@@ -50,7 +51,6 @@ from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE, Published
-from lake.peers.replication import CopyState
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Handler, Session
@@ -285,6 +285,25 @@ class PeerService:
             return network.roster.members[member.id]
 
         return self._call(network.change_roster(revoke))
+
+    def start_leaving(self) -> float:
+        """Announce that this node leaves, so that it holds no copies any more; return the time."""
+        network = self._required()
+        return self._call(_now(network.start_leaving))
+
+    def stay(self) -> None:
+        """Announce that this node does not leave after all."""
+        network = self._required()
+        self._call(_now(network.stay))
+
+    def handover(self, since: float) -> Mapping[str, Handover]:
+        """Return what this node is still needed for, by dataset.
+
+        Args:
+            since: What `start_leaving` returned.
+        """
+        exchange = self._required().exchange
+        return {} if exchange is None else self._call(exchange.handover(since))
 
     def leave(self) -> None:
         """Leave the network: announce it, close all connections, forget the roster."""
