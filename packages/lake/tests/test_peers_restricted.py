@@ -341,7 +341,7 @@ def encrypting(tmp_path: Path) -> Iterator[Offices]:
 def test_an_encrypted_dataset_is_read_at_its_writer(encrypting: Offices) -> None:
     oslo, rome = encrypting["oslo"], encrypting["rome"]
     oslo.lake.append("secrets", pa.table({"word": ["canary-4711"], "n": [1]}), encrypt=True)
-    oslo.peers.share("secrets", ["rome"], Placement(3))
+    oslo.peers.share("secrets", ["rome"])
     eventually(lambda: "secrets" in rome.names())
     assert rows(rome, "SELECT word, n FROM secrets") == [("canary-4711", 1)]
     with pytest.raises(Unsupported, match="encrypted"):
@@ -366,3 +366,54 @@ def test_without_the_writer_only_it_is_unavailable(offices: Offices) -> None:
     with pytest.raises(Unavailable):
         rows(rome, "SELECT count(*) FROM staff")
     assert rows(rome, "SELECT staff FROM own") == [(5,)]
+
+
+# Copies of encrypted datasets
+
+
+def lose(oslo: Office, shard: str) -> None:
+    """Flip a bit of a shard of the writer, which its scrub finds."""
+    path = oslo.lake.objects.place(shard)
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    oslo.lake.verify()
+
+
+def test_copies_of_an_encrypted_dataset_are_ciphertext_that_restores_it(
+    encrypting: Offices,
+) -> None:
+    oslo, rome, bern = (encrypting[name] for name in ("oslo", "rome", "bern"))
+    for number in range(2):
+        rows_of = pa.table({"word": [f"canary-{number}"] * 100, "n": [number] * 100})
+        oslo.lake.append("secrets", rows_of, **({} if number else {"encrypt": True}))
+    oslo.lake.set_policy("secrets", [PolicyRule("*@bern", rows="n = 0")])
+    oslo.peers.share("secrets", None, Placement(3))
+    shards = [shard.object for shard in oslo.lake.catalog.manifest("secrets").snapshot.shards]
+    assert len(shards) == 2
+    eventually(lambda: all(s in each.lake.objects for s in shards for each in (rome, bern)))
+
+    for holder in (rome, bern):
+        for path in holder.lake.folder.rglob("*"):
+            data = path.read_bytes() if path.is_file() else b""
+            assert not any(word in data for word in (b"canary", b"PAR1")), path
+        [copy] = [name for name in holder.names() if name.startswith("ciphertext")]
+        with pytest.raises(Denied, match="only that node"):
+            holder.query(f'FROM "{copy}"')
+        assert [i.name for i in holder.lake.policies.list(Requester("bob", role="reader"))] == (
+            ["secrets"] if holder is bern else []
+        )
+    assert rows(bern, "SELECT DISTINCT word FROM secrets") == [("canary-0",)]
+
+    lose(oslo, shards[0])
+    eventually(lambda: shards[0] in oslo.lake.objects and oslo.lake.objects.verify(shards[0]))
+    oslo.lake.verify()
+    assert oslo.query("SELECT word, count(*) FROM secrets GROUP BY ALL ORDER BY 1") == [
+        ("canary-0", 100), ("canary-1", 100),
+    ]  # fmt: skip
+
+    oslo.peers.unshare("secrets")
+    eventually(lambda: rome.names() == bern.names() == set())
+    eventually(lambda: not any(s in each.lake.objects for s in shards for each in (rome, bern)))
+    assert oslo.lake.retention.pins() == []

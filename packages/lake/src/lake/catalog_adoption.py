@@ -17,7 +17,7 @@ from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.manifests import Manifests
 from lake.references import References
-from lake.snapshots import StoredManifest
+from lake.snapshots import Manifest, StoredManifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo
 
@@ -70,6 +70,16 @@ class SnapshotAdopter:
             Corrupt: It is missing or damaged.
         """
         return self._manifests.stored(manifest)
+
+    def read_whole(self, manifest: str) -> Manifest:
+        """As `read_manifest`, with the shards of its lists, which are stored."""
+        return self._manifests.read(manifest)
+
+    def write_manifest(self, manifest: Manifest) -> str:
+        """Store a manifest that no row of the catalog names; return its object id."""
+        name = self._manifests.write(manifest)
+        self._sync()
+        return name
 
     def add(self, dataset: DatasetInfo) -> None:
         """List, or list anew, a dataset without a snapshot, whose rows another node sends.

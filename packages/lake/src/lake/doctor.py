@@ -151,7 +151,7 @@ def _objects(lake: Lake) -> Iterator[Finding]:
 
 
 def _keys(lake: Lake) -> Iterator[Finding]:
-    sealed = sum(info.encrypted for info in lake.catalog.list())
+    sealed = sum(info.encrypted and info.node is None for info in lake.catalog.list())
     if sealed and lake.vault.keys.is_locked:
         found = f"{sealed:,} encrypted datasets, and no key"
         yield Finding("keys", "warning", found, "use --key-file or --passphrase-file")

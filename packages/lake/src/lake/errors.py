@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sennit_core.errors import Conflict, Corrupt, SennitError, Unsupported
+from sennit_core.errors import Conflict, Corrupt, Denied, SennitError, Unsupported
 from sennit_core.records import DatasetInfo
 
 __all__ = [
     "UploadIncomplete",
+    "ciphertext_elsewhere",
     "damaged_dataset",
     "damaged_shard",
     "is_damage_of",
@@ -94,6 +95,15 @@ def restricted_elsewhere(dataset: str, node: str) -> Unsupported:
     return Unsupported(
         f"this use of dataset {dataset!r}, of which node {node[:16]} sends only what the user may see",
         hint="read it with a query; CREATE TABLE my_copy AS FROM … keeps what you see of it",
+    )
+
+
+def ciphertext_elsewhere(dataset: str, node: str) -> Denied:
+    """Return the error for reading a copy whose key this node does not have."""
+    return Denied(
+        f"reading {dataset!r}, a copy of an encrypted dataset of node {node[:16]}",
+        needed="the key, which only that node has",
+        hint="ask that node to share the dataset",
     )
 
 

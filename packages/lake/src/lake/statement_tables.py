@@ -14,7 +14,7 @@ from typing import Any
 
 from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
-from lake.errors import restricted_elsewhere
+from lake.errors import ciphertext_elsewhere, restricted_elsewhere
 from lake.file_schemas import column_ids, columns_of_files, defaults_of
 from lake.layouts import layout_of
 from lake.limits import Requester
@@ -33,7 +33,7 @@ from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
 from lake.view_access import view_tables
 from lake.views import ViewInfo
-from sennit_core.errors import Corrupt, NotFound
+from sennit_core.errors import Corrupt, Denied, NotFound
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
@@ -338,11 +338,13 @@ class StatementTables:
             link = self._links.get(dataset_id, name) if is_linked else None
             if link is not None:
                 return _linked_table(info, link), ()
-            if info.head is None and info.node is not None:
+            if info.node is not None and info.head is None:
                 return _restricted_table(shown_to(info, access), info.node), ()
+            if info.node is not None and info.encrypted:
+                raise ciphertext_elsewhere(info.name, info.node)
             found = self._partial(info, left)
             self._catalog.check_shards(found.snapshot)
-        except Corrupt as damage:
+        except (Corrupt, Denied) as damage:
             schema: dict[str, Any] = {"fields": []}
             row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}
             return row, ()

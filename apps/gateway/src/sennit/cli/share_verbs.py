@@ -98,10 +98,12 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
         how = "which read it" if found["readOnly"] else "which may change its rows"
         lines = [f"{name} is shared with {readers}, {how}"]
-    if found["restricted"]:
-        return [*lines, "restricted: it is read at its writer, under its policy, and has no copies"]
-    lines.append(f"copies: {found['copies']}")
     state = found["state"]
+    if found["restricted"]:
+        lines.append("restricted: its writer answers queries, with what the user may see")
+        if state is None or not state["objects"]:
+            return lines
+    lines.append(f"copies: {found['copies']}")
     if state is not None:
         under, gone = state["underReplicated"], state["unavailable"]
         lines.append(

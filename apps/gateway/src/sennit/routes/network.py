@@ -126,7 +126,8 @@ def _add_sharing(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
 
 def _sharing(peers: PeerService, lake: Lake, info: DatasetInfo) -> dict[str, Any]:
     names = {node.member.id: node.member.name for node in peers.nodes()}
-    share, copies = peers.shares().get(info.id), peers.copies().get(info.id)
+    share = peers.shares().get(info.id)
+    copies = peers.copies().get(peers.ciphertext_of(info.id) or info.id)
     placement = Placement() if share is None else share.placement
 
     def named(ids: Iterable[str]) -> list[str]:

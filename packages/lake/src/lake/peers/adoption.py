@@ -229,7 +229,8 @@ class Adoption:
             shared.id, self._free_name(shared, writer, known),
             f"{shared.owner}@{self._host.roster.name_of(writer)}", shared.columns,
             created_at=shared.created_at, visibility="shared",
-            replication=1 if shared.restricted else shared.placement.factor, node=writer,
+            replication=1 if shared.restricted else shared.placement.factor,
+            encrypted=shared.encrypted, node=writer,
         )  # fmt: skip
 
     def _list_restricted(
@@ -244,12 +245,14 @@ class Adoption:
         self._catalog.adopt(self._row(shared, writer, known), None)
 
     def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
+        if info.encrypted:  # only admins see that it is here, and nobody reads it
+            self._policies.adopt(info.id, (), info.node or "")
         self._catalog.adopt(info, manifest)
         if known is not None and known.head is None:  # it was restricted
             self._policies.remove(info.id)
         # Time travel reaches back as far as this; the writer has the rest.
         now = self._catalog.manifest(info.id).created_at
-        self._retention.expire(info.id, keep=VERSIONS_KEPT, before=now)
+        self._retention.expire(info.id, keep=1 if info.encrypted else VERSIONS_KEPT, before=now)
 
     def _free_name(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> str:
         """Return the name of an adopted dataset here: its own, if no other has that."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lake.foreign_statements import ForeignChanges
 from lake.peers.changes import WriterParts
+from lake.peers.ciphertext import Ciphertexts
 from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
 from lake.peers.fragments import LocalFragments
@@ -41,7 +42,8 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     node = lake.storage.node_key.id
     held = HeldObjects(node, lake.objects, lake.tree)
     copies = Copies(node, lake.objects, held, lake.folder / "lake", drop, options)
-    shares = Shares(lake.tree, lake.catalog, lake.policies)
+    ciphertexts = Ciphertexts(lake.tree, lake.catalog, lake.retention, lake.clock)
+    shares = Shares(lake.tree, lake.catalog, lake.policies, ciphertexts)
 
     def version(dataset: str) -> int:
         return lake.catalog.stored_manifest(dataset).snapshot.version

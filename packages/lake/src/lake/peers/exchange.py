@@ -428,7 +428,7 @@ class Exchange:
         found: dict[str, SharedCopies] = {}
         for dataset, state in (await self.states()).items():
             known, info = self._index.get(dataset), self._parts.catalog.find_known(dataset)
-            if known is not None:
+            if known is not None and not known.shared.restricted:
                 name = known.shared.name if info is None else info.name
                 found[dataset] = SharedCopies(name, known.writer, state)
         return found

@@ -36,6 +36,11 @@ class Placement(Record):
     pins: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether other nodes than the writer are to hold copies."""
+        return self.factor > 1 or bool(self.pins)
+
     def check(self) -> None:
         """Refuse a placement that cannot be.
 

@@ -473,6 +473,10 @@ class PeerService:
             return {}
         return self._call(network.exchange.states())
 
+    def ciphertext_of(self, dataset: str) -> str | None:
+        """Return the id under which copies of an encrypted dataset of this node are known, if it has any."""
+        return self._shares().ciphertexts.find_id(dataset)
+
     def _repairs(self) -> Repairs:
         exchange = self._required().exchange
         assert exchange is not None, "the service has a lake"

@@ -150,7 +150,8 @@ class SharedIndex:
         if not (self._is_member(peer) and known.objects.may_hold(peer)):
             return False
         # Asked at each request: it may have got a policy after it was published.
-        return known.writer != self._node or self._is_open(known.shared.id)
+        is_own = known.writer == self._node and not known.shared.encrypted
+        return not is_own or self._is_open(known.shared.id)
 
 
 def read_known(
@@ -170,6 +171,8 @@ def read_known(
     if shared.restricted:
         nothing = SharedObjects(shared.id, writer, shared.placement, frozenset(), ())
         return KnownDataset(shared, nothing, {}, frozenset(), {})
+    if shared.encrypted:
+        return _read_ciphertext(catalog, shared, writer)
     info = catalog.get(shared.id)
     read = {} if before is None else before.versions
     versions: dict[str, _Version] = {}
@@ -190,6 +193,18 @@ def read_known(
     sizes = {name: size for each in versions.values() for name, size in each.sizes.items()}
     objects = SharedObjects(shared.id, writer, shared.placement, nodes, replicas)
     return KnownDataset(shared, objects, versions, names, sizes)
+
+
+def _read_ciphertext(catalog: Catalog, shared: SharedDataset, writer: str) -> KnownDataset:
+    """Return what a ciphertext's manifest says; its writer has no row of it in its catalog."""
+    manifest = catalog.adopter.read_whole(shared.manifest)
+    replicas = tuple(Replica(s.object, s.object, s.bytes) for s in manifest.snapshot.shards)
+    sizes = {each.object: each.bytes for each in replicas}
+    names = frozenset((shared.manifest, *(each.object for each in manifest.lists), *sizes))
+    nodes = None if EVERYONE in shared.nodes else frozenset(shared.nodes)
+    objects = SharedObjects(shared.id, writer, shared.placement, nodes, replicas)
+    # Without versions: no part of a query reads it.
+    return KnownDataset(shared, objects, {}, names, sizes)
 
 
 def _read_version(catalog: Catalog, dataset: str, snapshot: str, manifest: str) -> _Version:

@@ -41,6 +41,7 @@ from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
+    from lake.peers.ciphertext import Ciphertexts
 
 __all__ = ["ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
 
@@ -100,6 +101,7 @@ class SharedDataset(Record):
         columns: Those that some user of that node sees.
         rules: What its users see.
         read_only: As of `ShareInfo`.
+        encrypted: Whether it is the ciphertext of a dataset, which only its writer can read.
     """
 
     id: str
@@ -115,6 +117,7 @@ class SharedDataset(Record):
     columns: Schema = NO_COLUMNS
     rules: tuple[SharedRule, ...] = ()
     read_only: bool = True
+    encrypted: bool = False
 
     def accepts_changes_of(self, node: str) -> bool:
         """Return whether the writer makes changes for a node."""
@@ -162,9 +165,13 @@ class Shares:
         tree: The namespace `sys`.
         catalog: The datasets.
         policies: Access policies.
+        ciphertexts: What is published of encrypted datasets for copies.
     """
 
-    def __init__(self, tree: ElkynStore, catalog: Catalog, policies: Policies) -> None:
+    def __init__(
+        self, tree: ElkynStore, catalog: Catalog, policies: Policies, ciphertexts: Ciphertexts
+    ) -> None:
+        self.ciphertexts = ciphertexts
         self._table = CheckedTable(tree, "/shares", ShareInfo)
         self._catalog = catalog
         self._policies = policies
@@ -271,19 +278,28 @@ class Shares:
             except Corrupt as problem:
                 _log.warning("a shared dataset stays as it was published: %s", problem)
                 found.damaged[dataset_id] = audiences
+                with suppress(Corrupt):
+                    if (ciphertext := self.ciphertexts.find_id(dataset_id)) is not None:
+                        found.damaged[ciphertext] = audiences
                 continue
             if described is None:
                 with suppress(StorageFull):  # it is withdrawn all the same
                     self._table.remove(dataset_id)
                 continue
-            for audience, shared in described.items():
-                found.items[audience, dataset_id] = shared
+            for audience, shared in described:
+                found.items[audience, shared.id] = shared
+        self._forget_ciphertexts(found)
         return found
+
+    def _forget_ciphertexts(self, wanted: Wanted) -> None:
+        ids = {shared.id for shared in wanted.items.values() if shared.encrypted}
+        with suppress(Corrupt, StorageFull):  # later
+            self.ciphertexts.keep(ids | wanted.damaged.keys())
 
     def _describe(
         self, dataset_id: str, share: ShareInfo, members: Sequence[str]
-    ) -> Mapping[str, SharedDataset] | None:
-        """Return the description of a dataset for each audience; None if it was deleted."""
+    ) -> list[tuple[str, SharedDataset]] | None:
+        """Return the audiences of a dataset with its descriptions; None if it was deleted."""
         info = self._catalog.find(dataset_id)
         if info is None or info.head is None:
             return None
@@ -294,13 +310,17 @@ class Shares:
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
                 share.nodes, share.placement, read_only=share.read_only,
             )  # fmt: skip
-            return dict.fromkeys(share.audiences, whole)
+            return [(audience, whole) for audience in share.audiences]
+        found: list[tuple[str, SharedDataset]] = []
+        if info.encrypted and share.placement.is_elsewhere:
+            ciphertext = self.ciphertexts.describe(info, share)
+            found += [(audience, ciphertext) for audience in share.audiences]
         if policy is not None and self._is_outdated(info, policy):
-            return {}
+            return found
         # In a log for each node, as others do not see the same of it.
         nodes = members if EVERYONE in share.nodes else share.nodes
-        shown = {node: _shown_to(info, share, policy, node) for node in nodes}
-        return {node: found for node, found in shown.items() if found is not None}
+        shown = [(node, _shown_to(info, share, policy, node)) for node in nodes]
+        return found + [(node, shared) for node, shared in shown if shared is not None]
 
     def _is_outdated(self, info: DatasetInfo, policy: Policy) -> bool:
         """Return whether a column of the policy is another one now, whose name may be a hidden one."""
