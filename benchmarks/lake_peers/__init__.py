@@ -1,0 +1,1 @@
+"""Sections of `bench_lake_peers.py`."""

@@ -1,0 +1,145 @@
+"""Chunk transfer between two nodes, beside the same bytes over one plain WebSocket with TLS 1.3.
+
+A process of its own has a node with a dataset, and a plain server of the library that the nodes use. This
+process has the other node. In each pass it reads as many bytes from the plain server, which verifies and
+stores nothing, and then fetches the shards, which are hashed on both sides, written, hashed once more and
+synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import pyarrow as pa
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from lake import Lake
+from lake.peers.data import data_parts
+from lake.peers.identity import Identity
+from lake.peers.service import PeerOptions, PeerService
+
+__all__ = ["run"]
+
+_FRAME_BYTES = 1 << 20
+_SHARDS = 4
+_MEMORY = "512 MiB"
+
+
+def run(megabytes: int, passes: int) -> None:
+    """Print how fast shards are transferred.
+
+    Args:
+        megabytes: The size of the dataset.
+        passes: How often it is transferred; the median counts.
+    """
+    with tempfile.TemporaryDirectory() as folder, sender(Path(folder), megabytes) as lines:
+        invite, port = next(lines), int(next(lines))
+        with opened(Path(folder) / "rome", "rome") as (lake, peers):
+            peers.join(invite)
+            until(lambda: any(info.name == "big" for info in lake.catalog.list()))
+            shards = lake.catalog.manifest("big").snapshot.shards
+            names = [shard.object for shard in shards]
+            size = sum(shard.bytes for shard in shards)
+            plain, fetched = [], []
+            for _ in range(passes + 1):
+                plain.append(timed(lambda: asyncio.run(read(peers.identity, port, size))))
+                lake.retention.drop_copies(names)
+                fetched.append(timed(lambda: peers.fetch(names)))
+    print(f"\ntransfer: {size / 1e6:.0f} MB in {len(names)} shards, {passes} passes")
+    print(f"{'':24}{'s':>7}{'MB/s':>8}{'of plain':>10}")
+    base = median(plain[1:])  # the first pass fills caches
+    for title, seconds in (("TLS 1.3 websocket", base), ("chunks", median(fetched[1:]))):
+        print(f"{title:24}{seconds:7.2f}{size / 1e6 / seconds:8.0f}{base / seconds:10.2f}")
+
+
+def timed(work: object) -> float:
+    """Return the seconds that a function takes."""
+    assert callable(work)
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def until(condition: object) -> None:
+    """Wait until a condition holds."""
+    assert callable(condition)
+    while not condition():
+        time.sleep(0.05)
+
+
+@contextmanager
+def opened(folder: Path, name: str) -> Iterator[tuple[Lake, PeerService]]:
+    """Start a node."""
+    with Lake(folder, memory_bytes=_MEMORY) as lake:
+        identity = Identity(lake.storage.node_key)
+        options = PeerOptions(name, capacity=0)
+        with PeerService(identity, lake.tree, options, data=data_parts(lake)) as peers:
+            yield lake, peers
+
+
+async def read(identity: Identity, port: int, size: int) -> None:
+    """Read bytes from the plain server."""
+    context = identity.client_context(anonymous=True)
+    async with connect(f"wss://127.0.0.1:{port}", ssl=context, compression=None,
+                       max_size=2 * _FRAME_BYTES, proxy=None) as connection:  # fmt: skip
+        await connection.send(str(size))
+        received = 0
+        while received < size:
+            received += len(await connection.recv(decode=False))
+
+
+@contextmanager
+def sender(folder: Path, megabytes: int) -> Iterator[Iterator[str]]:
+    """Start the sending process; yield the lines that it prints."""
+    command = [sys.executable, "-m", "lake_peers.transfer", str(folder / "oslo"), str(megabytes)]
+    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=place
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield iter(process.stdout)
+        process.stdin.close()  # which ends it
+
+
+def send(folder: Path, megabytes: int) -> None:
+    """Share a dataset, and serve plain bytes, until standard input ends."""
+    with opened(folder, "oslo") as (lake, peers):
+        for _ in range(_SHARDS):
+            rows = megabytes * 1_000_000 // _SHARDS // 8
+            values = pa.array(memoryview(os.urandom(rows * 8)).cast("q"))
+            lake.append("big", pa.table({"value": values}))
+        invite = peers.invite()
+        peers.share("big", None)
+        until(peers.copies)  # it is published
+        print(invite, flush=True)
+        asyncio.run(serve_plain(peers.identity))
+
+
+async def serve_plain(identity: Identity) -> None:
+    """Serve as many bytes as are asked for."""
+
+    async def answer(connection: ServerConnection) -> None:
+        frame = os.urandom(_FRAME_BYTES)
+        for _ in range(-(-int(await connection.recv()) // _FRAME_BYTES)):
+            await connection.send(frame)
+        await connection.wait_closed()
+
+    context = identity.server_context([])
+    async with serve(answer, "127.0.0.1", 0, ssl=context, compression=None) as server:
+        print(next(iter(server.sockets)).getsockname()[1], flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    send(Path(sys.argv[1]), int(sys.argv[2]))
