@@ -71,9 +71,16 @@ def timed(work: object) -> float:
 
 
 def until(condition: object) -> None:
-    """Wait until a condition holds."""
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: It does not within a minute.
+    """
     assert callable(condition)
+    end = time.monotonic() + 60
     while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the nodes do not see each other's dataset")
         time.sleep(0.05)
 
 

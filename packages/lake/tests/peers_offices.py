@@ -30,6 +30,7 @@ from lake.peers.statuses import NodeStatus
 from lake.peers.transfers import (
     Chunk,
     ChunkRequest,
+    FindKept,
     ListReply,
     ListRequest,
     ObjectComplete,
@@ -89,7 +90,8 @@ class OfficeNode:
             del self.objects[each.name]
         self.copies = Replication(name, lambda _, name: name in self.objects, OPTIONS)
         self.transfers = Transfers(now=simulation.now)
-        self._partial: dict[str, dict[int, bytes]] = {}
+        # Unfinished files.
+        self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
         # Requests of both machines, under numbers of the process.
         self._calls: dict[int, tuple[str, int]] = {}
         self._number = 0
@@ -176,8 +178,21 @@ class OfficeNode:
                     yield Call(peer, self._number, message, timeout)
                 case Send():
                     yield effect
+                case FindKept() | WriteChunk():
+                    yield from self._own(self._work(effect), machine)
                 case _:
                     self._store(effect)
+
+    def _work(self, effect: FindKept | WriteChunk) -> Iterable[Effect]:
+        now = self._network.simulation.now
+        partial = self._partial.setdefault(effect.object, {})
+        if isinstance(effect, FindKept):
+            kept = {index: hashlib.sha256(data).hexdigest() for index, data in partial.items()}
+            return self.transfers.found_kept(effect, kept, now)
+        is_right = hashlib.sha256(effect.data).hexdigest() == effect.digest
+        if is_right:
+            partial[effect.index] = effect.data
+        return self.transfers.written(effect, is_right=is_right, now=now)
 
     def _store(self, effect: Effect) -> None:
         match effect:
@@ -188,20 +203,17 @@ class OfficeNode:
                     self.transfers.want(dataset, name, sources, priority=copies)
             case StopFetch(dataset, name):
                 self.transfers.cancel(dataset, name)
-                self._partial.pop(name, None)
             case DropCopy(name):
                 del self.objects[name]
                 self._network.dropped += 1
-            case WriteChunk(_, name, index, _, data):
-                self._partial.setdefault(name, {})[index] = data
-            case ObjectComplete(_, name, _, digests):
+            case ObjectComplete(_, name, _, _, digests):
                 chunks = self._partial.pop(name, {})
                 data = b"".join(chunks[index] for index in range(len(digests)))
                 assert StoredObject.of(data).name == name, "a wrong object was accepted"
                 self.objects[name] = StoredObject.of(data)
                 self.copies.soon()
-            case ObjectUnobtainable(_, name):
-                self._partial.pop(name, None)
+            case ObjectUnobtainable():
+                pass
             case _:
                 raise AssertionError(effect)
 

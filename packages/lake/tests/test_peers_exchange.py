@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lake.peers.fragments import FragmentRequest, FragmentTable, serve_fragment
 from lake.peers.machine import Failed, Replied
 from lake.peers.publications import EVERYONE, LogKey
 from lake.peers.replication import HaveRequest
-from lake.peers.transfers import ChunkRequest, ListRequest
+from lake.peers.transfers import Chunk, ChunkRequest, ListRequest
 from sennit_core.errors import NotFound, Unavailable
+from sennit_core.hashing import CHUNK_BYTES
 from sennit_core.records import DatasetInfo
 
 from .peers_exchange import Peer, SharingNetwork, SharingNode
@@ -398,5 +401,31 @@ def test_a_failed_request_is_not_found(tmp_path: Path) -> None:
         reply = await rome.ask(oslo, ListRequest("a" * 64, ""))
         assert isinstance(reply, Failed)
         assert reply.code == "not-found"
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_a_copy_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        values = pa.array(memoryview(os.urandom(400_000 * 8)).cast("q"))
+        oslo.lake.append("big", pa.table({"id": values}))
+        dataset = oslo.share("big", copies=1)
+        await network.until(lambda: "big" in rome.names())
+        [shard] = oslo.shards("big")
+        data = b"".join(oslo.lake.objects.read(shard))
+        place = rome.lake.folder / "lake" / "incoming-copies" / f"{shard}.{dataset}"
+        place.write_bytes(data[: 2 * CHUNK_BYTES])
+        asked: list[int] = []
+        send = oslo.parts.copies.chunk
+
+        def chunk(request: ChunkRequest) -> tuple[Chunk, bytes]:
+            asked.append(request.index)
+            return send(request)
+
+        monkeypatch.setattr(oslo.parts.copies, "chunk", chunk)
+        oslo.share("big", copies=2)
+        await network.until(lambda: rome.has_all("big"))
+        assert sorted(asked) == list(range(2, -(-len(data) // CHUNK_BYTES)))
+        assert list(place.parent.iterdir()) == []
 
     run(tmp_path, "oslo rome", test)

@@ -1,8 +1,8 @@
 """The copies of shared objects in a node's store: fetched, served, counted and dropped.
 
 What is downloaded is written to `lake/incoming-copies/{object}.{dataset}`, chunk by verified chunk, so that a
-transfer goes on where it stopped, after a restart too. A complete file is moved into the store, which
-hashes it once more.
+transfer goes on where it stopped, after a restart too. A complete file is moved into the store. One that
+nobody wants any more is removed after an hour: a query that was stopped may be repeated.
 
 A request for a chunk is served only to a node that may have the object. Reading verifies it; a damaged
 copy goes to quarantine, counts no more, and is fetched again (read repair).
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lake.durable import storage_errors
 from lake.objects import ObjectStore
 from lake.peers.held import HeldObjects
 from lake.peers.placement import Candidate
@@ -50,6 +52,7 @@ __all__ = ["Copies", "CopyOptions"]
 
 _log = get_logger(__name__)
 _FOLDER = "incoming-copies"
+_UNFINISHED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Copies:
         self.replication = Replication(self._node, self.held.has, self._options.replication)
         self.transfers = Transfers(self._options.transfers)
         self.held.clear()
-        self.sweep(())
+        self.sweep((), seconds=0)
 
     # Serving
 
@@ -156,48 +159,63 @@ class Copies:
                 found[len(found)] = hashlib.sha256(chunk).hexdigest()
         return found
 
-    def write(self, effect: WriteChunk) -> None:
-        """Write a verified chunk."""
-        descriptor = os.open(
-            self._place(effect.dataset, effect.object),
-            os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC,
-            FILE_MODE,
-        )
-        try:
-            os.pwrite(descriptor, effect.data, effect.offset)
-        finally:
-            os.close(descriptor)
+    def write(self, effect: WriteChunk) -> bool:
+        """Verify a chunk, and write it; return whether it is right.
+
+        Raises:
+            StorageFull: There is no room for it.
+        """
+        if hashlib.sha256(effect.data).hexdigest() != effect.digest:
+            return False
+        place = self._place(effect.dataset, effect.object)
+        with storage_errors(place, len(effect.data)):
+            _write_at(place, effect.data, effect.offset)
+        return True
 
     def complete(self, effect: ObjectComplete) -> None:
         """Move a complete file into the store, and note of which dataset it is.
 
+        Each chunk was verified before it was written, and readers verify it again.
+
         Raises:
-            Corrupt: The file was changed after it was written.
+            Corrupt: The file was cut off after it was written.
             StorageFull: There is no room for it.
         """
         place = self._place(effect.dataset, effect.object)
         try:
             if effect.size == 0:
                 place.touch(mode=FILE_MODE)
-            os.truncate(place, effect.size)
-            found: ObjectDigest = self._objects.adopt(place)
+            with place.open("rb") as file:
+                plain = hashlib.file_digest(file, "sha256").hexdigest()
+            found = ObjectDigest(
+                effect.object, effect.size, plain, effect.chunk_bytes, effect.chunks
+            )
+            self._objects.adopt(place, found)
         finally:
             place.unlink(missing_ok=True)
-        if found.object != effect.object:
-            raise Corrupt(f"the copy of object {effect.object}", effect.object, found.object)
         self._objects.sync_names()
         self.held.receive(effect.dataset, effect.object)
 
-    def forget(self, dataset: str, name: str) -> None:
-        """Remove an unfinished file."""
-        self._place(dataset, name).unlink(missing_ok=True)
+    @property
+    def wanted(self) -> Collection[tuple[str, str]]:
+        """The objects that somebody wants and this node lacks, each after its dataset."""
+        return {*self.transfers.objects, *self.replication.fetching}
 
-    def sweep(self, wanted: Collection[tuple[str, str]]) -> None:
-        """Remove unfinished files of objects that are not wanted any more, each after its dataset."""
+    def sweep(
+        self, wanted: Collection[tuple[str, str]], *, seconds: float = _UNFINISHED_SECONDS
+    ) -> None:
+        """Remove unfinished files of objects that are not wanted any more.
+
+        Args:
+            wanted: Objects that are, each after its dataset.
+            seconds: How long the others are kept after they were written to.
+        """
         kept = {self._place(*each) for each in wanted}
+        limit = time.time() - seconds
         for path in self._folder.iterdir():
-            if path not in kept:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it was just completed
+                if path not in kept and path.stat().st_mtime <= limit:
+                    path.unlink()
 
     def incoming_bytes(self) -> int:
         """Return the bytes of the unfinished files."""
@@ -246,6 +264,14 @@ class Copies:
                     self.transfers.cancel(dataset, name)
                 case _:
                     yield effect
+
+
+def _write_at(path: Path, data: bytes, offset: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.pwrite(descriptor, data, offset)
+    finally:
+        os.close(descriptor)
 
 
 class _Repairing:

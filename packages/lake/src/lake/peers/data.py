@@ -34,9 +34,11 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     def drop(names: Iterable[str]) -> None:
         wanted = set(names)
         # Equal shards have one object: one that a dataset of this node has stays.
-        for info in lake.catalog.list():
-            if info.node is None and info.damaged is None:
-                wanted -= lake.quotas.stored.sizes(info).keys()
+        own = [info for info in lake.catalog.list() if info.node is None]
+        if any(info.damaged is not None for info in own):
+            return  # which objects it has is not known
+        for info in own:
+            wanted -= lake.quotas.stored.sizes(info).keys()
         lake.retention.drop_copies(wanted)
 
     node = lake.storage.node_key.id

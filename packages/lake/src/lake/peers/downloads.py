@@ -6,14 +6,14 @@ Runs in the event loop of the network; what reads or writes files is done by thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from lake.peers.copies import Copies
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.tasks import TaskSet
-from lake.peers.transfers import ObjectComplete, ObjectUnobtainable, WriteChunk
+from lake.peers.transfers import FindKept, ObjectComplete, ObjectUnobtainable, WriteChunk
 from lake.retention import Retention
 from sennit_core.errors import SennitError, Unavailable
 from sennit_core.logs import get_logger
@@ -53,7 +53,6 @@ class Downloads:
         # Who waits for an object of a dataset.
         self._waiting: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._tasks = TaskSet("copies of shared datasets")
-        self._file_work = asyncio.Lock()
 
     def tick(self) -> None:
         """Let time pass."""
@@ -69,13 +68,15 @@ class Downloads:
         Raises:
             Unavailable: No source has it.
         """
-        waiting = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((dataset, name), []).append(waiting)
-        kept = await asyncio.to_thread(self.copies.kept_chunks, dataset, name)
         transfers = self.copies.transfers
-        transfers.want(dataset, name, sources, priority=_FIRST, kept=kept, size_max=size_max)
-        self.tick()
-        await waiting
+        transfers.want(dataset, name, sources, by=waiting, priority=_FIRST, size_max=size_max)
+        try:
+            self.tick()
+            await waiting
+        finally:
+            transfers.cancel(dataset, name, by=waiting)  # it was stopped, or has ended
 
     @asynccontextmanager
     async def held(
@@ -95,28 +96,22 @@ class Downloads:
 
     def perform(self, effects: Iterable[Effect]) -> None:
         """Perform effects of the machine of transfers."""
-        self.spawn(self._perform(list(effects)))
+        for effect in effects:
+            self.spawn(self._call(effect) if isinstance(effect, Call) else self._work(effect))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until it ends or the node leaves the network."""
         self._tasks.spawn(work)
 
-    async def _perform(self, effects: Sequence[Effect]) -> None:
-        transfers = self.copies.transfers
-        for effect in effects:
-            if isinstance(effect, Call):
-                self.spawn(self._call(effect, transfers.replied, transfers.failed))
-        # In their order: the chunks of an object are written before it is complete.
-        async with self._file_work:
-            for effect in effects:
-                if not isinstance(effect, Call):
-                    await self._perform_one(effect)
-
-    async def _perform_one(self, effect: Effect) -> None:
+    async def _work(self, effect: Effect) -> None:
         copies = self.copies
+        transfers = copies.transfers
         match effect:
             case WriteChunk():
-                await asyncio.to_thread(copies.write, effect)
+                await self._write(effect)
+            case FindKept(dataset, name):
+                kept = await asyncio.to_thread(copies.kept_chunks, dataset, name)
+                self.perform(transfers.found_kept(effect, kept, self._host.now()))
             case ObjectComplete(dataset, name):
                 problem: SennitError | None = None
                 try:
@@ -127,9 +122,23 @@ class Downloads:
                 self._settle(dataset, name, problem)
                 copies.replication.soon()
             case ObjectUnobtainable(dataset, name, reason):
-                await asyncio.to_thread(copies.forget, dataset, name)
-                problem = Unavailable(f"object {name[:16]}", hint=reason or None)
-                self._settle(dataset, name, problem)
+                # What was written stays for a later attempt.
+                self._settle(dataset, name, Unavailable(f"object {name[:16]}", hint=reason or None))
+            case _:
+                raise AssertionError(f"nothing performs {effect}")
+
+    async def _write(self, effect: WriteChunk) -> None:
+        transfers = self.copies.transfers
+        try:
+            is_right = await asyncio.to_thread(self.copies.write, effect)
+        except (SennitError, OSError) as error:
+            _log.warning("the copy of object %s was not written: %s", effect.object[:16], error)
+            transfers.abandon(effect.dataset, effect.object)
+            found = Unavailable(f"object {effect.object[:16]}", hint=str(error))
+            problem = error if isinstance(error, SennitError) else found
+            self._settle(effect.dataset, effect.object, problem)
+        else:
+            self.perform(transfers.written(effect, is_right=is_right, now=self._host.now()))
 
     def _settle(self, dataset: str, name: str, problem: SennitError | None) -> None:
         for waiting in self._waiting.pop((dataset, name), []):
@@ -140,12 +149,10 @@ class Downloads:
             else:
                 waiting.set_exception(problem)
 
-    async def _call(
-        self,
-        call: Call,
-        replied: Callable[[Replied, float], Iterable[Effect]],
-        failed: Callable[[Failed, float], Iterable[Effect]],
-    ) -> None:
+    async def _call(self, call: Call) -> None:
         result = await self._host.call(call)
-        now = self._host.now()
-        self.perform(replied(result, now) if isinstance(result, Replied) else failed(result, now))
+        now, transfers = self._host.now(), self.copies.transfers
+        if isinstance(result, Replied):
+            self.perform(transfers.replied(result, now))
+        else:
+            self.perform(transfers.failed(result, now))

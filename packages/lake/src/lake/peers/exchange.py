@@ -162,7 +162,9 @@ class Exchange:
             await self._publish()
         if now - self._refreshed_at >= _REFRESH_SECONDS:
             self._refreshed_at = now
-            await asyncio.to_thread(self._parts.copies.held.refresh)
+            copies = self._parts.copies
+            await asyncio.to_thread(copies.held.refresh)
+            await asyncio.to_thread(copies.sweep, copies.wanted)
         if now - self._measured_at >= _MEASURE_SECONDS:
             self._measured_at = now
             self._copied_bytes = await asyncio.to_thread(self._measure)
@@ -176,6 +178,7 @@ class Exchange:
         datasets = [each.objects for each in self._index]
         room = self._host.members.own.capacity - self._copied_bytes
         alive = self._host.members.alive()
+        dropped: list[str] = []
         for effect in copies.tick(now, datasets, self._candidates(now), alive, room):
             match effect:
                 case Pause():
@@ -183,9 +186,11 @@ class Exchange:
                 case Call():
                     self._downloads.spawn(self._ask(effect))
                 case DropCopy(name):
-                    await asyncio.to_thread(copies.drop, [name])
+                    dropped.append(name)
                 case _:
                     raise AssertionError(f"nothing performs {effect}")
+        if dropped:
+            await asyncio.to_thread(copies.drop, dropped)
 
     async def _ask(self, call: Call) -> None:
         """Ask a node which objects it has."""

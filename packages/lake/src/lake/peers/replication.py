@@ -286,6 +286,11 @@ class Replication:
         # Since when this node has stopped to claim a copy, by object.
         self._leaving: dict[str, float] = {}
 
+    @property
+    def fetching(self) -> Collection[tuple[str, str]]:
+        """The objects that the last plan has found missing here, each after its dataset."""
+        return self._fetching
+
     def is_leaving(self, name: str) -> bool:
         """Return whether this node is about to drop an object, so that others do not count on it."""
         return name in self._leaving

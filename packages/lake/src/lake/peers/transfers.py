@@ -9,14 +9,16 @@ request; Dean and Barroso 2013), and the first answer counts.
 An object is asked for as one of a dataset: a peer may have it for one dataset and not for another
 (`lake.peers.held`), so what was downloaded for one says nothing about the other.
 
-        want ──▶ list ──▶ chunks (several peers, a few at a time each) ──▶ complete
+        want ──▶ list, kept chunks ──▶ chunks (several peers, a few at a time each) ──▶ complete
                   └─ wrong, refused, silent: the next peer; none left ──▶ unobtainable
+
+A chunk counts as under way until it is written, so a disk that is slower than the network slows the
+requests down. Hashing is work for other threads, and part of the effects.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
@@ -29,8 +31,10 @@ from sennit_core.hashing import CHUNK_BYTES, object_id
 
 __all__ = [
     "MESSAGES",
+    "PLAN",
     "Chunk",
     "ChunkRequest",
+    "FindKept",
     "ListReply",
     "ListRequest",
     "ObjectComplete",
@@ -43,6 +47,9 @@ __all__ = [
 _DIGEST_BYTES = 32
 CHUNKS_MAX = BODY_BYTES_MAX // _DIGEST_BYTES
 _LATENCIES_KEPT = 64
+_WRONG_KEPT = 16
+PLAN = "plan"
+"""Who wants the objects that this node is to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,21 @@ class TransferOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class FindKept:
+    """An effect: hash the chunks that an earlier attempt has written; leads to `found_kept`.
+
+    Args:
+        dataset: The dataset.
+        object: The object.
+    """
+
+    dataset: str
+    object: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteChunk:
-    """An effect: write a verified chunk to the object's unfinished file.
+    """An effect: verify a chunk and write it to the object's unfinished file; leads to `written`.
 
     Args:
         dataset: The dataset.
@@ -123,6 +143,8 @@ class WriteChunk:
         index: Of the chunk.
         offset: Where it begins.
         data: Its bytes.
+        digest: Their SHA-256, if they are right.
+        peer: The node that has sent them.
     """
 
     dataset: str
@@ -130,6 +152,8 @@ class WriteChunk:
     index: int
     offset: int
     data: bytes
+    digest: str
+    peer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +164,14 @@ class ObjectComplete:
         dataset: The dataset.
         object: The object.
         size: Its bytes.
+        chunk_bytes: Of each chunk but the last.
         chunks: The hash of each chunk.
     """
 
     dataset: str
     object: str
     size: int
+    chunk_bytes: int
     chunks: tuple[str, ...]
 
 
@@ -173,15 +199,19 @@ class _Download:
     priority: float
     # Peers that may have it, in the order in which they are preferred.
     sources: list[str]
-    # Chunks that an earlier attempt has written, from the caller; checked against the list.
-    kept: dict[int, str]
     size_max: int | None
+    # Who wants it; when nobody does, it is forgotten.
+    wanted_by: set[Hashable]
+    # Chunks that an earlier attempt has written, checked against the list; None until they are hashed.
+    kept: Mapping[int, str] | None = None
     size: int = -1
     chunk_bytes: int = CHUNK_BYTES
     digests: tuple[str, ...] = ()
     missing: set[int] = field(default_factory=set)
     # Requests under way: numbers by chunk; -1 is that of the list.
     asked: dict[int, set[int]] = field(default_factory=dict)
+    # Chunks that are verified and written, with the peer that has sent each.
+    writing: dict[int, str] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     last_problem: str = "no peer has it"
     started: bool = False
@@ -193,6 +223,17 @@ class _Download:
     @property
     def has_list(self) -> bool:
         return self.size >= 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is known which chunks are missing."""
+        return self.has_list and self.kept is not None
+
+    def find_missing(self) -> None:
+        """Compare the list with what was kept, once both are known."""
+        if self.has_list and self.kept is not None:
+            kept = self.kept
+            self.missing = {n for n, digest in enumerate(self.digests) if kept.get(n) != digest}
 
 
 @dataclass(slots=True, eq=False)
@@ -237,8 +278,8 @@ class Transfers:
         name: str,
         sources: Sequence[str],
         *,
+        by: Hashable = PLAN,
         priority: float = 0.0,
-        kept: Mapping[int, str] | None = None,
         size_max: int | None = None,
     ) -> None:
         """Ask for an object, or add sources to a download.
@@ -247,21 +288,30 @@ class Transfers:
             dataset: The dataset that has it.
             name: The object's id.
             sources: Peers that may have it, the preferred ones first.
+            by: Who wants it, for `cancel`.
             priority: Downloads with a lesser one start first.
-            kept: The SHA-256 of each chunk that an earlier attempt has written.
             size_max: Bytes that it may have, as a peer may announce any; None for any.
         """
         known = self._downloads.get((dataset, name))
         if known is None:
             self._downloads[dataset, name] = _Download(
-                dataset, name, priority, list(sources), dict(kept or {}), size_max
+                dataset, name, priority, list(sources), size_max, {by}
             )
             return
+        known.wanted_by.add(by)
         known.priority = min(known.priority, priority)
         known.sources += [peer for peer in sources if peer not in known.sources]
 
-    def cancel(self, dataset: str, name: str) -> None:
-        """Forget a download; answers that are under way have no effect."""
+    def cancel(self, dataset: str, name: str, by: Hashable = PLAN) -> None:
+        """Forget a download, unless somebody else wants it; answers under way have no effect."""
+        known = self._downloads.get((dataset, name))
+        if known is not None:
+            known.wanted_by.discard(by)
+            if not known.wanted_by:
+                del self._downloads[known.key]
+
+    def abandon(self, dataset: str, name: str) -> None:
+        """Forget a download, whoever wants it: it cannot be written."""
         self._downloads.pop((dataset, name), None)
 
     def tick(self, now: float) -> list[Effect]:
@@ -276,6 +326,7 @@ class Transfers:
         for each in waiting[: max(self._options.objects_max - len(running), 0)]:
             each.started = True
             running.append(each)
+            effects.append(FindKept(*each.key))
         for each in running:
             effects += self._ask(each)
         return effects
@@ -292,6 +343,33 @@ class Transfers:
         if request.index < 0:
             return self._on_list(download, request, reply)
         return self._on_chunk(download, request, reply)
+
+    def found_kept(self, effect: FindKept, kept: Mapping[int, str], now: float) -> list[Effect]:
+        """Go on with what is on disk.
+
+        Args:
+            effect: The effect that has led to it.
+            kept: The SHA-256 of each whole chunk, by its index.
+            now: Seconds of this node's monotonic clock.
+        """
+        self._now = now
+        download = self._downloads.get((effect.dataset, effect.object))
+        if download is None or download.kept is not None:
+            return []
+        download.kept = kept
+        download.find_missing()
+        return self._ask(download)
+
+    def written(self, effect: WriteChunk, *, is_right: bool, now: float) -> list[Effect]:
+        """Go on after a chunk was verified and, if it is right, written."""
+        self._now = now
+        download = self._downloads.get((effect.dataset, effect.object))
+        if download is None or download.writing.pop(effect.index, None) is None:
+            return []
+        if not is_right:
+            return self._on_wrong(download, effect.peer, f"chunk {effect.index} is wrong")
+        download.missing.discard(effect.index)
+        return self._ask(download)
 
     def failed(self, failure: Failed, now: float) -> list[Effect]:
         """Handle a request that has failed."""
@@ -316,7 +394,7 @@ class Transfers:
             return []
         digests = _digests(download.object, reply)
         if digests is None:
-            return self._on_wrong(download, request, "its list of chunks is wrong")
+            return self._on_wrong(download, request.peer, "its list of chunks is wrong")
         assert isinstance(reply.message, ListReply), "see `_digests`"
         if download.size_max is not None and reply.message.size > download.size_max:
             # The id proves the size, so every other peer would say the same.
@@ -325,37 +403,33 @@ class Transfers:
             return [ObjectUnobtainable(*download.key, limit)]
         download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
         download.digests = digests
-        download.missing = {
-            index for index, digest in enumerate(digests) if download.kept.get(index) != digest
-        }
+        download.find_missing()
         return self._ask(download)
 
     def _on_chunk(self, download: _Download, request: _Request, reply: Replied) -> list[Effect]:
         index = request.index
-        if index not in download.missing:
+        if index not in download.missing or index in download.writing:
             return []  # another peer was faster
-        if hashlib.sha256(reply.body).hexdigest() != download.digests[index]:
-            return self._on_wrong(download, request, f"chunk {index} is wrong")
-        download.missing.discard(index)
-        offset = index * download.chunk_bytes
-        written = WriteChunk(*download.key, index, offset, reply.body)
-        return [written, *self._ask(download)]
+        download.writing[index] = request.peer
+        offset, digest = index * download.chunk_bytes, download.digests[index]
+        return [WriteChunk(*download.key, index, offset, reply.body, digest, request.peer)]
 
-    def _on_wrong(self, download: _Download, request: _Request, problem: str) -> list[Effect]:
-        self.wrong.setdefault(request.peer, []).append(self._now)
-        download.last_problem = f"{problem} at node {request.peer[:16]}"
-        self._remove_source(download, request.peer)
+    def _on_wrong(self, download: _Download, peer: str, problem: str) -> list[Effect]:
+        self.wrong[peer] = [*self.wrong.get(peer, [])[1 - _WRONG_KEPT :], self._now]
+        download.last_problem = f"{problem} at node {peer[:16]}"
+        self._remove_source(download, peer)
         return self._ask(download)
 
     # Requests
 
     def _ask(self, download: _Download) -> list[Effect]:
         """Return the next requests of a download, or its end."""
-        if download.has_list and not download.missing:
+        if download.is_ready and not download.missing:
             del self._downloads[download.key]
-            complete = ObjectComplete(*download.key, download.size, download.digests)
-            return [complete]
-        wanted = sorted(download.missing - download.asked.keys()) if download.has_list else []
+            size, chunk_bytes = download.size, download.chunk_bytes
+            return [ObjectComplete(*download.key, size, chunk_bytes, download.digests)]
+        under_way = download.asked.keys() | download.writing.keys()
+        wanted = sorted(download.missing - under_way)
         if not download.has_list and -1 not in download.asked:
             wanted = [-1]
         effects: list[Effect] = []
@@ -364,7 +438,7 @@ class Transfers:
             if peer is None:
                 break
             effects.append(self._request(download, index, peer))
-        if not effects and not download.asked and not self._usable(download):
+        if not effects and not under_way and not self._usable(download):
             del self._downloads[download.key]
             return [ObjectUnobtainable(*download.key, download.last_problem)]
         return effects
@@ -404,6 +478,9 @@ class Transfers:
         load: dict[str, int] = {}
         for request in self._requests.values():
             load[request.peer] = load.get(request.peer, 0) + 1
+        for each in self._downloads.values():
+            for peer in each.writing.values():
+                load[peer] = load.get(peer, 0) + 1
         free = [
             peer
             for peer in self._usable(download)
