@@ -293,8 +293,8 @@ def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "network.md").read_text(encoding="utf-8")
-    parts = page.split("```sh\n")[1:4]
-    forming, sharing, changing = (part.partition("```")[0] for part in parts)
+    parts = page.split("```sh\n")[1:5]
+    forming, sharing, changing, forking = (part.partition("```")[0] for part in parts)
     sharing, query, _ = re.split(r'platform sql "(.*)" --data rome\n', sharing)
     example = forming + sharing
     command = f"{sys.executable} -m sennit.cli "
@@ -320,6 +320,7 @@ def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: P
 
         eventually(answered)
         assert run(changing.replace("platform ", command))[-1] == "5"
+        assert run(forking.replace("platform ", command))[0] == "my_trips"
     finally:
         for name in ("rome", "oslo"):
             platform("down", data=tmp_path / name)

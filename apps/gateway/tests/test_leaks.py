@@ -57,6 +57,7 @@ REQUESTS: dict[str, list[Sent]] = {
     f"GET {D}/snapshots": [("", {}), ("?before=3&limit=1", {})],
     f"GET {D}/snapshots/{{snapshot}}": [("", {}), ("?limit=0", {})],
     f"POST {D}/rollback": [("", {"json": {"version": 1}})],
+    f"POST {D}/fork": [("", {"json": {"name": "forked"}})],
     f"POST {D}/reorder-columns": [
         ("", {"json": {"columns": ["owner", "id"]}}), ("", {"json": {"columns": []}}),
     ],

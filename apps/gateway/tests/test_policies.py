@@ -86,6 +86,7 @@ def test_listings_show_what_the_policy_shows(node: OpenNode, client: Clients) ->
         ("POST", "/api/datasets/people/expire", {}),
         ("POST", "/api/datasets/people/compact", None),
         ("POST", "/api/datasets/people/reorder-columns", {"columns": ["id"]}),
+        ("POST", "/api/datasets/people/fork", {"name": "mine"}),
         ("GET", "/files/people/head/0.parquet", None),
         ("HEAD", "/files/people/head/0.parquet", None),
         ("GET", "/api/datasets/people/policies", None),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from lake.access import PolicyRule
+from lake.forks import fork_dataset
 from lake.limits import Requester
 from lake.peers.changes import Changes
 from lake.peers.forwarding import ChangeReply, ChangeRequest
@@ -240,5 +241,17 @@ def test_a_writer_that_is_away_is_named_and_a_copy_can_be_changed(
 ) -> None:
     offices["oslo"].peers.close()
     rome = offices["rome"].lake
-    with pytest.raises(Unavailable, match=r"(?s)node oslo.*CREATE TABLE"):
+    with pytest.raises(Unavailable, match=r"(?s)node oslo.*platform fork"):
         rome.sql("DELETE FROM trips")
+
+
+def test_a_fork_has_all_shards_here_and_outlives_the_share(offices: dict[str, Office]) -> None:
+    oslo, rome = offices["oslo"], offices["rome"]
+    fork_dataset(rome.lake, "trips", "mine", user="ann")
+    assert rome.has_all("mine")
+    oslo.peers.unshare("trips")
+    eventually(lambda: rome.names() == {"mine"})
+    oslo.peers.close()
+    assert rome.lake.sql("DELETE FROM mine WHERE id = 1").value == 1
+    assert rome.query("SELECT count(*) FROM mine") == [(2,)]
+    assert rome.lake.catalog.get("mine").node is None

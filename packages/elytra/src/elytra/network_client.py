@@ -172,6 +172,16 @@ class NetworkClient:
         """Make a dataset private again; return whether it was shared."""
         return bool(self._transport.json("DELETE", _sharing(dataset))["deleted"])
 
+    def fork(self, dataset: str, name: str) -> dict[str, Any]:
+        """Create a dataset of the node with the rows of another one, which may be of another node.
+
+        Args:
+            dataset: Id or name of the other one.
+            name: The name of the new one.
+        """
+        path = f"/api/datasets/{quote(dataset, safe='')}/fork"
+        return dict(self._transport.json("POST", path, document={"name": name}))
+
 
 def _sharing(dataset: str) -> str:
     return f"/api/datasets/{quote(dataset, safe='')}/sharing"

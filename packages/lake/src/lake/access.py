@@ -217,7 +217,7 @@ def written_elsewhere(name: str, node: str) -> Denied:
     return Denied(
         f"changing dataset {name!r}, which node {node[:16]} writes",
         needed="to be done at that node",
-        hint="copy it first: CREATE TABLE my_copy AS FROM …",
+        hint="change a copy of your own: platform fork",
     )
 
 

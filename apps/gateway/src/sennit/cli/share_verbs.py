@@ -1,4 +1,4 @@
-"""The verbs share and unshare: which nodes may read or change a dataset, and where copies are."""
+"""The verbs share, unshare and fork: which nodes read or change a dataset, and where copies are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALL = "all"
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (share, unshare):
+    for verb in (share, unshare, fork):
         app.command()(verb)
 
 
@@ -86,6 +86,25 @@ def unshare(
         emit_json({"unshared": was_shared})
     else:
         typer.echo(f"{name} is private" if was_shared else f"{name} was private")
+
+
+def fork(
+    name: Annotated[str, typer.Argument(help="Name or id of a dataset, also of another node's.")],
+    new: Annotated[str, typer.Argument(help="Name of the new dataset.")],
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Create a dataset of this node with the rows of another one, without copying them."""
+    from sennit.cli.output import emit_json
+    from sennit.client import Session
+
+    with Session.open(url, token=None, data=data) as session:
+        info = session.network.fork(name, new)
+    if as_json:
+        emit_json(info)
+    else:
+        typer.echo(f"{info['name']} has the {info['rows']:,} rows of {name}")
 
 
 def _lines(name: str, found: dict[str, Any]) -> list[str]:

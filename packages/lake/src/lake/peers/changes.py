@@ -215,7 +215,7 @@ class Changes:
                 raise error_from_json(error)
             case Unreached():
                 hint = "nothing was changed: repeat it when the node is back"
-                raise Unavailable(what, hint=f"{hint}, or change a copy: CREATE TABLE … AS FROM")
+                raise Unavailable(what, hint=f"{hint}, or change a copy: platform fork")
             case _:
                 hint = (
                     "its answer was lost, and the change may have been made: look before repeating"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.forks import fork_dataset
 from lake.interop.iceberg import publish_iceberg
 from lake.origins import snapshot_document, with_shown_origin
 from lake.routes.requester import requester_of
@@ -21,6 +22,7 @@ __all__ = ["router"]
 
 _SNAPSHOTS_MAX = 1000
 _SHARDS_MAX = 1000
+_NAME_MAX = 128
 
 
 class RollbackRequest(BaseModel):
@@ -29,6 +31,14 @@ class RollbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: Annotated[int, Field(ge=1, le=(1 << 53))]
+
+
+class ForkRequest(BaseModel):
+    """Body of POST /api/datasets/{dataset}/fork."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(max_length=_NAME_MAX)]
 
 
 class ColumnOrder(BaseModel):
@@ -127,6 +137,15 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         requester = requester_of(request)
         lake.policies.check_change(dataset, requester)
         return lake.rollback(dataset, target.version, user=requester.name).to_json()
+
+    @routes.post("/{dataset}/fork", status_code=201, openapi_extra=needs("writer"))
+    def fork(
+        dataset: str, target: Annotated[ForkRequest, Body()], request: Request
+    ) -> dict[str, Any]:
+        """Create a dataset with the rows of this one, and the user as its owner, without copying them."""
+        requester = requester_of(request)
+        info = lake.policies.check_whole(dataset, requester, "forking")
+        return fork_dataset(lake, info.id, target.name, user=requester.name).to_json()
 
     @routes.post("/{dataset}/reorder-columns", openapi_extra=needs("writer"))
     def reorder_columns(

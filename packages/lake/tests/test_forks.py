@@ -1,0 +1,75 @@
+"""Forks: datasets that begin with the shards of others, and go their own way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lake import Lake
+from lake.forks import fork_dataset
+from sennit_core.errors import Conflict, NotFound, Unsupported
+
+TABLE = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    with Lake(tmp_path, memory_bytes="256 MiB") as found:
+        found.append("trips", TABLE)
+        found.append("trips", TABLE)
+        yield found
+
+
+def objects(lake: Lake, name: str) -> list[str]:
+    return [shard.object for shard in lake.catalog.manifest(name).snapshot.shards]
+
+
+def test_a_fork_has_the_same_objects_and_says_of_what_it_is_one(lake: Lake) -> None:
+    info = fork_dataset(lake, "trips", "mine", user="ann")
+    assert (info.name, info.owner, info.rows) == ("mine", "ann", 6)
+    assert objects(lake, "mine") == objects(lake, "trips")
+    manifest = lake.catalog.manifest("mine")
+    assert manifest.snapshot.query == "fork of trips version 2"
+    assert (manifest.snapshot.version, manifest.snapshot.parent) == (1, None)
+    assert manifest.provenance is not None
+    [source] = manifest.provenance.inputs
+    assert (source.name, source.version) == ("trips", 2)
+    assert lake.sql("SELECT sum(id) FROM mine").value == 12
+
+
+def test_a_fork_and_its_source_change_apart(lake: Lake) -> None:
+    fork_dataset(lake, "trips", "mine")
+    lake.sql("DELETE FROM mine WHERE id = 1")
+    lake.sql("INSERT INTO trips VALUES (9, 'z')")
+    assert lake.sql("SELECT count(*) FROM mine").value == 4
+    assert lake.sql("SELECT count(*) FROM trips").value == 7
+
+
+def test_a_fork_outlives_its_source_and_a_restart(tmp_path: Path) -> None:
+    with Lake(tmp_path, memory_bytes="256 MiB") as lake:
+        lake.append("trips", TABLE)
+        fork_dataset(lake, "trips", "mine")
+        lake.delete("trips")
+    with Lake(tmp_path, memory_bytes="256 MiB") as lake:
+        assert lake.sql("SELECT count(*) FROM mine").value == 3
+        assert lake.verify().findings == ()
+
+
+def test_what_cannot_be_forked_says_why(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(Conflict):
+        fork_dataset(lake, "trips", "TRIPS")
+    with pytest.raises(NotFound):
+        fork_dataset(lake, "nothing", "mine")
+
+
+def test_an_encrypted_dataset_is_copied_instead(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    with Lake(tmp_path / "lake", memory_bytes="256 MiB", key_file=key) as lake:
+        lake.append("secret", TABLE, encrypt=True)
+        with pytest.raises(Unsupported, match="CREATE TABLE mine AS FROM secret"):
+            fork_dataset(lake, "secret", "mine")
