@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from setting_effects import effect_of
 from elytra.transport import wait_for
 from nodes import platform, running_node
 from sennit_core.errors import Conflict
+from sennit_core.units import MIB
 
 
 @effect_of(
@@ -81,3 +83,37 @@ def copies_are_made_where_there_is_room(
         wait_for(lambda: shards("bern") or None, what="a copy at bern", seconds=60)
         assert shards("rome") == []
         assert under_replicated() == 1
+
+
+@effect_of("network.copy_rate_bytes", "network.copy_hours")
+def copies_are_made_slowly_and_at_their_hours(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(name: str) -> int:
+        files = (folder / name / "lake" / "incoming-copies").iterdir()
+        return sum(each.stat().st_size for each in files)
+
+    numbers = Random(1)
+    rows = (f"{numbers.getrandbits(62)}\n" for _ in range(300_000))
+    (folder / "t.csv").write_text("a\n" + "".join(rows))
+    later = (datetime.now().hour + 6) % 24  # noqa: DTZ005 - local, as the setting
+    with ExitStack() as stack:
+
+        def start(name: str, *join: str) -> Any:
+            monkeypatch.setenv("SENNIT_NETWORK__NAME", name)
+            return stack.enter_context(running_node(folder / name, "--api-only", *join))
+
+        oslo = start("oslo")
+        with oslo.session() as session:
+            invites = [session.network.invite() for _ in range(2)]
+        monkeypatch.setenv("SENNIT_NETWORK__COPY_HOURS", f"{later:02}:00-{later:02}:59")
+        start("bern", "--join", invites[0])
+        monkeypatch.delenv("SENNIT_NETWORK__COPY_HOURS")
+        # The first chunk, of 1 MiB, is there at once, and the second one after days.
+        monkeypatch.setenv("SENNIT_NETWORK__COPY_RATE_BYTES", "1")
+        start("rome", "--join", invites[1])
+        platform("put", str(folder / "t.csv"), data=oslo.data)
+        platform("share", "t", "--with", "all", "--copies", "3", data=oslo.data)
+        wait_for(lambda: fetched("rome") or None, what="a chunk at rome", seconds=60)
+        assert fetched("rome") == MIB
+        assert fetched("bern") == 0

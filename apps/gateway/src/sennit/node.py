@@ -19,6 +19,8 @@ from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
+from lake.peers.bandwidth import Hours
+from lake.peers.copies import CopyOptions
 from lake.peers.data import connect, data_parts
 from lake.peers.identity import Identity
 from lake.peers.service import PeerOptions, PeerService
@@ -225,7 +227,10 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         capacity=settings.storage.copy_bytes,
     )
     identity = Identity(lake.storage.node_key)
-    data = data_parts(lake)
+    copies = CopyOptions(
+        bytes_per_second=network.copy_rate_bytes, hours=Hours.parse(network.copy_hours)
+    )
+    data = data_parts(lake, copies)
     return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
 
 

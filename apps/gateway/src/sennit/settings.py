@@ -47,7 +47,9 @@ class NetworkSettings:
     are what other nodes of a network call this one and the failure domain that it is in. Once it is in
     a network it listens for them on `peer_host`, the gateway's host if it is empty, and `peer_port`, one
     above the gateway's if it is None; or only connects to them if `peer_listen` is false.
-    `peer_addresses` are where they reach it, if that is another address.
+    `peer_addresses` are where they reach it, if that is another address. Copies of shared datasets
+    are received and sent with at most `copy_rate_bytes` in a second each (0: no limit), and only
+    in `copy_hours`, if any, such as "22:00-06:00"; what a query waits for is not limited.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +67,8 @@ class NetworkSettings:
     peer_host: str = ""
     peer_port: int | None = None
     peer_addresses: tuple[str, ...] = ()
+    copy_rate_bytes: int = 0
+    copy_hours: str = ""
 
 
 @dataclass(frozen=True, slots=True)

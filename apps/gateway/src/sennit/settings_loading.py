@@ -30,6 +30,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
     ("network", "flight_port"): (0, 65_535),
     ("network", "peer_port"): (0, 65_535),
+    ("network", "copy_rate_bytes"): (0, TIB),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("storage", "quota_bytes"): (0, 1024 * TIB),
@@ -125,12 +126,14 @@ def _check_log_folder(found: LoggingSettings) -> None:
 
 def _check_peers(network: NetworkSettings) -> None:
     from lake.peers.addresses import parse_address
+    from lake.peers.bandwidth import Hours
     from lake.peers.roster import check_node_name
 
     if network.name:
         check_node_name(network.name)
     for address in network.peer_addresses:
         parse_address(address)
+    Hours.parse(network.copy_hours)
 
 
 def _checked(settings: Settings) -> Settings:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lake.durable import storage_errors
 from lake.objects import ObjectStore
+from lake.peers.bandwidth import CopyBandwidth, Hours
 from lake.peers.held import HeldObjects
 from lake.peers.placement import Candidate
 from lake.peers.replication import (
@@ -62,10 +63,14 @@ class CopyOptions:
     Args:
         replication: Times of replication.
         transfers: Numbers of transfers.
+        bytes_per_second: Of copies, in each direction; 0 for no limit.
+        hours: When copies are transferred.
     """
 
     replication: ReplicationOptions = field(default_factory=ReplicationOptions)
     transfers: TransferOptions = field(default_factory=TransferOptions)
+    bytes_per_second: int = 0
+    hours: Hours = field(default_factory=Hours)
 
 
 class Copies:
@@ -96,13 +101,14 @@ class Copies:
         self._folder = make_private_folder(folder / _FOLDER)
         self._node, self._options = node, chosen
         self.replication = Replication(node, held.has, chosen.replication)
-        self.transfers = Transfers(chosen.transfers)
+        self.bandwidth = CopyBandwidth(chosen.bytes_per_second, chosen.hours)
+        self.transfers = Transfers(chosen.transfers, self.bandwidth)
         self.loss_seconds = chosen.replication.loss_seconds
 
     def clear(self) -> None:
         """Forget the nodes of a network that was left, and what was being fetched from them."""
         self.replication = Replication(self._node, self.held.has, self._options.replication)
-        self.transfers = Transfers(self._options.transfers)
+        self.transfers = Transfers(self._options.transfers, self.bandwidth)
         self.held.clear()
         self.sweep((), seconds=0)
 
@@ -136,6 +142,11 @@ class Copies:
         with self._repairing(request.object):
             digest = self._objects.digest(request.object)
         return ListReply(digest.size, digest.chunk_bytes), bytes.fromhex("".join(digest.chunks))
+
+    def chunk_size(self, request: ChunkRequest) -> int:
+        """Return the bytes of a chunk of an object, without reading it; raises as `chunk_list`."""
+        size = self._objects.path(request.object).stat().st_size
+        return max(min(CHUNK_BYTES, size - request.index * CHUNK_BYTES), 0)
 
     def chunk(self, request: ChunkRequest) -> tuple[Chunk, bytes]:
         """Return a chunk of an object; raises as `chunk_list`."""

@@ -329,7 +329,12 @@ class Exchange:
     async def serve_chunk(self, session: Session, message: ChunkRequest, _body: bytes) -> Piece:
         """Send a chunk of an object."""
         self._check(session.peer, message)
-        return await asyncio.to_thread(self._parts.copies.chunk, message)
+        copies = self._parts.copies
+        if message.background and copies.bandwidth.is_limited:
+            size = await asyncio.to_thread(copies.chunk_size, message)
+            if not copies.bandwidth.may_send(size):
+                raise Busy("the node", hint="it sends no more copies now")
+        return await asyncio.to_thread(copies.chunk, message)
 
     def serve_fragment(
         self, session: Session, message: FragmentRequest, _body: bytes

@@ -54,6 +54,10 @@ class RateLimit:
         self._tokens -= tokens
         return True
 
+    def give_back(self, tokens: float) -> None:
+        """Return tokens that were taken and not used."""
+        self._tokens = min(self._burst, self._tokens + tokens)
+
     def wait_seconds(self, tokens: float) -> float:
         """Return after how many seconds there are so many tokens, or all that it can hold."""
         now = self._clock()

@@ -24,6 +24,7 @@ from itertools import count
 from statistics import median
 from typing import ClassVar
 
+from lake.peers.bandwidth import CopyBandwidth
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.messages import BODY_BYTES_MAX, Message
 from sennit_core.errors import UsageError
@@ -77,12 +78,20 @@ class ListReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRequest(Message):
-    """Asks for one chunk of an object of a dataset, which earlier versions do not name."""
+    """Asks for one chunk of an object of a dataset, which earlier versions do not name.
+
+    Args:
+        object: The object.
+        index: Of the chunk.
+        dataset: The dataset.
+        background: Whether nobody waits for it, so that limits of bandwidth apply.
+    """
 
     kind: ClassVar[str] = "chunk"
     object: str
     index: int
     dataset: str = ""
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,7 @@ class TransferOptions:
         wrong_max: After so many wrong chunks a peer is asked for nothing,
         wrong_seconds: for so long.
         attempts_max: How often an object is asked of one peer that fails without being wrong.
+        busy_seconds: How long a peer is not asked for an object again that was too busy for it.
     """
 
     objects_max: int = 4
@@ -118,6 +128,7 @@ class TransferOptions:
     wrong_max: int = 3
     wrong_seconds: float = 300.0
     attempts_max: int = 3
+    busy_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +224,23 @@ class _Download:
     # Chunks that are verified and written, with the peer that has sent each.
     writing: dict[int, str] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    # Until when a peer that was busy is not asked again.
+    paused: dict[str, float] = field(default_factory=dict)
     last_problem: str = "no peer has it"
     started: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
         return self.dataset, self.object
+
+    @property
+    def is_background(self) -> bool:
+        """Whether nobody waits for it."""
+        return self.priority >= 0
+
+    def chunk_size(self, index: int) -> int:
+        """Return the bytes of a chunk."""
+        return min(self.chunk_bytes, self.size - index * self.chunk_bytes)
 
     @property
     def has_list(self) -> bool:
@@ -242,6 +264,7 @@ class _Request:
     index: int  # -1 for the list
     peer: str
     sent_at: float
+    reserved: int  # bytes of the bandwidth that it has taken
 
 
 class Transfers:
@@ -249,11 +272,19 @@ class Transfers:
 
     Args:
         options: Numbers.
+        bandwidth: Limits of what nobody waits for; None for none.
         now: Seconds of this node's monotonic clock.
     """
 
-    def __init__(self, options: TransferOptions | None = None, *, now: float = 0.0) -> None:
+    def __init__(
+        self,
+        options: TransferOptions | None = None,
+        bandwidth: CopyBandwidth | None = None,
+        *,
+        now: float = 0.0,
+    ) -> None:
         self._options = options or TransferOptions()
+        self._bandwidth = bandwidth or CopyBandwidth()
         self._now = now
         self._numbers = count(1)
         self._downloads: dict[tuple[str, str], _Download] = {}
@@ -323,10 +354,16 @@ class Transfers:
             (each for each in self._downloads.values() if not each.started),
             key=lambda each: each.priority,
         )
-        for each in waiting[: max(self._options.objects_max - len(running), 0)]:
-            each.started = True
-            running.append(each)
-            effects.append(FindKept(*each.key))
+        # Of each kind as many, so that copies that may not go on now stop nobody who waits.
+        free = dict.fromkeys((True, False), self._options.objects_max)
+        for each in running:
+            free[each.is_background] -= 1
+        for each in waiting:
+            if free[each.is_background] > 0:
+                free[each.is_background] -= 1
+                each.started = True
+                running.append(each)
+                effects.append(FindKept(*each.key))
         for each in running:
             effects += self._ask(each)
         return effects
@@ -375,11 +412,16 @@ class Transfers:
         """Handle a request that has failed."""
         self._now = now
         request = self._requests.pop(failure.id)
+        self._bandwidth.not_received(request.reserved)
         download = self._downloads.get(request.download)
         if download is None:
             return []
         self._drop(download, request.index, failure.id)
         download.last_problem = failure.reason or failure.code
+        if failure.code == "busy":
+            download.paused[request.peer] = now + self._options.busy_seconds
+            if download.is_background:  # it has no bandwidth left: that is no fault
+                return []
         download.failures[request.peer] = download.failures.get(request.peer, 0) + 1
         # Asking a peer again that does not have it leads to the same answer.
         is_final = failure.code in ("not-found", "denied", "corrupt", "unsupported")
@@ -435,7 +477,7 @@ class Transfers:
         effects: list[Effect] = []
         for index in wanted:
             peer = self._least_busy(download)
-            if peer is None:
+            if peer is None or not self._is_admitted(download, index):
                 break
             effects.append(self._request(download, index, peer))
         if not effects and not under_way and not self._usable(download):
@@ -445,11 +487,15 @@ class Transfers:
 
     def _request(self, download: _Download, index: int, peer: str) -> Call:
         number = next(self._numbers)
-        self._requests[number] = _Request(download.key, index, peer, self._now)
+        is_limited = download.is_background and index >= 0
+        reserved = download.chunk_size(index) if is_limited else 0
+        self._requests[number] = _Request(download.key, index, peer, self._now, reserved)
         download.asked.setdefault(index, set()).add(number)
         dataset, name = download.key
         message: Message = (
-            ListRequest(name, dataset) if index < 0 else ChunkRequest(name, index, dataset)
+            ListRequest(name, dataset)
+            if index < 0
+            else ChunkRequest(name, index, dataset, download.is_background)
         )
         return Call(peer, number, message, self._options.timeout_seconds)
 
@@ -462,8 +508,12 @@ class Transfers:
             if download is None or not is_single or self._now - request.sent_at < limit:
                 continue
             peer = self._least_busy(download, without=request.peer)
-            if peer is not None:
+            if peer is not None and self._is_admitted(download, request.index):
                 yield self._request(download, request.index, peer)
+
+    def _is_admitted(self, download: _Download, index: int) -> bool:
+        is_limited = download.is_background and index >= 0
+        return not is_limited or self._bandwidth.may_receive(download.chunk_size(index))
 
     def _usable(self, download: _Download) -> list[str]:
         return [peer for peer in download.sources if not self._is_avoided(peer)]
@@ -484,7 +534,9 @@ class Transfers:
         free = [
             peer
             for peer in self._usable(download)
-            if peer != without and load.get(peer, 0) < self._options.window
+            if peer != without
+            and load.get(peer, 0) < self._options.window
+            and download.paused.get(peer, self._now) <= self._now
         ]
         # `min` returns the first of equals, which is the preferred one.
         return min(free, key=lambda peer: load.get(peer, 0), default=None)
