@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from lake.limits import Requester
 from lake.objects import ObjectStore
+from lake.peers.stop import Stop
 from sennit_core.errors import Unavailable
 from sennit_core.schema import Schema
 
@@ -93,6 +94,28 @@ class RestrictedRows(Protocol):
         """
         ...
 
+    def query(
+        self,
+        sql: str,
+        tables: Mapping[str, RestrictedColumns],
+        place: Path,
+        seconds: float,
+        stop: Stop,
+    ) -> None:
+        """Write what a query for a user returns at the writer to a file, as an Arrow IPC stream.
+
+        Args:
+            sql: The query.
+            tables: The datasets of one writer that it reads, by their names in it.
+            place: The file.
+            seconds: Its time limit.
+            stop: Stops it.
+
+        Raises:
+            SennitError: The error of the query, and as `describe`.
+        """
+        ...
+
     def read(self, table: RestrictedColumns, place: Path, bytes_max: int | None) -> None:
         """Write the rows that a user sees to a Parquet file.
 
@@ -142,6 +165,16 @@ class RemoteShards:
 class _NoNetwork:
     def describe(self, dataset: str, writer: str, user: Requester) -> RestrictedColumns:
         raise _no_network(f"dataset {dataset}, whose rows node {writer[:16]} has")
+
+    def query(
+        self,
+        sql: str,
+        tables: Mapping[str, RestrictedColumns],
+        place: Path,
+        seconds: float,
+        stop: Stop,
+    ) -> None:
+        raise AssertionError("nothing was described")
 
     def read(self, table: RestrictedColumns, place: Path, bytes_max: int | None) -> None:
         raise AssertionError("nothing was described")

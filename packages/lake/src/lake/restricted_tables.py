@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lake.limits import Requester
-from lake.remote_shards import RemoteShards
+from lake.remote_shards import RemoteShards, RestrictedColumns
 from lake.vault import Hold, Vault
 from sennit_core.errors import SennitError
 from sennit_core.private_files import make_private_folder
@@ -34,33 +34,34 @@ class RestrictedReader:
         self._vault = vault
         self._staging = staging
 
-    def read(self, table: dict[str, Any], hold: Hold, user: Requester, *, rows: bool) -> Hold:
-        """Read a table; return the hold with what is to be removed after the statement.
-
-        Args:
-            table: In the form of executor requests; gets the columns, and a file of rows.
-            hold: What the statement holds.
-            user: The user.
-            rows: Whether to read the rows.
-        """
+    def describe(self, table: dict[str, Any], user: Requester) -> RestrictedColumns | None:
+        """Set the columns of a table in the form of executor requests; None if that has an error."""
         try:
             seen = self._remote.restricted.describe(table["id"], table["writer"], user)
         except SennitError as error:
             # The statement may only mention a word that is the dataset's name.
             table["damage"] = error.to_json()
-            return hold
+            return None
         del table["damage"]
         table |= {
             "schema": seen.columns.to_json(), "snapshot": seen.snapshot, "arrived": True,
             "encrypted": seen.secret, "paths": [],
         }  # fmt: skip
+        return seen
+
+    def hold(self, seen: RestrictedColumns, hold: Hold) -> Hold:
+        """Return a statement's hold with a folder for rows, which is removed after the statement."""
         if seen.secret:
-            hold = self._vault.in_memory(hold)
-        if not rows:
+            return self._vault.in_memory(hold)
+        if hold.arrived is not None:
             return hold
-        hold = self._with_folder(hold)
+        folder = tempfile.mkdtemp(prefix="arrived-", dir=make_private_folder(self._staging))
+        return replace(hold, arrived=Path(folder))
+
+    def read(self, table: dict[str, Any], seen: RestrictedColumns, hold: Hold) -> None:
+        """Read the rows of a table that was described."""
         folder = hold.folder if seen.secret else hold.arrived
-        assert folder is not None, "it was made"
+        assert folder is not None, "`hold` was called"
         place = folder / f"{table['id']}.parquet"
         try:
             left = self._vault.cache.free_bytes if seen.secret else None
@@ -69,10 +70,3 @@ class RestrictedReader:
             table["damage"] = error.to_json()
         else:
             table["paths"] = [str(place)]
-        return hold
-
-    def _with_folder(self, hold: Hold) -> Hold:
-        if hold.arrived is not None:
-            return hold
-        folder = tempfile.mkdtemp(prefix="arrived-", dir=make_private_folder(self._staging))
-        return replace(hold, arrived=Path(folder))

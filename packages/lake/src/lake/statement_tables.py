@@ -70,7 +70,7 @@ class StatementTables:
         *,
         verify_always: bool = False,
     ) -> None:
-        self._staging = staging
+        self.staging = staging
         self.remote = remote
         self._vault = vault
         self._statistics = ShardStatistics()
@@ -158,14 +158,17 @@ class StatementTables:
             requester: The user.
             rows: Whether the rows are needed, and not only the columns.
         """
-        reader = RestrictedReader(self.remote, self._vault, self._staging)
-        for table in tables:
-            if table.get("restricted"):
-                try:
-                    hold = reader.read(table, hold, requester, rows=rows)
-                except BaseException:
-                    self.release(hold)
-                    raise
+        reader = RestrictedReader(self.remote, self._vault, self.staging)
+        try:
+            for table in tables:
+                seen = reader.describe(table, requester) if table.get("restricted") else None
+                if seen is not None:
+                    hold = reader.hold(seen, hold)
+                    if rows:
+                        reader.read(table, seen, hold)
+        except BaseException:
+            self.release(hold)
+            raise
         return hold
 
     def hold_for(
@@ -310,7 +313,7 @@ class StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
             catalog, self._objects, self.retention, self.policies, self._vault, self._links,
-            self.remote, self._staging, verify_always=self._verify_always,
+            self.remote, self.staging, verify_always=self._verify_always,
         )  # fmt: skip
 
     def _named(

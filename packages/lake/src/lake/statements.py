@@ -31,6 +31,7 @@ from lake.origins import Origin
 from lake.partial import MissingShards, fetch_available, missing_shards
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.request_scripts import start_script
+from lake.restricted_queries import RestrictedQueries
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.running import RunningStatement, RunningStatements
 from lake.script_text import Block, read_script
@@ -95,6 +96,7 @@ class Statements:
         self._policies = tables.policies
         self._running = running
         self._distributed = DistributedQueries(pool, catalog, tables.remote)
+        self._restricted = RestrictedQueries(pool, tables.remote, tables.staging)
         self._forwarder = Forwarder(pool, catalog, tables)
 
     def start(self, request: StatementRequest) -> RunningStatement:
@@ -223,12 +225,13 @@ class Statements:
         )
         try:
             if not history:
-                distributed = self._distributed.start(
-                    request, tables, lambda: self._tables.release(held), deadline, statement
-                )
-                if distributed is not None:
-                    statement.datasets = snapshots_of(tables)
-                    return distributed
+                for queries in (self._distributed, self._restricted):
+                    started = queries.start(
+                        request, tables, lambda: self._tables.release(held), deadline, statement
+                    )
+                    if started is not None:
+                        statement.datasets = snapshots_of(tables)
+                        return started
             missing = self._fetch(tables, allow_partial=request.allow_partial)
         except BaseException:
             self._tables.release(held)

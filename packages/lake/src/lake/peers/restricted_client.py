@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import aclosing
@@ -20,9 +21,10 @@ from lake.peers.restricted import (
     RestrictedQuery,
     RestrictedTable,
 )
+from lake.peers.stop import Stop
 from lake.remote_shards import RestrictedColumns
 from lake.sql.types import quoted
-from sennit_core.errors import DeadlineExceeded, StorageFull, Unavailable, Unsupported
+from sennit_core.errors import Cancelled, DeadlineExceeded, StorageFull, Unavailable, Unsupported
 from sennit_core.private_files import FILE_MODE
 
 if TYPE_CHECKING:
@@ -86,6 +88,24 @@ class RestrictedClient:
         )
         self._run(self._receive(query, table, place, bytes_max), _READ_SECONDS)
 
+    def query(
+        self,
+        sql: str,
+        tables: Mapping[str, RestrictedColumns],
+        place: Path,
+        seconds: float,
+        stop: Stop,
+    ) -> None:
+        """Write what a query for a user returns at the writer to a file."""
+        if len(sql.encode("utf-8", "surrogatepass")) > SQL_BYTES_MAX:
+            raise Unsupported(f"sending a query of more than {SQL_BYTES_MAX} bytes to another node")
+        named = tuple(
+            RestrictedTable(name, each.dataset, each.snapshot) for name, each in tables.items()
+        )
+        first = next(iter(tables.values()))
+        query = RestrictedQuery(sql, named, "arrow", seconds)
+        self._run(self._receive(query, first, place, None), seconds, stop)
+
     async def _describe(self, dataset: str, writer: str, user: Requester) -> RestrictedDescription:
         network = self._required(writer)
         message = DescribeRestricted(dataset)
@@ -125,13 +145,17 @@ class RestrictedClient:
             raise Unavailable(f"node {writer[:16]}", hint="this node is in no network")
         return network
 
-    def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], seconds: float, stop: Stop | None = None) -> T:
         future: Future[T] = self._submit(work)
+        if stop is not None:
+            stop.attach(future.cancel)
         try:
             return future.result(seconds)
         except FutureTimeout:
             future.cancel()
             raise DeadlineExceeded("reading rows of another node", seconds) from None
+        except FutureCancelled:
+            raise Cancelled("the query") from None
 
 
 def _wrong(writer: str) -> Unavailable:

@@ -1,0 +1,227 @@
+"""Queries over datasets that their writers restrict: parts run at the writers, and a merge here.
+
+The plan is that of a distributed query in which each dataset is one shard, which only its writer has. A part is SQL
+that the writer runs for the user under its policy, as it would any (`lake.peers.restricted`); so aggregates and
+filtered rows are sent, and not all that the user sees. What is not planned so (parameters, views, tables of this
+node in the same query, encrypted datasets) is left to `lake.restricted_tables`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lake.deadline import Deadline
+from lake.peers.stop import SECONDS_MAX, Stop
+from lake.queries import QueryExecution
+from lake.remote_shards import RemoteShards, RestrictedColumns
+from lake.running import RunningStatement
+from lake.sql.types import shard_types
+from lake.statement_request import StatementRequest
+from sennit_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Denied,
+    SennitError,
+    SqlError,
+    Unavailable,
+    UnknownColumn,
+    Unsupported,
+)
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Execution, ExecutorPool
+    from lake.peers.sql import DistributedPlan
+
+__all__ = ["RestrictedQueries"]
+
+_log = get_logger(__name__)
+_SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
+_ENDS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
+"""What a query fails with when it is planned; after any other error its tables are read whole."""
+_ROWS, _BYTES = 1_000_000, 100_000_000
+"""Assumed of each dataset, as nothing may be known of it: parts are worth it, as for a large one."""
+
+
+class RestrictedQueries:
+    """Starts queries whose tables are all restricted.
+
+    Args:
+        pool: The executors.
+        remote: The network.
+        staging: Folder for results of parts.
+    """
+
+    def __init__(self, pool: ExecutorPool, remote: RemoteShards, staging: Path) -> None:
+        self._pool = pool
+        self._remote = remote
+        self._staging = staging
+
+    def start(
+        self,
+        request: StatementRequest,
+        tables: Sequence[dict[str, Any]],
+        release: Callable[[], None],
+        deadline: Deadline,
+        statement: RunningStatement,
+    ) -> QueryExecution | None:
+        """Start a query; None if its tables are to be read whole.
+
+        Args:
+            request: The query.
+            tables: The tables that it may read.
+            release: Ends their lease.
+            deadline: When it is to be over.
+            statement: Is stopped by users.
+        """
+        if not _may_start(request, tables):
+            return None
+        folder = Path(tempfile.mkdtemp(prefix="arrived-", dir=self._staging))
+        try:
+            stop = Stop()
+            statement.on_stop(stop.stop)
+            merge = self._merge(request, tables, deadline, folder, stop)
+            if merge is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                return None
+
+            def start(_step: str, _own: dict[str, Any]) -> Execution:
+                return self._pool.submit(
+                    "lake.sql",
+                    merge,
+                    deadline_seconds=deadline.left,
+                    user=request.user,
+                    priority=request.priority,
+                    mem_cap_bytes=statement.memory_bytes or None,
+                )
+
+            def end() -> None:
+                shutil.rmtree(folder, ignore_errors=True)
+                release()
+
+            return QueryExecution(start, "duckdb", end, deadline_seconds=request.deadline_seconds)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _merge(
+        self,
+        request: StatementRequest,
+        tables: Sequence[dict[str, Any]],
+        deadline: Deadline,
+        folder: Path,
+        stop: Stop,
+    ) -> dict[str, Any] | None:
+        """Run the parts of a query; return the request of its merge, None if it has none."""
+        # Here, as it needs sqlglot, which a lake alone does not.
+        from lake.peers.sql.plan import Fragment
+
+        try:
+            seen = {
+                table["name"]: self._remote.restricted.describe(
+                    table["id"], table["writer"], request.requester
+                )
+                for table in tables
+            }
+            if any(each.secret for each in seen.values()):
+                return None  # what arrives stays in memory
+            plan = self._plan(request, seen, deadline, "cheapest")
+            if any(isinstance(s, Fragment) and (s.broadcasts or s.replicated) for s in plan.steps):
+                # Nothing is sent along with a part.
+                plan = self._plan(request, seen, deadline, "gather")
+        except _ENDS:
+            raise
+        except SennitError as error:
+            _log.info("a query is not sent to the writer: %s", error)
+            return None
+        steps = self._steps(plan, seen, deadline, folder, stop)
+        if steps is None:
+            return None
+        here = [
+            {"name": table["name"], "id": table["id"], "paths": [],
+             "schema": seen[table["name"]].columns.to_json(),
+             "snapshot": seen[table["name"]].snapshot}
+            for table in tables
+        ]  # fmt: skip
+        return {
+            "engine": "merge", "finalSql": plan.final_sql, "tables": here, "steps": steps,
+            "format": request.format, "maxRows": request.max_rows,
+        }  # fmt: skip
+
+    def _plan(
+        self,
+        request: StatementRequest,
+        seen: dict[str, RestrictedColumns],
+        deadline: Deadline,
+        strategy: str,
+    ) -> DistributedPlan:
+        # Here, as it needs sqlglot, which a lake alone does not.
+        from lake.peers.sql.tables import Column, Shard, Table
+        from lake.peers.sql.wire import plan_from_data, tables_to_data
+
+        tables = [
+            Table(
+                name,
+                tuple(Column(column, kind) for column, kind in shard_types(each.columns).items()),
+                (Shard(each.dataset, _ROWS, _BYTES),),
+            )
+            for name, each in seen.items()
+        ]
+        options = {"nodes": 2, "local": [], "usesStates": False, "strategy": strategy}
+        planned = {
+            "engine": "distribute", "sql": request.sql, "tables": tables_to_data(tables),
+            "options": options,
+        }  # fmt: skip
+        with self._pool.submit(
+            "lake.sql",
+            planned,
+            user=request.user,
+            deadline_seconds=deadline.left,
+            restartable=True,
+        ) as execution:
+            return plan_from_data(execution.result()["plan"])
+
+    def _steps(
+        self,
+        plan: DistributedPlan,
+        seen: dict[str, RestrictedColumns],
+        deadline: Deadline,
+        folder: Path,
+        stop: Stop,
+    ) -> list[dict[str, Any]] | None:
+        """Run the parts; return the steps of the merge, None if a part has an error."""
+        from lake.peers.sql.plan import Fragment, Gather
+
+        by_name = {name.casefold(): each for name, each in seen.items()}
+        steps = []
+        for number, step in enumerate(plan.steps):
+            files = None
+            if isinstance(step, Fragment | Gather):
+                names = (step.table,) if isinstance(step, Gather) else step.sharded
+                read = {name: by_name[name.casefold()] for name in names}
+                if len({each.writer for each in read.values()}) != 1:
+                    return None
+                place = folder / f"{number}.arrow"
+                seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
+                try:
+                    self._remote.restricted.query(step.sql, read, place, seconds, stop)
+                except (SqlError, Unsupported) as error:
+                    # The whole query may have another error, or none; or the part is too long.
+                    _log.info("a part of a query has an error: %s", error)
+                    return None
+                files = [str(place)]
+            steps.append({"result": step.result, "sql": step.sql, "files": files})
+        return steps
+
+
+def _may_start(request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
+    if request.params or request.arrow_params or request.describe or request.engine == "emsqrt":
+        return False
+    return bool(
+        tables and _SELECT.match(request.sql) and all(table.get("restricted") for table in tables)
+    )
