@@ -53,6 +53,16 @@ def test_the_node_is_shown_with_its_name_and_zone(founder: OpenNode) -> None:
     assert shown["node"]["fingerprint"].replace(":", "") == founder.node.node_id[:32]
 
 
+def test_what_the_node_has_refused_is_counted(founder: OpenNode) -> None:
+    counters = founder.client.get("/api/network").json()["counters"]
+    names = ("sessions", "unverified", "refusedConnections", "refusedMessages", "droppedMessages")
+    assert counters == dict.fromkeys(names, 0)
+    metrics = founder.client.get("/metrics").text
+    assert (
+        "# TYPE sennit_peers_refused_messages gauge\nsennit_peers_refused_messages 0\n" in metrics
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     [

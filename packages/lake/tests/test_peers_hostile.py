@@ -80,12 +80,12 @@ def test_silent_connections_of_one_host_leave_room_for_others(tmp_path: Path) ->
         oslo = nodes.networks["oslo"]
         async with silent_connections(nodes, 3 * UNVERIFIED_PER_HOST_MAX, "127.0.0.2") as readers:
             await asyncio.gather(*map(is_closed, readers[UNVERIFIED_PER_HOST_MAX:]))
-            assert oslo.unverified == UNVERIFIED_PER_HOST_MAX
+            assert oslo.counters().unverified == UNVERIFIED_PER_HOST_MAX
             rome = nodes.networks["rome"].open_session(nodes.ids["oslo"])
             assert rome is not None
             await rome.close("to connect again")
             await assert_served(nodes)
-        await until(lambda: oslo.unverified == 0)
+        await until(lambda: oslo.counters().unverified == 0)
 
     run(test, tmp_path)
 
@@ -97,13 +97,13 @@ def test_silent_connections_of_many_hosts_are_bounded(tmp_path: Path) -> None:
         async with AsyncExitStack() as stack:
             for host in hosts:
                 await stack.enter_async_context(silent_connections(nodes, 12, host))
-            await until(lambda: oslo.unverified == UNVERIFIED_MAX)
+            await until(lambda: oslo.counters().unverified == UNVERIFIED_MAX)
             rome = nodes.networks["rome"].open_session(nodes.ids["oslo"])
             assert rome is not None
             await rome.close("to connect again")
             await assert_served(nodes)
-            assert oslo.unverified <= UNVERIFIED_MAX
-        await until(lambda: oslo.unverified == 0)
+            assert oslo.counters().unverified <= UNVERIFIED_MAX
+        await until(lambda: oslo.counters().unverified == 0)
 
     run(test, tmp_path)
 
@@ -114,7 +114,7 @@ def test_a_silent_connection_ends_with_the_node(tmp_path: Path) -> None:
             async with world(tmp_path, "oslo") as nodes:
                 opened = silent_connections(nodes, 2, "127.0.0.2")
                 readers = await stack.enter_async_context(opened)
-                await until(lambda: nodes.networks["oslo"].unverified == 2)
+                await until(lambda: nodes.networks["oslo"].counters().unverified == 2)
             assert all([await is_closed(reader) for reader in readers])
 
     asyncio.run(test())
@@ -164,7 +164,7 @@ def test_bytes_of_another_protocol_end_their_connection(
             while await reader.read(4096):
                 pass
         writer.close()
-        await until(lambda: nodes.networks["oslo"].unverified == 0)
+        await until(lambda: nodes.networks["oslo"].counters().unverified == 0)
 
     run(test, tmp_path)
 

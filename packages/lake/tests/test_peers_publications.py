@@ -17,6 +17,7 @@ from lake.peers.publications import (
     EVERYONE,
     MESSAGES,
     Entries,
+    Heads,
     LogForked,
     LogKey,
     PublicationOptions,
@@ -300,3 +301,74 @@ def test_a_change_of_many_datasets_costs_one_entry() -> None:
     for version in range(OPTIONS.checkpoint_entries // 2):
         network.node(0).publish("d0", {"version": version}, EVERYONE)
     assert log.number - before <= log.checkpoint_parts + OPTIONS.checkpoint_entries
+
+
+# Many logs
+
+
+class Pair:
+    """Two nodes that compare their logs; `sent` are the messages between them."""
+
+    def __init__(self, logs: Mapping[LogKey, list[Statement]]) -> None:
+        self.names = ["oslo", "rome"]
+        self.sent: list[Message] = []
+        self.machines = {
+            name: Publications(
+                name, UnsignedEntries(name), lambda _node: True, Random(7),
+                PublicationOptions(compare_seconds=1.0), logs=logs if name == "oslo" else {},
+                wall=lambda: WALL,
+            )
+            for name in self.names
+        }  # fmt: skip
+
+    def run(self, now: float) -> list[int]:
+        """Let both compare; return how many messages each step led to."""
+        counts = []
+        for name, other in (self.names, reversed(self.names)):
+            waiting = [(name, each) for each in self.machines[name].tick(now, [other])]
+            while waiting:
+                sender, effect = waiting.pop(0)
+                if not isinstance(effect, Send):
+                    continue
+                self.sent.append(CODEC.decode(CODEC.encode(effect.message))[0] or effect.message)
+                receiver = effect.peer
+                found = list(self.machines[receiver].receive(sender, self.sent[-1], [sender]))
+                counts.append(len(found))
+                waiting += [(receiver, each) for each in found]
+        return counts
+
+
+def published_by(count: int, text_bytes: int = 10) -> dict[LogKey, list[Statement]]:
+    """The logs of many nodes, with an entry each."""
+    found = {}
+    for number in range(count):
+        name = node_name(number)
+        body = {"publisher": name, "audience": EVERYONE, "number": 1, "previous": ""}
+        item = {"text": "x" * text_bytes}
+        entry = Statement("publication", {**body, "dataset": name, "item": item}, WALL, 0.0, name)
+        found[LogKey(name)] = [entry]
+    return found
+
+
+def test_more_logs_than_a_message_names_converge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publications, "_HEADS_MAX", 20)
+    pair = Pair(published_by(60))
+    rounds = 0
+    while len(list(pair.machines["rome"].items())) < 60:
+        rounds += 1
+        assert rounds < 100
+        pair.run(rounds * 2.0)
+    # Once both know all, nothing is sent but heads: what a message does not name may be known.
+    pair.sent.clear()
+    pair.run(1000.0)
+    assert {type(each) for each in pair.sent} == {Heads}
+
+
+def test_an_answer_to_heads_is_bounded() -> None:
+    pair = Pair(published_by(100, text_bytes=50_000))
+    effects = pair.machines["oslo"].receive("rome", Heads({}), ["rome"])
+    batches = [each.message for each in effects if isinstance(each, Send)]
+    assert 4 < len(batches) <= 32
+    assert sum(len(repr(each)) for each in batches) < 2 << 20
+    heads = {f"{node_name(n)}/*": [5, "digest"] for n in range(900)}
+    assert len(list(pair.machines["rome"].receive("oslo", Heads(heads), ["oslo"]))) <= 32

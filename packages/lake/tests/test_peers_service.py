@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from elkyn import ElkynStore
 from lake.peers import joined
 from lake.peers.identity import fingerprint
 from lake.peers.membership import MembershipOptions
-from lake.peers.publications import EVERYONE, Published
+from lake.peers.publications import EVERYONE, Publications
 from lake.peers.service import PeerOptions, PeerService
 from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable, WaitingToJoin
 
@@ -41,16 +40,13 @@ class Office:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder / name, name
         self.folder.mkdir()
-        self.published: list[Published] = []
 
     @contextmanager
     def running(self, port: int = 0) -> Iterator[PeerService]:
         options = PeerOptions(self.name, port=port, membership=FAST)
         with (
             ElkynStore(self.folder / "sys") as tree,
-            PeerService(
-                identity(self.folder, "node"), tree, options, on_published=self.published.append
-            ) as service,
+            PeerService(identity(self.folder, "node"), tree, options) as service,
         ):
             yield service
 
@@ -76,8 +72,23 @@ def states(service: PeerService) -> set[str]:
     return {node.state for node in found} if len(found) == 3 else {"incomplete"}
 
 
-def heard(office: Office, item: Mapping[str, Any]) -> bool:
-    return any(each.item == item for each in office.published)
+def publish(service: PeerService, dataset: str, audience: str) -> None:
+    async def run() -> None:
+        network = service._network
+        assert network is not None
+        network.put(network.logs.publish(dataset, {"name": dataset}, audience, []))
+
+    service._call(run())
+
+
+def heard(service: PeerService) -> set[str]:
+    """What other nodes publish, as one knows it."""
+
+    async def run() -> set[str]:
+        assert service._network is not None
+        return {dataset for _, dataset, _ in service._network.logs.items()}
+
+    return service._call(run())
 
 
 def test_a_node_without_a_network_listens_on_no_port(offices: dict[str, Office]) -> None:
@@ -171,15 +182,30 @@ def test_a_node_that_dies_is_seen_to_and_comes_back(offices: dict[str, Office]) 
             assert rome.is_in_network
 
 
-def test_what_is_published_reaches_all_and_survives_a_restart(
-    offices: dict[str, Office], nodes: dict[str, PeerService]
+def test_what_is_published_reaches_all_that_may_know_it(nodes: dict[str, PeerService]) -> None:
+    publish(nodes["oslo"], "open", EVERYONE)
+    publish(nodes["oslo"], "secret", nodes["rome"].identity.id)
+    eventually(lambda: heard(nodes["rome"]) == {"open", "secret"})
+    eventually(lambda: heard(nodes["bern"]) == {"open"})
+
+
+def test_a_node_that_comes_back_hears_at_once_what_it_missed(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = {"name": "flights", "head": None, "version": 1}
-    nodes["oslo"].publish("d1", item, EVERYONE)
-    nodes["oslo"].publish("d2", {"name": "secret"}, nodes["rome"].identity.id)
-    eventually(lambda: heard(offices["rome"], item) and heard(offices["bern"], item))
-    eventually(lambda: "d2" in [p.dataset for p in offices["rome"].published])
-    assert "d2" not in [p.dataset for p in offices["bern"].published]
+    """It and the others compare what they know when they connect, not at their next turn."""
+    monkeypatch.setattr(Publications, "tick", lambda _self, _now, _alive: iter(()))
+    with offices["oslo"].running() as oslo:
+        with offices["rome"].running() as rome:
+            rome.join(oslo.invite())
+        publish(oslo, "missed", EVERYONE)
+        with offices["rome"].running() as rome:
+            eventually(lambda: heard(rome) == {"missed"})
+
+
+def test_what_is_open_and_refused_is_counted(nodes: dict[str, PeerService]) -> None:
+    oslo = nodes["oslo"].counters()
+    assert oslo.sessions >= 2
+    assert (oslo.refused_connections, oslo.refused_messages, oslo.dropped_messages) == (0, 0, 0)
 
 
 def test_a_seed_that_is_gone_is_unavailable(offices: dict[str, Office]) -> None:

@@ -176,6 +176,7 @@ def _shown(peers: PeerService, *, may_manage: bool = True) -> dict[str, Any]:
         },
         "nodes": [_state(each) for each in peers.nodes()],
         "waiting": [_waiting(each) for each in peers.waiting()],
+        "counters": peers.counters().to_json(),
     }
 
 

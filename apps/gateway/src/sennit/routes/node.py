@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from sennit_core.errors import NotFound, Unauthenticated
 from sennit_core.roles import needs
 
 _AUDIT_LINES_MAX = 1000
+_CAPITAL = re.compile(r"(?=[A-Z])")
 _AUDIT_BYTES_MAX = 1 << 20
 
 
@@ -147,4 +149,6 @@ def _metrics(node: Node) -> str:
         "sennit_executors": len(stats["executors"]),
         "sennit_datasets": stats["datasets"],
     }
+    for name, value in node.peers.counters().to_json().items():
+        rows[f"sennit_peers_{_CAPITAL.sub('_', name).lower()}"] = value
     return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in rows.items())

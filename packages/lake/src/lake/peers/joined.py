@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
@@ -30,7 +30,7 @@ from lake.peers.limits import PeerLimits
 from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
-from lake.peers.network import NetworkOptions, PeerNetwork
+from lake.peers.network import Counters, NetworkOptions, PeerNetwork
 from lake.peers.outbox import Outbox
 from lake.peers.publications import (
     LogForked,
@@ -100,8 +100,6 @@ class NodeParts:
     options: PeerOptions
     store: PeerStore
     codec: MessageCodec
-    handlers: Mapping[type[Message], Handler]
-    on_published: Callable[[Published], object]
     duckdb: str
     clock: Clock
     data: DataParts | None = None
@@ -131,7 +129,7 @@ class JoinedNetwork:
         self.sessions = PeerNetwork(
             identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
             NetworkOptions(options.host, options.port, options.limits),
-            join={Join: self._serve_join},
+            on_session=self._greet, join={Join: self._serve_join},
         )  # fmt: skip
         # Milliseconds, so that it is greater after a restart even if what was stored is lost.
         number = self._store.next_number(int(self._clock.now() * 1000))
@@ -187,7 +185,6 @@ class JoinedNetwork:
     def _handlers(self) -> dict[type[Message], Handler]:
         found: dict[type[Message], Handler] = {
             ReportRequest: self.reports.serve,
-            **self._parts.handlers,
         }
         if self.exchange is not None:
             found[HaveRequest] = self.exchange.serve_have
@@ -272,9 +269,9 @@ class JoinedNetwork:
         own = self.members.own.duckdb
         return (*lacking, "aggregate-states") if own != status.duckdb else lacking
 
-    async def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
-        """Publish a dataset in one of this node's logs."""
-        self.put(self.logs.publish(dataset, item, audience, self.members.alive()))
+    def counters(self) -> Counters:
+        """Return what is open, and what was refused or dropped since the start."""
+        return replace(self.sessions.counters(), dropped_messages=self.outbox.dropped)
 
     async def change_roster(self, change: Callable[[], T]) -> T:
         """Change the roster, make that durable, and send it to the other nodes."""
@@ -379,12 +376,17 @@ class JoinedNetwork:
                 self._compare_roster(peer, message)
             elif isinstance(message, membership.MESSAGES):
                 self._perform_now(self.members.receive(peer, message, self.now()))
-            elif self._effects.qsize() >= _EFFECTS_MAX:
-                return  # the disk is slower than what arrives, which is repeated
+            elif self._effects.qsize() >= _EFFECTS_MAX or self.outbox.is_busy(peer):
+                return  # the disk, or the node, is slower than what it asks for, which it repeats
             elif isinstance(message, publications.MESSAGES):
                 self.put(self.logs.receive(peer, message, self.members.alive()))
         except SennitError as error:
             _log.warning("ignoring a message of node %s: %s", peer[:16], error)
+
+    def _greet(self, node: str) -> None:
+        """Compare what both know at once with a node that was just connected."""
+        self.outbox.put(node, RosterHead(self.roster.digest))
+        self.put([self.logs.greet(node)])
 
     def put(self, effects: Iterable[Effect]) -> None:
         """Perform effects in their order."""
@@ -405,7 +407,6 @@ class JoinedNetwork:
             case StoreLog():
                 await asyncio.to_thread(self._store.store_log, effect)
             case Published():
-                self._parts.on_published(effect)
                 if self.exchange is not None:
                     self.exchange.published(effect)
             case LogForked(key, number):

@@ -8,13 +8,12 @@ that a history can be replayed from its seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from lake.peers.messages import Message
 
-__all__ = ["TICK_SECONDS", "Call", "Effect", "Failed", "Machine", "Replied", "Send"]
+__all__ = ["TICK_SECONDS", "Call", "Effect", "Failed", "Replied", "Send"]
 
 TICK_SECONDS = 0.25
 
@@ -81,19 +80,3 @@ class Failed:
 
 Effect: TypeAlias = object
 """`Send`, `Call`, or an effect that the machine's own module defines."""
-
-
-class Machine(Protocol):
-    """A state machine of one node."""
-
-    def tick(self, now: float) -> Iterable[Effect]:
-        """Let time pass.
-
-        Args:
-            now: Seconds that never run backwards.
-        """
-        ...
-
-    def receive(self, peer: str, message: Message, now: float) -> Iterable[Effect]:
-        """Handle a message of a peer, whose identity is verified."""
-        ...

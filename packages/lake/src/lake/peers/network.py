@@ -43,9 +43,10 @@ from lake.peers.session import Handler, Session
 from lake.peers.tasks import TaskSet
 from sennit_core.errors import BadInput, Conflict, SennitError, Unavailable
 from sennit_core.logs import get_logger
+from sennit_core.records import Record
 from sennit_core.units import KIB
 
-__all__ = ["NetworkOptions", "PeerNetwork"]
+__all__ = ["Counters", "NetworkOptions", "PeerNetwork"]
 
 _log = get_logger(__name__)
 
@@ -72,6 +73,25 @@ class NetworkOptions:
     host: str | None = "127.0.0.1"
     port: int = 0
     limits: PeerLimits = field(default_factory=PeerLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters(Record):
+    """What is open at a node, and what it has refused since it started.
+
+    Args:
+        sessions: Open sessions.
+        unverified: Open connections that have proved no identity, to the listener.
+        refused_connections: Connections that were closed because of the limits.
+        refused_messages: Messages and requests of members beyond their limits, or of unknown kinds.
+        dropped_messages: Messages to members that waited for too long.
+    """
+
+    sessions: int = 0
+    unverified: int = 0
+    refused_connections: int = 0
+    refused_messages: int = 0
+    dropped_messages: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +127,7 @@ class PeerNetwork:
         on_message: Called with each message of a member that needs no answer.
         hello: Returns what this node says of itself.
         options: Where it listens, and its limits.
+        on_session: Called with the node of each new session.
         join: Answers requests of nodes that are no members, by the class of the message.
     """
 
@@ -120,6 +141,7 @@ class PeerNetwork:
         hello: Callable[[], Hello],
         options: NetworkOptions,
         *,
+        on_session: Callable[[str], None] = lambda _node: None,
         join: Mapping[type[Message], Handler] | None = None,
     ) -> None:
         self._identity = identity
@@ -129,6 +151,8 @@ class PeerNetwork:
         self._hello = hello
         self._options = options
         self._join = join or {}
+        self._on_session = on_session
+        self._refused_messages = 0  # by sessions that have ended
         self._context = identity.server_context(roster.certificates())
         self._trusted = set(roster.certificates())
         self._listener: PeerListener | None = None
@@ -196,10 +220,15 @@ class PeerNetwork:
         """The port that it listens on; 0 if it does not."""
         return 0 if self._listener is None or self._server is None else self._listener.port
 
-    @property
-    def unverified(self) -> int:
-        """Open connections that have proved no identity, to the listener."""
-        return 0 if self._listener is None else self._listener.unverified
+    def counters(self) -> Counters:
+        """Return what is open, and what was refused since the start."""
+        listener, sessions = self._listener, self._all_sessions()
+        return Counters(
+            sum(each.is_open for each in sessions),
+            0 if listener is None else listener.unverified,
+            0 if listener is None else listener.refused,
+            self._refused_messages + sum(each.refused_messages for each in sessions),
+        )
 
     @property
     def peers(self) -> Mapping[str, Hello]:
@@ -335,6 +364,7 @@ class PeerNetwork:
             self.set_addresses(channel.peer, message.addresses)
         self._sessions.setdefault(channel.peer, []).append(session)
         self._spawn(session)
+        self._on_session(channel.peer)
         return session
 
     def _spawn(self, session: Session) -> None:
@@ -342,6 +372,7 @@ class PeerNetwork:
             try:
                 await session.run()
             finally:
+                self._refused_messages += session.refused_messages
                 remaining = self._sessions.get(session.peer, [])
                 if session in remaining:
                     remaining.remove(session)

@@ -48,6 +48,10 @@ class Outbox:
             self.dropped += 1
         pending.append(message)
 
+    def is_busy(self, node: str) -> bool:
+        """Return whether a node has still to be sent much, as when it reads more slowly than it asks."""
+        return len(self._pending.get(node, ())) >= PENDING_MAX // 2
+
     async def end(self) -> None:
         """Drop what waits."""
         await self._tasks.end()

@@ -57,6 +57,9 @@ __all__ = [
 _KIND = "publication"
 _ENTRIES_BYTES_MAX = 160 * KIB
 _HEADS_MAX = 1000
+_ANSWERS_MAX = 32
+_OFFERED_BYTES_MAX = 640 * KIB
+"""What is sent at once as an answer to heads, which are small. The next comparison goes on."""
 # Longer than any node may be away and come back with old data (tombstones count as long too).
 ENTRY_SECONDS = 180 * 24 * 3600.0
 
@@ -67,10 +70,12 @@ class Heads(Message):
 
     Args:
         heads: Number and digest of the newest entry, by log.
+        complete: Whether these are all. Of others the receiver does not know what the sender has.
     """
 
     kind: ClassVar[str] = "log-heads"
     heads: Mapping[str, Any]
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +337,11 @@ class Publications:
 
     @_on.register
     def _on_heads(self, message: Heads, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
-        for text, head in list(message.heads.items())[:_HEADS_MAX]:
+        wanted = 0
+        heads = list(message.heads.items())[:_HEADS_MAX]
+        for text, head in self._random.sample(heads, len(heads)):
+            if wanted >= _ANSWERS_MAX:
+                break
             key = LogKey.parse(text)
             number = head[0] if isinstance(head, (list, tuple)) and len(head) == 2 else None
             if not isinstance(number, int) or not self._may_have(key, peer):
@@ -341,19 +350,30 @@ class Publications:
             own = 0 if known is None else known.number
             entry = None if known is None else known.at(number)
             if number > own:
+                wanted += 1
                 yield Send(peer, Want(text, own))
             elif entry is not None and head[1] != entry.digest:
                 # The peer has another entry of this number: the two prove that the log is forked.
+                wanted += 1
                 yield Send(peer, Want(text, number - 1))
-        yield from self._offer(peer, message.heads)
+        yield from self._offer(peer, message)
 
-    def _offer(self, peer: str, known: Mapping[str, Any]) -> Iterator[Effect]:
-        """Send a peer what it lacks."""
-        for key, log in self.logs.items():
-            head = known.get(key.text, (0, ""))
-            number = head[0] if isinstance(head, (list, tuple)) and head else 0
-            if self._may_have(key, peer) and isinstance(number, int) and number < log.number:
-                yield Send(peer, _batch(log.after(number)))
+    def _offer(self, peer: str, message: Heads) -> Iterator[Effect]:
+        """Send a peer some of what it lacks."""
+        unknown = (0, "") if message.complete else None
+        sent = size = 0
+        # In another order each time, so that every log has its turn.
+        for key, log in self._random.sample(list(self.logs.items()), len(self.logs)):
+            head = message.heads.get(key.text, unknown)
+            number = head[0] if isinstance(head, (list, tuple)) and head else None
+            if not isinstance(number, int) or number >= log.number or not self._may_have(key, peer):
+                continue
+            batch = _batch(log.after(number))
+            size += sum(bytes_of(entry) for entry in batch.entries)
+            if sent >= _ANSWERS_MAX or (sent and size > _OFFERED_BYTES_MAX):
+                return
+            sent += 1
+            yield Send(peer, batch)
 
     @_on.register
     def _on_want(self, message: Want, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
@@ -456,9 +476,10 @@ class Publications:
 
     def _heads_for(self, peer: str) -> Heads:
         seen = [(key, log) for key, log in self.logs.items() if self._may_have(key, peer)]
-        if len(seen) > _HEADS_MAX:
+        complete = len(seen) <= _HEADS_MAX
+        if not complete:
             seen = self._random.sample(seen, _HEADS_MAX)
-        return Heads({key.text: [log.number, log.digest] for key, log in seen})
+        return Heads({key.text: [log.number, log.digest] for key, log in seen}, complete)
 
     def _log(self, key: LogKey) -> StoredLog:
         return self.logs.setdefault(key, StoredLog())

@@ -48,12 +48,13 @@ from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
 from lake.peers.joined import JoinedNetwork, NodeParts, PeerOptions
 from lake.peers.joining import Join, Waiting, Welcome
-from lake.peers.messages import Message, MessageCodec
+from lake.peers.messages import MessageCodec
+from lake.peers.network import Counters
 from lake.peers.placement import Placement
-from lake.peers.publications import EVERYONE, Published
+from lake.peers.publications import EVERYONE
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
-from lake.peers.session import Handler, Session
+from lake.peers.session import Session
 from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop
@@ -93,23 +94,17 @@ class PeerService:
         tree: The namespace `sys`.
         options: Its name, where it listens, its limits.
         duckdb: The version of this node's DuckDB.
-        handlers: Answer further requests of members, by the class of the message.
-        messages: The messages of these handlers, and what they answer.
-        on_published: Called in the service's thread with what other nodes publish.
         data: The lake whose datasets are shared; None shares none.
         clock: Source of time.
     """
 
-    def __init__(  # noqa: PLR0913 - independent parts, most by keyword
+    def __init__(
         self,
         identity: Identity,
         tree: ElkynStore,
         options: PeerOptions,
         *,
         duckdb: str = "",
-        handlers: Mapping[type[Message], Handler] | None = None,
-        messages: Sequence[type[Message]] = (),
-        on_published: Callable[[Published], object] = lambda published: None,
         data: DataParts | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -123,13 +118,10 @@ class PeerService:
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
                 *reports.MESSAGES, *healing.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
-                *transfers.MESSAGES, *FRAGMENT_MESSAGES, *messages,
+                *transfers.MESSAGES, *FRAGMENT_MESSAGES,
             )
         )  # fmt: skip
-        self._parts = NodeParts(
-            identity, options, self._store, self._codec, dict(handlers or {}), on_published,
-            duckdb, clock, data,
-        )  # fmt: skip
+        self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)
         self._loop = asyncio.new_event_loop()
         # Parts of queries hold a thread while they run, next to what reads and writes files.
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "lake-peers"))
@@ -341,10 +333,10 @@ class PeerService:
         """Return how many chunks of copies this node is still to fetch."""
         return self._call(_now(self._repairs().missing_chunks))
 
-    def publish(self, dataset: str, item: Mapping[str, Any] | None, audience: str) -> None:
-        """Publish a dataset, or withdraw it; see `Publications.publish`."""
-        network = self._required()
-        self._call(network.publish(dataset, item, audience))
+    def counters(self) -> Counters:
+        """Return what is open, and what was refused or dropped since this node is in its network."""
+        network = self._network
+        return Counters() if network is None else self._call(_now(network.counters))
 
     def fetch(self, objects: Collection[str], *, seconds: float = 300.0) -> None:
         """Fetch objects of shared datasets that this node lacks; blocks.
