@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +14,7 @@ import pytest
 from lake import Lake
 from lake.peers.copies import CopyOptions
 from lake.peers.data import connect, data_parts
+from lake.peers.exchange import DataParts
 from lake.peers.identity import Identity
 from lake.peers.replication import ReplicationOptions
 from lake.peers.service import PeerOptions, PeerService
@@ -48,11 +49,12 @@ def office(
     copies: CopyOptions = COPIES,
     passphrase: str | None = None,
     duckdb: str = version("duckdb"),
+    change: Callable[[DataParts], DataParts] = lambda data: data,
 ) -> Iterator[Office]:
     with Lake(folder / name, memory_bytes="256 MiB", passphrase=passphrase) as lake:
         options = PeerOptions(name, capacity=capacity, membership=FAST)
         identity = Identity(lake.storage.node_key)
-        data = data_parts(lake, copies)
+        data = change(data_parts(lake, copies))
         with PeerService(identity, lake.tree, options, duckdb=duckdb, data=data) as peers:
             connect(lake, peers)
             yield Office(lake, peers)

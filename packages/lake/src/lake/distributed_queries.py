@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
 from lake.mentions import split_explain
-from lake.peers.stop import SECONDS_MAX, Stop
+from lake.peers.stop import SECONDS_MAX
 from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards
 from lake.running import RunningStatement
@@ -154,8 +154,6 @@ class DistributedQueries:
             )
             for table in tables
         ]
-        stop = Stop()
-        statement.on_stop(stop.stop)
         seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
         try:
             query = DistributedQuery(
@@ -166,7 +164,7 @@ class DistributedQueries:
                 runs=not explain or _ANALYZE.search(explain) is not None,
                 allow_partial=request.allow_partial,
             )
-            found: Distributed | None = self._remote.distribute(query, stop)
+            found: Distributed | None = self._remote.distribute(query, statement.starting)
         except _ERRORS:
             raise
         except SennitError as error:

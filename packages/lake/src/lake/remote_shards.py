@@ -53,7 +53,16 @@ class Changed:
     is_here: bool
 
 
-Fetch = Callable[[Collection[str]], object]
+class Fetch(Protocol):
+    """See `lake.peers.service.PeerService.fetch`."""
+
+    def __call__(
+        self, objects: Collection[str], /, *, seconds: float | None, stop: Stop | None
+    ) -> object:
+        """Fetch objects; blocks."""
+        ...
+
+
 Distribute = Callable[..., Any]
 """See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributed_query.Distributed`."""
 
@@ -150,16 +159,24 @@ class RemoteShards:
         """Return whether an object is not here."""
         return any(name not in self._objects for name in names)
 
-    def ensure(self, names: Iterable[str]) -> None:
+    def ensure(
+        self, names: Iterable[str], *, seconds: float | None = None, stop: Stop | None = None
+    ) -> None:
         """Fetch the objects that are not here; the caller holds a lease on all of them.
 
+        Args:
+            names: Their ids.
+            seconds: The longest time to wait; None for that of the network.
+            stop: Stops it.
+
         Raises:
+            Cancelled: It was stopped.
             Unavailable: No node that can be reached has one of them.
             DeadlineExceeded: It took too long.
         """
         missing = [name for name in names if name not in self._objects]
         if missing:
-            self.fetch(missing)
+            self.fetch(missing, seconds=seconds, stop=stop)
 
 
 class _NoNetwork:
@@ -188,7 +205,7 @@ def _change_nothing(change: ForeignChange) -> Future[Changed]:
     raise Unavailable(f"the writer of dataset {change.name!r}", hint="this node is in no network")
 
 
-def _refuse(names: Collection[str]) -> None:
+def _refuse(names: Collection[str], /, **_options: object) -> None:
     raise _no_network(f"{len(names)} shards that are on other nodes")
 
 

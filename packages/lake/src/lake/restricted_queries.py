@@ -84,7 +84,7 @@ class RestrictedQueries:
         folder = Path(tempfile.mkdtemp(prefix="arrived-", dir=self._staging))
         try:
             stop = Stop()
-            statement.on_stop(stop.stop)
+            statement.starting.attach(stop.stop)
             merge = self._merge(request, tables, deadline, folder, stop)
             if merge is None:
                 shutil.rmtree(folder, ignore_errors=True)

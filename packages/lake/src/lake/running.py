@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from elkyn.records import Table
 from lake.limits import Requester
+from lake.peers.stop import Stop
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError
 from sennit_core.ids import new_id
@@ -89,6 +90,8 @@ class RunningStatement:
         self.requester = requester
         self.memory_bytes = 0
         """What the user's quota leaves for it; 0 for the cap of an executor."""
+        self.starting = Stop()
+        """Stops what runs before there is an execution, such as its parts at other nodes."""
         self.datasets: dict[str, str] = {}
         """The datasets that it may read: names by the ids of their snapshots."""
         self._owner = owner
@@ -100,7 +103,6 @@ class RunningStatement:
         self._lock = threading.Lock()
         self._execution: Started | None = None
         self._stopped_by: str | None = None
-        self._on_stop: Callable[[], object] = lambda: None
         self._bytes = 0
         # "cancelled" until it is known to have ended in another way.
         self._outcome = "cancelled"
@@ -188,18 +190,9 @@ class RunningStatement:
         with self._lock:
             self._stopped_by = user
             execution = self._execution
-            on_stop = self._on_stop
-        on_stop()
+        self.starting.stop()
         if execution is not None:
             execution.cancel()
-
-    def on_stop(self, action: Callable[[], object]) -> None:
-        """Call a function when it is stopped before its execution has started."""
-        with self._lock:
-            self._on_stop = action
-            stopped = self._stopped_by is not None
-        if stopped:
-            action()
 
     def fail(self, error: SennitError) -> None:
         """Record that it ended before its execution started."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.limits import Requester
+from lake.peers.stop import Stop
 
 __all__ = ["StatementRequest"]
 
@@ -36,6 +37,8 @@ class StatementRequest:
             needed for that.
         allow_partial: Whether a query may leave out shards that no node has which can be reached; its
             report then says so in `missing`.
+        stop: Stops it while it starts, which may be long if other nodes compute parts of it: until
+            then there is nothing else to cancel.
     """
 
     sql: str
@@ -53,6 +56,7 @@ class StatementRequest:
     describe: bool = False
     priority: str = "interactive"
     allow_partial: bool = False
+    stop: Stop | None = None
 
     @property
     def requester(self) -> Requester:

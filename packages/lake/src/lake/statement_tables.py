@@ -23,6 +23,7 @@ from lake.list_choice import ALL_LISTS, LeftOuts, ListChoice
 from lake.mentions import words_of
 from lake.new_shards import files_of
 from lake.objects import ObjectStore
+from lake.peers.stop import Stop
 from lake.policies import Policies, shown_to
 from lake.remote_shards import RemoteShards
 from lake.restricted_tables import RestrictedReader
@@ -139,11 +140,24 @@ class StatementTables:
                     raise
             self.retention.release(held)
 
-    def fetch(self, tables: Iterable[Mapping[str, Any]]) -> None:
-        """Fetch the shards that other nodes have; they are leased."""
+    def fetch(
+        self,
+        tables: Iterable[Mapping[str, Any]],
+        *,
+        seconds: float | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        """Fetch the shards that other nodes have; they are leased.
+
+        Args:
+            tables: The tables of an executor's request.
+            seconds: The longest time to wait; None for that of the network.
+            stop: Stops it.
+        """
         for table in tables:
             if table.get("writer"):
-                self.remote.ensure(Path(path).name for path in table.get("paths") or ())
+                names = [Path(path).name for path in table.get("paths") or ()]
+                self.remote.ensure(names, seconds=seconds, stop=stop)
 
     def read_restricted(
         self, tables: list[dict[str, Any]], hold: Hold, requester: Requester, *, rows: bool = True

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.request_scripts import start_script
 from lake.restricted_queries import RestrictedQueries
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
-from lake.running import RunningStatement, RunningStatements
+from lake.running import RunningStatement, RunningStatements, Started
 from lake.script_text import Block, read_script
 from lake.snapshots import Manifest
 from lake.staged_catalog import StagedCatalog
@@ -111,16 +112,15 @@ class Statements:
         script = read_script(request.sql)
         if script is not None and request.allow_partial:
             raise _no_partial("several statements")
-        return self._running.start(
-            request.sql,
-            request.requester,
-            request.engine,
-            lambda statement: (
-                self.begin(request, statement)
-                if script is None
-                else start_script(self, script, request, statement)
-            ),
-        )
+
+        def begin(statement: RunningStatement) -> Started:
+            if request.stop is not None:
+                request.stop.attach(statement.starting.stop)
+            if script is None:
+                return self.begin(request, statement)
+            return start_script(self, script, request, statement)
+
+        return self._running.start(request.sql, request.requester, request.engine, begin)
 
     def stage(self, block: Block) -> StagedCatalog:
         """Open the catalog that the statements of a transaction see."""
@@ -232,7 +232,7 @@ class Statements:
                     if started is not None:
                         statement.datasets = snapshots_of(tables)
                         return started
-            missing = self._fetch(tables, allow_partial=request.allow_partial)
+            missing = self._fetch(request, tables, deadline, statement)
         except BaseException:
             self._tables.release(held)
             raise
@@ -289,13 +289,18 @@ class Statements:
         return self._tables.read_restricted(tables, held, request.requester, rows=rows)
 
     def _fetch(
-        self, tables: list[dict[str, Any]], *, allow_partial: bool
+        self,
+        request: StatementRequest,
+        tables: list[dict[str, Any]],
+        deadline: Deadline,
+        statement: RunningStatement,
     ) -> tuple[MissingShards, ...]:
-        """Fetch the shards that are not here; return those that were taken out of the tables."""
-        if not allow_partial:
-            self._tables.fetch(tables)
+        """Fetch the shards that are not here; return those that were removed from the tables."""
+        fetch = partial(self._tables.fetch, seconds=deadline.left, stop=statement.starting)
+        if not request.allow_partial:
+            fetch(tables)
             return ()
-        absent = fetch_available(self._tables.fetch, tables)
+        absent = fetch_available(fetch, tables)
         named = [
             (self._catalog.name(dataset), self._catalog.manifest(dataset, t["snapshot"]).snapshot)
             for t in tables

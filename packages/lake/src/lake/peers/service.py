@@ -81,6 +81,7 @@ __all__ = ["NodeState", "PeerOptions", "PeerService"]
 T = TypeVar("T")
 
 _CALL_SECONDS = 30.0
+_FETCH_SECONDS = 300.0
 _JOIN_SECONDS = 20.0
 _JOIN_POLL_SECONDS = 2.0
 _THREADS = 64
@@ -338,14 +339,18 @@ class PeerService:
         network = self._network
         return Counters() if network is None else self._call(_now(network.counters))
 
-    def fetch(self, objects: Collection[str], *, seconds: float = 300.0) -> None:
+    def fetch(
+        self, objects: Collection[str], /, *, seconds: float | None = None, stop: Stop | None = None
+    ) -> None:
         """Fetch objects of shared datasets that this node lacks; blocks.
 
         Args:
             objects: Their ids.
-            seconds: The longest time to wait.
+            seconds: The longest time to wait; None for five minutes.
+            stop: Stops it.
 
         Raises:
+            Cancelled: It was stopped.
             Unavailable: No node that can be reached has one of them, or this node is in no network.
             DeadlineExceeded: It was not done in time.
         """
@@ -355,11 +360,7 @@ class PeerService:
                 f"{len(objects)} shards on other nodes", hint="this node is in no network"
             )
         future = self._submit(network.exchange.fetch(objects))
-        try:
-            future.result(seconds)
-        except FutureTimeout:
-            future.cancel()
-            raise DeadlineExceeded("fetching shards of other nodes", seconds) from None
+        _result_of(future, "fetching shards", seconds or _FETCH_SECONDS, stop or Stop())
 
     def accepts_changes(self, dataset: str) -> bool:
         """Return whether the writer of a dataset makes changes for users of this node."""
@@ -430,16 +431,8 @@ class PeerService:
         if network is None or data is None:
             return None
         coordinator = Coordinator(self.identity.id, data.fragments, network, data.space)
-        distributor = Distributor(coordinator, data.pool, data.staging)
-        future = self._submit(distributor.run(query, stop))
-        stop.attach(future.cancel)
-        try:
-            return future.result(query.seconds)
-        except FutureTimeout:
-            future.cancel()
-            raise DeadlineExceeded("the query", query.seconds) from None
-        except FutureCancelled:
-            raise Cancelled("the query") from None
+        work = Distributor(coordinator, data.pool, data.staging).run(query, stop)
+        return _result_of(self._submit(work), "the query", query.seconds, stop)
 
     @property
     def restricted(self) -> RestrictedClient:
@@ -573,6 +566,18 @@ class PeerService:
         if self._parts.data is not None:
             await asyncio.to_thread(self._parts.data.leave)
         self._store.forget_network(self.identity.id)
+
+
+def _result_of(future: Future[T], what: str, seconds: float, stop: Stop) -> T:
+    """Wait for what runs in the loop; end it there at the stop and after the time."""
+    stop.attach(future.cancel)
+    try:
+        return future.result(seconds)
+    except FutureTimeout:
+        future.cancel()
+        raise DeadlineExceeded(what, seconds) from None
+    except FutureCancelled:
+        raise Cancelled(what) from None
 
 
 def _no_address() -> Conflict:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.peers.stop import Stop
 from lake.routes.requester import requester_of
 from lake.routes.results import negotiate, stream_result
 from sennit_core.roles import needs
@@ -60,6 +61,8 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
 
+    stop = Stop()
+
     def start() -> RunningStatement:
         return lake.run(
             query.sql,
@@ -73,10 +76,11 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             role=requester.role,
             read_only=not requester.may_write,
             allow_partial=query.allow_partial,
+            stop=stop,
             use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )
 
-    return await stream_result(start, request, format_name)
+    return await stream_result(start, request, format_name, stop)
 
 
 def may_use_cache(cache_control: str) -> bool:

@@ -21,6 +21,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from lake.partial import MissingShards, missing_header
+from lake.peers.stop import Stop
 from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of
 from lake.routes.result_bodies import BODIES
@@ -75,7 +76,10 @@ class ResultExecution(Protocol):
 
 
 async def stream_result(
-    start: Callable[[], ResultExecution], request: Request, format_name: str
+    start: Callable[[], ResultExecution],
+    request: Request,
+    format_name: str,
+    starting: Stop | None = None,
 ) -> Response:
     """Start an execution off the event loop, and respond with its payloads.
 
@@ -86,8 +90,9 @@ async def stream_result(
         start: Starts the execution; may block, and may raise an error to respond with.
         request: Watched for a disconnect until the first piece is available.
         format_name: A key of `MEDIA_TYPES`.
+        starting: Stops `start` while it blocks, if it may for long.
     """
-    reader = _Reader(start)
+    reader = _Reader(start, starting or Stop())
     opening = await _open(reader, request)
     headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
     if reader.engine is not None:
@@ -154,8 +159,9 @@ class _Opening(NamedTuple):
 class _Reader:
     """Reads an execution from worker threads; `stop` may be called while one of them waits."""
 
-    def __init__(self, start: Callable[[], ResultExecution]) -> None:
+    def __init__(self, start: Callable[[], ResultExecution], starting: Stop) -> None:
         self._start = start
+        self._starting = starting
         self._lock = threading.Lock()  # held by the thread that reads
         self._execution: ResultExecution | None = None
         self._payloads: Iterator[memoryview] = iter(())
@@ -221,6 +227,7 @@ class _Reader:
     def stop(self) -> None:
         """Cancel the execution, wait for a reading thread, and release all resources."""
         self._stopped = True
+        self._starting.stop()
         if self._execution is not None and not self._execution.done:
             self._execution.cancel()
         with self._lock:
