@@ -134,3 +134,19 @@ def test_a_node_that_was_lost_for_its_network_verifies_what_it_has(tmp_path: Pat
         PeerStore(tree).note_active(1.0)
     with open_node(tmp_path, {}) as node:
         assert len(scrubs(node)) == 1
+
+
+def test_all_nodes_only_read_what_is_shared_with_them(founder: OpenNode) -> None:
+    client = founder.client
+    query = {"sql": "CREATE TABLE shared_with_all AS SELECT 1 AS a"}
+    assert client.post("/api/query", json=query).status_code == 200
+    path = "/api/datasets/shared_with_all/sharing"
+    assert client.get(path).json()["readOnly"] is None
+    answer = client.put(path, json={"nodes": None, "readOnly": False})
+    assert answer.status_code == 400, answer.text
+    assert client.put(path, json={"nodes": None}).json()["readOnly"] is True
+    named = client.put(path, json={"nodes": ["oslo"]}).json()
+    assert (named["nodes"], named["readOnly"]) == (["oslo"], False)
+    only = client.put(path, json={"nodes": ["oslo"], "readOnly": True}).json()
+    assert only["readOnly"] is True
+    assert client.delete(path).json() == {"deleted": True}

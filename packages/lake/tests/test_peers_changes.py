@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +14,21 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from elkyn.records import Change
 from lake.access import PolicyRule
+from lake.foreign_statements import ForeignChanges
 from lake.forks import fork_dataset
 from lake.limits import Requester
+from lake.peers import changes
 from lake.peers.changes import Changes
 from lake.peers.forwarding import ChangeReply, ChangeRequest
 from lake.peers.session import Session
+from lake.peers.stop import Stop
+from lake.receipts import Receipts
+from lake.remote_shards import ForeignChange
 from sennit_core.errors import (
     Denied,
+    InternalError,
     NotFound,
     SennitError,
     SqlError,
@@ -31,6 +40,7 @@ from sennit_core.errors import (
 from sennit_core.ids import new_id
 
 from .real_offices import Office, office
+from .served_lake import Client, make_app
 from .test_peers_service import eventually
 
 pytestmark = pytest.mark.slow  # real nodes with executors, and times of the protocols
@@ -255,3 +265,68 @@ def test_a_fork_has_all_shards_here_and_outlives_the_share(offices: dict[str, Of
     assert rome.lake.sql("DELETE FROM mine WHERE id = 1").value == 1
     assert rome.query("SELECT count(*) FROM mine") == [(2,)]
     assert rome.lake.catalog.get("mine").node is None
+
+
+def test_a_writer_that_restarts_after_the_commit_answers_from_its_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost with the process that made the change; the next one finds the receipt."""
+    committed, restarted = threading.Event(), threading.Event()
+    run = ForeignChanges.run
+    runs: list[str] = []
+
+    def losing(
+        self: ForeignChanges, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop
+    ) -> int:
+        runs.append(change.sql)
+        run(self, change, receipt, stop)
+        committed.set()
+        restarted.wait(60)  # so that this process answers nothing
+        raise InternalError("the process was killed")
+
+    async def silent(_session: Session, _message: ChangeRequest, _body: bytes) -> Any:
+        raise Unavailable("a process that was killed")
+
+    with office(tmp_path, "rome") as rome, ThreadPoolExecutor(1) as pool:
+        with office(tmp_path, "oslo") as oslo:
+            rome.peers.join(oslo.peers.invite())
+            oslo.lake.append("trips", TABLE)
+            oslo.peers.share("trips", [rome.peers.identity.id])
+            eventually(lambda: "trips" in rome.names())
+            dataset = rome.lake.catalog.get("trips").id
+            eventually(lambda: rome.peers.accepts_changes(dataset))
+            monkeypatch.setattr(ForeignChanges, "run", losing)
+            monkeypatch.setattr(Receipts, "find", lambda _self, _key: None)
+            change = pool.submit(rome.lake.sql, "INSERT INTO trips VALUES (4, 'd')")
+            assert committed.wait(60)
+            network = oslo.peers._network  # the process answers nothing any more
+            assert network is not None
+            network.sessions._handlers[ChangeRequest] = silent
+            oslo.peers._submit(network.sessions.__aexit__(None, None, None)).result(20)
+            restarted.set()
+        monkeypatch.undo()
+        with office(tmp_path, "oslo") as oslo:
+            assert change.result(90).value == 1
+            assert oslo.query("SELECT count(*) FROM trips") == [(4,)]
+    assert len(runs) == 1
+
+
+def test_a_version_that_does_not_arrive_in_time_is_named(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_ADOPTED_SECONDS", 0.0)
+    rome = offices["rome"].lake
+    with rome.run("INSERT INTO trips VALUES (4, 'd')") as execution:
+        found = execution.result()
+        assert (found["count"], found["version"], found["isHere"]) == (1, 2, False)
+    query = {"sql": "INSERT INTO trips VALUES (5, 'e')"}
+    answer = Client(make_app(rome)).post("/api/query", json=query)
+    assert (answer.status_code, answer.headers["Sennit-Awaited-Version"]) == (200, "3")
+    monkeypatch.undo()
+    answer = Client(make_app(rome)).post("/api/query", json=query)
+    assert "Sennit-Awaited-Version" not in answer.headers
+
+
+def test_a_file_is_refused_before_it_is_sent(offices: dict[str, Office]) -> None:
+    with pytest.raises(Denied, match="writes"):
+        offices["rome"].lake.parts.start("trips.csv", 10, mode="append", options={"name": "trips"})

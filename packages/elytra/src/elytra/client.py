@@ -388,6 +388,8 @@ class Client:
             missing = response.headers.get("Sennit-Missing")
             if missing is not None:
                 manifest["missing"] = json.loads(missing)
+            if (awaited := response.headers.get("Sennit-Awaited-Version")) is not None:
+                manifest["awaitedVersion"] = int(awaited)
             return Result(table, manifest)
 
     @contextmanager

@@ -145,6 +145,12 @@ class ForwardedChange:
         """Whether the change is made, or refused."""
         return self._change.done()
 
+    @property
+    def awaited_version(self) -> int | None:
+        """The version with the change, if it has not reached this node in time; None if it has."""
+        made = self._made()
+        return None if made.is_here else made.version
+
     def payloads(self) -> Iterator[memoryview]:
         """Wait for the change, then yield the result's bytes."""
         return self._counted().payloads()

@@ -143,6 +143,11 @@ class RunningStatement:
         return found
 
     @property
+    def awaited_version(self) -> int | None:
+        """The version of a change that another node made, while it has not reached this one."""
+        return getattr(self.execution, "awaited_version", None)
+
+    @property
     def pid(self) -> int:
         """The process id of the executor; 0 while it is queued."""
         return self.execution.pid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lake.catalog_adoption import check_own
 from lake.ingestor import dataset_name
 from lake.upserts import check_upsert
 from sennit_core.errors import Conflict
@@ -23,13 +24,15 @@ def check_upload(
     Raises:
         Conflict: The mode is `create` and the dataset exists.
         UsageError: The mode is `upsert` and there is no key.
-        Denied: The dataset is to be encrypted, and the lake has no key.
+        Denied: The dataset is to be encrypted, and the lake has no key; or another node writes it.
     """
     if mode == "create":
         catalog.check_free(dataset_name(name, options))
-    elif mode == "upsert":
+    else:
+        check_own(catalog.find_known(dataset_name(name, options)))  # before its bytes are sent
+    if mode == "upsert":
         check_upsert(catalog, dataset_name(name, options), options)
-    elif mode not in ("append", "replace"):
+    elif mode not in ("create", "append", "replace"):
         raise Conflict(f"unknown mode {mode!r}")
     if is_encrypted(catalog, vault, name, options):
         vault.keys.check_unlocked("encrypt a dataset")

@@ -109,6 +109,8 @@ def _missing(headers: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _note_missing(headers: Mapping[str, str]) -> None:
+    if (awaited := headers.get("Sennit-Awaited-Version")) is not None:
+        print(f"the change is made, but its version {awaited} is not here yet", file=sys.stderr)
     missing = _missing(headers)
     if missing is None:
         return

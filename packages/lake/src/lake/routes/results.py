@@ -44,6 +44,7 @@ ENGINE_HEADER = "Sennit-Engine"
 QUERY_HEADER = "Sennit-Query"
 CACHE_HEADER = "Sennit-Cache"
 MISSING_HEADER = "Sennit-Missing"
+AWAITED_HEADER = "Sennit-Awaited-Version"
 RESULT_HEADER = "Sennit-Result"
 _log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
@@ -103,6 +104,8 @@ async def stream_result(
         headers[CACHE_HEADER] = reader.cache
     if reader.missing:
         headers[MISSING_HEADER] = missing_header(reader.missing)
+    if reader.awaited_version is not None:
+        headers[AWAITED_HEADER] = str(reader.awaited_version)
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
     return _StreamedResult(opening.data, reader, request, format_name, headers)
@@ -181,6 +184,11 @@ class _Reader:
     def cache(self) -> str | None:
         """How the result cache was used, if the execution is of a query."""
         return getattr(self._execution, "cache", None)
+
+    @property
+    def awaited_version(self) -> int | None:
+        """The version of a change that another node made, while it has not reached this one."""
+        return getattr(self._execution, "awaited_version", None)
 
     @property
     def missing(self) -> Sequence[MissingShards]:
