@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pyarrow as pa
 
+from elkyn.records import Change
 from lake import Lake
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
@@ -59,6 +61,7 @@ class SharingNode:
     def __init__(self, network: SharingNetwork, own: Identity, roster: Roster, lake: Lake) -> None:
         self.network, self.own, self.roster, self.lake = network, own, roster, lake
         self.id = own.id
+        self._numbers = count(1)
         self.store = PeerStore(lake.tree)
         chance = Random(1)
         self.members = Membership(
@@ -128,15 +131,30 @@ class SharingNode:
 
     def replace(self, dataset: str, *rows: int) -> str:
         """Commit a version that has only these rows; return its object."""
-        shard = self.append(f"{dataset}-new", *rows)
+        number = next(self._numbers)
+        shard = self.append(f"{dataset}-{number}", *rows)
         catalog = self.lake.catalog
-        newest, other = catalog.manifest(dataset), catalog.manifest(f"{dataset}-new")
+        newest, other = catalog.manifest(dataset), catalog.manifest(f"{dataset}-{number}")
         snapshot = replace(
             newest.snapshot, id=new_id(), parent=newest.snapshot.id, shards=other.snapshot.shards
         )
-        changed = replace(newest, snapshot=snapshot, created_at=newest.created_at + 1)
+        changed = replace(newest, snapshot=snapshot, created_at=newest.created_at + 1e-3)
         catalog.commit(catalog.get(dataset), changed, expected_head=newest.snapshot.id)
+        self.lake.delete(f"{dataset}-{number}")
         return shard
+
+    def forget_shard(self, dataset: str, shard: str) -> None:
+        """Take a shard out of all versions, as a purge does, and delete it."""
+        catalog = self.lake.catalog
+        info = catalog.get(dataset)
+        new: dict[str, Manifest] = {}
+        for manifest, each in catalog.rewriter.read(info).items():
+            kept = tuple(s for s in each.snapshot.shards if s.object != shard)
+            new[manifest] = replace(each, snapshot=replace(each.snapshot, shards=kept))
+        with catalog.writing():
+            marker = Change("purges/test", None)
+            before = catalog.rewriter.rewrite(info, new, marker).before
+        self.lake.retention.erase(before)
 
     def share(self, dataset: str, *nodes: SharingNode, copies: int = 1) -> str:
         """Share a dataset with some nodes, or with all; return its id."""

@@ -251,6 +251,23 @@ def test_what_no_log_publishes_is_forgotten_at_the_start(
     run(tmp_path, "oslo", test)
 
 
+def test_what_is_listed_can_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        shard = oslo.append("trips", 1)
+        adopt, known = rome.lake.catalog.adopt, []
+
+        def noted(*arguments: Any) -> None:
+            known.append(rome.exchange._index.named(shard))  # when the row appears
+            adopt(*arguments)
+
+        monkeypatch.setattr(rome.lake.catalog, "adopt", noted)
+        oslo.share("trips")
+        await network.until(lambda: rome.names() == {"trips"})
+        assert [len(each) for each in known] == [1]
+
+    run(tmp_path, "oslo rome", test)
+
+
 def test_a_slow_publisher_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(
         network: SharingNetwork, oslo: SharingNode, rome: SharingNode, bern: SharingNode
@@ -427,5 +444,72 @@ def test_a_copy_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mon
         await network.until(lambda: rome.has_all("big"))
         assert sorted(asked) == list(range(2, -(-len(data) // CHUNK_BYTES)))
         assert list(place.parent.iterdir()) == []
+
+    run(tmp_path, "oslo rome", test)
+
+
+# Versions that the writer has no more
+
+
+def test_a_version_that_the_writer_has_expired_is_gone_for_readers(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        old = oslo.append("trips", 1)
+        oslo.share("trips", copies=2)
+        await network.until(lambda: "trips" in rome.names() and rome.has_all("trips"))
+        new = oslo.replace("trips", 2)
+        await network.until(lambda: new in rome.lake.objects)
+        assert old in rome.lake.objects
+        oslo.lake.expire("trips", keep=1)
+        await network.until(lambda: old not in rome.lake.objects)
+        assert [m.snapshot.version for m in rome.lake.catalog.snapshots("trips")] == [2]
+        with pytest.raises(NotFound, match="version"):
+            rome.lake.catalog.manifest_at("trips", version=1)
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_rows_that_the_writer_has_purged_are_gone_for_readers(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        first, second = oslo.append("trips", 1), oslo.append("trips", 2)
+        dataset = oslo.share("trips", copies=2)
+        await network.until(lambda: "trips" in rome.names() and rome.has_all("trips"))
+        oslo.forget_shard("trips", first)  # as a purge does: the snapshots keep their ids
+        await network.until(lambda: first not in rome.lake.objects)
+        await network.until(lambda: second in rome.lake.objects)
+        assert rome.shards("trips") == [second]
+        assert len(rome.lake.catalog.snapshots("trips")) == 1
+        assert rome.exchange._index.get(dataset) is not None
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_a_version_that_was_just_published_is_sent_though_many_are_newer(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        shard = oslo.append("trips", 0)
+        dataset = oslo.share("trips")
+        await network.until(lambda: "trips" in rome.names())
+        for number in range(1, 10):
+            oslo.replace("trips", number)
+        await network.run(rounds=2)
+        assert len(oslo.lake.catalog.snapshots("trips")) == 10
+        assert await can_get(rome, oslo, dataset, shard)
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_a_shard_that_its_writer_has_no_more_says_so(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        shard = oslo.append("trips", 1)
+        oslo.share("trips")
+        await network.until(lambda: "trips" in rome.names())
+        oslo.lake.objects.delete(shard)
+        with pytest.raises(Unavailable) as caught:
+            await rome.exchange.fetch([shard])
+        assert "have them no more" in (caught.value.hint or "")
+        network.away.add(oslo.id)
+        rome.members.forget(oslo.id)
+        with pytest.raises(Unavailable) as caught:
+            await rome.exchange.fetch([shard])
+        assert "can be reached" in (caught.value.hint or "")
 
     run(tmp_path, "oslo rome", test)

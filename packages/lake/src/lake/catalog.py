@@ -21,7 +21,7 @@ from lake._failpoints import reached
 from lake.advisory_locks import AdvisoryLocks
 from lake.catalog_adoption import SnapshotAdopter, check_own
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
-from lake.catalog_history import check_dataset_name, expired, snapshot_at
+from lake.catalog_history import check_dataset_name, snapshot_at
 from lake.catalog_index import CatalogIndex
 from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
@@ -231,8 +231,8 @@ class Catalog:
                 self._snapshots.damage.pop(each.id, None)
             return [each for each, _, _ in prepared]
 
-    def adopt(self, dataset: DatasetInfo, manifest: str | None) -> None:
-        """Adopt a dataset that another node writes, without a manifest if that sends its rows.
+    def adopt(self, dataset: DatasetInfo, manifest: str | None) -> set[str]:
+        """Adopt a dataset that another node writes; see `SnapshotAdopter.adopt` and `add`.
 
         Raises:
             Conflict: Another dataset has the name.
@@ -240,7 +240,7 @@ class Catalog:
         with self._lock:
             if self._index.find_known(dataset.name) != dataset.id:
                 self.check_free(dataset.name)
-            self.adopter.adopt(dataset, manifest) if manifest else self.adopter.add(dataset)
+            return self.adopter.adopt(dataset, manifest) if manifest else self.adopter.add(dataset)
 
     def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
         """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""
@@ -396,21 +396,22 @@ class Catalog:
         with self._lock:
             self._tags.set(self.get(dataset), name, snapshot)
 
-    def expire(self, dataset: str, *, keep: int, before: float) -> tuple[Sequence[int], set[str]]:
+    def expire(
+        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]]
+    ) -> tuple[Sequence[int], set[str]]:
         """Remove old snapshots of a dataset; return their versions, and the objects that they used.
 
         Only `lake.retention` may call this, because it deletes the objects.
 
         Args:
             dataset: Id or name.
-            keep: How many of the newest stay; at least 1.
-            before: Unix seconds; snapshots that were the head then or later stay.
+            choose: Returns the ids of those that go; the head and those with a tag stay.
         """
         with self._lock:
             info = self.get(dataset)
             rows = self._snapshots.rows(info.id, info.name)
-            needs = self._needs(info.id)
-            gone = expired(rows, keep, before) - {info.head, *self.tags(info.id).values()}
+            gone = choose(rows) - {info.head, *self.tags(info.id).values()}
+            needs = self._needs(info.id) if gone else {}
             # What is damaged stays until somebody has looked at it.
             gone = {snapshot for snapshot in gone if needs.get(snapshot) is not None}
             if not gone:

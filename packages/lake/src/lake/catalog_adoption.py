@@ -16,10 +16,10 @@ from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.manifests import Manifests
-from lake.references import References
-from lake.snapshots import Manifest, StoredManifest
+from lake.references import Needs, References, objects_of
+from lake.snapshots import Manifest, ShardList, StoredManifest
 from sennit_core.errors import Corrupt
-from sennit_core.records import DatasetInfo
+from sennit_core.records import DatasetInfo, ShardInfo
 
 __all__ = ["SnapshotAdopter", "check_deletable", "check_own"]
 
@@ -81,8 +81,10 @@ class SnapshotAdopter:
         self._sync()
         return name
 
-    def add(self, dataset: DatasetInfo) -> None:
+    def add(self, dataset: DatasetInfo) -> set[str]:
         """List, or list anew, a dataset without a snapshot, whose rows another node sends.
+
+        As `adopt`; it replaces nothing.
 
         Args:
             dataset: As that node describes it; its name is free, or its own.
@@ -93,9 +95,31 @@ class SnapshotAdopter:
             self._rows.datasets.change(dataset.id, dataset),
             *(self._index.change_of_ids(dataset.id, added=True) if is_new else ()),
         )
+        return set()
 
-    def adopt(self, dataset: DatasetInfo, manifest: str) -> None:
+    def shards_of(self, stored: ShardList) -> tuple[ShardInfo, ...]:
+        """Return the shards of a list.
+
+        Raises:
+            Corrupt: It is missing or damaged.
+        """
+        return self._manifests.shards_of(stored)
+
+    def newest_manifests(self, dataset: str, count: int) -> tuple[str, ...]:
+        """Return the object ids of the manifests of a dataset's newest snapshots, the newest first."""
+        rows = self._rows.snapshots(dataset).all().values()
+        newest = sorted(rows, key=lambda row: row.version, reverse=True)[:count]
+        return tuple(row.manifest for row in newest)
+
+    def count_of(self, dataset: str) -> int:
+        """Return the number of snapshots of a dataset."""
+        return len(self._rows.snapshots(dataset).ids())
+
+    def adopt(self, dataset: DatasetInfo, manifest: str) -> set[str]:
         """Make a snapshot of another node the head of the dataset that it writes.
+
+        A purge there replaces the manifest of a snapshot: then the objects of the earlier one are
+        returned, which may have no reference any more.
 
         Args:
             dataset: As that node describes it; its name is free, or its own.
@@ -115,7 +139,14 @@ class SnapshotAdopter:
         self._sync()
         # Before the write, as in a commit: counting an object too much only keeps it.
         references = self._references()
-        if references is not None and snapshot.id not in rows:
+        before = rows.get(snapshot.id)
+        is_replaced = before is not None and before.manifest != manifest
+        replaced: Needs | None = None
+        if before is not None and is_replaced:
+            with suppress(Corrupt):  # what it used is unknown, and stays
+                earlier = self._manifests.stored(before.manifest)
+                replaced = self._manifests.needs(before.manifest, earlier)
+        if references is not None and (before is None or is_replaced):
             references.add(self._manifests.needs(manifest, stored, references))
         adopted = committed_dataset(dataset, stored)
         is_orphan = snapshot.parent is None or snapshot.parent not in rows
@@ -126,6 +157,11 @@ class SnapshotAdopter:
             *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
         )
         self._snapshots.damage.pop(dataset.id, None)
+        if replaced is None:
+            return set()
+        if references is not None:
+            references.remove((dataset.id, snapshot.id), replaced)
+        return objects_of([replaced])
 
 
 def check_own(info: DatasetInfo | None) -> None:

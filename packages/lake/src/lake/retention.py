@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
+from lake.catalog_history import expired
+from lake.catalog_tables import SnapshotRow
 from lake.objects import ObjectStore
 from lake.retained import PinInfo, Retained
 from sennit_core.clock import SYSTEM, Clock
@@ -209,8 +212,20 @@ class Retention:
             keep: How many of the newest stay.
             before: Unix seconds; snapshots that were the head then or later stay.
         """
+        return self._expire(dataset, partial(expired, keep=keep, before=before))
+
+    def expire_others(self, dataset: str, manifests: Collection[str]) -> Sequence[int]:
+        """As `expire`, for the snapshots whose manifests are none of these; the head stays."""
+        return self._expire(
+            dataset,
+            lambda rows: {each for each, row in rows.items() if row.manifest not in manifests},
+        )
+
+    def _expire(
+        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]]
+    ) -> Sequence[int]:
         with self._lock:
-            versions, used = self._catalog.expire(dataset, keep=keep, before=before)
+            versions, used = self._catalog.expire(dataset, choose)
             reached("expire-uncataloged")
             if self._grace_seconds and used:
                 # After the references, as only now they are known; a crash in between costs the

@@ -23,8 +23,8 @@ from lake.peers.held import HeldObjects
 from lake.peers.membership import Membership
 from lake.peers.publications import EVERYONE, LogKey, Publications
 from lake.peers.roster import Roster
-from lake.peers.shared_index import VERSIONS_KEPT, SharedIndex, read_known
-from lake.peers.sharing import SharedDataset, read_shared
+from lake.peers.shared_index import SharedIndex, read_known
+from lake.peers.sharing import VERSIONS_KEPT, SharedDataset, read_shared
 from lake.peers.tasks import TaskSet
 from lake.policies import Policies
 from lake.retention import Retention
@@ -176,16 +176,29 @@ class Adoption:
             raise Denied("publishing a dataset that another node writes")
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
-        before = self._index.get(dataset)
+        await self._follow(shared, writer, known)
+
+    async def _follow(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
+        """Make the catalog and the index what a writer says of a dataset."""
+        dataset, before = shared.id, self._index.get(shared.id)
         if shared.restricted:
             if known is None or before is None or before.shared != shared:
                 self._index.remove(dataset)
                 await asyncio.to_thread(self._list_restricted, shared, writer, known)
-        elif known is None or known.head is None or not self._has_manifest(known, shared):
-            await self._adopt(shared, writer, known)
-        if before is None or before.shared != shared:
+        else:
+            if known is None or known.head is None or not self._has_manifest(known, shared):
+                await self._adopt(shared, writer, known)
+            if shared.manifests:
+                # What the writer has expired cannot be fetched any more, and is not to be read.
+                await asyncio.to_thread(
+                    self._retention.expire_others, dataset, {shared.manifest, *shared.manifests}
+                )
+        found = self._index.get(dataset)
+        if found is None or found.shared != shared:
             found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)
             self._index.put(found)
+        self._index.versions.note(dataset, shared.version)
+        if found is not before:
             await asyncio.to_thread(self._downloads.copies.held.keep, dataset, found.names)
             self._changed()
 
@@ -221,8 +234,18 @@ class Adoption:
         async with held([shared.manifest]):
             stored = self._catalog.adopter.read_manifest(shared.manifest)
             async with held([each.object for each in stored.lists]):
+                # Before the row: who sees that may ask for shards at once.
+                before = self._index.get(shared.id)
+                found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)
+                self._index.put(found)
                 info = self._row(shared, writer, known)
-                await asyncio.to_thread(self._write, info, shared.manifest, known)
+                try:
+                    await asyncio.to_thread(self._write, info, shared.manifest, known)
+                except BaseException:
+                    self._index.remove(shared.id)
+                    if before is not None:
+                        self._index.put(before)
+                    raise
 
     def _row(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> DatasetInfo:
         return DatasetInfo(
@@ -247,7 +270,11 @@ class Adoption:
     def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
         if info.encrypted:  # only admins see that it is here, and nobody reads it
             self._policies.adopt(info.id, (), info.node or "")
-        self._catalog.adopt(info, manifest)
+        purged = self._catalog.adopt(info, manifest)
+        if purged:
+            # The manifests of all earlier versions were replaced too, and have what was removed.
+            self._retention.expire_others(info.id, {manifest})
+            self._retention.discard(purged)
         if known is not None and known.head is None:  # it was restricted
             self._policies.remove(info.id)
         # Time travel reaches back as far as this; the writer has the rest.

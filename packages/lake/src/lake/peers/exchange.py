@@ -379,8 +379,17 @@ class Exchange:
             raise ShardsUnavailable(
                 f"{len(lost)} of {len(names)} shards",
                 {name: self.known_holders(name) for name in lost},
-                hint="no node that holds them can be reached; see `platform net nodes`",
+                hint=self._why_missing(lost),
             )
+
+    def _why_missing(self, names: Collection[str]) -> str:
+        alive = self._host.members.alive()
+        writers = {known.writer for name in names for known in self._index.named(name)}
+        if writers and writers <= set(alive):
+            return (
+                "the nodes that write them have them no more: query a newer version, or try again"
+            )
+        return "no node that holds them can be reached; see `platform net nodes`"
 
     async def _fetch(self, name: str) -> None:
         """Fetch a shard as one of the first dataset for which a node has it."""

@@ -245,8 +245,9 @@ class _Tracked:
 class _Plan:
     """What a look at all objects has found so far.
 
-    `asked_before` is the time whose questions are to be repeated; `questions` has the objects to ask each node about, with their datasets; `others` since when those that
-    are to hold an object have confirmed it, of the objects that this node need not hold.
+    `asked_before` is the time whose questions are to be repeated. `questions` has the objects to ask each
+    node about, with their datasets; `others` since when those that are to hold an object have confirmed
+    it, of the objects that this node need not hold.
     """
 
     now: float

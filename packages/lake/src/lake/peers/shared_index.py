@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from lake.catalog import Catalog
 from lake.peers.adopted_versions import AdoptedVersions
 from lake.peers.held import HeldObjects
 from lake.peers.publications import EVERYONE
 from lake.peers.replication import Replica, SharedObjects
-from lake.peers.sharing import SharedDataset
+from lake.peers.sharing import VERSIONS_KEPT, SharedDataset
 from sennit_core.records import ShardInfo
 
-__all__ = ["VERSIONS_KEPT", "KnownDataset", "SharedIndex", "read_known"]
+__all__ = ["KnownDataset", "SharedIndex", "read_known"]
 
-VERSIONS_KEPT = 8
-"""The newest versions of a dataset, which its readers have."""
+_HEADS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What a reader of one version needs: its manifest, lists and shards, and the shards' bytes."""
+    """What a reader of one version needs: its lists, and the bytes of each shard that is in none."""
 
     snapshot: str
-    names: frozenset[str]
-    sizes: Mapping[str, int]
+    lists: tuple[str, ...]
+    shards: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,25 +39,38 @@ class KnownDataset:
     Args:
         shared: As its writer describes it.
         objects: The shards of its newest version, which are placed and copied.
-        versions: The versions that are kept, by the ids of their manifests.
-        names: All objects of these that a reader needs.
+        versions: The newest versions, and those that were published last, as a reader may be about to
+            read one of them; by the ids of their manifests.
+        lists: The bytes of each shard of each list of these, which many of them share.
         sizes: The bytes of each shard of these.
+        heads: The manifests that were published last, the newest at the end.
     """
 
     shared: SharedDataset
     objects: SharedObjects
     versions: Mapping[str, _Version]
-    names: frozenset[str]
+    lists: Mapping[str, Mapping[str, int]]
     sizes: Mapping[str, int]
+    heads: tuple[str, ...]
 
     @property
     def writer(self) -> str:
         """The id of the node that writes it."""
         return self.objects.writer
 
+    @property
+    def names(self) -> set[str]:
+        """All objects that a reader needs."""
+        return {*self.versions, *self.lists, *self.sizes}
+
+    def has(self, name: str) -> bool:
+        """Return whether an object is one that a reader needs."""
+        return name in self.sizes or name in self.lists or name in self.versions
+
     def has_snapshot(self, snapshot: str) -> bool:
-        """Return whether a snapshot is one of the versions that are kept."""
-        return any(version.snapshot == snapshot for version in self.versions.values())
+        """Return whether a snapshot is one of the versions that are kept, and can be read."""
+        is_kept = any(version.snapshot == snapshot for version in self.versions.values())
+        return is_kept and not self.shared.encrypted
 
 
 class SharedIndex:
@@ -106,7 +119,6 @@ class SharedIndex:
         for name in known.sizes.keys() - before:
             self._named[name] = (*self._named.get(name, ()), dataset)
         self._unname(dataset, before - known.sizes.keys())
-        self.versions.note(dataset, known.shared.version)
 
     def remove(self, dataset: str) -> None:
         """Remove a dataset that is not shared any more."""
@@ -140,7 +152,7 @@ class SharedIndex:
         else:
             chosen = [known for known in self if known.writer == self._node]
         return any(
-            name in known.names
+            known.has(name)
             and self._is_shared_with(peer, known)
             and self._held.has(known.objects, name)
             for known in chosen
@@ -170,29 +182,27 @@ def read_known(
     """
     if shared.restricted:
         nothing = SharedObjects(shared.id, writer, shared.placement, frozenset(), ())
-        return KnownDataset(shared, nothing, {}, frozenset(), {})
+        return KnownDataset(shared, nothing, {}, {}, {}, ())
     if shared.encrypted:
         return _read_ciphertext(catalog, shared, writer)
-    info = catalog.get(shared.id)
-    read = {} if before is None else before.versions
-    versions: dict[str, _Version] = {}
-    for stored in catalog.snapshots(shared.id, limit=VERSIONS_KEPT):
-        manifest, _ = catalog.adopter.manifest_of(info, stored.snapshot.id)
-        versions[manifest] = read.get(manifest) or _read_version(
-            catalog, shared.id, stored.snapshot.id, manifest
-        )
+    versions, lists = _read_versions(catalog, shared, before)
+    heads: tuple[str, ...] = (shared.manifest,)
+    if before is not None:
+        heads = (*(each for each in before.heads if each != shared.manifest), *heads)[-_HEADS_KEPT:]
+        versions |= {each: before.versions[each] for each in heads if each not in versions}
+    needed = {name for version in versions.values() for name in version.lists}
+    if before is not None:
+        lists |= {name: before.lists[name] for name in needed if name not in lists}
+    sizes: dict[str, int] = {}
+    for part in (*(each.shards for each in versions.values()), *lists.values()):
+        sizes.update(part)
     if before is not None and before.shared.manifest == shared.manifest:
         replicas = before.objects.objects
     else:
-        replicas = tuple(
-            Replica(shard.object, _placement_key(shard), shard.bytes)
-            for shard in catalog.manifest(shared.id, shared.head).snapshot.shards
-        )
+        replicas = _replicas_of(catalog, shared.manifest)
     nodes = None if EVERYONE in shared.nodes else frozenset(shared.nodes)
-    names: frozenset[str] = frozenset().union(*(each.names for each in versions.values()))
-    sizes = {name: size for each in versions.values() for name, size in each.sizes.items()}
     objects = SharedObjects(shared.id, writer, shared.placement, nodes, replicas)
-    return KnownDataset(shared, objects, versions, names, sizes)
+    return KnownDataset(shared, objects, versions, lists, sizes, heads)
 
 
 def _read_ciphertext(catalog: Catalog, shared: SharedDataset, writer: str) -> KnownDataset:
@@ -200,19 +210,52 @@ def _read_ciphertext(catalog: Catalog, shared: SharedDataset, writer: str) -> Kn
     manifest = catalog.adopter.read_whole(shared.manifest)
     replicas = tuple(Replica(s.object, s.object, s.bytes) for s in manifest.snapshot.shards)
     sizes = {each.object: each.bytes for each in replicas}
-    names = frozenset((shared.manifest, *(each.object for each in manifest.lists), *sizes))
     nodes = None if EVERYONE in shared.nodes else frozenset(shared.nodes)
     objects = SharedObjects(shared.id, writer, shared.placement, nodes, replicas)
-    # Without versions: no part of a query reads it.
-    return KnownDataset(shared, objects, {}, names, sizes)
+    lists: dict[str, Mapping[str, int]] = {each.object: {} for each in manifest.lists}
+    version = _Version(manifest.snapshot.id, tuple(lists), sizes)
+    versions = {shared.manifest: version}
+    return KnownDataset(shared, objects, versions, lists, sizes, (shared.manifest,))
 
 
-def _read_version(catalog: Catalog, dataset: str, snapshot: str, manifest: str) -> _Version:
-    # Not the files that were ingested: they may have columns and rows that the dataset has not.
-    lists = [each.object for each in catalog.stored_manifest(dataset, snapshot).lists]
-    shards = catalog.manifest(dataset, snapshot).snapshot.shards
-    sizes = {shard.object: shard.bytes for shard in shards}
-    return _Version(snapshot, frozenset((manifest, *lists, *sizes)), sizes)
+def _read_versions(
+    catalog: Catalog, shared: SharedDataset, before: KnownDataset | None
+) -> tuple[dict[str, _Version], dict[str, Mapping[str, int]]]:
+    """Return the newest versions by manifest, and their lists; reads those that were not known before."""
+    adopter, info = catalog.adopter, catalog.find_known(shared.id)
+    known_versions = {} if before is None else before.versions
+    known_lists = {} if before is None else before.lists
+    # The newest one may have no row yet.
+    newest = {shared.manifest: adopter.read_manifest(shared.manifest)}
+    if info is not None:
+        for stored in catalog.snapshots(shared.id, limit=VERSIONS_KEPT):
+            newest[adopter.manifest_of(info, stored.snapshot.id)[0]] = stored
+    versions: dict[str, _Version] = {}
+    lists: dict[str, Mapping[str, int]] = {}
+    for manifest, stored in newest.items():
+        # Not the files that were ingested: they may have columns and rows that the dataset has not.
+        versions[manifest] = known_versions.get(manifest) or _Version(
+            stored.snapshot.id,
+            tuple(each.object for each in stored.lists),
+            _sizes_of(stored.snapshot.shards),
+        )
+        for each in stored.lists:
+            if each.object not in lists:
+                found = known_lists.get(each.object)
+                lists[each.object] = _sizes_of(adopter.shards_of(each)) if found is None else found
+    return versions, lists
+
+
+def _replicas_of(catalog: Catalog, manifest: str) -> tuple[Replica, ...]:
+    """Return the shards of a version, with what they are placed by."""
+    stored = catalog.adopter.read_manifest(manifest)
+    listed = (catalog.adopter.shards_of(each) for each in stored.lists)
+    shards = (*chain.from_iterable(listed), *stored.snapshot.shards)
+    return tuple(Replica(each.object, _placement_key(each), each.bytes) for each in shards)
+
+
+def _sizes_of(shards: Iterable[ShardInfo]) -> dict[str, int]:
+    return {shard.object: shard.bytes for shard in shards}
 
 
 def _placement_key(shard: ShardInfo) -> str:

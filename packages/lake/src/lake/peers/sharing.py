@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from lake.peers.ciphertext import Ciphertexts
 
-__all__ = ["ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
+__all__ = ["VERSIONS_KEPT", "ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
 
 _log = get_logger(__name__)
+VERSIONS_KEPT = 8
+"""The newest versions of a dataset, which its readers have."""
 _DATASETS_MAX = 2000
 _COLUMNS_MAX = 2000
 _NODES_MAX = 200
@@ -97,6 +99,8 @@ class SharedDataset(Record):
         created_at: Unix seconds of the dataset's creation.
         nodes: As of `ShareInfo`; if it is restricted, the node that this is for.
         placement: Where copies are to be.
+        manifests: Those of the newest versions that the writer has, which readers keep too; empty
+            if it is restricted, or the writer is of an earlier version.
         restricted: Whether its rows are read by queries at the writer alone.
         columns: Those that some user of that node sees.
         rules: What its users see.
@@ -113,6 +117,7 @@ class SharedDataset(Record):
     created_at: float
     nodes: tuple[str, ...]
     placement: Placement
+    manifests: tuple[str, ...] = ()
     restricted: bool = False
     columns: Schema = NO_COLUMNS
     rules: tuple[SharedRule, ...] = ()
@@ -133,7 +138,8 @@ class SharedDataset(Record):
         is_named = is_id(self.id) and 0 < len(self.name) <= 128 and len(self.owner) <= 255
         if not is_named or self.version < 1:
             raise UsageError(f"the description of dataset {self.id[:40]} is not valid")
-        if len(self.columns) > _COLUMNS_MAX or len(self.rules) > RULES_MAX:
+        is_long = len(self.columns) > _COLUMNS_MAX or len(self.rules) > RULES_MAX
+        if is_long or len(self.manifests) > VERSIONS_KEPT:
             raise UsageError(f"the description of dataset {self.id[:40]} is too long")
 
 
@@ -175,6 +181,8 @@ class Shares:
         self._table = CheckedTable(tree, "/shares", ShareInfo)
         self._catalog = catalog
         self._policies = policies
+        # The manifests of the newest versions of each dataset, and what they were computed from.
+        self._histories: dict[str, tuple[tuple[str, int], tuple[str, ...]]] = {}
 
     def all(self) -> dict[str, ShareInfo]:
         """Return how datasets are shared, by the id of the dataset."""
@@ -308,7 +316,8 @@ class Shares:
             manifest, version = self._catalog.adopter.manifest_of(info, info.head)
             whole = SharedDataset(
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
-                share.nodes, share.placement, read_only=share.read_only,
+                share.nodes, share.placement, self._newest(info.id, manifest),
+                read_only=share.read_only,
             )  # fmt: skip
             return [(audience, whole) for audience in share.audiences]
         found: list[tuple[str, SharedDataset]] = []
@@ -321,6 +330,16 @@ class Shares:
         nodes = members if EVERYONE in share.nodes else share.nodes
         shown = [(node, _shown_to(info, share, policy, node)) for node in nodes]
         return found + [(node, shared) for node, shared in shown if shared is not None]
+
+    def _newest(self, dataset_id: str, head: str) -> tuple[str, ...]:
+        """Return the manifests of the newest versions of a dataset."""
+        # All changes of a history change its head's manifest, or, as expiry does, its length.
+        state = (head, self._catalog.adopter.count_of(dataset_id))
+        known = self._histories.get(dataset_id)
+        if known is None or known[0] != state:
+            found = self._catalog.adopter.newest_manifests(dataset_id, VERSIONS_KEPT)
+            known = self._histories[dataset_id] = (state, found)
+        return known[1]
 
     def _is_outdated(self, info: DatasetInfo, policy: Policy) -> bool:
         """Return whether a column of the policy is another one now, whose name may be a hidden one."""
