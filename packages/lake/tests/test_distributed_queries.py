@@ -18,6 +18,11 @@ QUERIES = (
     # Aggregates, with NULL groups and without rows.
     "SELECT g, sum(n), count(*), count(n), avg(n), min(n), max(n) FROM t GROUP BY g",
     "SELECT sum(n), avg(n), count(*), count(x), min(g), max(d) FROM t WHERE k > 1000",
+    "SELECT count_if(b), count_if(n > 3) FILTER (WHERE b), sum(DISTINCT n) FROM t WHERE k > 1000",
+    "SELECT g, count(DISTINCT 2), avg(DISTINCT -2), count_if(NULL) FROM t GROUP BY g",
+    "SELECT 2 AS a, k, -1 AS c, count(*) FROM t GROUP BY a, k, c",
+    "SELECT weighted_avg(n, k), geometric_mean(k), geomean(k) FROM t WHERE k > 0",
+    "SELECT g, weighted_avg(n, k) + 1 FROM t GROUP BY g HAVING geomean(k) > 2",
     "SELECT sum(m), avg(m), min(m), max(m), sum(x), avg(x) FROM t",
     "SELECT g, sum(m * 2), avg(m + n), sum(n * n) / count(*) FROM t GROUP BY g",
     "SELECT sum(n::HUGEINT * 1000000000000), sum(k::TINYINT) FROM t",
@@ -256,6 +261,7 @@ def test_a_constant_that_equals_several_keys_leaves_their_buckets() -> None:
         for condition in (
             f"k = {big}e0",
             f"k IN ({big}, 1.5e0)",
+            f"k BETWEEN {big + 1} AND 1e17",
             f"k IN ({big}, 3)",
             "k IN (3, 4.0)",
             "g = 5",

@@ -323,6 +323,26 @@ def test_random_filters_after_random_histories(
             assert sorted(map(_key, found)) == sorted(map(_key, wanted)), condition
 
 
+def test_numbers_beside_a_double_are_compared_as_it_is(shared: Lake) -> None:
+    big = 2**53
+    shared.sql(f"CREATE OR REPLACE TABLE r AS SELECT {big} AS k")
+    shared.sql(f"INSERT INTO r VALUES ({big + 1})")
+    for condition, count in (
+        (f"k BETWEEN {big + 1} AND 1e17", 2),
+        (f"k BETWEEN {big + 1} AND 10000", 0),
+        (f"k BETWEEN {big + 1} AND {big + 2}", 1),
+        (f"k IN ({big + 1}, 0.5::DOUBLE)", 2),
+        (f"k IN ({big + 1}, 0.5)", 1),
+        (f"k = {big}e0", 2),
+    ):
+        assert shared.sql(f"SELECT count(*) FROM r WHERE {condition}").value == count, condition
+    query = f"SELECT count(*) FROM r WHERE k BETWEEN {big + 1} AND $1"
+    assert [shared.sql(query, [most]).value for most in (1e17, 10**17)] == [2, 1]
+    shared.sql("CREATE OR REPLACE TABLE r PARTITIONED BY (bucket(7, k)) AS FROM r")
+    assert shared.sql(f"SELECT count(*) FROM r WHERE k = {big}e0").value == 2
+    assert shared.sql(f"SELECT count(*) FROM r WHERE k IN ({big}, 0.5e0)").value == 2
+
+
 def _key(row: tuple[Any, ...]) -> list[str]:
     return [
         "nan" if isinstance(value, float) and math.isnan(value) else repr(value) for value in row

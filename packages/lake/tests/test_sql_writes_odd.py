@@ -98,6 +98,7 @@ def test_rows_by_key_in_a_dataset_with_such_columns(lake: Lake) -> None:
         ("'é' || 1 + sum(a) OVER (ORDER BY nosuch)", "window functions are not allowed in UPDATE"),
         ("sum(a)", "aggregate functions are not allowed in UPDATE"),
         ("count(*) + 1", "aggregate functions are not allowed in UPDATE"),
+        ("weighted_avg(a, 2)", "aggregate functions are not allowed in UPDATE"),
         ("unnest([1, 2])", "UNNEST not supported here"),
         ("generate_subscripts([1], 1)", "UNNEST not supported here"),
     ],

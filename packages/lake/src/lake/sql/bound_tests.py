@@ -103,8 +103,9 @@ class _Translation:
                 known = [each for each in found if each is not None]
                 return _joined(known, " OR ") if len(known) == len(found) else None
             case "COMPARE_BETWEEN":
-                low = self._compare(node["input"], ">=", [node["lower"]])
-                high = self._compare(node["input"], "<=", [node["upper"]])
+                lower, upper = node["lower"], node["upper"]
+                low = self._compare(node["input"], ">=", [lower], beside=upper)
+                high = self._compare(node["input"], "<=", [upper], beside=lower)
                 return _joined([each for each in (low, high) if each is not None], " AND ")
             case "COMPARE_IN":
                 return self._compare(node["children"][0], "=", node["children"][1:])
@@ -119,7 +120,17 @@ class _Translation:
                 )
         return None
 
-    def _compare(self, value: Node, sign: str, constants: Sequence[Node]) -> Test | None:
+    def _compare(
+        self, value: Node, sign: str, constants: Sequence[Node], beside: Node | None = None
+    ) -> Test | None:
+        """Return the test of a comparison with one of constants; None if it is not understood.
+
+        Args:
+            value: The column, or what grows with it.
+            sign: The comparison.
+            constants: What it is compared with.
+            beside: The other end of BETWEEN, which also decides as what type all are compared.
+        """
         found = self._bounds(value)
         if found is None:
             return None
@@ -130,6 +141,9 @@ class _Translation:
         place = self._statistics.place(column)
         known = [text for text in texts if text is not None]
         low, high = wrap(f"a{place}"), wrap(f"z{place}")
+        if self._are_rounded(column, constants if beside is None else [*constants, beside]):
+            is_plain = False
+            low, high, *known = (f"CAST({text} AS DOUBLE)" for text in (low, high, *known))
         if sign == "=":
             if len(known) > _LIST_MAX:
                 listed = ", ".join(known)
@@ -218,6 +232,20 @@ class _Translation:
         if not self._is_constant(node):
             return None
         return expression_text(node)
+
+    def _are_rounded(self, column: str, constants: Sequence[Node]) -> bool:
+        """Return whether DuckDB may compare exact numbers as DOUBLE, as one of several constants is one."""
+        kind = self._statistics.type_of(column)
+        is_exact = "INT" in kind or kind.startswith("DECIMAL")
+        return is_exact and len(constants) > 1 and not all(map(self._is_number, constants))
+
+    def _is_number(self, node: Node) -> bool:
+        """Return whether a constant is an integer or a decimal, as written or as a parameter."""
+        if node.get("class") == "PARAMETER":
+            return isinstance(self._statistics.value(node["identifier"]), int)
+        literal = node.get("literal") or {}
+        is_number = literal.get("kind") in ("INTEGER", "NUMERIC")
+        return is_number and "e" not in literal["text"].casefold()
 
     def _is_text(self, node: Node) -> bool:
         if node.get("class") == "PARAMETER":

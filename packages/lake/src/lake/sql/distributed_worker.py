@@ -27,6 +27,7 @@ from lake.peers.sql import Column, PlanOptions, explain_json, explain_text, plan
 from lake.peers.sql import Table as PlannedTable
 from lake.peers.sql.engine import EmptyTables
 from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
+from lake.sql.aggregate_names import aggregate_names
 from lake.sql.duckdb_worker import (
     Note,
     bind,
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "merge_query", "plan_query"]
 
 _ARRIVED = "__sennit_arrived"
-_AGGREGATES = (
-    "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
-)
 
 
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -175,7 +173,7 @@ class Engine:
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
-        self.aggregates = frozenset(name for (name,) in database.execute(_AGGREGATES).fetchall())
+        self.aggregates = aggregate_names()
 
     def is_volatile(self, sql: str) -> bool:
         """See `lake.peers.sql.engine.Engine`, also for the other methods."""

@@ -381,8 +381,10 @@ class _Chooser:
         numbers = set()
         for constant in constants:
             cast = f"TRY_CAST({constant} AS {kind})"
-            # A constant that the column's type does not hold as it is, such as 1.5, has no bucket.
-            row = self._query(f"SELECT {cast} AS v WHERE {cast} = {constant}").to_arrow_table()
+            # A constant that the column's type does not hold as it is, such as 1.5, has no bucket, and
+            # a DOUBLE may equal several BIGINTs.
+            is_exact = f"{cast} = {constant} AND typeof({constant}) NOT IN ('DOUBLE', 'FLOAT')"
+            row = self._query(f"SELECT {cast} AS v WHERE {is_exact}").to_arrow_table()
             if row.num_rows != 1:
                 return None
             numbers.add(bucket_of(row["v"][0].as_py(), arrow, found["bucketCount"]))

@@ -7,10 +7,8 @@ an unnest, which makes several rows of one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
-import duckdb
-
+from lake.sql.aggregate_names import aggregate_names
 from lake.sql.guard import own_nodes
 from lake.sql.statement_reader import Clause
 from sennit_core.errors import SqlError
@@ -49,13 +47,6 @@ def _problem(node: dict[str, object]) -> str | None:
     name = str(node.get("function_name", "")).casefold()
     if name in _UNNESTING:
         return "UNNEST not supported here"
-    if name in _aggregates():
+    if name in aggregate_names():
         return "aggregate functions are not allowed in UPDATE"
     return None
-
-
-@lru_cache(maxsize=1)
-def _aggregates() -> frozenset[str]:
-    query = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
-    with duckdb.connect(config={"threads": "1", "async_threads": "1"}) as connection:
-        return frozenset(name for (name,) in connection.execute(query).fetchall())

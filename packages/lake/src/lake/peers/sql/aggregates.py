@@ -3,7 +3,8 @@
 | of all rows              | of each unit              | of the units' results            |
 |--------------------------|---------------------------|----------------------------------|
 | sum, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor | itself | itself            |
-| count, count_if          | itself                    | sum; 0 without units             |
+| count                    | itself                    | sum; 0 without units             |
+| count_if                 | itself                    | sum; of no row, DuckDB has NULL  |
 | avg(x)                   | sum(x), count(x)          | sum / sum                        |
 | f(DISTINCT x)            | x as one more group       | f(DISTINCT x)                    |
 | stddev, var, corr, …     | the state of the function | combined states, finalized       |
@@ -180,7 +181,10 @@ class Partials:
             return self._add(_filtered(call, condition))
 
         if name in _COUNTS and len(arguments) <= 1:
-            return _cast(_coalesced(exp.Sum(this=partial(function.copy()))), _count_type(name))
+            counted = exp.Sum(this=partial(function.copy()))
+            if name == "count_if":
+                return _cast(counted, "HUGEINT")
+            return _cast(_coalesced(counted), "BIGINT")
         if name in _SELF and len(arguments) == 1:
             return _called(function, partial(function.copy()))
         if name == "avg" and len(arguments) == 1:
@@ -205,6 +209,8 @@ class Partials:
         if condition is not None:
             # These functions ignore NULL.
             value = exp.Case(ifs=[exp.If(this=condition.copy(), true=value.copy())])
+        if value.find(exp.Column) is None:
+            raise NotDistributed(f"{name}(DISTINCT …) of a constant")  # GROUP BY 2 means a result
         if self._distinct is not None and not _is_same(self._distinct, value):
             raise NotDistributed("aggregates are DISTINCT over two expressions")
         self._distinct = value.copy()
@@ -302,10 +308,6 @@ def _called(function: exp.Expr, value: exp.Expr) -> exp.Expr:
 
 def _coalesced(node: exp.Expr) -> exp.Expr:
     return exp.Coalesce(this=node, expressions=[exp.Literal.number(0)])
-
-
-def _count_type(name: str) -> str:
-    return "BIGINT" if name == "count" else "HUGEINT"
 
 
 def _cast(node: exp.Expr, kind: str) -> exp.Expr:

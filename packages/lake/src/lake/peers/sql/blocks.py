@@ -269,7 +269,7 @@ def _groups(select: exp.Select) -> list[exp.Expr]:
         return []
     if any(group.args.get(each) for each in ("rollup", "cube", "grouping_sets")):
         raise NotDistributed("GROUPING SETS are not distributed")
-    if any(isinstance(each, exp.Literal) for each in group.expressions):
+    if any(each.find(exp.Column) is None for each in group.expressions):
         raise NotDistributed("GROUP BY of a constant")
     return list(group.expressions)
 

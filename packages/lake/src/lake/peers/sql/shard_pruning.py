@@ -69,8 +69,6 @@ class _Pruner:
         self._shards = shards
         self._names = {each.name.casefold(): each for each in table.columns}
         self._used: dict[str, int] = {}
-        # The constants of IN, of one type in DuckDB: that which the column is compared as.
-        self._lists: list[str] = []
 
     def test(self, node: exp.Expr) -> str | None:
         """Return the test of a condition; None if it is not understood."""
@@ -84,8 +82,9 @@ class _Pruner:
                 one, other = self.test(node.this), self.test(node.expression)
                 return f"(({one}) OR ({other}))" if one and other else None
             case exp.Between() if not node.args.get("symmetric"):
-                low = self._compare(node.this, ">=", [node.args["low"]])
-                high = self._compare(node.this, "<=", [node.args["high"]])
+                lower, upper = node.args["low"], node.args["high"]
+                low = self._compare(node.this, ">=", [lower], beside=upper)
+                high = self._compare(node.this, "<=", [upper], beside=lower)
                 return " AND ".join(text for text in (low, high) if text) or None
             case exp.In():
                 return self._compare(node.this, "=", node.expressions)
@@ -115,33 +114,41 @@ class _Pruner:
                 columns.append(f"TRY_CAST(unnest({values}) AS {kind}) AS {letter}{place}")
             nulls = ", ".join("NULL" if b.nulls is None else str(b.nulls) for b in bounds)
             columns.append(f"unnest(CAST([{nulls}] AS BIGINT[])) AS n{place}")
-        columns += [f"{listed} AS l{number}" for number, listed in enumerate(self._lists)]
         test = " AND ".join(f"coalesce(TRY({text}), true)" for text in tests)
         return f"SELECT {test} FROM (SELECT {', '.join(columns)})"
 
-    def _compare(self, value: exp.Expr, sign: str, constants: Sequence[exp.Expr]) -> str | None:
-        place, texts = self._place(value), self._texts(constants)
-        if place is None or texts is None:
-            return None
-        is_text = self._names[value.name.casefold()].type.upper() == "VARCHAR"
-        if is_text and not all(map(_is_string, constants)):
-            return None  # the column would be cast, which keeps no order
-        tests = []
-        for text in texts:
-            low = f"coalesce(a{place} {'<=' if sign == '=' else sign} {text}, true)"
-            high = f"coalesce(z{place} {'>=' if sign == '=' else sign} {text}, true)"
-            both = f"({low} AND {high})"
-            tests.append({"=": both}.get(sign, low if sign.startswith("<") else high))
-        return f"({' OR '.join(tests)})"
+    def _compare(
+        self,
+        value: exp.Expr,
+        sign: str,
+        constants: Sequence[exp.Expr],
+        beside: exp.Expr | None = None,
+    ) -> str | None:
+        """Return the test of a comparison with one of constants; None if it is not understood.
 
-    def _texts(self, constants: Sequence[exp.Expr]) -> list[str] | None:
-        """Return what a column is compared with; None if that is not understood."""
-        listed = _list_of(constants)
-        if listed is None or len(constants) == 1 or _is_string(constants[0]):
-            return None if listed is None else [to_sql(each) for each in constants]
-        self._lists.append(listed)
-        name = f"l{len(self._lists) - 1}"
-        return [f"{name}[{number}]" for number in range(1, len(constants) + 1)]
+        Args:
+            value: The column.
+            sign: The comparison.
+            constants: What it is compared with.
+            beside: The other end of BETWEEN, which also decides as what type all are compared.
+        """
+        place = self._place(value)
+        if place is None or not _are_constants(constants):
+            return None
+        kind = self._names[value.name.casefold()].type.upper()
+        if kind == "VARCHAR" and not all(map(_is_string, constants)):
+            return None  # the column would be cast, which keeps no order
+        others = constants if beside is None else [*constants, beside]
+        rounded = "CAST({} AS DOUBLE)" if _are_rounded(kind, others) else "{}"
+        low, high = rounded.format(f"a{place}"), rounded.format(f"z{place}")
+        tests = []
+        for constant in constants:
+            text = rounded.format(to_sql(constant))
+            below = f"coalesce({low} {'<=' if sign == '=' else sign} {text}, true)"
+            above = f"coalesce({high} {'>=' if sign == '=' else sign} {text}, true)"
+            both = f"({below} AND {above})"
+            tests.append({"=": both}.get(sign, below if sign.startswith("<") else above))
+        return f"({' OR '.join(tests)})"
 
     def _place(self, node: exp.Expr) -> int | None:
         if not isinstance(node, exp.Column) or node.name.casefold() not in self._names:
@@ -172,9 +179,10 @@ def _buckets(table: Table, condition: exp.Expr, engine: Engine) -> set[int | Non
     is_key = (
         isinstance(column, exp.Column) and column.name.casefold() == table.key.column.casefold()
     )
-    listed = _list_of(constants)
-    if arrow is None or not is_key or listed is None:
+    if arrow is None or not is_key or not _are_constants(constants):
         return None
+    if len({_is_string(each) for each in constants}) > 1:
+        return None  # the texts are numbers then
     cast = f"TRY_CAST(c AS {kind})"
     if _is_string(constants[0]):
         test = f"{cast} IS NOT NULL"
@@ -184,19 +192,28 @@ def _buckets(table: Table, condition: exp.Expr, engine: Engine) -> set[int | Non
         # A constant that the column's type does not hold as it is, such as 1.5, has no bucket, and a
         # DOUBLE may equal several BIGINTs.
         test = f"{cast} = c AND typeof(c) NOT IN ('DOUBLE', 'FLOAT', 'VARCHAR')"
-    rows = engine.rows(f"SELECT {cast}, {test} FROM (SELECT unnest({listed}) AS c)")
+    listed = ", ".join(map(to_sql, constants))
+    # In one list, all have the type that they have in IN.
+    rows = engine.rows(f"SELECT {cast}, {test} FROM (SELECT unnest([{listed}]) AS c)")
     if not all(is_exact for _, is_exact in rows):
         return None
     return {bucket_of(value, arrow, table.key.buckets) for value, _ in rows}
 
 
-def _list_of(constants: Sequence[exp.Expr]) -> str | None:
-    """Return constants as a list in SQL, which gives them one type; None if they have no certain one."""
-    is_short = 0 < len(constants) <= _LIST_MAX
-    are_strings = len({_is_string(each) for each in constants}) == 1
-    if not is_short or not are_strings or not all(map(_is_constant, constants)):
-        return None
-    return f"[{', '.join(map(to_sql, constants))}]"
+def _are_constants(nodes: Sequence[exp.Expr]) -> bool:
+    return 0 < len(nodes) <= _LIST_MAX and all(map(_is_constant, nodes))
+
+
+def _are_rounded(kind: str, constants: Sequence[exp.Expr]) -> bool:
+    """Return whether DuckDB may compare exact numbers as DOUBLE, as one of several constants is one."""
+    is_exact = "INT" in kind or kind.startswith("DECIMAL")
+    return is_exact and len(constants) > 1 and not all(map(_is_number, constants))
+
+
+def _is_number(node: exp.Expr) -> bool:
+    """Return whether a constant is an integer or a decimal, as written."""
+    number = node.this if isinstance(node, exp.Neg) else node
+    return isinstance(number, exp.Literal) and "e" not in number.this.lower()
 
 
 def _is_string(node: exp.Expr) -> bool:
