@@ -323,7 +323,7 @@ def test_random_filters_after_random_histories(
             assert sorted(map(_key, found)) == sorted(map(_key, wanted)), condition
 
 
-def test_numbers_beside_a_double_are_compared_as_it_is(shared: Lake) -> None:
+def test_numbers_in_a_list_with_a_double_are_compared_as_it_is(shared: Lake) -> None:
     big = 2**53
     shared.sql(f"CREATE OR REPLACE TABLE r AS SELECT {big} AS k")
     shared.sql(f"INSERT INTO r VALUES ({big + 1})")

@@ -104,8 +104,8 @@ class _Translation:
                 return _joined(known, " OR ") if len(known) == len(found) else None
             case "COMPARE_BETWEEN":
                 lower, upper = node["lower"], node["upper"]
-                low = self._compare(node["input"], ">=", [lower], beside=upper)
-                high = self._compare(node["input"], "<=", [upper], beside=lower)
+                low = self._compare(node["input"], ">=", [lower], other_end=upper)
+                high = self._compare(node["input"], "<=", [upper], other_end=lower)
                 return _joined([each for each in (low, high) if each is not None], " AND ")
             case "COMPARE_IN":
                 return self._compare(node["children"][0], "=", node["children"][1:])
@@ -121,7 +121,7 @@ class _Translation:
         return None
 
     def _compare(
-        self, value: Node, sign: str, constants: Sequence[Node], beside: Node | None = None
+        self, value: Node, sign: str, constants: Sequence[Node], other_end: Node | None = None
     ) -> Test | None:
         """Return the test of a comparison with one of constants; None if it is not understood.
 
@@ -129,7 +129,7 @@ class _Translation:
             value: The column, or what grows with it.
             sign: The comparison.
             constants: What it is compared with.
-            beside: The other end of BETWEEN, which also decides as what type all are compared.
+            other_end: The other end of BETWEEN, which also decides as what type all are compared.
         """
         found = self._bounds(value)
         if found is None:
@@ -141,7 +141,7 @@ class _Translation:
         place = self._statistics.place(column)
         known = [text for text in texts if text is not None]
         low, high = wrap(f"a{place}"), wrap(f"z{place}")
-        if self._are_rounded(column, constants if beside is None else [*constants, beside]):
+        if self._are_rounded(column, constants if other_end is None else [*constants, other_end]):
             is_plain = False
             low, high, *known = (f"CAST({text} AS DOUBLE)" for text in (low, high, *known))
         if sign == "=":

@@ -83,8 +83,8 @@ class _Pruner:
                 return f"(({one}) OR ({other}))" if one and other else None
             case exp.Between() if not node.args.get("symmetric"):
                 lower, upper = node.args["low"], node.args["high"]
-                low = self._compare(node.this, ">=", [lower], beside=upper)
-                high = self._compare(node.this, "<=", [upper], beside=lower)
+                low = self._compare(node.this, ">=", [lower], other_end=upper)
+                high = self._compare(node.this, "<=", [upper], other_end=lower)
                 return " AND ".join(text for text in (low, high) if text) or None
             case exp.In():
                 return self._compare(node.this, "=", node.expressions)
@@ -122,7 +122,7 @@ class _Pruner:
         value: exp.Expr,
         sign: str,
         constants: Sequence[exp.Expr],
-        beside: exp.Expr | None = None,
+        other_end: exp.Expr | None = None,
     ) -> str | None:
         """Return the test of a comparison with one of constants; None if it is not understood.
 
@@ -130,7 +130,7 @@ class _Pruner:
             value: The column.
             sign: The comparison.
             constants: What it is compared with.
-            beside: The other end of BETWEEN, which also decides as what type all are compared.
+            other_end: The other end of BETWEEN, which also decides as what type all are compared.
         """
         place = self._place(value)
         if place is None or not _are_constants(constants):
@@ -138,7 +138,7 @@ class _Pruner:
         kind = self._names[value.name.casefold()].type.upper()
         if kind == "VARCHAR" and not all(map(_is_string, constants)):
             return None  # the column would be cast, which keeps no order
-        others = constants if beside is None else [*constants, beside]
+        others = constants if other_end is None else [*constants, other_end]
         rounded = "CAST({} AS DOUBLE)" if _are_rounded(kind, others) else "{}"
         low, high = rounded.format(f"a{place}"), rounded.format(f"z{place}")
         tests = []
