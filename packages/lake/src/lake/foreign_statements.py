@@ -1,7 +1,7 @@
 """Changes that other nodes ask for: statements over one dataset of this node, run as a user's.
 
 A statement is parsed here again, and sees the one dataset under the name that it has at the other node.
-No other dataset, view or earlier version exists for it, so its errors tell nothing of them either.
+No other dataset, view or earlier version exists for it, so its errors do not mention them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _OneDataset(Statements):
         self.__dict__.update(vars(statements))
         self._tables = _OneTable(self._tables, change.dataset, change.name)
         self._writer = self._writer.with_receipt(receipt)
-        # Nothing is sent on: a third node would take it for a change of this one.
+        # A change is not sent on: a third node would take it for a change of this one.
         self._forwarder = Forwarder(self._pool, self._catalog, self._tables)
 
     def _choose_lists(self, request: StatementRequest, sql: str, deadline: Deadline) -> LeftOuts:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sennit.cli.data_verbs import Url
 from sennit.cli.node_verbs import Data, Json
+
+if TYPE_CHECKING:
+    from sennit.client import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -44,12 +47,13 @@ def policy(
         elif rules is not None:
             session.set_policy(dataset, _read_rules(rules))
         found = session.policy(dataset)
+        names = {} if as_json else _names_of_nodes(session, found["rules"] or [])
     if as_json:
         emit_json(found)
     elif found["rules"] is None:
         typer.echo(f"{dataset} has no policy: every reader may read it, every writer change it")
     else:
-        _print(found["rules"])
+        _print(found["rules"], names)
 
 
 def _read_rules(path: Path) -> list[dict[str, Any]]:
@@ -67,12 +71,21 @@ def _read_rules(path: Path) -> list[dict[str, Any]]:
     return rules
 
 
-def _print(rules: list[dict[str, Any]]) -> None:
+def _names_of_nodes(session: Session, rules: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the names of nodes by their ids, if a rule is about users of other nodes."""
+    if not any("@" in rule["principal"] for rule in rules):
+        return {}
+    return {node["id"]: node["name"] for node in session.network.show()["nodes"]}
+
+
+def _print(rules: list[dict[str, Any]], names: dict[str, str]) -> None:
     from sennit.cli.output import table
 
     rows = []
     for rule in rules:
         masks = [f"{each['name']}: {each.get('mask') or 'hidden'}" for each in rule["columns"]]
         rights = "read, write" if rule["write"] else "read" if rule["read"] else "nothing"
-        rows.append([rule["principal"], rights, rule.get("rows") or "all", ", ".join(masks)])
+        user, at, node = rule["principal"].rpartition("@")
+        principal = f"{user}{at}{names.get(node, node)}"
+        rows.append([principal, rights, rule.get("rows") or "all", ", ".join(masks)])
     table(None, ["principal", "may", "rows", "masked columns"], rows)

@@ -110,12 +110,13 @@ def fork(
 def _lines(name: str, found: dict[str, Any]) -> list[str]:
     if not found["shared"]:
         return [f"{name} is private: `platform share {name} --with NODE` shares it"]
+    read_only = found["readOnly"] or found["restricted"]
     if found["writer"] is not None:
-        how = "" if found["readOnly"] else ", which makes changes of this node"
+        how = "" if read_only else ", which makes changes of this node"
         lines = [f"{name} is written by {found['writer']}{how}"]
     else:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
-        how = "which read it" if found["readOnly"] else "which may change its rows"
+        how = "which read it" if read_only else "which may change its rows"
         lines = [f"{name} is shared with {readers}, {how}"]
     state = found["state"]
     if found["restricted"]:

@@ -268,7 +268,7 @@ class Adoption:
         self._catalog.adopt(self._row(shared, writer, known), None)
 
     def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
-        if info.encrypted:  # only admins see that it is here, and nobody reads it
+        if info.encrypted:  # listed for admins alone
             self._policies.adopt(info.id, (), info.node or "")
         purged = self._catalog.adopt(info, manifest)
         if purged:
