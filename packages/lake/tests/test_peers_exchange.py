@@ -448,6 +448,18 @@ def test_a_copy_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     run(tmp_path, "oslo rome", test)
 
 
+def test_lists_and_their_summaries_are_adopted(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        oslo.commit("big", *(f"{number:064x}" for number in range(400)))
+        oslo.share("big")
+        await network.until(lambda: rome.names() == {"big"})
+        stored = rome.lake.catalog.stored_manifest("big")
+        assert len(stored.list_objects) == 2
+        assert all(name in rome.lake.objects for name in stored.list_objects)
+
+    run(tmp_path, "oslo rome", test)
+
+
 # Versions that the writer has no more
 
 

@@ -108,6 +108,24 @@ def test_a_withdrawn_dataset_is_gone_for_others(offices: dict[str, Office]) -> N
     assert offices["oslo"].query("SELECT count(*) FROM trips") == [(3,)]
 
 
+def test_a_node_that_has_left_and_joins_again_shares_nothing_until_it_is_told_to(
+    offices: dict[str, Office],
+) -> None:
+    shared(offices)
+    oslo, rome = offices["oslo"], offices["rome"]
+    rome.lake.append("plans", TABLE)
+    rome.peers.share("plans", None)
+    eventually(lambda: "plans" in oslo.names())
+    rome.peers.leave()
+    assert rome.names() == {"plans"}
+    rome.peers.join(oslo.peers.invite())
+    # The others have its log of the time before, and it says so itself that this is over.
+    eventually(lambda: "plans" not in oslo.names() and "trips" in rome.names())
+    rome.peers.share("plans", None)
+    eventually(lambda: "plans" in oslo.names() and "plans" in offices["bern"].names())
+    assert oslo.query("SELECT count(*) FROM plans") == [(3,)]
+
+
 def test_a_name_that_is_taken_gets_the_node_s(offices: dict[str, Office]) -> None:
     offices["rome"].lake.append("trips", pa.table({"x": [9]}))
     offices["oslo"].peers.share("trips", None)

@@ -139,6 +139,12 @@ class StoredManifest:
     provenance: Provenance | None = None
 
     @property
+    def list_objects(self) -> tuple[str, ...]:
+        """The objects of its lists, and of their summaries."""
+        summaries = (each.summary for each in self.lists)
+        return (*(each.object for each in self.lists), *filter(None, summaries))
+
+    @property
     def rows(self) -> int:
         """Rows of all shards."""
         return sum(each.rows for each in self.lists) + sum(s.rows for s in self.snapshot.shards)

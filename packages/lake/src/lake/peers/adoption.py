@@ -233,7 +233,7 @@ class Adoption:
 
         async with held([shared.manifest]):
             stored = self._catalog.adopter.read_manifest(shared.manifest)
-            async with held([each.object for each in stored.lists]):
+            async with held(stored.list_objects):
                 # Before the row: who sees that may ask for shards at once.
                 before = self._index.get(shared.id)
                 found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)

@@ -41,7 +41,8 @@ class KnownDataset:
         objects: The shards of its newest version, which are placed and copied.
         versions: The newest versions, and those that were published last, as a reader may be about to
             read one of them; by the ids of their manifests.
-        lists: The bytes of each shard of each list of these, which many of them share.
+        lists: The bytes of each shard of each list of these, which many of them share; a summary of a
+            list has no shards of its own.
         sizes: The bytes of each shard of these.
         heads: The manifests that were published last, the newest at the end.
     """
@@ -212,7 +213,8 @@ def _read_ciphertext(catalog: Catalog, shared: SharedDataset, writer: str) -> Kn
     sizes = {each.object: each.bytes for each in replicas}
     nodes = None if EVERYONE in shared.nodes else frozenset(shared.nodes)
     objects = SharedObjects(shared.id, writer, shared.placement, nodes, replicas)
-    lists: dict[str, Mapping[str, int]] = {each.object: {} for each in manifest.lists}
+    stored = catalog.adopter.read_manifest(shared.manifest)
+    lists: dict[str, Mapping[str, int]] = {name: {} for name in stored.list_objects}
     version = _Version(manifest.snapshot.id, tuple(lists), sizes)
     versions = {shared.manifest: version}
     return KnownDataset(shared, objects, versions, lists, sizes, (shared.manifest,))
@@ -236,9 +238,10 @@ def _read_versions(
         # Not the files that were ingested: they may have columns and rows that the dataset has not.
         versions[manifest] = known_versions.get(manifest) or _Version(
             stored.snapshot.id,
-            tuple(each.object for each in stored.lists),
+            stored.list_objects,
             _sizes_of(stored.snapshot.shards),
         )
+        lists |= {each.summary: {} for each in stored.lists if each.summary is not None}
         for each in stored.lists:
             if each.object not in lists:
                 found = known_lists.get(each.object)
