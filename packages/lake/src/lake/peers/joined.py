@@ -362,8 +362,8 @@ class JoinedNetwork:
                 found = await self.sessions.session(call.peer)
                 message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
         except TimeoutError:
-            late = DeadlineExceeded(f"the answer of node {call.peer[:16]}", call.timeout_seconds)
-            return Failed(call.id, late.code, str(late))
+            overdue = DeadlineExceeded(f"the answer of node {call.peer[:16]}", call.timeout_seconds)
+            return Failed(call.id, overdue.code, str(overdue))
         except SennitError as error:
             return Failed(call.id, error.code, str(error))
         return Replied(call.id, message, body)
