@@ -300,6 +300,20 @@ def test_objects_and_fragments_of_it_are_served_to_no_one(restricted: Offices) -
                 ask(restricted[name], oslo, message)
 
 
+def test_a_dataset_that_is_not_shared_is_not_found_by_its_id(restricted: Offices) -> None:
+    oslo, rome = restricted["oslo"], restricted["rome"]
+    private = oslo.lake.catalog.get("private")
+    assert private.head is not None
+    table = RestrictedTable("p", private.id, private.head)
+    both = (*query_of(oslo, "").tables, table)
+    for message in (
+        claimed(rome, oslo, DescribeRestricted(private.id), Requester("ann")),
+        claimed(rome, oslo, RestrictedQuery("FROM p", both, "arrow", 20.0), Requester("ann")),
+    ):
+        with pytest.raises(NotFound):
+            ask(rome, oslo, message)
+
+
 def test_a_node_whose_users_see_nothing_is_told_nothing(restricted: Offices) -> None:
     oslo, bern = restricted["oslo"], restricted["bern"]
     described = DescribeRestricted(oslo.lake.catalog.get("staff").id)
