@@ -270,13 +270,15 @@ class Adoption:
     def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
         if info.encrypted:  # listed for admins alone
             self._policies.adopt(info.id, (), info.node or "")
+        elif known is not None and known.head is None:
+            # It was restricted. First, as who sees the row with all columns may ask for all; until then
+            # its rows are read at the writer, which applies its own policy.
+            self._policies.remove(info.id)
         purged = self._catalog.adopt(info, manifest)
         if purged:
             # The manifests of all earlier versions were replaced too, and have what was removed.
             self._retention.expire_others(info.id, {manifest})
             self._retention.discard(purged)
-        if known is not None and known.head is None:  # it was restricted
-            self._policies.remove(info.id)
         # Time travel reaches back as far as this; the writer has the rest.
         now = self._catalog.manifest(info.id).created_at
         self._retention.expire(info.id, keep=1 if info.encrypted else VERSIONS_KEPT, before=now)
