@@ -26,7 +26,7 @@ from lake.peers.sql import (
 from lake.sql.distributed_worker import Engine
 from sennit_core.canonical import canonical_json
 
-from .distributed_plans import Cluster, connect, run_plan
+from .distributed_plans import Cluster, connect, differences, run_plan, run_whole
 from .distributed_tables import PLACEMENTS, place, sample_rows
 
 
@@ -137,6 +137,21 @@ def test_a_small_sharded_table_is_sent_along() -> None:
     (gather,), (fragment,) = plan.gathers, plan.fragments
     assert fragment.broadcasts == (gather.result,)
     assert fragment.bytes > gather.bytes
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_no_rows_are_sent_along_unless_that_is_allowed(placement: str) -> None:
+    cluster = place(placement, sample_rows())
+    cluster.options = PlanOptions(strategy="push", sends_rows=False)
+    for sql in (
+        "SELECT t.g, sum(v) FROM t JOIN u ON t.n = u.v GROUP BY t.g",
+        "SELECT count(*) FROM t WHERE n > (SELECT avg(v) FROM u)",
+        "SELECT count(*) FROM t, (SELECT max(v) AS m FROM u) AS s WHERE t.n < s.m",
+    ):
+        plan = cluster.plan(sql)
+        assert not any(fragment.broadcasts for fragment in plan.fragments), sql
+        found, expected = run_plan(cluster, plan), run_whole(cluster, sql)
+        assert differences(found, expected, is_ordered=False) == [], sql
 
 
 def test_states_are_sent_only_if_all_nodes_have_one_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,7 @@ from sennit_core.errors import Unavailable, Unsupported
 
 from .real_offices import Office, big, offices
 from .served_lake import Client, make_app
+from .test_peers_service import eventually
 
 __all__ = ["offices"]
 
@@ -28,7 +30,13 @@ def rome(offices: dict[str, Office]) -> Office:
     big(offices)
     found = offices["rome"]
     first = found.lake.catalog.manifest("big").snapshot.shards[0]
-    found.peers.fetch([first.object])
+
+    def fetched() -> bool:
+        with suppress(Unavailable):  # a node on a busy machine was suspected
+            found.peers.fetch([first.object])
+        return first.object in found.lake.objects
+
+    eventually(fetched)
     offices["oslo"].peers.close()
     return found
 
@@ -36,7 +44,7 @@ def rome(offices: dict[str, Office]) -> Office:
 @SLOW
 def test_a_query_over_lost_shards_is_refused_unless_a_part_is_allowed(rome: Office) -> None:
     for sql in ("SELECT sum(v) FROM big", "SELECT median(v) FROM big", "FROM big ORDER BY v"):
-        with pytest.raises(Unavailable, match="of 3"):
+        with pytest.raises(Unavailable, match="2 of "):
             rome.lake.sql(sql)
     found = rome.lake.sql("SELECT count(*), min(v), max(v), avg(v) FROM big", allow_partial=True)
     assert found.rows == [(1000, 0, 2997, 1498.5)]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from lake.peers.exchange import DataParts
+from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement
+from lake.peers.stop import Stop
 from sennit_core.errors import Denied, NotFound, SqlError, Unavailable, UnknownColumn
 
 from .real_offices import TABLE, Office, big, office, offices
@@ -250,6 +255,49 @@ def test_explain_says_why_a_query_gathers(offices: dict[str, Office]) -> None:
     text = explained(offices["rome"], "EXPLAIN SELECT median(v) FROM big")["distributed"]
     assert text.startswith("gather: about ")
     assert "\n  because median of all rows does not follow from parts\n" in text
+
+
+@dataclass
+class Recorded:
+    """Runs fragments, and remembers them."""
+
+    inner: FragmentRunner
+    requests: list[FragmentRequest] = field(default_factory=list)
+
+    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+        self.requests.append(request)
+        return self.inner.run(request, stop)
+
+
+def test_rows_of_a_private_dataset_stay_here(tmp_path: Path) -> None:
+    recorded: list[Recorded] = []
+
+    def record(data: DataParts) -> DataParts:
+        recorded.append(Recorded(data.fragments))
+        return replace(data, fragments=recorded[0])
+
+    with office(tmp_path, "oslo", change=record) as oslo, office(tmp_path, "rome") as rome:
+        rome.peers.join(oslo.peers.invite())
+        big({"oslo": oslo, "rome": rome})
+        rome.lake.append("secrets", pa.table({"k": [3, 4], "word": ["xyzzy", "plugh"]}))
+        scalar = "SELECT count(*) FROM big WHERE k = (SELECT max(k) FROM secrets) AND v < 900"
+        assert rome.query(scalar) == [(43,)]
+        sql = "SELECT word, count(*) FROM big JOIN secrets USING (k) GROUP BY word ORDER BY word"
+        assert rome.query(sql) == [("plugh", 428), ("xyzzy", 429)]
+        assert recorded[0].requests
+        for request in recorded[0].requests:
+            assert [table.name for table in request.tables] == ["big"]
+            assert "secrets" not in request.sql
+            assert "xyzzy" not in request.sql
+
+
+def test_shards_are_fetched_if_their_rows_are_more_bytes(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    assert "the whole shards are" in explained(rome, "EXPLAIN FROM big")["distributed"]
+    assert not rome.has_all("big")
+    assert sorted(rome.query("FROM big")) == sorted(offices["oslo"].query("FROM big"))
+    assert rome.has_all("big")
 
 
 def test_functions_that_queries_may_not_use_are_refused(offices: dict[str, Office]) -> None:

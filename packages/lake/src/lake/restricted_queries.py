@@ -118,9 +118,6 @@ class RestrictedQueries:
         stop: Stop,
     ) -> dict[str, Any] | None:
         """Run the parts of a query; return the request of its merge, None if it has none."""
-        # Here, as it needs sqlglot, which a lake alone does not.
-        from lake.peers.sql.plan import Fragment
-
         try:
             seen = {
                 table["name"]: self._remote.restricted.describe(
@@ -130,10 +127,7 @@ class RestrictedQueries:
             }
             if any(each.secret for each in seen.values()):
                 return None  # what arrives stays in memory
-            plan = self._plan(request, seen, deadline, "cheapest")
-            if any(isinstance(s, Fragment) and (s.broadcasts or s.replicated) for s in plan.steps):
-                # Nothing is sent along with a part.
-                plan = self._plan(request, seen, deadline, "gather")
+            plan = self._plan(request, seen, deadline)
         except _ENDS:
             raise
         except SennitError as error:
@@ -158,7 +152,6 @@ class RestrictedQueries:
         request: StatementRequest,
         seen: dict[str, RestrictedColumns],
         deadline: Deadline,
-        strategy: str,
     ) -> DistributedPlan:
         # Here, as it needs sqlglot, which a lake alone does not.
         from lake.peers.sql.tables import Column, Shard, Table
@@ -172,7 +165,7 @@ class RestrictedQueries:
             )
             for name, each in seen.items()
         ]
-        options = {"nodes": 2, "local": [], "usesStates": False, "strategy": strategy}
+        options = {"nodes": 2, "local": [], "usesStates": False, "sendsRows": False}
         planned = {
             "engine": "distribute", "sql": request.sql, "tables": tables_to_data(tables),
             "options": options,

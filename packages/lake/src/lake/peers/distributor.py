@@ -3,8 +3,9 @@
     plan (executor) ──▶ fragments at the holders of shards ──▶ files ──▶ merge (executor)
 
 Fragments of all steps run at the same time. Their results are files in the lake's staging folder, which
-are removed with the query. What cannot be distributed (parameters, views, earlier snapshots, data that
-must be sent along) is left to the caller, which fetches the shards.
+are removed with the query. What cannot be distributed (parameters, views, earlier snapshots), and what
+would move more than whole shards, is left to the caller, which fetches the shards. No row is sent to another node: a fragment reads the shards of its
+holder, and rows of other tables that it would need come here instead.
 
 A query that may leave out shards is planned anew without those that no node could read, until all others
 were read: so each use of a dataset has the same rows.
@@ -84,10 +85,13 @@ class Distributor:
         self, query: DistributedQuery, deadline: Deadline, stop: Stop
     ) -> Distributed | None:
         plan = await asyncio.to_thread(self._plan, query, deadline)
+        whole_bytes = self._missing_bytes(query)
+        if plan.moved_bytes >= whole_bytes:
+            if query.runs:
+                return None  # they are compressed, and there for the next query
+            reason = f"the whole shards are {whole_bytes} bytes: they would be fetched"
+            plan = replace(plan, reasons=(*plan.reasons, reason))
         data_steps = [step for step in plan.steps if isinstance(step, Fragment | Gather)]
-        # Data that would have to be sent along with a fragment; not done yet.
-        if any(isinstance(s, Fragment) and (s.broadcasts or s.replicated) for s in data_steps):
-            return None
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
         try:
             started = [
@@ -114,6 +118,14 @@ class Distributor:
         ]
         return Distributed(plan, steps, folder, {name: each.run for name, each in files.items()})
 
+    def _missing_bytes(self, query: DistributedQuery) -> int:
+        """Return the size of the shards of a query that are not here."""
+        sizes = {s.object: s.bytes for table in query.tables for s in table.snapshot.shards}
+        node = self._coordinator.node
+        return sum(
+            size for name, size in sizes.items() if node not in self._placed.holders(name)[:1]
+        )
+
     def _plan(self, query: DistributedQuery, deadline: Deadline) -> DistributedPlan:
         names = {shard.object for table in query.tables for shard in table.snapshot.shards}
         holders = {name: self._placed.holders(name) for name in names}
@@ -126,6 +138,8 @@ class Distributor:
                 "nodes": len(self._placed.alive()) + 1,
                 "local": [name for name, found in holders.items() if node in found[:1]],
                 "usesStates": all(map(self._placed.has_same_duckdb, nodes)),
+                # A row of a private dataset would reach nodes that may not read it.
+                "sendsRows": False,
             },
         }
         with self._pool.submit(

@@ -85,6 +85,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
                 nodes=options["nodes"],
                 local=frozenset(options["local"]),
                 uses_states=options["usesStates"],
+                sends_rows=options["sendsRows"],
                 strategy=options.get("strategy", "cheapest"),
             ),
         )

@@ -59,12 +59,14 @@ class PlanOptions:
         local: The object ids of shards that the coordinator has.
         uses_states: Whether all nodes have one version of DuckDB, and may exchange states of
             aggregate functions.
+        sends_rows: Whether rows that were gathered here, or computed, may be sent along with a fragment.
         strategy: `cheapest`, or `push` or `gather` to have that one wherever it is possible.
     """
 
     nodes: int = 4
     local: frozenset[str] = frozenset()
     uses_states: bool = False
+    sends_rows: bool = True
     strategy: str = "cheapest"
 
 
@@ -274,6 +276,8 @@ class _Planner:
             if any(table.alias in scheme.keys for table in cut.merge.find_all(exp.Table)):
                 continue  # a subquery of the merge would read rows that only units have
             draft = draft_fragment(cut, scheme, tail, self._drafts)
+            if not self._options.sends_rows and self._drafts.results_in(draft.query):
+                raise NotDistributed("the holders of its shards do not have the rows that it joins")
             name = self._drafts.name("part")
             self._drafts.steps[name] = draft
             for table in cut.merge.find_all(exp.Table):
