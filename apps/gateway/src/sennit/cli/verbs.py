@@ -17,6 +17,7 @@ from sennit.cli import (
     policy_verb,
     queries_verb,
     quota_verbs,
+    sample_verb,
     share_verbs,
     verify_verb,
 )
@@ -41,3 +42,4 @@ maintenance_verbs.register(app)
 quota_verbs.register(app)
 net_verbs.register(app)
 share_verbs.register(app)
+sample_verb.register(app)

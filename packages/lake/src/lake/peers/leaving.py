@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING
 
 from lake.peers.copy_states import Handover
+from sennit_core.errors import SennitError
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def leave(peers: PeerService, wait_seconds: float, stop: Event) -> Iterator[Leav
             has_left = True
         finally:
             if not has_left:
-                peers.stay()
+                with suppress(SennitError):  # the node stops, or was removed from the network
+                    peers.stay()
     else:
         peers.leave()
     yield LeaveReport(report.objects, left=True, done=True)

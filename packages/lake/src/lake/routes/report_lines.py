@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,9 +38,22 @@ async def report_lines(
         stop: Set when the client is gone; the work looks at it.
         is_shown: Whether a report is sent.
     """
-    first = await _next(thread, reports, stop)
-    lines = _lines(first, thread, reports, stop, is_shown)
+    work = _closable(reports)
+    try:
+        first = await _next(thread, work, stop)
+    except BaseException:
+        thread.submit(work.close)
+        raise
+    lines = _lines(first, thread, work, stop, is_shown)
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+def _closable(reports: Iterator[R]) -> Generator[R, None, None]:
+    """Return a generator whose `close` ends the work: what it has begun is undone by its thread.
+
+    Left to the garbage collector, that would be done by any thread, one that it waits for perhaps.
+    """
+    yield from reports
 
 
 async def _next(
@@ -56,7 +69,7 @@ async def _next(
 async def _lines(
     report: R | None,
     thread: ThreadPoolExecutor,
-    reports: Iterator[R],
+    reports: Generator[R, None, None],
     stop: threading.Event,
     is_shown: Callable[[R], bool],
 ) -> AsyncIterator[bytes]:
@@ -69,3 +82,4 @@ async def _lines(
         yield canonical_json(error.to_json()) + b"\n"
     finally:
         stop.set()
+        thread.submit(reports.close)
