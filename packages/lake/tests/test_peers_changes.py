@@ -58,7 +58,9 @@ def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
         found["oslo"].lake.append("trips", TABLE)
         found["oslo"].lake.append("secret", pa.table({"id": [7]}))
         found["oslo"].peers.share("trips", ["rome"])
-        eventually(lambda: "trips" in found["rome"].names())
+        dataset = found["oslo"].lake.catalog.get("trips").id
+        # Not its row in the catalog, which is there a moment before.
+        eventually(lambda: found["rome"].peers.accepts_changes(dataset))
         yield found
 
 
