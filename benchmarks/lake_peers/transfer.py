@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import psutil
 import pyarrow as pa
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -43,7 +45,7 @@ def run(megabytes: int, passes: int) -> None:
         passes: How often it is transferred; the median counts.
     """
     with tempfile.TemporaryDirectory() as folder, sender(Path(folder), megabytes) as lines:
-        invite, port = next(lines), int(next(lines))
+        invite, port, pid = next(lines), int(next(lines)), int(next(lines))
         with opened(Path(folder) / "rome", "rome") as (lake, peers):
             peers.join(invite)
             until(lambda: any(info.name == "big" for info in lake.catalog.list()))
@@ -52,31 +54,51 @@ def run(megabytes: int, passes: int) -> None:
             size = sum(shard.bytes for shard in shards)
             plain, fetched = [], []
             for _ in range(passes + 1):
-                plain.append(timed(lambda: asyncio.run(read(peers.identity, port, size))))
+                plain.append(measured(pid, lambda: asyncio.run(read(peers.identity, port, size))))
                 lake.retention.drop_copies(names)
-                fetched.append(timed(lambda: peers.fetch(names)))
+                fetched.append(measured(pid, lambda: peers.fetch(names)))
     print(f"\ntransfer: {size / 1e6:.0f} MB in {len(names)} shards, {passes} passes")
-    print(f"{'':24}{'s':>7}{'MB/s':>8}{'of plain':>10}")
-    base = median(plain[1:])  # the first pass fills caches
-    for title, seconds in (("TLS 1.3 websocket", base), ("chunks", median(fetched[1:]))):
-        print(f"{title:24}{seconds:7.2f}{size / 1e6 / seconds:8.0f}{base / seconds:10.2f}")
+    print(f"{'':20}{'s':>7}{'MB/s':>7}{'of plain':>10}{'CPU s':>8}{'of plain':>10}")
+    base = middle(plain)
+    for title, took in (("TLS 1.3 websocket", base), ("chunks", middle(fetched))):
+        speed, share = size / 1e6 / took.seconds, base.seconds / took.seconds
+        row = f"{took.seconds:7.2f}{speed:7.0f}{share:10.2f}{took.cpu:8.2f}{base.cpu / took.cpu:10.2f}"
+        print(f"{title:20}{row}")
 
 
-def timed(work: object) -> float:
-    """Return the seconds that a function takes."""
-    assert callable(work)
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Took:
+    """Seconds of the clock, and of the CPUs in both processes."""
+
+    seconds: float
+    cpu: float
+
+
+def middle(passes: list[Took]) -> Took:
+    """Return the medians; the first pass fills caches."""
+    counted = passes[1:]
+    return Took(median(each.seconds for each in counted), median(each.cpu for each in counted))
+
+
+def measured(pid: int, work: Callable[[], object]) -> Took:
+    """Return what a function takes, in this process and another one."""
+    started, cpu = time.perf_counter(), cpu_seconds(pid)
     work()
-    return time.perf_counter() - started
+    return Took(time.perf_counter() - started, cpu_seconds(pid) - cpu)
 
 
-def until(condition: object) -> None:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time so far of this process and another one, without their executors."""
+    times = [psutil.Process(each).cpu_times() for each in (os.getpid(), pid)]
+    return sum(each.user + each.system for each in times)
+
+
+def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds.
 
     Raises:
         TimeoutError: It does not within a minute.
     """
-    assert callable(condition)
     end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
@@ -145,6 +167,7 @@ async def serve_plain(identity: Identity) -> None:
     context = identity.server_context([])
     async with serve(answer, "127.0.0.1", 0, ssl=context, compression=None) as server:
         print(next(iter(server.sockets)).getsockname()[1], flush=True)
+        print(os.getpid(), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 
