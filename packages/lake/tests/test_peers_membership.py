@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import pytest
 
 from lake.peers.machine import Effect, Send
-from lake.peers.membership import News
+from lake.peers.membership import News, _Probed
 from lake.peers.messages import Message
 from lake.peers.signed import Statement
+from lake.peers.statuses import Suspicion
 from lake.testing.simulation import Faults
 
 from .peers_gossip import WALL, GossipNetwork, GossipNode, UnsignedSigner
@@ -121,11 +122,58 @@ def test_a_refuted_suspicion_leaves_a_node_settled() -> None:
     observer, victim = network.names[0], network.names[1]
     machine = network.simulation.process(observer).machine
     network.simulation.run(20)
-    machine._suspect(victim, network.simulation.now)
+    number = machine.peers[victim].status.number
+    machine._suspect(_Probed(victim, 0.0, number), network.simulation.now)
     assert victim in machine.settled(network.simulation.now)
     network.simulation.run(10)
     assert machine.peers[victim].state == "alive"
     assert victim in machine.settled(network.simulation.now)
+
+
+def suspicion(network: GossipNetwork, node: int, number: int, by: int) -> News:
+    found = Suspicion(network.names[node], number, network.names[by])
+    return News((UnsignedSigner(found.by).sign_suspicion(found, WALL),))
+
+
+def test_one_accuser_alone_makes_no_node_suspect() -> None:
+    network = converged(3)
+    observer, victim, now = network.names[0], network.names[1], network.simulation.now
+    machine = network.simulation.process(observer).machine
+    number = machine.peers[victim].status.number
+    for accuser, state in ((2, "alive"), (2, "alive"), (3, "suspect")):
+        message = suspicion(network, 1, number, accuser)
+        list(machine.receive(network.names[accuser], message, now))
+        assert machine.peers[victim].state == state
+
+
+def test_a_suspicion_of_a_status_that_does_not_exist_is_ignored() -> None:
+    network = converged(3)
+    victim = network.names[1]
+    machine = network.simulation.process(victim).machine
+    before = machine.own.number
+    for number in (before + 1, 2**53 - 1):  # one more could not be signed
+        list(machine.receive(network.names[2], suspicion(network, 1, number, 2), 0.0))
+    assert machine.own.number == before
+
+
+@pytest.mark.parametrize("seconds", [7200.0, -90000.0])
+def test_a_status_of_a_wrong_clock_is_signed_anew_when_the_clock_is_right(seconds: float) -> None:
+    network = converged(1)
+    machine = network.simulation.process(network.names[1]).machine
+    machine._wall = lambda: WALL + seconds
+    list(machine.update(0.0))
+    machine._wall = lambda: WALL
+    list(machine.tick(network.simulation.now))
+    assert machine.statements()[0].issued_at == WALL
+
+
+def test_a_probe_from_before_a_restart_accuses_no_newer_status() -> None:
+    network = converged(1)
+    observer, victim = network.names[0], network.names[4]
+    machine = network.simulation.process(observer).machine
+    now, number = network.simulation.now, machine.peers[victim].status.number
+    machine._suspect(_Probed(victim, now, number - 1), now)
+    assert machine.peers[victim].state == "alive"
 
 
 class Forger(GossipNode):

@@ -372,3 +372,31 @@ def test_an_answer_to_heads_is_bounded() -> None:
     assert sum(len(repr(each)) for each in batches) < 2 << 20
     heads = {f"{node_name(n)}/*": [5, "digest"] for n in range(900)}
     assert len(list(pair.machines["rome"].receive("oslo", Heads(heads), ["oslo"]))) <= 32
+
+
+def test_an_entry_of_a_clock_that_was_ahead_is_replaced_when_it_is_right_again() -> None:
+    network = LogNetwork(1, size=3)
+    publisher = network.node(0)
+    publisher.publish("d", {"version": 1}, EVERYONE)
+    publisher.machine._wall = lambda: WALL + 7200
+    publisher.publish("d", {"version": 2}, EVERYONE)
+    publisher.machine._wall = lambda: WALL
+    [stored] = [each for each in publisher.machine.tick(0.0, []) if isinstance(each, StoreLog)]
+    assert [each.issued_at for each in stored.entries] == [WALL]
+    assert stored.entries[0].body["items"] == {"d": {"version": 2}}
+
+
+def test_the_proof_of_a_fork_is_passed_on_but_not_stored() -> None:
+    network = LogNetwork(1, size=4)
+    publisher, observer = network.names[0], network.node(1)
+    network.node(0).publish("d", {"version": 1}, EVERYONE)
+    assert network.simulation.run_until(network.agrees, 60)
+    stored = list(observer._disk["logs"][LogKey(publisher)])
+    body = {"publisher": publisher, "audience": EVERYONE, "number": 1, "previous": ""}
+    other = UnsignedEntries(publisher).sign({**body, "dataset": "d", "item": 3}, WALL)
+    effects = list(observer.receive(network.names[2], Entries((other,)), 0.0))
+    assert observer.forks
+    assert [each.message for each in effects if isinstance(each, Send)] == [Entries((other,))]
+    assert observer._disk["logs"][LogKey(publisher)] == stored
+    network.simulation.crash(observer.name)
+    network.simulation.restart(observer.name)  # what is stored can be read

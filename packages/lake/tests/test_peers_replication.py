@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lake.peers.machine import Call, Replied
 from lake.peers.placement import Candidate, Placement, holders
+from lake.peers.replication import FetchCopy, HaveReply, Replica, Replication, SharedObjects
 from lake.testing.simulation import Faults
 from sennit_core.errors import UsageError
 
-from .peers_offices import OfficeNetwork, StoredObject
+from .peers_offices import OPTIONS, OfficeNetwork, StoredObject
 
 SEEDS = range(4)
 NODES = st.lists(
@@ -183,3 +185,18 @@ def test_no_object_is_lost_while_fewer_nodes_than_copies_fail(seed: int) -> None
             network.simulation.restart(name)
         assert network.simulation.run_until(network.is_safe, 600)
     assert network.simulation.run_until(network.is_replicated, 600)
+
+
+def test_a_copy_is_found_at_a_node_that_need_not_hold_it() -> None:
+    nodes = [f"node{number}" for number in range(20)]
+    shared = SharedObjects("trips", "lost", Placement(3), None, (Replica("x", "x", 1),))
+    targets = holders("x", shared.placement, map(Candidate, nodes))
+    only = next(node for node in reversed(nodes) if node not in targets)
+    machine = Replication(targets[0], lambda _shared, _name: False, OPTIONS)
+    for now in range(0, 100, 2):
+        effects = list(machine.tick(now, [shared], [Candidate(node) for node in nodes], nodes))
+        for call in [each for each in effects if isinstance(each, Call)]:
+            machine.replied(Replied(call.id, HaveReply(), bytes([call.peer == only])))
+        if any(isinstance(each, FetchCopy) and only in each.sources for each in effects):
+            return
+    pytest.fail("it is never fetched")

@@ -30,8 +30,9 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the camelCase JSON object; fields that are None are left out."""
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {camel_case(name): _encode(value) for name, value in values if value is not None}
+        this: type = type(self)
+        values = ((name, getattr(self, attribute)) for attribute, name in _names(this))
+        return {name: _encode(value) for name, value in values if value is not None}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -80,6 +81,12 @@ class _Reader:
 
 
 @cache
+def _names(cls: type) -> tuple[tuple[str, str], ...]:
+    """Return the attribute and the JSON name of each field."""
+    return tuple((field.name, camel_case(field.name)) for field in fields(cls))
+
+
+@cache
 def _readers(cls: type) -> dict[str, _Reader]:
     hints = get_type_hints(cls)
     readers = {}
@@ -115,7 +122,12 @@ def _absent(hint: Any) -> Any:
     return {} if origin is Mapping else MISSING
 
 
+_AS_THEY_ARE = frozenset((str, int, float, bool, types.NoneType))
+
+
 def _encode(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:  # first, as most values are
+        return value
     if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, Mapping):

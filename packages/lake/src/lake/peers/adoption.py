@@ -12,7 +12,7 @@ is forgotten.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,6 +96,8 @@ class Adoption:
         self._index = index
         self._downloads = downloads
         self._changed = changed
+        # Adopted ones that may have more versions than are kept.
+        self._with_old_versions: set[str] = set()
         # By publisher, and then by dataset.
         self._pending: dict[str, dict[str, _Pending]] = {}
         # One task for each publisher at a time: its datasets are adopted one after the other.
@@ -279,9 +281,29 @@ class Adoption:
             # The manifests of all earlier versions were replaced too, and have what was removed.
             self._retention.expire_others(info.id, {manifest})
             self._retention.discard(purged)
+        self._with_old_versions.add(info.id)
+
+    async def expire(self, is_placed: Callable[[str], Awaitable[bool]]) -> None:
+        """Forget old versions of the datasets whose newest one is on all nodes that are to hold it.
+
+        Before that, rows that are lost with the writer may be in no other version.
+
+        Args:
+            is_placed: Says that of a dataset.
+        """
+        for dataset in list(self._with_old_versions):
+            if await is_placed(dataset):
+                self._with_old_versions.discard(dataset)
+                with suppress(NotFound):  # deleted meanwhile
+                    await asyncio.to_thread(self._forget_versions, dataset)
+
+    def _forget_versions(self, dataset: str) -> None:
         # Time travel reaches back as far as this; the writer has the rest.
-        now = self._catalog.manifest(info.id).created_at
-        self._retention.expire(info.id, keep=1 if info.encrypted else VERSIONS_KEPT, before=now)
+        info = self._catalog.find_known(dataset)
+        if info is not None:
+            keep = 1 if info.encrypted else VERSIONS_KEPT
+            newest = self._catalog.manifest(dataset).created_at
+            self._retention.expire(dataset, keep=keep, before=newest)
 
     def _free_name(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> str:
         """Return the name of an adopted dataset here: its own, if no other has that."""

@@ -31,6 +31,11 @@ class CopyState:
     copies: int = 1
     places: int = 1
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether every node that is to hold copies now has said that it does."""
+        return not self.missing_here and not self.lacking
+
     def __add__(self, other: CopyState) -> CopyState:
         """Return the state of two parts of a dataset."""
         return CopyState(

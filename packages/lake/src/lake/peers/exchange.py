@@ -168,6 +168,7 @@ class Exchange:
         if now - self._measured_at >= _MEASURE_SECONDS:
             self._measured_at = now
             self._copied_bytes = await asyncio.to_thread(self._measure)
+            await self._adoption.expire(self._is_placed)
         self._adoption.tick(now)
         await self._plan(now)
         self._downloads.tick()
@@ -414,14 +415,19 @@ class Exchange:
 
     async def states(self) -> Mapping[str, CopyState]:
         """Return the state of the copies of each shared dataset."""
-        found: dict[str, CopyState] = {}
-        for known in self._index:
-            parts = [self._state(known, 0)]
-            for start in range(_STATES_AT_ONCE, len(known.objects.objects), _STATES_AT_ONCE):
-                await asyncio.sleep(0)
-                parts.append(self._state(known, start))
-            found[known.shared.id] = reduce(add, parts)
-        return found
+        return {known.shared.id: await self._state_of(known) for known in self._index}
+
+    async def _state_of(self, known: KnownDataset) -> CopyState:
+        parts = [self._state(known, 0)]
+        for start in range(_STATES_AT_ONCE, len(known.objects.objects), _STATES_AT_ONCE):
+            await asyncio.sleep(0)
+            parts.append(self._state(known, start))
+        return reduce(add, parts)
+
+    async def _is_placed(self, dataset: str) -> bool:
+        """Return whether all nodes that are to hold a dataset do; of one that is gone, True."""
+        known = self._index.get(dataset)
+        return known is None or (await self._state_of(known)).is_placed
 
     def _state(self, known: KnownDataset, start: int) -> CopyState:
         now, alive = self._host.now(), frozenset(self._host.members.alive())

@@ -1,8 +1,8 @@
 """Which nodes are alive: probes, suspicion and gossip, as a state machine.
 
 Each period a node probes one other. If that does not answer, some others probe it too; if none gets an
-answer, it is suspected. A suspicion spreads with the messages of later probes, and the suspected node,
-if it lives, refutes it. Without a refutation each node counts it as dead when its own time for that is
+answer, it is suspected. A suspicion spreads with the messages of later probes, two of different nodes
+make others suspect it too, and the suspected node, if it lives, refutes it. Without a refutation each node counts it as dead when its own time for that is
 over: no node has to believe another one that a third is dead.
 
     A ── Probe ──▶ B            alive ──▶ suspect ──▶ dead
@@ -27,7 +27,7 @@ from typing import ClassVar, Literal
 
 from lake.peers.machine import Effect, Send
 from lake.peers.messages import Message
-from lake.peers.signed import Statement
+from lake.peers.signed import CLOCK_SKEW_SECONDS, Statement
 from lake.peers.statuses import NodeStatus, Signer, Suspicion
 from sennit_core.errors import BadInput, Denied, UsageError
 from sennit_core.units import KIB
@@ -38,6 +38,8 @@ _STATEMENTS_MAX = 16
 """Of a message; with 1 KiB each they are a few network packets."""
 _COMPARED_MAX = 160 * KIB
 _PREFIX = 16
+_ACCUSERS_MIN = 2
+"""Other nodes that must accuse one before it is suspected without a probe of this node's own."""
 State = Literal["alive", "suspect", "dead", "leaving", "left"]
 
 
@@ -147,7 +149,7 @@ class Peer:
     """When the state began, by this node's clock."""
     alive_since: float
     """When it was first seen, or was last back from the dead; a refuted suspicion changes nothing."""
-    # Who suspects it, and since when it was suspected; meaningful in state suspect only.
+    # Who has accused it since its newest status.
     accusers: set[str] = field(default_factory=set)
     # Returns from the dead within the last `flapping_seconds`.
     returns: int = 0
@@ -165,6 +167,8 @@ class _Probed:
 
     node: str
     sent_at: float
+    # The number of the status that the node had then; None if none was known.
+    status: int | None
     # The node for which it is made, and its number there; None for this node itself.
     for_other: tuple[str, int] | None = None
     has_asked: bool = False
@@ -270,7 +274,7 @@ class Membership:
                 if peer.state == "suspect":
                     peer.since = now
         self._ticked_at = now
-        if now - self._signed_at > self.options.refresh_seconds:
+        if now - self._signed_at > self.options.refresh_seconds or self._is_misdated():
             yield from self.update(now)
         yield from self._check_probes(now)
         self._end_suspicions(now)
@@ -281,6 +285,11 @@ class Membership:
             self._next_compare = now + self.options.compare_seconds * self._random.uniform(0.8, 1.2)
             yield from self._compare()
         yield from self._pop_changed()
+
+    def _is_misdated(self) -> bool:
+        """Return whether others may refuse this node's status, as its clock was wrong at that time."""
+        age = self._wall() - self._statement.issued_at
+        return not -CLOCK_SKEW_SECONDS <= age <= 2 * self.options.refresh_seconds
 
     def _probe_next(self, now: float) -> Iterator[Effect]:
         while self._round:
@@ -296,7 +305,9 @@ class Membership:
 
     def _probe(self, node: str, now: float, for_other: tuple[str, int] | None = None) -> Send:
         self._number += 1
-        self._probes[self._number] = _Probed(node, now, for_other)
+        known = self.peers.get(node)
+        status = None if known is None else known.status.number
+        self._probes[self._number] = _Probed(node, now, status, for_other)
         return Send(node, Probe(self._number, self._news_for(node)))
 
     def _check_probes(self, now: float) -> Iterator[Effect]:
@@ -306,7 +317,7 @@ class Membership:
             if age > self.options.period_seconds + self.options.answer_seconds:
                 del self._probes[number]
                 if probe.for_other is None:
-                    self._suspect(probe.node, now)
+                    self._suspect(probe, now)
             elif age > self.options.answer_seconds and not probe.has_asked and not probe.for_other:
                 probe.has_asked = True
                 others = [node for node in self.alive() if node != probe.node]
@@ -315,21 +326,24 @@ class Membership:
                     message = ProbeFor(number, probe.node, self._news_for(helper))
                     yield Send(helper, message)
 
-    def _suspect(self, node: str, now: float) -> None:
-        peer = self.peers.get(node)
+    def _suspect(self, probe: _Probed, now: float) -> None:
+        peer = self.peers.get(probe.node)
         if peer is None or peer.state not in ("alive", "suspect", "leaving"):
             return
-        suspicion = Suspicion(node, peer.status.number, self.own.node)
+        if peer.status.number != probe.status:  # it has announced itself since then
+            return
+        suspicion = Suspicion(probe.node, peer.status.number, self.own.node)
         statement = self._signer.sign_suspicion(suspicion, self._wall())
         self._accuse(peer, suspicion, statement, now)
 
     def _accuse(self, peer: Peer, suspicion: Suspicion, statement: Statement, now: float) -> None:
-        if peer.state in ("alive", "leaving"):
-            self._set_state(peer, "suspect", now)
-            peer.accusers.clear()
         if suspicion.by not in peer.accusers:
             peer.accusers.add(suspicion.by)
             self._spread(statement, peer.status.node)
+        # One node that accuses all others is to make none of them unusable here.
+        is_credible = self.own.node in peer.accusers or len(peer.accusers) >= _ACCUSERS_MIN
+        if peer.state in ("alive", "leaving") and is_credible:
+            self._set_state(peer, "suspect", now)
 
     def _end_suspicions(self, now: float) -> None:
         for peer in self.peers.values():
@@ -475,6 +489,7 @@ class Membership:
             self._changed.append(PeerChanged(status.node))
         else:
             known.status, known.statement = status, statement
+            known.accusers.clear()
             if known.state == "dead" and state == "alive":
                 recent = now - known.since < self.options.flapping_seconds
                 known.returns = known.returns + 1 if recent else 1
@@ -485,12 +500,17 @@ class Membership:
     def _learn_suspicion(self, suspicion: Suspicion, statement: Statement, now: float) -> None:
         if not self._is_member(suspicion.by):
             raise Denied(f"a suspicion by node {suspicion.by[:16]}, which is no member")
+        known = self.peers.get(suspicion.node)
+        status = known.status if known is not None else None
+        newest = self.own if suspicion.node == self.own.node else status
+        if newest is None or suspicion.number > newest.number:
+            # Nobody can know a status before its node: a refutation of it would reach any number.
+            raise UsageError("a suspicion of a status that is not known here")
         if suspicion.node == self.own.node:
             # Refuted by a greater number; the same answers all suspicions of the old one.
             if self.own.state != "left":
                 self._announce(replace(self.own, number=suspicion.number + 1), now)
             return
-        known = self.peers.get(suspicion.node)
         if known is not None and known.state in ("alive", "suspect", "leaving"):
             self._accuse(known, suspicion, statement, now)
 
@@ -509,10 +529,9 @@ class Membership:
     def _is_settled(self, peer: Peer, now: float) -> bool:
         if not peer.stays:  # it goes, even if it was suspected meanwhile
             return False
-        if peer.state == "suspect":  # it was alive just before, and will be or is dead soon
-            return True
+        # A suspected node was alive just before, and will be again or is dead soon.
         wait = self.options.settled_seconds * 2.0 ** min(peer.returns, 16)
-        return peer.state == "alive" and now - peer.alive_since >= min(
+        return peer.state in ("alive", "suspect") and now - peer.alive_since >= min(
             wait, self.options.flapping_seconds
         )
 

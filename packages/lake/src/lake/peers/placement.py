@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sennit_core.errors import UsageError
 from sennit_core.records import Record
@@ -40,6 +40,11 @@ class Placement(Record):
     def is_elsewhere(self) -> bool:
         """Whether other nodes than the writer are to hold copies."""
         return self.factor > 1 or bool(self.pins)
+
+    def with_writer(self, writer: str) -> Placement:
+        """Return a placement in which the writer holds every shard."""
+        only = (*self.only, writer) if self.only else ()
+        return replace(self, pins=(writer, *self.pins), only=only)
 
     def check(self) -> None:
         """Refuse a placement that cannot be.

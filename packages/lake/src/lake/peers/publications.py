@@ -393,7 +393,12 @@ class Publications:
             if effects is None:
                 continue
             yield from effects
-            added.setdefault(key, []).append(entry)
+            if self.logs[key].digest == entry.digest:
+                added.setdefault(key, []).append(entry)
+                continue
+            # The proof of a fork: others are to see it, but it is no part of the log.
+            for other in self._chosen(key, alive, without=peer):
+                yield Send(other, Entries((entry,)))
         for key, entries in added.items():
             log = self.logs[key]
             yield StoreLog(key, tuple(entries), log.first)
@@ -455,9 +460,11 @@ class Publications:
         """
         if not log.entries:
             return log.lost_number > 0
-        age = self._wall() - log.entries[0].issued_at
-        is_dated = -CLOCK_SKEW_SECONDS <= age <= ENTRY_SECONDS / 2
-        return log.forked or log.lost_number > log.number or not is_dated
+        now = self._wall()
+        is_old = now - log.entries[0].issued_at > ENTRY_SECONDS / 2
+        # Any of them: the clock may have been wrong for some hours only.
+        is_early = any(each.issued_at > now + CLOCK_SKEW_SECONDS for each in log.entries)
+        return log.forked or log.lost_number > log.number or is_old or is_early
 
     def _may_have(self, key: LogKey, peer: str) -> bool:
         """Return whether a log may be exchanged with a peer."""

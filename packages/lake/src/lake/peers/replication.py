@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar
 
@@ -47,6 +47,9 @@ _ASKED_MAX = 1024
 """Objects of a request; their ids are 64 digits each."""
 _SLICE = 500
 """Objects that a plan looks at between two pauses, some milliseconds."""
+
+_SOUGHT_MAX, _SOUGHT_NODES = 256, 8
+"""Objects without a known copy that are sought in one plan, and the nodes asked for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +250,7 @@ class _Plan:
 
     `asked_before` is the time whose questions are to be repeated. `questions` has the objects to ask each
     node about, with their datasets; `others` since when those that are to hold an object have confirmed
-    it, of the objects that this node need not hold.
+    it, of the objects that this node need not hold; `sought` counts those that no node is known to hold.
     """
 
     now: float
@@ -257,6 +260,7 @@ class _Plan:
     wanted: set[str] = field(default_factory=set)
     fetched: set[tuple[str, str]] = field(default_factory=set)
     others: dict[str, float] = field(default_factory=dict)
+    sought: int = 0
 
 
 class Replication:
@@ -386,7 +390,11 @@ class Replication:
             plan.wanted.add(name)
             if not has:
                 plan.fetched.add((shared.id, name))
-                return self._fetch(tracked, replica, targets, plan)
+                fetch = self._fetch(tracked, replica, targets, plan)
+                if not fetch.copies and plan.sought < _SOUGHT_MAX:
+                    plan.sought += 1
+                    self._seek(tracked, replica, plan)
+                return fetch
         elif has and (since := self._confirmed_since(tracked, name, targets, plan.now)) is not None:
             plan.others[name] = min(since, plan.others.get(name, since))
         return None
@@ -452,7 +460,7 @@ class Replication:
         if found is None:
             shared = tracked.shared
             allowed = [each for each in self._candidates if shared.may_hold(each.node)]
-            placement = _with_writer(shared.placement, shared.writer)
+            placement = shared.placement.with_writer(shared.writer)
             found = tracked.placed[key] = holders(key, placement, allowed)
         return found
 
@@ -514,12 +522,30 @@ class Replication:
         """Note which nodes are to be asked for an object: those that are to hold it, and its writer."""
         writer = tracked.shared.writer
         for node in targets if writer in targets else (*targets, writer):
-            if node == self._node or node not in plan.alive:
-                continue
-            known = tracked.known.get(node)
-            asked_at = None if known is None else known.asked_at.get(name)
-            if asked_at is None or asked_at < plan.asked_before:
+            if self._is_due(tracked, name, node, plan):
                 plan.questions.setdefault(node, []).append((tracked.shared.id, name))
+
+    def _is_due(self, tracked: _Tracked, name: str, node: str, plan: _Plan) -> bool:
+        """Return whether a node is to be asked for an object now."""
+        if node == self._node or node not in plan.alive:
+            return False
+        known = tracked.known.get(node)
+        asked_at = None if known is None else known.asked_at.get(name)
+        return asked_at is None or asked_at < plan.asked_before
+
+    def _seek(self, tracked: _Tracked, replica: Replica, plan: _Plan) -> None:
+        """Note some other nodes to ask for an object that none of those that are to hold it has.
+
+        Placement may have moved to nodes that all lack it, as when its writer is lost. The nodes that
+        held it before are near the beginning in the order of placement.
+        """
+        allowed = [each for each in self._candidates if tracked.shared.may_hold(each.node)]
+        ranked = holders(replica.key, Placement(len(allowed)), allowed)
+        due = [node for node in ranked if self._is_due(tracked, replica.object, node, plan)]
+        for node in due[:_SOUGHT_NODES]:
+            pairs = plan.questions.setdefault(node, [])
+            if (pair := (tracked.shared.id, replica.object)) not in pairs[-1:]:
+                pairs.append(pair)
 
     def _questions(self, plan: _Plan) -> Iterator[Effect]:
         for node, pairs in plan.questions.items():
@@ -561,12 +587,6 @@ class Replication:
         asked = self._asked.pop(failure.id)
         for dataset, name in asked.pairs:
             self._known(dataset, asked.node).asked_at.pop(name, None)
-
-
-def _with_writer(placement: Placement, writer: str) -> Placement:
-    """Return a placement in which the writer holds every shard."""
-    only = (*placement.only, writer) if placement.only else ()
-    return replace(placement, pins=(writer, *placement.pins), only=only)
 
 
 def have_bits(has: Sequence[bool]) -> bytes:

@@ -185,6 +185,8 @@ class Simulation:
     def perform(self, name: str, effects: Iterable[Effect]) -> None:
         """Perform the effects of a process; those that are not of the network are its own."""
         for effect in effects:
+            if self._nodes[name].process is None:  # it has crashed before the rest of them
+                return
             match effect:
                 case Send(peer, message):
                     self._send(name, peer, message)

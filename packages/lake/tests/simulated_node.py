@@ -1,0 +1,503 @@
+"""A simulated node that runs every machine of a real one: membership, logs, copies, queries.
+
+What `lake.peers.exchange` does between the machines with threads and files, this does with a dictionary
+as its disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lake.peers import membership, publications, replication, transfers
+from lake.peers.copy_states import CopyState
+from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.machine import Call, Effect, Failed, Replied, Send
+from lake.peers.membership import Membership, MembershipOptions, PeerChanged
+from lake.peers.messages import Message, MessageCodec
+from lake.peers.placement import Candidate
+from lake.peers.publication_log import LogKey, StoredLog
+from lake.peers.publications import (
+    EVERYONE,
+    LogForked,
+    PublicationOptions,
+    Publications,
+    Published,
+    StoreLog,
+)
+from lake.peers.replication import (
+    DropCopy,
+    FetchCopy,
+    HaveReply,
+    HaveRequest,
+    Pause,
+    Replica,
+    Replication,
+    ReplicationOptions,
+    SharedObjects,
+    StopFetch,
+    have_bits,
+)
+from lake.peers.sharing import SharedDataset, read_shared
+from lake.peers.statuses import NodeStatus
+from lake.peers.transfers import (
+    Chunk,
+    ChunkRequest,
+    FindKept,
+    ListReply,
+    ListRequest,
+    ObjectComplete,
+    ObjectUnobtainable,
+    TransferOptions,
+    Transfers,
+    WriteChunk,
+)
+from lake.testing.simulation import Disk
+from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
+
+from .simulated_data import (
+    CHUNK,
+    EntrySigner,
+    GossipSigner,
+    StoredObject,
+    Version,
+    version_of,
+)
+
+if TYPE_CHECKING:
+    from .simulated_world import World
+
+# A tenth of the product's, so that a history is short.
+MEMBERSHIP = MembershipOptions(compare_seconds=10.0, settled_seconds=2.0, flapping_seconds=20.0)
+LOGS = PublicationOptions(compare_seconds=3.0, checkpoint_entries=6, renewal_seconds=5.0)
+COPIES = ReplicationOptions(
+    plan_seconds=1.0, confirm_seconds=6.0, loss_seconds=8.0, timeout_seconds=2.0
+)
+TRANSFERS = TransferOptions(timeout_seconds=3.0, wrong_seconds=20.0)
+PART_SECONDS = 4.0
+SCRUB_SECONDS = 5.0
+VERSIONS_KEPT = 4
+MANIFEST_BYTES_MAX = 64 * 1024
+_RETRYABLE = ("unavailable", "deadline-exceeded", "busy")
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Message):
+    """Asks for the sum of some shards of a version, as a fragment of a query does."""
+
+    kind: ClassVar[str] = "part"
+    dataset: str
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartReply(Message):
+    kind: ClassVar[str] = "part-reply"
+    shards: int
+    total: int
+
+
+CODEC = MessageCodec(
+    (*membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES, *transfers.MESSAGES,
+     Part, PartReply)
+)  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """A query that runs, over one version."""
+
+    version: Version
+    dispatch: Dispatch
+    alive: set[str]
+    results: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A publication to be adopted, as in `lake.peers.adoption`."""
+
+    news: Published
+    retry_at: float = 0.0
+    wait: float = 1.0
+
+
+class SimulatedNode:
+    """One life of a node, from a start to a crash."""
+
+    def __init__(self, world: World, name: str, disk: Disk) -> None:
+        self.world, self.name, self.disk = world, name, disk
+        disk["number"] = disk.get("number", 0) + 1
+        self.objects: dict[str, StoredObject] = disk.setdefault("objects", {})
+        # Kept versions of each dataset, the newest last; who writes it, and how it is described.
+        self.versions: dict[str, list[Version]] = disk.setdefault("versions", {})
+        self.shared: dict[str, tuple[str, SharedDataset]] = disk.setdefault("shared", {})
+        now, wall = world.simulation.clock(name), lambda: world.wall(name)
+        random = Random(world.simulation.random.random())
+        status = NodeStatus(name, disk["number"], zone=world.zones[name], capacity=1)
+        self.members = Membership(
+            status, GossipSigner(name), world.is_member, random, MEMBERSHIP, now=now, wall=wall
+        )
+        if "known" not in disk:
+            disk["known"] = world.known_nodes(name)
+        for statement in disk["known"]:
+            self.members.add(statement)
+        self.logs = Publications(
+            name, EntrySigner(name), world.is_member, random, LOGS,
+            logs=disk.setdefault("logs", {}), wall=wall,
+        )  # fmt: skip
+        self.copies = Replication(name, lambda _, name: name in self.objects, COPIES)
+        self.transfers = Transfers(TRANSFERS, now=now)
+        self.pending: dict[str, Pending] = {}
+        for key, dataset, item in self.logs.items():
+            if key.publisher != name:
+                self.pending[dataset] = Pending(Published(key, dataset, item))
+        self.queries: list[Query] = []
+        self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
+        self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
+        self._ended: list[tuple[Query, int]] = []
+        # What is to be done with the answer of each request of the process.
+        self._calls: dict[int, tuple[Any, int]] = {}
+        self._number = 0
+        self._scrubbed_at = now
+        self._noted = [self._objects_of(dataset) for dataset in self.shared]
+
+    # The process
+
+    def tick(self, now: float) -> Iterator[Effect]:
+        for stage in (
+            self._tick_members,
+            self._tick_datasets,
+            self._tick_copies,
+            self._tick_queries,
+        ):
+            if self.world.is_up(self.name):  # it may crash in each
+                yield from stage(now)
+
+    def _tick_members(self, now: float) -> Iterator[Effect]:
+        yield from self._own(self.members.tick(now))
+        yield from self._own(self.logs.tick(now, self.members.alive()))
+
+    def _tick_datasets(self, now: float) -> Iterator[Effect]:
+        for each in [each for each in self.pending.values() if each.retry_at <= now]:
+            each.retry_at, each.wait = now + each.wait, 2 * each.wait
+            self._adopt(each.news)
+        yield from self._own(self._publish())
+
+    def _tick_copies(self, now: float) -> Iterator[Effect]:
+        if now - self._scrubbed_at > SCRUB_SECONDS:
+            self._scrubbed_at = now
+            self._scrub()
+            self._expire()
+            self.disk["known"] = [peer.statement for peer in self.members.peers.values()]
+        nodes = self._candidates(now)
+        plan = self.copies.tick(now, self._noted, nodes, self.members.alive())
+        yield from self._own(plan, self.copies)
+        yield from self._own(self.transfers.tick(now), self.transfers)
+
+    def _candidates(self, now: float) -> list[Candidate]:
+        """Return the nodes that count for placement, as `lake.peers.exchange` does."""
+        peers = self.members.peers
+        gone = {n for n, p in peers.items() if p.state == "dead" or not p.stays}
+        lost = {n for n in gone if peers[n].stays and now - peers[n].since < COPIES.loss_seconds}
+        writers = {writer for writer, _ in self.shared.values()} & ({self.name, *peers} - gone)
+        nodes = sorted({*self.members.settled(now), *lost, *writers})
+        return [Candidate(node, self.world.zones[node]) for node in nodes]
+
+    def receive(self, peer: str, message: Message, now: float) -> Iterator[Effect]:
+        if isinstance(message, membership.MESSAGES):
+            yield from self._own(self.members.receive(peer, message, now))
+        else:
+            yield from self._own(self.logs.receive(peer, message, self.members.alive()))
+
+    def serve(self, peer: str, message: Message, now: float) -> tuple[Message, bytes]:
+        match message:
+            case HaveRequest():
+                names = [name for _, name in message.pairs]
+                return HaveReply(), have_bits([self._claims(name) for name in names])
+            case ListRequest(name):
+                found = self._read(name)
+                return ListReply(len(found.data), CHUNK), bytes.fromhex("".join(found.digests))
+            case ChunkRequest(name, index):
+                return Chunk(), self._read(name).data[index * CHUNK :][:CHUNK]
+            case Part(_, names):
+                shards, total = self._sum(names)
+                return PartReply(shards, total), b""
+        raise Unsupported(message.kind)
+
+    def settled(self, result: Replied | Failed, now: float) -> Iterator[Effect]:
+        owner, number = self._calls.pop(result.id)
+        if isinstance(owner, Query):
+            yield from self._part_ended(owner, number, result, now)
+            return
+        if isinstance(result, Replied):
+            reply = Replied(number, result.message, result.body)
+            if owner is self.copies:
+                with suppress(SennitError):  # it was too short: asked again later
+                    self.copies.replied(reply)
+            else:
+                yield from self._own(self.transfers.replied(reply, now), owner)
+        elif owner is self.copies:
+            self.copies.failed(Failed(number, result.code, result.reason))
+        else:
+            failure = Failed(number, result.code, result.reason)
+            yield from self._own(self.transfers.failed(failure, now), owner)
+
+    def _own(self, effects: Iterable[Effect], owner: Any = None) -> Iterator[Effect]:
+        """Perform what is not of the network; between any two effects the node may crash."""
+        for effect in effects:
+            if self.world.crashes_now(self.name):
+                return
+            match effect:
+                case Send():
+                    yield effect
+                case Call(peer, number, message, seconds):
+                    yield self._call(peer, message, seconds, owner, number)
+                case FindKept() | WriteChunk():
+                    yield from self._own(self._work(effect), owner)
+                case _:
+                    self._perform(effect)
+
+    def _work(self, effect: FindKept | WriteChunk) -> Iterable[Effect]:
+        """Do what other threads do in a real node."""
+        now = self.world.simulation.clock(self.name)
+        chunks = self._partial.setdefault(effect.object, {})
+        if isinstance(effect, FindKept):
+            kept = {index: hashlib.sha256(data).hexdigest() for index, data in chunks.items()}
+            return self.transfers.found_kept(effect, kept, now)
+        is_right = self._is_right(effect)
+        if is_right:
+            chunks[effect.index] = effect.data
+        return self.transfers.written(effect, is_right=is_right, now=now)
+
+    def _is_right(self, effect: WriteChunk) -> bool:
+        return hashlib.sha256(effect.data).hexdigest() == effect.digest
+
+    def _call(self, peer: str, message: Message, seconds: float, owner: Any, number: int) -> Call:
+        self._number += 1
+        self._calls[self._number] = (owner, number)
+        return Call(peer, self._number, message, seconds)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case PeerChanged():
+                self.copies.soon()
+            case StoreLog(key, entries, pruned):
+                stored = [*self.disk["logs"].get(key, []), *entries]
+                self.disk["logs"][key] = [e for e in stored if e.body["number"] >= pruned]
+            case Published(key):
+                if key.publisher != self.name:
+                    self.pending[effect.dataset] = Pending(effect)
+            case LogForked(key):
+                self.world.forked.append((self.name, key.publisher))
+            case _:
+                self._perform_copy(effect)
+
+    def _perform_copy(self, effect: Effect) -> None:
+        match effect:
+            case Pause():
+                pass
+            case FetchCopy(dataset, name, size, sources, copies):
+                if sources:
+                    self.transfers.want(dataset, name, sources, priority=copies, size_max=size)
+            case StopFetch(dataset, name):
+                self.transfers.cancel(dataset, name)
+            case DropCopy(name):
+                del self.objects[name]
+            case ObjectComplete(_, name, _, _, digests):
+                chunks = self._partial.pop(name, {})
+                self._store(name, b"".join(chunks[index] for index in range(len(digests))))
+            case ObjectUnobtainable(_, name):
+                self._adopting.pop(name, None)
+            case _:
+                raise AssertionError(f"nothing performs {effect}")
+
+    # Objects
+
+    def _store(self, name: str, data: bytes) -> None:
+        self.world.check(StoredObject.of(data).name == name, f"{name} was accepted with wrong data")
+        self.objects[name] = self.world.contents[name]
+        self.copies.soon()
+        if name in self._adopting:
+            self._adopted(name)
+
+    def _read(self, name: str) -> StoredObject:
+        """Return an object that a peer or a query may read, verified."""
+        if not self._may_have(name):
+            raise NotFound("object", name[:16], suggestion=None)
+        return self._verified(name)
+
+    def _verified(self, name: str) -> StoredObject:
+        found = self.objects.get(name)
+        if found is None:
+            raise NotFound("object", name[:16], suggestion=None)
+        if not self.world.is_intact(found):
+            self._quarantine(name)
+            raise Corrupt(f"object {name[:16]}", "its content", "another")
+        return found
+
+    def _claims(self, name: str) -> bool:
+        return name in self.objects and self._may_have(name) and not self.copies.is_leaving(name)
+
+    def _may_have(self, name: str) -> bool:
+        return any(name in v.names for versions in self.versions.values() for v in versions)
+
+    def _scrub(self) -> None:
+        for each in [e for e in self.objects.values() if not self.world.is_intact(e)]:
+            self._quarantine(each.name)
+
+    def _quarantine(self, name: str) -> None:
+        del self.objects[name]
+        self.copies.soon()
+
+    # Datasets
+
+    def head(self, dataset: str) -> Version | None:
+        versions = self.versions.get(dataset)
+        return versions[-1] if versions else None
+
+    def commit(self, version: Version, shared: SharedDataset, writer: str) -> None:
+        """Make a version the head, whose manifest is stored."""
+        kept = self.versions.setdefault(version.dataset, [])
+        if version not in kept:
+            kept.append(version)
+        self.shared[version.dataset] = (writer, shared)
+        self._noted = [self._objects_of(dataset) for dataset in self.shared]
+        self.copies.soon()
+
+    def _expire(self) -> None:
+        """Forget old versions of datasets whose newest one has all its copies."""
+        for dataset, kept in self.versions.items():
+            if len(kept) <= VERSIONS_KEPT or not self.copies_of(dataset).is_placed:
+                continue
+            before: set[str] = set().union(*(each.names for each in kept))
+            del kept[:-VERSIONS_KEPT]
+            current: set[str] = set().union(*(v.names for vs in self.versions.values() for v in vs))
+            for name in before - current:
+                self.objects.pop(name, None)
+
+    def _objects_of(self, dataset: str) -> SharedObjects:
+        writer, shared = self.shared[dataset]
+        shards = self.versions[dataset][-1].shards
+        replicas = tuple(Replica(name, name, size) for name, size in shards)
+        return SharedObjects(dataset, writer, shared.placement, None, replicas)
+
+    def copies_of(self, dataset: str) -> CopyState:
+        """Return what this node knows of the copies of a dataset, which its owner sees."""
+        now, alive = self.world.simulation.clock(self.name), self.members.alive()
+        shared = self._objects_of(dataset)
+        return self.copies.state(shared, shared.objects, alive, now)
+
+    def _publish(self) -> Iterator[Effect]:
+        alive = self.members.alive()
+        for dataset, (writer, shared) in self.shared.items():
+            known = self.logs.logs.get(LogKey(self.name), StoredLog()).items.get(dataset)
+            if writer == self.name and (known is None or known["manifest"] != shared.manifest):
+                yield from self.logs.publish(dataset, shared.to_json(), EVERYONE, alive)
+
+    def _adopt(self, news: Published) -> None:
+        """Adopt a publication if its manifest is here, else fetch that."""
+        known = self.shared.get(news.dataset)
+        try:
+            shared = None if news.item is None else read_shared(news.item, news.dataset)
+        except SennitError:
+            return
+        if known is not None and known[0] != news.key.publisher:
+            return
+        if shared is None:
+            self.shared.pop(news.dataset, None)
+            self.pending.pop(news.dataset)
+            return
+        self._adopting[shared.manifest] = (news, shared)
+        with suppress(SennitError):
+            self._verified(shared.manifest)
+            self._adopted(shared.manifest)
+            return
+        sources = [news.key.publisher, *self.members.alive()]
+        self.transfers.want(
+            news.dataset,
+            shared.manifest,
+            sources,
+            by="adoption",
+            priority=-1.0,
+            size_max=MANIFEST_BYTES_MAX,
+        )
+
+    def _adopted(self, manifest: str) -> None:
+        news, shared = self._adopting.pop(manifest)
+        pending = self.pending.get(news.dataset)
+        if pending is None or pending.news is not news:  # there is a newer one
+            return
+        version = version_of(self.objects[manifest])
+        self.world.adopts(self.name, version)
+        self.commit(version, shared, news.key.publisher)
+        del self.pending[news.dataset]
+
+    # Queries
+
+    def start_query(self, dataset: str, now: float) -> Iterator[Effect]:
+        version = self.head(dataset)
+        if version is None:
+            return
+        noted = self._objects_of(dataset)
+        alive = self.members.alive()
+        units = []
+        for replica in noted.objects:
+            live = self.copies.holders_of(noted, replica.object, alive, now)
+            also = [noted.writer] if noted.writer in alive else []
+            units.append(Unit(replica.object, 1, tuple(dict.fromkeys((*live, *also)))))
+        query = Query(version, Dispatch(units, [*alive, self.name]), set(alive))
+        self.queries.append(query)
+        yield from self._perform_query(query, query.dispatch.start(now))
+
+    def _tick_queries(self, now: float) -> Iterator[Effect]:
+        ended, self._ended = self._ended, []
+        for query, attempt in ended:
+            yield from self._perform_query(query, query.dispatch.succeeded(attempt, now))
+        alive = set(self.members.alive())
+        for query in list(self.queries):
+            for lost in sorted(query.alive - alive):
+                yield from self._perform_query(query, query.dispatch.node_lost(lost, now))
+            query.alive &= alive
+            yield from self._perform_query(query, query.dispatch.tick(now))
+
+    def _perform_query(self, query: Query, effects: Iterable[Effect]) -> Iterator[Effect]:
+        for effect in effects:
+            match effect:
+                case RunAttempt(number, node, units) if node == self.name:
+                    try:
+                        query.results[number] = self._sum(units)
+                        self._ended.append((query, number))
+                    except SennitError as error:
+                        now = self.world.simulation.clock(self.name)
+                        failed = query.dispatch.failed(number, str(error), now, retry=False)
+                        yield from self._perform_query(query, failed)
+                case RunAttempt(number, node, units):
+                    part = Part(query.version.dataset, units)
+                    yield self._call(node, part, PART_SECONDS, query, number)
+                case StopAttempt():
+                    pass  # its result may still come, and is not to count
+                case Finished(attempts, missing):
+                    self.queries.remove(query)
+                    counted = [query.results[attempt] for attempt in attempts]
+                    self.world.answered(self.name, query.version, counted, len(missing))
+
+    def _part_ended(
+        self, query: Query, attempt: int, result: Replied | Failed, now: float
+    ) -> Iterator[Effect]:
+        if isinstance(result, Replied) and isinstance(result.message, PartReply):
+            query.results[attempt] = (result.message.shards, result.message.total)
+            effects = query.dispatch.succeeded(attempt, now)
+        else:
+            code = result.code if isinstance(result, Failed) else "bad-input"
+            retry = code in _RETRYABLE
+            effects = query.dispatch.failed(attempt, code, now, retry=retry)
+        yield from self._perform_query(query, effects)
+
+    def _sum(self, names: Iterable[str]) -> tuple[int, int]:
+        found = [self._read(name) for name in names]
+        return len(found), sum(each.total for each in found)

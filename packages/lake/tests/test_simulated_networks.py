@@ -1,0 +1,166 @@
+"""Networks that run every protocol, in histories of faults: what they have promised must hold.
+
+    FUZZ_SEED=17 pytest packages/lake/tests/test_simulated_networks.py -k "partition and seed"
+
+replays the history of seed 17 of the scenario `partition`, which is what a failure prints, with the
+events that suffice for it. The promises are those of `simulated_world`, the scenarios those of
+`simulated_faults`. The nightly run has a thousand seeds of each.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lake.peers.dispatch import Dispatch
+from lake.peers.machine import Effect
+from lake.peers.publications import Publications
+from lake.peers.transfers import WriteChunk
+from sennit_core.errors import SennitError
+
+from .simulated_faults import SCENARIOS, Event, events_of, run_history, size_of
+from .simulated_node import Query, SimulatedNode
+from .simulated_world import BrokenPromise
+
+pytestmark = pytest.mark.slow  # a fifth of a second for each history
+FIRST = int(os.environ.get("FUZZ_SEED", "0"))
+FEW, MANY = 4, 1000
+FILE = "packages/lake/tests/test_simulated_networks.py"
+CASES = [(name, FIRST + n) for name in SCENARIOS for n in range(FEW)]
+CASES += [("everything", FIRST + FEW), ("malice", FIRST + FEW)]  # fifty
+
+
+def failure(scenario: str, seed: int, make: type[SimulatedNode] = SimulatedNode) -> str:
+    """Return how a history fails, with the events that suffice; "" if it does not."""
+
+    def problem(events: list[Event]) -> str:
+        try:
+            run_history(SCENARIOS[scenario], seed, events, make)
+        except (AssertionError, SennitError, LookupError, TypeError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    events = events_of(SCENARIOS[scenario], seed)
+    if not (found := problem(events)):
+        return ""
+    # Halves first, then smaller parts, as long as the rest fails in any way.
+    size = len(events) // 2
+    while size:
+        for start in range(0, len(events), size):
+            rest = events[:start] + events[start + size :]
+            if len(rest) < len(events) and problem(rest):
+                events = rest
+                break
+        else:
+            size //= 2
+    shown = "\n".join(f"  {each.at:6.2f} {each.action}{each.arguments}" for each in events)
+    return (
+        f'{found}\nFUZZ_SEED={seed} pytest {FILE} -k "{scenario} and seed"\n'
+        f"{size_of(SCENARIOS[scenario], seed)}, these events suffice: {problem(events)}\n{shown}"
+    )
+
+
+@pytest.mark.parametrize(("scenario", "seed"), CASES)
+def test_a_network_keeps_its_promises_with_any_seed(scenario: str, seed: int) -> None:
+    assert failure(scenario, seed) == ""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_thousand_histories(scenario: str) -> None:
+    for seed in range(FIRST, FIRST + MANY):
+        assert failure(scenario, seed) == ""
+
+
+def test_every_scenario_has_faults() -> None:
+    for name, scenario in SCENARIOS.items():
+        actions = {event.action for seed in range(20) for event in events_of(scenario, seed)}
+        assert len(actions) > len({"write", "merge", "query"}), name
+
+
+def test_a_history_does_not_depend_on_the_order_of_sets() -> None:
+    code = """
+from tests.simulated_faults import SCENARIOS, run_history
+world = run_history(SCENARIOS["everything"], 3)
+print(world.simulation.sent, world.random.random())
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
+            capture_output=True, text=True, cwd=Path(__file__).parents[1],
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+# Faults of the protocols themselves, which the promises must find.
+
+
+class CountsTwice(SimulatedNode):
+    """Accepts the results of attempts that were stopped, or ended before."""
+
+    def _perform_query(self, query: Query, effects: Iterable[Effect]) -> Iterator[Effect]:
+        query.dispatch.__class__ = _EveryAttempt
+        return super()._perform_query(query, effects)
+
+
+class _EveryAttempt(Dispatch):
+    def succeeded(self, attempt: int, now: float) -> list[Effect]:
+        effects = super().succeeded(attempt, now)
+        if self._accepted and self._open:
+            self._accepted.append(self._accepted[-1])
+        return effects
+
+
+class DropsUnconfirmed(SimulatedNode):
+    """Drops what placement gives to others, without their confirmations."""
+
+    def _perform(self, effect: Effect) -> None:
+        super()._perform(effect)
+        self.copies._confirmed_since = lambda *_: float("inf")  # type: ignore[method-assign]
+
+
+class StoresUnverified(SimulatedNode):
+    """Writes a chunk without a comparison with its hash."""
+
+    def _is_right(self, effect: WriteChunk) -> bool:
+        return True
+
+
+class ForgetsItsLog(SimulatedNode):
+    """Adopts only what is pushed: what it missed never comes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.logs.__class__ = _NoComparison
+
+
+class _NoComparison(Publications):
+    def tick(self, now: float, alive: Any) -> Iterator[Effect]:
+        return iter(())
+
+
+MUTANTS: tuple[tuple[type[SimulatedNode], str], ...] = (
+    (CountsTwice, "delay"),
+    (DropsUnconfirmed, "lost-disks"),
+    (StoresUnverified, "damage"),
+    (ForgetsItsLog, "loss"),
+)
+
+
+@pytest.mark.parametrize(("mutant", "scenario"), MUTANTS)
+def test_a_fault_in_a_protocol_breaks_a_promise(mutant: type[SimulatedNode], scenario: str) -> None:
+    for seed in range(60):
+        try:
+            run_history(SCENARIOS[scenario], seed, make=mutant)
+        except BrokenPromise:
+            return
+    pytest.fail(f"{mutant.__doc__} Nothing notices it.")
