@@ -249,6 +249,7 @@ def test_a_damaged_row_costs_its_dataset_alone(two: Lake, kind: str) -> None:
         assert again.sql("SHOW TABLES").rows
         columns = "SELECT column_name FROM information_schema.columns WHERE table_name = "
         assert len(again.sql(f"{columns}'trips' OR table_name = 'flights'")) == 2
+        assert {finding.dataset_id for finding in again.verify().findings} == {id_}
         assert shard.exists()
         again.delete("flights")
         assert [info.name for info in again.catalog.list()] == ["trips"]

@@ -169,8 +169,7 @@ class Scrub:
 
     def _shard_items(self, manifest: Manifest, name: str) -> Iterator[_Item]:
         owner = manifest.snapshot.dataset
-        info = self._catalog.find_known(owner)
-        is_remote = info is not None and info.node is not None
+        is_remote = self._is_remote(owner)
         for index, shard in enumerate(manifest.snapshot.shards):
 
             def describe_shard(
@@ -190,6 +189,14 @@ class Scrub:
                 return damaged_dataset(name, f"source {id_}", found, expected=damage.expected)
 
             yield _Item(source, self._size(source), owner, name, describe_source)
+
+    def _is_remote(self, dataset_id: str) -> bool:
+        """Return whether another node writes a dataset; of a damaged row that is not known."""
+        try:
+            info = self._catalog.find_known(dataset_id)
+        except Corrupt:
+            return False
+        return info is not None and info.node is not None
 
     def _read(self, item: _Item) -> bool:
         """Verify an object; return False if it was verified before."""
