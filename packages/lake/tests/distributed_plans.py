@@ -241,4 +241,4 @@ def _is_close(one: Any, other: Any) -> bool:
 
 def _sort_key(row: tuple[Any, ...]) -> tuple[str, ...]:
     # Floats that differ in the last digits must not be sorted apart.
-    return tuple(f"{each:.6g}" if isinstance(each, float) else repr(each) for each in row)
+    return tuple(f"{each:.9g}" if isinstance(each, float) else repr(each) for each in row)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import random
+from functools import cache
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, note
@@ -13,8 +16,9 @@ from hypothesis import strategies as st
 
 from lake.peers.sql import PlanOptions
 
-from .distributed_plans import differences, run_plan, run_whole
-from .distributed_tables import ARROW, PLACEMENTS, place
+from .distributed_plans import Cluster, differences, run_plan, run_whole
+from .distributed_tables import ARROW, PLACEMENTS, place, sample_rows
+from .random_queries import random_query
 
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "k": st.integers(0, 6),
@@ -157,3 +161,28 @@ def test_a_plan_has_the_result_of_one_duckdb(
     note(f"{sql}\n{placement} {plan.strategy} {plan.reasons}\n{plan.steps}\n{plan.final_sql}")
     found, expected = run_plan(cluster, plan), run_whole(cluster, sql)
     assert differences(found, expected, is_ordered="ORDER BY" in sql) == []
+
+
+@cache
+def small_cluster(rows: int, placement: str) -> Cluster:
+    return place(placement, sample_rows(rows, seed=rows))
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(6), pytest.param(range(1000, 1600), marks=pytest.mark.nightly)], ids=str
+)
+def test_random_queries_have_the_results_of_one_duckdb(seeds: range) -> None:
+    """Deeper than the queries above: subqueries of all kinds, outer joins, set operations, CTEs."""
+    for seed in seeds:
+        choose = random.Random(seed)
+        sql = random_query(seed)
+        cluster = small_cluster(choose.choice([0, 60, 60]), choose.choice(PLACEMENTS))
+        strategy = choose.choice(["push", "push", "cheapest", "gather"])
+        cluster.options = PlanOptions(strategy=strategy, uses_states=choose.random() < 0.3)
+        try:
+            expected = run_whole(cluster, sql)
+        except duckdb.Error:
+            continue
+        found = run_plan(cluster, cluster.plan(sql))
+        is_ordered = " LIMIT " in sql
+        assert differences(found, expected, is_ordered=is_ordered) == [], (seed, strategy, sql)

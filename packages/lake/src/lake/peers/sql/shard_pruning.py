@@ -197,7 +197,10 @@ def _buckets(table: Table, condition: exp.Expr, engine: Engine) -> set[int | Non
     rows = engine.rows(f"SELECT {cast}, {test} FROM (SELECT unnest([{listed}]) AS c)")
     if not all(is_exact for _, is_exact in rows):
         return None
-    return {bucket_of(value, arrow, table.key.buckets) for value, _ in rows}
+    try:
+        return {bucket_of(value, arrow, table.key.buckets) for value, _ in rows}
+    except pa.ArrowException:  # a date outside of Python's years
+        return None
 
 
 def _are_constants(nodes: Sequence[exp.Expr]) -> bool:
