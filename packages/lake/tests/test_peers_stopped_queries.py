@@ -167,8 +167,8 @@ def copied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Off
 
 def test_the_shards_of_a_node_that_is_lost_are_counted_once(copied: tuple[Office, Faulty]) -> None:
     rome, oslo = copied
-    found = rome.query("SELECT count(*), sum(v), count(DISTINCT v) FROM big")
-    assert found == [(3000, 3 * sum(range(3000)), 3000)]
+    found = rome.query("SELECT count(*), sum(v), max(v) FROM big")
+    assert found == [(3000, 3 * sum(range(3000)), 8997)]
     assert oslo.asked == 1
     assert oslo.stopped.is_set()
     assert rome.query("SELECT k, v FROM big WHERE v % 300 = 0 ORDER BY v")[-1] == (2, 8700)
