@@ -27,6 +27,8 @@ from .simulated_node import CODEC, SimulatedNode
 DATASETS = ("0" * 25 + "1", "0" * 25 + "2")
 HEAL_SECONDS = 150.0
 QUERY_SECONDS = 40.0
+RECOVERY_SECONDS = 15.0
+"""After which a failed copy is found by a scrub, and no confirmation of it counts any more."""
 PROBES_MAX, RUMORS_MAX, FRAMES_MAX = 100, 400, 4000
 _CLOCK_SECONDS = 140.0
 """Of two nodes, twice this is still below what statements allow."""
@@ -78,6 +80,7 @@ class World:
         self.promised: dict[str, Version] = {}
         # Nodes that have failed since all shards had all copies.
         self.failed: set[str] = set()
+        self._failed_at = 0.0
         self.gone: set[str] = set()
         self._make = make
         self._heads: dict[tuple[str, str], int] = {}
@@ -236,13 +239,17 @@ class World:
         self.gone.add(name)
 
     def _may_fail(self, name: str) -> bool:
-        if self.is_safe() and all(self._is_whole(self._newest(each)) for each in self.datasets):
+        # A copy that counts may be about to be dropped, for the sake of one that has failed.
+        is_over = self.simulation.now - self._failed_at > RECOVERY_SECONDS
+        newest = [self._newest(each) for each in self.datasets]
+        if is_over and self.is_safe() and all(map(self._is_whole, newest)):
             self.failed = set(self.liars)
         if name in self.gone or name in self.liars:
             return False
         if len(self.failed | {name}) >= self.size.factor:
             return False
         self.failed.add(name)
+        self._failed_at = self.simulation.now
         return True
 
     def freeze(self, number: int) -> None:
