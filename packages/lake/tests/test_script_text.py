@@ -17,6 +17,7 @@ STATEMENTS = (
     "SELECT /* a; /* nested; */ b */ 2",
     "SELECT 3 -- a; comment\n",
     "SELECT E'a\\';b', 4",
+    "SELECT 3 -- a; it's\r, ';'",
     "SELECT $$a;b$$, $x$;$$;$x$",
     "FROM t WHERE a = $name",
     "INSERT INTO t VALUES (1, 'x;y')",

@@ -18,6 +18,7 @@ from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
 from lake.policies import Policies
 from lake.remote_shards import ForeignChange
+from lake.running import RunningStatement
 from lake.shard_lists import LeftOut
 from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables
@@ -90,6 +91,19 @@ class _OneDataset(Statements):
         self._writer = self._writer.with_receipt(receipt)
         # A change is not sent on: a third node would take it for a change of this one.
         self._forwarder = Forwarder(self._pool, self._catalog, self._tables)
+
+    def start(self, request: StatementRequest) -> RunningStatement:
+        """Start it as the one statement that `find_target` has parsed.
+
+        Nothing else may divide the text of another node: what finds a BEGIN where DuckDB's parser finds
+        none would start a transaction, for which all datasets exist.
+        """
+        return self._running.start(
+            request.sql,
+            request.requester,
+            request.engine,
+            lambda statement: self.begin(request, statement),
+        )
 
     def _choose_lists(self, request: StatementRequest, sql: str, deadline: Deadline) -> LeftOuts:
         del request, sql, deadline

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 EXPLAIN = re.compile(
-    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
+    r"\s*(?:--[^\r\n]*[\r\n]\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
     re.IGNORECASE | re.DOTALL,
 )
 """EXPLAIN with its options, before the query that it explains."""
@@ -35,7 +35,7 @@ UNUSUAL_SPACES = "".join(
 
 _WORD = re.compile(
     r"""
-      --[^\n]*                            # a comment: quotes in it are ignored
+      --[^\r\n]*                          # a comment: quotes in it are ignored
     | /\*.*?\*/
     | "(?P<name>(?:[^"]|"")*)"
     | '(?P<text>(?:[^']|'')*)'
@@ -83,6 +83,7 @@ _PIECE = re.compile(
     re.VERBOSE,
 )
 _COMMENT = re.compile(r"/\*|\*/")
+_END_OF_LINE = re.compile(r"[\r\n]")  # of a comment, to DuckDB
 
 
 def changes_data(sql: str) -> bool:
@@ -126,8 +127,8 @@ def _with_usual_spaces(sql: str) -> str:
 def end_of_quoted(sql: str, opening: str, start: int) -> int:
     """Return where a comment or quoted text ends that was opened before `start`; -1 if nowhere."""
     if opening == "--":
-        end = sql.find("\n", start)
-        return len(sql) if end < 0 else end
+        line = _END_OF_LINE.search(sql, start)
+        return len(sql) if line is None else line.start()
     if opening == "/*":
         return _end_of_comment(sql, start)
     # Two quotes are one in the text: the second opens a text that is joined to the first. In E'…' a

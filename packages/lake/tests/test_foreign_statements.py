@@ -1,0 +1,65 @@
+"""Statements that other nodes send: each sees one dataset, and is the one that DuckDB parses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from elkyn.records import Change
+from lake import Lake, mentions
+from lake.foreign_statements import ForeignChanges
+from lake.limits import Requester
+from lake.peers.stop import Stop
+from lake.receipts import Receipt, Receipts
+from lake.remote_shards import ForeignChange
+from sennit_core.errors import SennitError
+
+HIDING = """--\rINSERT INTO trips SELECT 0, '
+BEGIN; INSERT INTO trips SELECT id, name FROM secret; {} COMMIT; --'"""
+"""One INSERT of a text, to DuckDB: a comment ends at a carriage return too."""
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    with Lake(tmp_path / "lake", memory_bytes="256 MiB") as found:
+        found.append("trips", pa.table({"id": [1], "name": ["a"]}))
+        found.append("secret", pa.table({"id": [7], "name": ["hidden"]}))
+        yield found
+
+
+def change(lake: Lake, sql: str) -> int:
+    """Make a change for a user of another node."""
+    dataset = lake.catalog.get("trips").id
+    user = Requester("eve", role="writer", node="e" * 64)
+
+    def receipt(count: int) -> Change:
+        return Receipts(lake.tree).change("key", Receipt(dataset, "", count, 1e12))
+
+    return ForeignChanges(lake).run(
+        ForeignChange(dataset, "trips", sql, "", user, 30.0), receipt, Stop()
+    )
+
+
+@pytest.mark.parametrize("more", ["", "DELETE FROM secret;", "DROP TABLE secret;"])
+@pytest.mark.parametrize("ends", ["[\r\n]", "\n"])
+def test_no_text_of_another_node_is_a_script(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, more: str, ends: str
+) -> None:
+    """Also if what cuts scripts sees a comment that ends later than it does for DuckDB."""
+    monkeypatch.setattr(mentions, "_END_OF_LINE", re.compile(ends))
+    try:
+        change(lake, HIDING.format(more))
+    except SennitError:
+        assert ends == "\n"  # its verb seems to be BEGIN
+    assert lake.sql("SELECT count(*) FROM trips WHERE name = 'hidden'").rows == [(0,)]
+    assert lake.sql("SELECT count(*) FROM secret").rows == [(1,)]
+
+
+def test_a_transaction_of_another_node_is_refused(lake: Lake) -> None:
+    with pytest.raises(SennitError):
+        change(lake, "BEGIN; INSERT INTO trips SELECT * FROM secret; COMMIT")
+    assert lake.sql("SELECT count(*) FROM trips").rows == [(1,)]
