@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,25 @@ def test_a_fork_and_its_source_change_apart(lake: Lake) -> None:
     lake.sql("INSERT INTO trips VALUES (9, 'z')")
     assert lake.sql("SELECT count(*) FROM mine").value == 4
     assert lake.sql("SELECT count(*) FROM trips").value == 7
+
+
+def test_copies_are_not_dropped_while_a_fork_of_them_is_committed(lake: Lake) -> None:
+    """What this node has of its own is looked up while no lease can end."""
+    names = objects(lake, "trips")
+    held = lake.retention.acquire(names)
+    with ThreadPoolExecutor(1) as pool:
+
+        def find_own() -> set[str]:
+            ended.append(pool.submit(lake.retention.release, held))
+            with pytest.raises(TimeoutError):
+                ended[0].result(0.1)
+            return set()  # the fork is committed after it was looked up
+
+        ended: list[Future[None]] = []
+        assert lake.retention.drop_copies(names, find_own) == set()
+        ended[0].result()
+    assert lake.retention.drop_copies(names, lambda: names[:1]) == {*names} - {names[0]}
+    assert lake.retention.drop_copies(names, lambda: None) == set()
 
 
 def test_a_fork_outlives_its_source_and_a_restart(tmp_path: Path) -> None:

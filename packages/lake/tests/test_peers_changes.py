@@ -27,6 +27,7 @@ from lake.peers.stop import Stop
 from lake.receipts import Receipts
 from lake.remote_shards import ForeignChange
 from sennit_core.errors import (
+    Busy,
     Denied,
     InternalError,
     NotFound,
@@ -220,6 +221,19 @@ def test_a_dataset_with_a_policy_is_changed_by_no_other_node(offices: dict[str, 
     with pytest.raises(SennitError):  # which one depends on what has arrived of the policy
         rome.lake.sql("DELETE FROM trips")
     assert oslo.lake.catalog.get("trips").rows == 3
+
+
+def test_one_node_does_not_use_up_the_receipts_of_all(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_RECEIPTS_OF_NODE_MAX", 1)
+    oslo, rome = offices["oslo"], offices["rome"]
+    trips = oslo.lake.catalog.get("trips").id
+    assert send(rome, oslo, trips, "trips", "DELETE FROM trips WHERE id = 1").count == 1
+    with pytest.raises(Busy):
+        send(rome, oslo, trips, "trips", "DELETE FROM trips WHERE id = 2")
+    receipts = oslo.peers._network.changes._writer.receipts  # type: ignore[union-attr]
+    assert (receipts.count_of(rome.peers.identity.id), receipts.count_of("f" * 64)) == (1, 0)
 
 
 def test_an_answer_that_is_lost_is_given_again(

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
+from lake.access import PolicyRule
 from lake.partial import MissingShards, missing_header
-from sennit_core.errors import Unavailable, Unsupported
+from sennit_core.errors import Denied, Unavailable, Unsupported
 
 from .real_offices import Office, big, offices
 from .served_lake import Client, make_app
@@ -99,6 +100,15 @@ def test_a_response_says_what_is_missing_and_is_not_kept(rome: Office) -> None:
         assert json.loads(response.headers["Sennit-Missing"]) == MISSING
         assert response.headers["Sennit-Cache"] == "bypass"
     assert "Sennit-Missing" not in client.post("/api/query", json={"sql": "SELECT 1"}).headers
+
+
+@SLOW
+def test_a_user_who_sees_some_rows_is_not_told_how_many_are_missing(rome: Office) -> None:
+    rome.lake.set_policy("big", [PolicyRule("bob", rows="k = 3"), PolicyRule("ann")])
+    sql = "SELECT count(*) FROM big"
+    with pytest.raises(Denied, match="your policy shows a part"):
+        rome.lake.sql(sql, user="bob", allow_partial=True)
+    assert rome.lake.sql(sql, user="ann", allow_partial=True).rows == [(1000,)]
 
 
 @SLOW

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sennit_core.errors import Unavailable
+from sennit_core.errors import Denied, Unavailable
 from sennit_core.records import Record, SnapshotInfo
 
 __all__ = [
@@ -93,6 +93,9 @@ def fetch_available(
 
     Returns:
         What was removed, as `ShardsUnavailable.holders`.
+
+    Raises:
+        Denied: A shard is missing of a dataset of which the user's policy shows a part.
     """
     absent: dict[str, tuple[str, ...]] = {}
     while True:
@@ -113,6 +116,12 @@ def _without(table: dict[str, Any], absent: Mapping[str, object]) -> dict[str, A
     left = [number for number, path in enumerate(paths) if Path(path).name not in absent]
     if len(left) == len(paths):
         return table
+    if table.get("policy"):
+        # The report would count rows that the policy hides.
+        raise Denied(
+            f"a partial result of {table['name']!r}, of which your policy shows a part",
+            needed="a policy without rows and columns",
+        )
     chosen = {
         name: [table[name][number] for number in left] for name in _BY_SHARD if table.get(name)
     }

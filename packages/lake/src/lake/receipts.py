@@ -49,6 +49,11 @@ class Receipts:
     def __len__(self) -> int:
         return len(self._expiries)
 
+    def count_of(self, node: str) -> int:
+        """Return the number of receipts of a node, whose keys begin with its id."""
+        # Of a copy: commits add receipts in other threads.
+        return sum(key.startswith(f"{node}_") for key in list(self._expiries))
+
     def find(self, key: str) -> Receipt | None:
         """Return a receipt; None if there is none."""
         return self._table.get(key)
@@ -70,6 +75,7 @@ class Receipts:
         Args:
             now: Unix seconds.
         """
-        for key in [key for key, expires_at in self._expiries.items() if expires_at < now]:
-            self._table.remove(key)
-            del self._expiries[key]
+        for key, expires_at in list(self._expiries.items()):
+            if expires_at < now:
+                self._table.remove(key)
+                del self._expiries[key]

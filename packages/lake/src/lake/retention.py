@@ -172,22 +172,29 @@ class Retention:
         with self._lock:
             self._forget({name for name in objects if name in self._objects})
 
-    def drop_copies(self, objects: Iterable[str]) -> set[str]:
+    def drop_copies(
+        self, objects: Iterable[str], find_own: Callable[[], Collection[str] | None]
+    ) -> set[str]:
         """Delete copies of shards that other nodes hold, if nothing reads or keeps them.
 
         Their references stay: a reader fetches them again.
 
         Args:
-            objects: Shards of datasets that other nodes write, and that no dataset of this node has.
+            objects: Shards of datasets that other nodes write.
+            find_own: Returns the shards that datasets of this node have, which stay; None if they are
+                not known. The lease of a fork that commits after that ends after this.
 
         Returns:
             Those that were deleted.
         """
         with self._lock:
+            own = find_own()
+            if own is None:
+                return set()
             free = {
                 name
                 for name in objects
-                if self._leases[name] <= 0 and not self._retained.keeps(name)
+                if name not in own and self._leases[name] <= 0 and not self._retained.keeps(name)
             }
             self._objects.delete(*free)
             return free

@@ -55,6 +55,8 @@ _MARGIN_SECONDS = 600.0
 _ADOPTED_SECONDS = 10.0
 _ASK_SECONDS = 0.5
 _RECEIPTS_MAX = 50_000
+_RECEIPTS_OF_NODE_MAX = 10_000
+"""So that one node, which may let them count for a day, does not use up those of all."""
 _SWEEP_SECONDS = 600.0
 
 
@@ -248,8 +250,9 @@ class Changes:
             raise Denied("changing a dataset without a claim")
         now = self._clock.now()
         user = self._host.claims.check(message.claim, session.peer, message, now)
-        self._sweep()
         key = self._ledger.key(session.peer, message.id)
+        self._sweep()
+        self._check_room(session.peer, key)
         begun = self._ledger.begin(session.peer, message, now)
         if isinstance(begun, Receipt):
             return await self._reply(message.dataset, begun.count), b""
@@ -325,7 +328,12 @@ class Changes:
         if now - self._swept_at >= _SWEEP_SECONDS or len(self._writer.receipts) >= _RECEIPTS_MAX:
             self._swept_at = now
             self._writer.receipts.sweep(self._clock.now())
-        if len(self._writer.receipts) >= _RECEIPTS_MAX:
+
+    def _check_room(self, node: str, key: str) -> None:
+        """Refuse a change whose receipt has no room; one that was made is answered all the same."""
+        receipts = self._writer.receipts
+        is_full = len(receipts) >= _RECEIPTS_MAX or receipts.count_of(node) >= _RECEIPTS_OF_NODE_MAX
+        if is_full and receipts.find(key) is None:
             raise Busy("the writer", hint="it has made too many changes of other nodes just before")
 
     def _known_as(self, node: str) -> str:

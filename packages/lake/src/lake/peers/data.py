@@ -31,15 +31,15 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
         options: How copies are kept.
     """
 
-    def drop(names: Iterable[str]) -> None:
-        wanted = set(names)
+    def own_shards() -> set[str] | None:
         # Equal shards have one object: one that a dataset of this node has stays.
         own = [info for info in lake.catalog.list() if info.node is None]
         if any(info.damaged is not None for info in own):
-            return  # which objects it has is not known
-        for info in own:
-            wanted -= lake.quotas.stored.sizes(info).keys()
-        lake.retention.drop_copies(wanted)
+            return None
+        return {name for info in own for name in lake.quotas.stored.sizes(info)}
+
+    def drop(names: Iterable[str]) -> None:
+        lake.retention.drop_copies(names, own_shards)
 
     node = lake.storage.node_key.id
     held = HeldObjects(node, lake.objects, lake.tree)
