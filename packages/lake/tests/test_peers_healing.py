@@ -14,9 +14,10 @@ import pytest
 
 from lake.peers import healing, leaving
 from lake.peers.copies import CopyOptions
-from lake.peers.healing import HealReport, RepairRequest, Repairs, heal
+from lake.peers.healing import HealReport, heal
 from lake.peers.leaving import leave
 from lake.peers.placement import Placement
+from lake.peers.repairs import RepairRequest, Repairs
 from lake.peers.replication import ReplicationOptions
 from sennit_core.errors import Busy, NotFound
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable
 from lake.catalog import Catalog
-from lake.peers.sharing import SharedDataset, ShareInfo
 from lake.retention import Retention
 from lake.snapshots import Manifest
 from sennit_core.clock import Clock
@@ -32,15 +31,15 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["Ciphertexts"]
+__all__ = ["Ciphertext", "Ciphertexts"]
 
 _COLUMNS = Schema.of(ciphertext="Binary")  # a dataset has a column
 _PATH = "/peers/ciphertexts"
 
 
 @dataclass(frozen=True, slots=True)
-class _Row(Record):
-    """The ciphertext of a dataset, by the dataset's id.
+class Ciphertext(Record):
+    """The ciphertext of a dataset; a row by the id of the dataset.
 
     Args:
         id: The id of the ciphertext dataset, which stays.
@@ -72,7 +71,7 @@ class Ciphertexts:
     def __init__(
         self, tree: ElkynStore, catalog: Catalog, retention: Retention, clock: Clock
     ) -> None:
-        self._table = CheckedTable(tree, _PATH, _Row)
+        self._table = CheckedTable(tree, _PATH, Ciphertext)
         self._catalog = catalog
         self._retention = retention
         self._clock = clock
@@ -82,18 +81,15 @@ class Ciphertexts:
         row = self._table.get(dataset)
         return None if row is None else row.id
 
-    def describe(self, info: DatasetInfo, share: ShareInfo) -> SharedDataset:
-        """Return the description of a dataset's ciphertext, made anew if the dataset has changed."""
+    def current(self, info: DatasetInfo) -> Ciphertext:
+        """Return a dataset's ciphertext, made anew if the dataset has changed."""
         assert info.encrypted, "no other dataset has one"
         assert info.head is not None, "it has rows"
         source, _ = self._catalog.adopter.manifest_of(info, info.head)
         row = self._table.get(info.id)
         if row is None or row.source != source:
             row = self._make(info, source, row)
-        return SharedDataset(
-            row.id, f"ciphertext-{row.id}", "", row.snapshot, row.manifest, row.version,
-            info.created_at, share.nodes, share.placement, encrypted=True,
-        )  # fmt: skip
+        return row
 
     def keep(self, ids: Collection[str]) -> None:
         """Forget all ciphertexts but those with these ids."""
@@ -102,7 +98,7 @@ class Ciphertexts:
                 self._table.remove(dataset)
                 self._unpin(row)
 
-    def _make(self, info: DatasetInfo, source: str, before: _Row | None) -> _Row:
+    def _make(self, info: DatasetInfo, source: str, before: Ciphertext | None) -> Ciphertext:
         shards = self._catalog.manifest(info.id).snapshot.shards
         dataset = new_id() if before is None else before.id
         snapshot = SnapshotInfo(
@@ -115,13 +111,13 @@ class Ciphertexts:
         pin = self._retention.pin(
             (name, *(each.object for each in lists)), f"ciphertext of dataset {info.name}"
         )
-        row = _Row(dataset, source, snapshot.id, name, snapshot.version, pin.id)
+        row = Ciphertext(dataset, source, snapshot.id, name, snapshot.version, pin.id)
         # After the pin: a crash in between leaves a pin too many, which keeps one small object.
         self._table.put(info.id, row)
         if before is not None:
             self._unpin(before)
         return row
 
-    def _unpin(self, row: _Row) -> None:
+    def _unpin(self, row: Ciphertext) -> None:
         with suppress(NotFound):  # an admin has unpinned it
             self._retention.unpin(row.pin)

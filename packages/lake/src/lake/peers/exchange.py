@@ -28,11 +28,11 @@ from lake.peers.copies import Copies
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
-from lake.peers.healing import Repairs
 from lake.peers.health import SharedCopies
 from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
+from lake.peers.repairs import Repairs
 from lake.peers.replication import DropCopy, HaveRequest, Pause
 from lake.peers.restricted import RestrictedReads
 from lake.peers.session import Piece, Session

@@ -1,34 +1,26 @@
 """Repairs the copies of shared datasets now, instead of when the network would do it by itself.
 
-The copies here are read and compared with their hashes, so that damaged ones are replaced. All nodes are
-asked to look at their copies at once, and to count the nodes that they see dead as lost without waiting.
-A node decides by its own view who is dead; a request can only end its patience.
+The copies here are read and compared with their hashes, so that damaged ones are replaced, and all nodes
+are asked to look at theirs (`lake.peers.repairs`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
-from lake.peers.copies import Copies
 from lake.peers.health import Finding, SharedCopies, examine_copies
-from lake.peers.limits import RateLimit
-from lake.peers.machine import Call, Failed, Replied
-from lake.peers.membership import Membership
-from lake.peers.messages import Message
-from lake.peers.session import Piece, Session
 from lake.scrub import ScrubReport
-from sennit_core.errors import Busy, NotFound
+from sennit_core.errors import NotFound
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
     from lake.peers.service import PeerService
 
-__all__ = ["MESSAGES", "HealReport", "RepairReply", "RepairRequest", "Repairs", "heal"]
+__all__ = ["HealReport", "heal"]
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
@@ -36,96 +28,6 @@ _PATIENCE_SECONDS = 60.0
 _HOPELESS_SECONDS = 12.0
 """After so long nothing is expected of what no node can provide: all answers have arrived, and nodes that
 have just joined are settled (`MembershipOptions.settled_seconds`)."""
-_ANSWER_SECONDS = 10.0
-_REQUESTS_PER_SECOND = 0.5
-_REQUESTS_BURST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class RepairRequest(Message):
-    """Asks the receiver to look at its copies now, and to count dead nodes as lost."""
-
-    kind: ClassVar[str] = "repair"
-
-
-@dataclass(frozen=True, slots=True)
-class RepairReply(Message):
-    """The receiver does."""
-
-    kind: ClassVar[str] = "repair-reply"
-
-
-MESSAGES: tuple[type[Message], ...] = (RepairRequest, RepairReply)
-
-
-class RepairHost(Protocol):
-    """What repairs need of the network."""
-
-    members: Membership
-
-    def now(self) -> float:
-        """Return seconds that never run backwards."""
-        ...
-
-    async def call(self, call: Call) -> Replied | Failed:
-        """Send a request and return how it ended."""
-        ...
-
-
-class Repairs:
-    """The repairs of one node's copies, at its own request and that of others.
-
-    Args:
-        host: The network.
-        copies: The copies of this node.
-    """
-
-    def __init__(self, host: RepairHost, copies: Copies) -> None:
-        self._host = host
-        self._copies = copies
-        # The dead nodes that count as lost before their time.
-        self._lost_early: set[str] = set()
-        # Of all nodes together, as each request costs this node a look at all of its copies.
-        self._rate = RateLimit(_REQUESTS_PER_SECOND, _REQUESTS_BURST, host.now)
-
-    def awaited(self, now: float) -> list[str]:
-        """Return the dead nodes that may come back: they still count for placement."""
-        peers = self._host.members.peers
-        # One that has announced that it goes does not come back.
-        dead = {
-            node: peer.since for node, peer in peers.items() if peer.state == "dead" and peer.stays
-        }
-        self._lost_early &= dead.keys()  # the others are back
-        limit = self._copies.loss_seconds
-        return [n for n, at in dead.items() if n not in self._lost_early and now - at < limit]
-
-    async def repair_everywhere(self) -> None:
-        """Repair copies now, here and at all nodes that answer."""
-        self._look_now()
-        calls = (
-            Call(node, 0, RepairRequest(), _ANSWER_SECONDS) for node in self._host.members.alive()
-        )
-        # Those of an older version refuse, and repair when their time comes.
-        await asyncio.gather(*(self._host.call(call) for call in calls))
-
-    async def serve(self, _session: Session, _message: RepairRequest, _body: bytes) -> Piece:
-        """Repair the copies of this node now, for another one."""
-        if not self._rate.take():
-            raise Busy("the node", hint="it was asked to repair its copies just before")
-        self._look_now()
-        return RepairReply(), b""
-
-    def _look_now(self) -> None:
-        self._lost_early |= {n for n, p in self._host.members.peers.items() if p.state == "dead"}
-        self.ask_for_copies()
-
-    def ask_for_copies(self) -> None:
-        """Ask again where copies are that no node has confirmed, and plan with the answers."""
-        self._copies.replication.ask_again(self._host.now())
-
-    def missing_chunks(self) -> int:
-        """Return how many chunks are still to come of the objects that this node fetches."""
-        return self._copies.transfers.missing_chunks
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from lake.peers.claims import Claims
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.forwarding import ChangeRequest
 from lake.peers.fragments import FragmentRequest
-from lake.peers.healing import RepairRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
@@ -39,6 +38,7 @@ from lake.peers.publications import (
     StatementEntrySigner,
     StoreLog,
 )
+from lake.peers.repairs import RepairRequest
 from lake.peers.replication import HaveRequest
 from lake.peers.reports import ReportRequest, Reports
 from lake.peers.restricted_server import RestrictedServer

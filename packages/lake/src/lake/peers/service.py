@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lake.peers import (
-    healing,
     joining,
     membership,
     publications,
     relay,
+    repairs,
     replication,
     reports,
     restricted,
@@ -41,7 +41,6 @@ from lake.peers.distributor import Distributor
 from lake.peers.exchange import DataParts
 from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
-from lake.peers.healing import Repairs
 from lake.peers.health import Finding, NodeState, SharedCopies
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
@@ -52,6 +51,7 @@ from lake.peers.messages import MessageCodec
 from lake.peers.network import Counters
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
+from lake.peers.repairs import Repairs
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.session import Session
@@ -118,7 +118,7 @@ class PeerService:
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
-                *reports.MESSAGES, *healing.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
+                *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
                 *transfers.MESSAGES, *FRAGMENT_MESSAGES,
             )
         )  # fmt: skip

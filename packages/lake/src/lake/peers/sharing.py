@@ -21,6 +21,7 @@ from lake.access import RULES_MAX, Access, Policy
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids
 from lake.foreign_users import SharedRule, rules_for
+from lake.peers.ciphertext import Ciphertexts
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
 from lake.policies import Policies
@@ -41,7 +42,6 @@ from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
-    from lake.peers.ciphertext import Ciphertexts
 
 __all__ = ["VERSIONS_KEPT", "ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
 
@@ -322,7 +322,11 @@ class Shares:
             return [(audience, whole) for audience in share.audiences]
         found: list[tuple[str, SharedDataset]] = []
         if info.encrypted and share.placement.is_elsewhere:
-            ciphertext = self.ciphertexts.describe(info, share)
+            held = self.ciphertexts.current(info)
+            ciphertext = SharedDataset(
+                held.id, f"ciphertext-{held.id}", "", held.snapshot, held.manifest, held.version,
+                info.created_at, share.nodes, share.placement, encrypted=True,
+            )  # fmt: skip
             found += [(audience, ciphertext) for audience in share.audiences]
         if policy is not None and self._is_outdated(info, policy):
             return found
