@@ -63,7 +63,15 @@ def test_a_claim_is_of_no_use_to_another_node(world: World) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"network": "net2"}, {"audience": "0" * 64}, {"request": "0" * 64}, {"user": "a" * 256}],
+    [
+        {"network": "net2"},
+        {"audience": "0" * 64},
+        {"request": "0" * 64},
+        {"user": "a" * 256},
+        {"user": "ann\n"},
+        {"user": "\x1b[2J"},
+        {"role": "\u202e"},
+    ],
 )
 def test_a_claim_is_for_one_network_node_and_request(world: World, members: dict[str, str]) -> None:
     with pytest.raises(Denied):

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lake.peers import adoption
 from lake.peers.fragments import FragmentRequest, FragmentTable, serve_fragment
 from lake.peers.machine import Failed, Replied
 from lake.peers.publications import EVERYONE, LogKey
@@ -249,6 +250,23 @@ def test_what_no_log_publishes_is_forgotten_at_the_start(
             assert rome.names() == ({"trips"} if is_damaged else set())
 
     run(tmp_path, "oslo", test)
+
+
+def test_a_node_is_no_more_than_so_many_datasets_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer refuses to share more; another program may publish as many as fit into its log."""
+    monkeypatch.setattr(adoption, "_OF_NODE_MAX", 2)
+
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        for number in range(3):
+            oslo.append(f"d{number}", number)
+            oslo.share(f"d{number}")
+        await network.until(lambda: len(rome.names()) == 2)
+        await network.run(rounds=5)
+        assert len(rome.names()) == 2
+
+    run(tmp_path, "oslo rome", test)
 
 
 def test_what_is_listed_can_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from lake.peers.membership import Membership
 from lake.peers.publications import EVERYONE, LogKey, Publications
 from lake.peers.roster import Roster
 from lake.peers.shared_index import SharedIndex, read_known
-from lake.peers.sharing import VERSIONS_KEPT, SharedDataset, read_shared
+from lake.peers.sharing import DATASETS_MAX, VERSIONS_KEPT, SharedDataset, read_shared
 from lake.peers.tasks import TaskSet
 from lake.policies import Policies
 from lake.retention import Retention
@@ -41,6 +41,8 @@ _ADOPT_SECONDS = 120.0
 _RETRY_SECONDS = (1.0, 600.0)
 _AT_ONCE = 8
 """Publishers whose datasets are adopted at the same time: one that answers slowly delays no other."""
+_OF_NODE_MAX = 2 * DATASETS_MAX
+"""A dataset and its ciphertext are two. Each one more costs a row here, and all lists of datasets."""
 
 
 class AdoptionHost(Protocol):
@@ -178,6 +180,8 @@ class Adoption:
             raise Denied("publishing a dataset that another node writes")
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
+        if known is None and sum(each.writer == writer for each in self._index) >= _OF_NODE_MAX:
+            raise Denied(f"publishing more than {_OF_NODE_MAX} datasets")
         await self._follow(shared, writer, known)
 
     async def _follow(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:

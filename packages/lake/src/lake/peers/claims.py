@@ -100,6 +100,9 @@ class Claims:
             raise _refused("it is for another request")
         if len(found.user) > _NAME_MAX or len(found.role) > _NAME_MAX:
             raise _refused(f"a name in it has more than {_NAME_MAX} letters")
+        # They are in histories, logs and lists.
+        if not (found.user.isprintable() and found.role.isprintable()):
+            raise _refused("a name in it has control characters")
         return Requester(found.user, role=found.role, node=peer)
 
 

@@ -43,12 +43,20 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["VERSIONS_KEPT", "ShareInfo", "SharedDataset", "Shares", "Wanted", "read_shared"]
+__all__ = [
+    "DATASETS_MAX",
+    "VERSIONS_KEPT",
+    "ShareInfo",
+    "SharedDataset",
+    "Shares",
+    "Wanted",
+    "read_shared",
+]
 
 _log = get_logger(__name__)
 VERSIONS_KEPT = 8
 """The newest versions of a dataset, which its readers have."""
-_DATASETS_MAX = 2000
+DATASETS_MAX = 2000
 _COLUMNS_MAX = 2000
 _NODES_MAX = 200
 """Together what fits into a log of publications (`LOG_BYTES_MAX`): each node has 64 digits."""
@@ -221,9 +229,9 @@ class Shares:
         if len(found.nodes) > _NODES_MAX:
             raise Conflict(f"{what} with {len(found.nodes)} nodes", hint="--with all")
         shared = self._table.ids()
-        if info.id not in shared and len(shared) >= _DATASETS_MAX:
+        if info.id not in shared and len(shared) >= DATASETS_MAX:
             raise Conflict(
-                f"this node shares {_DATASETS_MAX} datasets, the most that are possible",
+                f"this node shares {DATASETS_MAX} datasets, the most that are possible",
                 hint="make one private: platform unshare",
             )
         if not found.nodes:
