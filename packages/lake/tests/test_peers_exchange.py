@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import pyarrow as pa
 import pytest
 
 from lake.peers import adoption
-from lake.peers.fragments import FragmentRequest, FragmentTable, serve_fragment
+from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentTable, serve_fragment
+from lake.peers.limits import Slots
 from lake.peers.machine import Failed, Replied
 from lake.peers.publications import EVERYONE, LogKey
 from lake.peers.replication import HaveRequest
+from lake.peers.session import Piece
 from lake.peers.transfers import Chunk, ChunkRequest, ListRequest
-from sennit_core.errors import NotFound, Unavailable
+from sennit_core.errors import Busy, NotFound, Unavailable
 from sennit_core.hashing import CHUNK_BYTES
 from sennit_core.records import DatasetInfo
 
@@ -413,6 +415,24 @@ async def pieces(node: SharingNode, peer: SharingNode, table: FragmentTable) -> 
 
 
 # Room
+
+
+def test_a_peer_that_reads_nothing_leaves_room_for_parts_of_others(tmp_path: Path) -> None:
+    async def pieces() -> AsyncGenerator[Piece, None]:
+        yield FragmentPiece(), b""
+
+    async def test(_network: SharingNetwork, oslo: SharingNode) -> None:
+        exchange = oslo.exchange
+        exchange._fragments = Slots("parts", of_peer=1)
+        slow = exchange._limited("a", pieces())
+        await anext(slow)
+        with pytest.raises(Busy):
+            await anext(exchange._limited("a", pieces()))
+        assert await anext(exchange._limited("b", pieces())) == (FragmentPiece(), b"")
+        await slow.aclose()
+        await anext(exchange._limited("a", pieces()))
+
+    run(tmp_path, "oslo", test)
 
 
 def test_all_versions_and_unfinished_files_count_as_copies(tmp_path: Path) -> None:

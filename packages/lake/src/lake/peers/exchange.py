@@ -29,6 +29,7 @@ from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.health import SharedCopies
+from lake.peers.limits import Slots
 from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
@@ -53,7 +54,6 @@ _log = get_logger(__name__)
 _PUBLISH_SECONDS = 0.5
 _MEASURE_SECONDS = 5.0
 _REFRESH_SECONDS = 60.0
-_FRAGMENTS_MAX = 32
 _STATES_AT_ONCE = 500
 
 
@@ -131,7 +131,7 @@ class Exchange:
             node, host, parts.catalog, parts.retention, parts.policies, self._index, self._downloads,
             copies.replication.soon,
         )  # fmt: skip
-        self._fragments = 0
+        self._fragments = Slots("parts of queries")
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
         self.repairs = Repairs(host, parts.copies)
@@ -341,18 +341,16 @@ class Exchange:
         self, session: Session, message: FragmentRequest, _body: bytes
     ) -> AsyncGenerator[Piece, None]:
         """Run a part of a query over shards that are here."""
-        return self._limited(serve_fragment(self._parts.fragments, self._index, session, message))
+        pieces = serve_fragment(self._parts.fragments, self._index, session, message)
+        return self._limited(session.peer, pieces)
 
-    async def _limited(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    async def _limited(
+        self, peer: str, pieces: AsyncGenerator[Piece, None]
+    ) -> AsyncGenerator[Piece, None]:
         async with aclosing(pieces):
-            if self._fragments >= _FRAGMENTS_MAX:
-                raise Busy("the node", hint="it runs too many parts of queries of other nodes")
-            self._fragments += 1
-            try:
+            with self._fragments.take(peer):
                 async for piece in pieces:
                     yield piece
-            finally:
-                self._fragments -= 1
 
     def _check(self, peer: str, message: ListRequest | ChunkRequest) -> None:
         # The same answer for an object that is not here and one that is not shared.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sennit_core.errors import Busy
 from sennit_core.units import MIB
 
-__all__ = ["PeerLimits", "RateLimit"]
+__all__ = ["PeerLimits", "RateLimit", "Slots"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,35 @@ class RateLimit:
         self._filled_at = now
         missing = min(tokens, self._burst) - self._tokens
         return max(missing, 0.0) / self._per_second
+
+
+class Slots:
+    """Limits what is served at the same time, as each holds a thread until its peer has read all of it.
+
+    Args:
+        what: What is served, for errors.
+        total: Of all peers together.
+        of_peer: Of one of them.
+    """
+
+    def __init__(self, what: str, *, total: int = 32, of_peer: int = 16) -> None:
+        self._what = what
+        self._total = total
+        self._of_peer = of_peer
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def take(self, peer: str) -> Iterator[None]:
+        """Hold a slot until the context is left.
+
+        Raises:
+            Busy: There is none for the peer.
+        """
+        if self._taken.total() >= self._total or self._taken[peer] >= self._of_peer:
+            raise Busy("the node", hint=f"it runs too many {self._what} of other nodes")
+        self._taken[peer] += 1
+        try:
+            yield
+        finally:
+            self._taken[peer] -= 1
+            self._taken += Counter()  # without the peers that have none

@@ -84,7 +84,8 @@ _CALL_SECONDS = 30.0
 _FETCH_SECONDS = 300.0
 _JOIN_SECONDS = 20.0
 _JOIN_POLL_SECONDS = 2.0
-_THREADS = 64
+_THREADS = 128
+"""32 parts of queries, as many queries and 16 changes hold one each while a peer reads; the rest is for files."""
 
 
 class PeerService:
@@ -124,7 +125,6 @@ class PeerService:
         )  # fmt: skip
         self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)
         self._loop = asyncio.new_event_loop()
-        # Parts of queries hold a thread while they run, next to what reads and writes files.
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "lake-peers"))
         self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
         # Set while the node is in a network; changed in the loop only.
