@@ -60,8 +60,8 @@ def offices(tmp_path: Path) -> Iterator[dict[str, Office]]:
         found["oslo"].lake.append("secret", pa.table({"id": [7]}))
         found["oslo"].peers.share("trips", ["rome"])
         dataset = found["oslo"].lake.catalog.get("trips").id
-        # Not its row in the catalog, which is there a moment before.
-        eventually(lambda: found["rome"].peers.accepts_changes(dataset))
+        rome = found["rome"]
+        eventually(lambda: rome.peers.accepts_changes(dataset) and "trips" in rome.names())
         yield found
 
 
