@@ -460,6 +460,26 @@ def test_a_failed_request_is_not_found(tmp_path: Path) -> None:
     run(tmp_path, "oslo rome", test)
 
 
+def test_what_nobody_waits_for_any_more_is_forgotten(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        shard = oslo.append("trips", 1)
+        dataset = oslo.share("trips")
+        await network.until(lambda: "trips" in rome.names())
+        downloads = rome.exchange._downloads
+        two = [
+            asyncio.create_task(downloads.obtain(dataset, shard, [oslo.id], 1 << 20))
+            for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        assert len(downloads._waiting[dataset, shard]) == 2
+        for task in two:
+            task.cancel()
+        await asyncio.wait(two)
+        assert not downloads._waiting
+
+    run(tmp_path, "oslo rome", test)
+
+
 def test_a_copy_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
         values = pa.array(memoryview(os.urandom(400_000 * 8)).cast("q"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from lake.peers.placement import Placement
 from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
 from lake.peers.session import Piece
 from lake.peers.transfers import ListRequest
+from lake.running import AUDIT_LOGGER
 from sennit_core.errors import (
     Denied,
     NotFound,
@@ -260,6 +261,23 @@ def test_no_query_of_a_hostile_node_gets_a_hidden_value(restricted: Offices, sql
     except SennitError as error:
         found = str(error.to_json())
     assert not any(value in found for value in (*HIDDEN, "4711", "office = 'rome'"))
+
+
+def test_queries_of_other_nodes_are_in_the_audit_log(
+    restricted: Offices, caplog: pytest.LogCaptureFixture
+) -> None:
+    oslo, rome = restricted["oslo"], restricted["rome"]
+    caplog.set_level("INFO", AUDIT_LOGGER)
+    for sql in ("SELECT id FROM t", "SELECT * FROM private"):
+        message = claimed(rome, oslo, query_of(oslo, sql), Requester("bob", role="reader"))
+        with suppress(SennitError):
+            ask(rome, oslo, message)
+    found = [vars(each)["fields"] for each in caplog.records if each.name == AUDIT_LOGGER]
+    of_rome = [each for each in found if each.get("node") == rome.peers.identity.id]
+    assert [(f["user"], f["statement"], f["outcome"]) for f in of_rome] == [
+        ("bob", "SELECT id FROM t", "ok"),
+        ("bob", "SELECT * FROM private", "not-found"),
+    ]
 
 
 def test_a_claim_counts_for_its_node_user_and_request_alone(restricted: Offices) -> None:

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from lake.storage import Storage
     from lake.write_execution import WriteExecution
 
-__all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
+__all__ = ["AUDIT_LOGGER", "STATEMENT_MAX", "QueryInfo", "RunningStatement", "RunningStatements"]
 
 AUDIT_LOGGER = "sennit.audit"
-_STATEMENT_MAX = 4096
+STATEMENT_MAX = 4096
 _PUBLISH_SECONDS = 1.0
 _audit = logging.getLogger(AUDIT_LOGGER)
 
@@ -95,7 +95,7 @@ class RunningStatement:
         self.datasets: dict[str, str] = {}
         """The datasets that it may read: names by the ids of their snapshots."""
         self._owner = owner
-        self._sql = sql[:_STATEMENT_MAX]
+        self._sql = sql[:STATEMENT_MAX]
         self._asked_engine = engine
         self._since = now
         self._started = time.monotonic()

@@ -77,6 +77,11 @@ class Downloads:
             await waiting
         finally:
             transfers.cancel(dataset, name, by=waiting)  # it was stopped, or has ended
+            others = self._waiting.get((dataset, name), [])
+            if waiting in others:
+                others.remove(waiting)
+            if not others:
+                self._waiting.pop((dataset, name), None)
 
     @asynccontextmanager
     async def held(

@@ -67,7 +67,7 @@ class FragmentRequest(Message):
     Args:
         sql: One query.
         tables: The tables that it reads.
-        user: The user at the asking node, for the audit log.
+        user: The user at the asking node; executors are shared fairly between users.
         seconds: Its time limit.
     """
 

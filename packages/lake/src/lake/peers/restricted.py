@@ -13,6 +13,8 @@ datasets are named by id in the request, and no other one exists for the SQL.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +25,9 @@ from lake.peers.publications import EVERYONE
 from lake.peers.sharing import Shares
 from lake.peers.signed import Statement
 from lake.peers.stop import SECONDS_MAX, Stop
-from sennit_core.errors import BadInput, NotFound
+from lake.running import AUDIT_LOGGER, STATEMENT_MAX
+from sennit_core.errors import BadInput, NotFound, SennitError
 from sennit_core.ids import is_id
-from sennit_core.logs import get_logger
 from sennit_core.records import Record
 from sennit_core.schema import Field, Schema
 
@@ -47,7 +49,7 @@ __all__ = [
     "RestrictedTable",
 ]
 
-_log = get_logger(__name__)
+_audit = logging.getLogger(AUDIT_LOGGER)
 SQL_BYTES_MAX = 128 << 10
 _TABLES_MAX = 64
 _FORMATS = ("arrow", "parquet")
@@ -183,21 +185,39 @@ class RestrictedReads:
             SennitError: The error of the query.
         """
         query.check()
-        _log.info("a query of %s over %s", _label(user), [t.dataset for t in query.tables])
-        with self._held(query.tables, user) as (tables, hold):
-            request = {
-                "sql": query.sql, "tables": tables, "format": query.format, "engine": "duckdb",
-                **hold.members,
+        report: dict[str, Any] = {}
+        outcome, started, text = "cancelled", time.monotonic(), query.sql[:STATEMENT_MAX]
+        try:
+            with self._held(query.tables, user) as (tables, hold):
+                if hold.folder is not None:
+                    text = "…"  # it has values of an encrypted dataset, and a log is in the clear
+                request = {
+                    "sql": query.sql, "tables": tables, "format": query.format, "engine": "duckdb",
+                    **hold.members,
+                }  # fmt: skip
+                with self._pool.submit(
+                    "lake.sql", request, deadline_seconds=query.seconds, user=_label(user),
+                    restartable=True,
+                ) as execution:  # fmt: skip
+                    stop.attach(execution.cancel)
+                    for payload in execution.payloads():
+                        for start in range(0, len(payload), BODY_BYTES_MAX):
+                            yield bytes(payload[start : start + BODY_BYTES_MAX])
+                    report, outcome = execution.result(), "ok"
+        except SennitError as error:
+            outcome = error.code
+            raise
+        finally:
+            # As of a statement of this node (`lake.running`).
+            fields = {
+                "user": user.name, "role": user.role, "node": user.node,
+                "statement": text,
+                "datasets": sorted({each.dataset[:64] for each in query.tables}),
+                "snapshots": sorted({each.snapshot[:64] for each in query.tables}),
+                "rows": report.get("rows"), "seconds": round(time.monotonic() - started, 6),
+                "outcome": outcome,
             }  # fmt: skip
-            with self._pool.submit(
-                "lake.sql", request, deadline_seconds=query.seconds, user=_label(user),
-                restartable=True,
-            ) as execution:  # fmt: skip
-                stop.attach(execution.cancel)
-                for payload in execution.payloads():
-                    for start in range(0, len(payload), BODY_BYTES_MAX):
-                        yield bytes(payload[start : start + BODY_BYTES_MAX])
-                execution.result()
+            _audit.info("query of another node %s", outcome, extra={"fields": fields})
 
     def _shared(self, dataset: str, user: Requester) -> DatasetInfo:
         """Return a dataset that is shared with a user's node.
