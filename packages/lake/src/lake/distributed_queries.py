@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
 from lake.mentions import split_explain
+from lake.merged_queries import MergedQuery, may_have_parts, start_merge
 from lake.peers.stop import SECONDS_MAX
 from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards
@@ -28,14 +28,13 @@ from sennit_core.errors import (
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Execution, ExecutorPool
+    from emsqrt.executor import ExecutorPool
     from lake.catalog import Catalog
     from lake.peers.distributed_query import Distributed
 
 __all__ = ["DistributedQueries"]
 
 _log = get_logger(__name__)
-_SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
 _ANALYZE = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
 _ERRORS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
@@ -95,41 +94,15 @@ class DistributedQueries:
             "explained": _explained(parts, explain) if explain else None,
         }
 
-        def start(_step: str, _own: dict[str, Any]) -> Execution:
-            return self._pool.submit(
-                "lake.sql",
-                merge,
-                deadline_seconds=deadline.left,
-                user=request.user,
-                priority=request.priority,
-                mem_cap_bytes=statement.memory_bytes or None,
-            )
-
-        def end() -> None:
-            try:
-                shutil.rmtree(parts.folder, ignore_errors=True)
-            finally:
-                release()
-
-        try:
-            # DuckDB alone: the parts are there, and EM-√ would plan the query anew.
-            return QueryExecution(
-                start,
-                "duckdb",
-                end,
-                deadline_seconds=request.deadline_seconds,
-                missing=parts.missing,
-            )
-        except BaseException:
-            shutil.rmtree(parts.folder, ignore_errors=True)
-            raise
+        query = MergedQuery(merge, parts.folder, parts.missing)
+        return start_merge(self._pool, query, request, deadline, statement, release)
 
     def _may_distribute(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
         """Return whether a query is of a form that is distributed, and shards are missing here."""
-        if request.params or request.arrow_params or request.describe or request.engine == "emsqrt":
-            return False
         _, sql = split_explain(request.sql)
-        if not _SELECT.match(sql) or any(table.get(m) for table in tables for m in _WHOLE):
+        if not may_have_parts(request, sql):
+            return False
+        if any(table.get(m) for table in tables for m in _WHOLE):
             return False
         return any(
             table.get("writer")

@@ -8,7 +8,6 @@ node in the same query, encrypted datasets) is left to `lake.restricted_tables`.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
+from lake.merged_queries import MergedQuery, may_have_parts, start_merge
 from lake.peers.stop import SECONDS_MAX, Stop
 from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards, RestrictedColumns
@@ -35,13 +35,12 @@ from sennit_core.errors import (
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Execution, ExecutorPool
+    from emsqrt.executor import ExecutorPool
     from lake.peers.sql import DistributedPlan
 
 __all__ = ["RestrictedQueries"]
 
 _log = get_logger(__name__)
-_SELECT = re.compile(r"\s*(select|with|from)\b", re.IGNORECASE)
 _ENDS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
 """What a query fails with when it is planned; after any other error its tables are read whole."""
 _ROWS, _BYTES = 1_000_000, 100_000_000
@@ -79,35 +78,23 @@ class RestrictedQueries:
             deadline: When it is to be over.
             statement: Is stopped by users.
         """
-        if not _may_start(request, tables):
+        if not may_have_parts(request, request.sql) or not tables:
+            return None
+        if not all(table.get("restricted") for table in tables):
             return None
         folder = Path(tempfile.mkdtemp(prefix="arrived-", dir=self._staging))
         try:
             stop = Stop()
             statement.starting.attach(stop.stop)
             merge = self._merge(request, tables, deadline, folder, stop)
-            if merge is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                return None
-
-            def start(_step: str, _own: dict[str, Any]) -> Execution:
-                return self._pool.submit(
-                    "lake.sql",
-                    merge,
-                    deadline_seconds=deadline.left,
-                    user=request.user,
-                    priority=request.priority,
-                    mem_cap_bytes=statement.memory_bytes or None,
-                )
-
-            def end() -> None:
-                shutil.rmtree(folder, ignore_errors=True)
-                release()
-
-            return QueryExecution(start, "duckdb", end, deadline_seconds=request.deadline_seconds)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        if merge is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        query = MergedQuery(merge, folder)
+        return start_merge(self._pool, query, request, deadline, statement, release)
 
     def _merge(
         self,
@@ -210,11 +197,3 @@ class RestrictedQueries:
                 files = [str(place)]
             steps.append({"result": step.result, "sql": step.sql, "files": files})
         return steps
-
-
-def _may_start(request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
-    if request.params or request.arrow_params or request.describe or request.engine == "emsqrt":
-        return False
-    return bool(
-        tables and _SELECT.match(request.sql) and all(table.get("restricted") for table in tables)
-    )
