@@ -80,6 +80,7 @@ COPIES = ReplicationOptions(
 TRANSFERS = TransferOptions(timeout_seconds=3.0, wrong_seconds=20.0)
 PART_SECONDS = 4.0
 SCRUB_SECONDS = 5.0
+ADOPT_SECONDS_MAX = 60.0
 VERSIONS_KEPT = 4
 MANIFEST_BYTES_MAX = 64 * 1024
 _RETRYABLE = ("unavailable", "deadline-exceeded", "busy")
@@ -152,10 +153,11 @@ class SimulatedNode:
         )  # fmt: skip
         self.copies = Replication(name, lambda _, name: name in self.objects, COPIES)
         self.transfers = Transfers(TRANSFERS, now=now)
-        self.pending: dict[str, Pending] = {}
+        # By publisher and dataset: what one says of a dataset replaces nothing that another says.
+        self.pending: dict[tuple[str, str], Pending] = {}
         for key, dataset, item in self.logs.items():
             if key.publisher != name:
-                self.pending[dataset] = Pending(Published(key, dataset, item))
+                self._expect(Published(key, dataset, item))
         self.queries: list[Query] = []
         self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
         self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
@@ -184,7 +186,7 @@ class SimulatedNode:
 
     def _tick_datasets(self, now: float) -> Iterator[Effect]:
         for each in [each for each in self.pending.values() if each.retry_at <= now]:
-            each.retry_at, each.wait = now + each.wait, 2 * each.wait
+            each.retry_at, each.wait = now + each.wait, min(2 * each.wait, ADOPT_SECONDS_MAX)
             self._adopt(each.news)
         yield from self._own(self._publish())
 
@@ -291,7 +293,7 @@ class SimulatedNode:
                 self.disk["logs"][key] = [e for e in stored if e.body["number"] >= pruned]
             case Published(key):
                 if key.publisher != self.name:
-                    self.pending[effect.dataset] = Pending(effect)
+                    self._expect(effect)
             case LogForked(key):
                 self.world.forked.append((self.name, key.publisher))
             case _:
@@ -399,6 +401,9 @@ class SimulatedNode:
             if writer == self.name and (known is None or known["manifest"] != shared.manifest):
                 yield from self.logs.publish(dataset, shared.to_json(), EVERYONE, alive)
 
+    def _expect(self, news: Published) -> None:
+        self.pending[news.key.publisher, news.dataset] = Pending(news)
+
     def _adopt(self, news: Published) -> None:
         """Adopt a publication if its manifest is here, else fetch that."""
         known = self.shared.get(news.dataset)
@@ -410,7 +415,7 @@ class SimulatedNode:
             return
         if shared is None:
             self.shared.pop(news.dataset, None)
-            self.pending.pop(news.dataset)
+            del self.pending[news.key.publisher, news.dataset]
             return
         self._adopting[shared.manifest] = (news, shared)
         with suppress(SennitError):
@@ -429,13 +434,13 @@ class SimulatedNode:
 
     def _adopted(self, manifest: str) -> None:
         news, shared = self._adopting.pop(manifest)
-        pending = self.pending.get(news.dataset)
+        pending = self.pending.get((news.key.publisher, news.dataset))
         if pending is None or pending.news is not news:  # there is a newer one
             return
         version = version_of(self.objects[manifest])
         self.world.adopts(self.name, version)
         self.commit(version, shared, news.key.publisher)
-        del self.pending[news.dataset]
+        del self.pending[news.key.publisher, news.dataset]
 
     # Queries
 

@@ -65,6 +65,7 @@ _DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
 _EFFECTS_MAX = 1024
 _ACCEPT_SECONDS = 5.0
+_STORE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +329,8 @@ class JoinedNetwork:
                 continue
             now = self.now()
             self._perform_now(self.members.tick(now))
-            self.put(self.logs.tick(now, self.members.alive()))
+            if self._effects.qsize() < _EFFECTS_MAX:
+                self.put(self.logs.tick(now, self.members.alive()))
             if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
                 self._compared_at = now
                 # A node that is dead, or not heard of, may have been away when one was admitted.
@@ -346,6 +348,8 @@ class JoinedNetwork:
                 self._describe(exchange)
             except SennitError as error:
                 _log.warning("copies of shared datasets: %s", error)
+            except Exception:  # noqa: BLE001 - logged; a defect must not end the copying of datasets
+                _log.exception("copies of shared datasets: an unexpected error")
             await asyncio.sleep(TICK_SECONDS)
 
     def _describe(self, exchange: Exchange) -> None:
@@ -396,11 +400,22 @@ class JoinedNetwork:
     async def _perform_all(self) -> None:
         while True:
             effect = await self._effects.get()
-            try:
-                await self._perform(effect)
-            except SennitError as error:
-                # A full disk, for example. The machines repeat what did not arrive.
-                _log.error("the network: %s", error)
+            # What is not durable must not be told: on a full disk, what follows an entry waits with it.
+            while not await self._is_performed(effect):
+                if not isinstance(effect, StoreLog):
+                    break  # the machines repeat what did not arrive
+                await asyncio.sleep(_STORE_SECONDS)
+
+    async def _is_performed(self, effect: Effect) -> bool:
+        try:
+            await self._perform(effect)
+        except SennitError as error:
+            _log.error("the network: %s", error)
+        except Exception:  # noqa: BLE001 - logged; a defect must not end all that follows
+            _log.exception("the network: an unexpected error")
+        else:
+            return True
+        return False
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
