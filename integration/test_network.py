@@ -159,8 +159,9 @@ def test_the_check_fails_where_the_only_address_leads_nowhere(
         done = platform("net", "check", "--json", data=wien.data, check=False)
         platform("net", "revoke", "wien", "--yes", data=offices["oslo"].data)
     assert done.returncode == 1
-    [problem] = [each for each in json.loads(done.stdout)["findings"] if not each["ok"]]
-    assert "127.0.0.1:1024" in problem["found"]
+    problems = [each for each in json.loads(done.stdout)["findings"] if not each["ok"]]
+    # On a busy machine a member may be slow to answer, which is a problem of its own.
+    [problem] = [each for each in problems if "127.0.0.1:1024" in each["found"]]
     assert "network.peer_addresses" in problem["remedy"]
 
 
