@@ -55,19 +55,19 @@ class InputFingerprints:
     """The state of a run's input files when the run began; a context manager.
 
     Args:
-        sources: all of them.
+        sources: all of them, opened as they are iterated over.
+        count: their number; thousands of open sources may be more than the cap leaves.
         budget: reserves the memory for remembering many files.
 
     Raises:
         CapTooSmall: the budget is too small for that many files.
     """
 
-    def __init__(self, sources: Iterable[ByteSource], budget: MemoryBudget) -> None:
-        found = list(sources)
-        self._guard = remembered(len(found), budget)
+    def __init__(self, sources: Iterable[ByteSource], count: int, budget: MemoryBudget) -> None:
+        self._guard = remembered(count, budget)
         self.infos: list[dict[str, Any]] = []
         self._marks: list[tuple[str, int]] = []
-        for source in found:
+        for source in sources:
             if isinstance(source, LocalSource):
                 self._marks.append((source.name, _mark(source.name)))
             self.infos.append(input_info(source))

@@ -382,7 +382,7 @@ def _schedule(prepared: Prepared, run: ExecutionContext) -> TeSchedule | None:
 
 def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints:
     places = (place for scan in scans_of(plan) for place in source_locations(scan.source, folder))
-    return InputFingerprints(map(open_source, places), budget)
+    return InputFingerprints(map(open_source, places), _files(plan, folder), budget)
 
 
 def _execute(

@@ -79,7 +79,7 @@ def _attempt(
 def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> InputFingerprints:
     scans = (step for step in program["steps"] if step["op"] == "scan")
     sources = (source for step in scans for source in open_sources(step["paths"], Path()))
-    return InputFingerprints(sources, budget)
+    return InputFingerprints(sources, _files(program), budget)
 
 
 def estimate_text(
