@@ -16,7 +16,7 @@ from lake.limits import Requester
 from lake.peers.stop import Stop
 from lake.receipts import Receipt, Receipts
 from lake.remote_shards import ForeignChange
-from sennit_core.errors import SennitError
+from sennit_core.errors import Denied, SennitError
 
 HIDING = """--\rINSERT INTO trips SELECT 0, '
 BEGIN; INSERT INTO trips SELECT id, name FROM secret; {} COMMIT; --'"""
@@ -31,13 +31,15 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
         yield found
 
 
-def change(lake: Lake, sql: str) -> int:
+def change(lake: Lake, sql: str, key: str = "key") -> int:
     """Make a change for a user of another node."""
     dataset = lake.catalog.get("trips").id
     user = Requester("eve", role="writer", node="e" * 64)
 
+    receipts = Receipts(lake.tree, lake.catalog.writing)
+
     def receipt(count: int) -> Change:
-        return Receipts(lake.tree).change("key", Receipt(dataset, "", count, 1e12))
+        return receipts.change(key, Receipt(dataset, "", count, 1e12))
 
     return ForeignChanges(lake).run(
         ForeignChange(dataset, "trips", sql, "", user, 30.0), receipt, Stop()
@@ -63,3 +65,21 @@ def test_a_transaction_of_another_node_is_refused(lake: Lake) -> None:
     with pytest.raises(SennitError):
         change(lake, "BEGIN; INSERT INTO trips SELECT * FROM secret; COMMIT")
     assert lake.sql("SELECT count(*) FROM trips").rows == [(1,)]
+
+
+def test_a_change_that_has_a_receipt_is_not_made_again(lake: Lake) -> None:
+    """A run of a network that was left may end after a repetition has begun in the next one."""
+    sql = "INSERT INTO trips VALUES (2, 'b')"
+    assert change(lake, sql) == 1
+    with pytest.raises(Denied, match="twice"):
+        change(lake, sql)
+    assert change(lake, sql, "another") == 1
+    assert lake.sql("SELECT count(*) FROM trips").rows == [(3,)]
+
+
+def test_a_receipt_of_no_change_does_not_replace_that_of_one(lake: Lake) -> None:
+    receipts = Receipts(lake.tree, lake.catalog.writing)
+    made, nothing = Receipt("d", "", 1, 1e12), Receipt("d", "", 0, 1e12)
+    assert receipts.put("key", made) == made
+    assert receipts.put("key", nothing) == made
+    assert receipts.find("key") == made

@@ -22,10 +22,13 @@ from lake.limits import Requester
 from lake.peers import changes
 from lake.peers.changes import Changes
 from lake.peers.forwarding import ChangeReply, ChangeRequest
+from lake.peers.messages import Message
+from lake.peers.service import PeerService
 from lake.peers.session import Session
 from lake.peers.stop import Stop
 from lake.receipts import Receipts
 from lake.remote_shards import ForeignChange
+from sennit_core.clock import SYSTEM
 from sennit_core.errors import (
     Busy,
     Denied,
@@ -325,6 +328,34 @@ def test_a_writer_that_restarts_after_the_commit_answers_from_its_receipt(
             assert change.result(90).value == 1
             assert oslo.query("SELECT count(*) FROM trips") == [(4,)]
     assert len(runs) == 1
+
+
+async def ask(rome: PeerService, writer: str, request: ChangeRequest) -> Message:
+    network = rome._network
+    assert network is not None
+    claim = network.claims.sign(Requester("ann", role="writer"), writer, request, network.wall())
+    session = await network.session(writer)
+    reply, _ = await session.call(replace(request, claim=claim), timeout_seconds=30)
+    return reply
+
+
+def test_a_writer_that_has_left_and_joined_again_answers_from_its_receipt(tmp_path: Path) -> None:
+    with office(tmp_path, "rome") as rome, office(tmp_path, "oslo") as oslo:
+        oslo.lake.append("trips", TABLE)
+        writer, dataset = oslo.peers.identity.id, oslo.lake.catalog.get("trips").id
+        request = ChangeRequest(
+            new_id(), dataset, "trips", "INSERT INTO trips VALUES (4, 'd')", "", 60.0,
+            SYSTEM.now() + 660,
+        )  # fmt: skip
+        for _ in range(2):
+            oslo.peers.join(rome.peers.invite())
+            oslo.peers.share("trips", [rome.peers.identity.id])
+            eventually(lambda: {each.state for each in rome.peers.nodes()} == {"alive"})
+            reply = rome.peers._submit(ask(rome.peers, writer, request)).result(60)
+            assert isinstance(reply, ChangeReply)
+            assert (reply.error, reply.count) == ({}, 1)
+            oslo.peers.leave()
+        assert oslo.query("SELECT count(*) FROM trips") == [(4,)]
 
 
 def test_a_version_that_does_not_arrive_in_time_is_named(

@@ -6,10 +6,13 @@ the change is made once, whatever was lost, and whichever of the two nodes crash
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elkyn.records import Change, CheckedTable
+from sennit_core.errors import Denied
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
@@ -38,12 +41,19 @@ class Receipt(Record):
 class Receipts:
     """The receipts of a node.
 
+    They are no part of a network's rows (`/peers`): a sender asks again after this node has left a network
+    and joined it anew.
+
     Args:
         tree: The namespace `sys`.
+        writing: Blocks commits until its context is left (`Catalog.writing`).
     """
 
-    def __init__(self, tree: ElkynStore) -> None:
-        self._table = CheckedTable(tree, "/peers/receipts", Receipt)
+    def __init__(
+        self, tree: ElkynStore, writing: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._table = CheckedTable(tree, "/receipts", Receipt)
+        self._writing = writing
         self._expiries = {key: each.expires_at for key, each in self._table.all().items()}
 
     def __len__(self) -> int:
@@ -59,15 +69,28 @@ class Receipts:
         return self._table.get(key)
 
     def change(self, key: str, receipt: Receipt) -> Change:
-        """Return what writes a receipt in one write with others."""
+        """Return what writes a receipt in one write with a commit, whose caller blocks other commits.
+
+        Raises:
+            Denied: The change was made by a run that this one did not know of.
+        """
+        if self.find(key) is not None:
+            raise Denied("making a change of another node twice")
         # Noted before the write: a sweep of a row that was not written does nothing.
         self._expiries[key] = receipt.expires_at
         return self._table.change(key, receipt)
 
-    def put(self, key: str, receipt: Receipt) -> None:
-        """Write the receipt of a change that has committed nothing, as no row was to be changed."""
-        self._expiries[key] = receipt.expires_at
-        self._table.put(key, receipt)
+    def put(self, key: str, receipt: Receipt) -> Receipt:
+        """Return the receipt of a change; write this one if it has committed nothing.
+
+        No row was to be changed, then.
+        """
+        with self._writing():
+            found = self.find(key)
+            if found is None:
+                self._expiries[key] = receipt.expires_at
+                self._table.put(key, receipt)
+            return found or receipt
 
     def sweep(self, now: float) -> None:
         """Remove those whose requests are refused anyway.

@@ -91,7 +91,8 @@ class Writer:
         """Return a writer for one statement, which writes a row in one write with the commit.
 
         Args:
-            receipt: Returns the row, from the number of rows that the statement has changed.
+            receipt: Returns the row, from the number of rows that the statement has changed; called while
+                nobody else can commit, and raises if the statement must not.
         """
         return Writer(
             self._objects, self._catalog, self._retention, self._staging, delete=self._delete,
@@ -152,8 +153,6 @@ class Writer:
             return None
         if answer["action"] == "alter":
             return self._alter(answer, origin)
-        if self._receipt is not None:
-            origin.also = (self._receipt(answer["count"]),)
         # Before files are moved; again when nobody else can commit.
         self._check_base(answer)
         reports = [*answer["shards"]]
@@ -175,6 +174,8 @@ class Writer:
         self._catalog.commit_locks.wait(answer["dataset"])
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
+            if self._receipt is not None:
+                origin.also = (self._receipt(answer["count"]),)
             dataset = self._check_base(answer, origin.author)
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))

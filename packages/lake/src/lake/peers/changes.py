@@ -299,12 +299,11 @@ class Changes:
                 )
             except SennitError:
                 # It is committed or not; what failed after that is no reason to say it is not.
-                if (done := receipts.find(key)) is None:
+                done = receipts.find(key)
+                if done is None or done.digest != message.digest:
                     raise
                 return done.count
-            if receipts.find(key) is None:  # it has committed nothing, as it had nothing to change
-                receipts.put(key, receipt(count))
-            return count
+            return receipts.put(key, receipt(count)).count
 
         try:
             return await asyncio.to_thread(run)

@@ -50,7 +50,8 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
     def version(dataset: str) -> int:
         return lake.catalog.stored_manifest(dataset).snapshot.version
 
-    writer = WriterParts(ForeignChanges(lake), Receipts(lake.tree), shares, version)
+    receipts = Receipts(lake.tree, lake.catalog.writing)
+    writer = WriterParts(ForeignChanges(lake), receipts, shares, version)
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
     return DataParts(
