@@ -27,6 +27,9 @@ from lake.peers.sql import (
 from lake.sql.distributed_worker import Engine
 from lake.sql.types import quoted
 
+NODES = (1, 2)
+"""Two nodes that hold shards; 0 is the coordinator."""
+
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
@@ -55,8 +58,16 @@ class Cluster:
     engine: Engine = field(default_factory=lambda: Engine(connect()))
     options: PlanOptions = field(default_factory=PlanOptions)
 
-    def replicate(self, name: str) -> None:
-        self.tables.append(Table(name, self.types[name], rows=self.data[name].num_rows))
+    def replicate(self, name: str, nodes: Sequence[int] = (0, *NODES)) -> None:
+        """Place all rows of a table at nodes; 0 is the coordinator."""
+        self._add(name, None, [(self.data[name], None)])
+        self.hold_at(name, nodes)
+
+    def hold_at(self, name: str, nodes: Sequence[int]) -> None:
+        """Let nodes hold all shards of a table, and no others."""
+        table = self.table(name)
+        shards = tuple(replace(shard, nodes=tuple(nodes)) for shard in table.shards)
+        self.tables = [replace(t, shards=shards) if t is table else t for t in self.tables]
 
     def split_by_rows(self, name: str, count: int) -> None:
         rows = self.data[name]
@@ -80,9 +91,10 @@ class Cluster:
         for number, (rows, bucket) in enumerate(parts):
             shard = f"{name}-{number}"
             self.shards[shard] = rows
-            shards.append(
-                Shard(shard, rows.num_rows, rows.nbytes, self._bounds(name, rows), bucket)
-            )
+            bounds = self._bounds(name, rows)
+            # Equal buckets are at the same node.
+            node = NODES[(number if key is None else bucket or 0) % len(NODES)]
+            shards.append(Shard(shard, rows.num_rows, rows.nbytes, bounds, bucket, (node,)))
         self.tables.append(Table(name, self.types[name], tuple(shards), key))
 
     def _bounds(self, name: str, rows: pa.Table) -> dict[str, Bounds]:
@@ -98,10 +110,18 @@ class Cluster:
                 found[column.name] = Bounds(*values)
             return found
 
-    def rows_of(self, name: str, objects: Sequence[str] | None) -> pa.Table:
-        """The rows of some shards of a table, or of all of a table without shards."""
-        if objects is None:
-            return self.data[name]
+    def table(self, name: str) -> Table:
+        return next(table for table in self.tables if table.name == name)
+
+    def nodes_of(self, name: str, objects: Sequence[str]) -> set[int]:
+        """The nodes that have all of some shards of a table."""
+        found = {0, *NODES}
+        for shard in self.table(name).shards:
+            found &= set(shard.nodes) if shard.object in objects else found
+        return found
+
+    def rows_of(self, name: str, objects: Sequence[str]) -> pa.Table:
+        """The rows of some shards of a table."""
         empty = self.data[name].slice(0, 0)
         return pa.concat_tables([empty, *(self.shards[each] for each in objects)])
 
@@ -125,9 +145,10 @@ def run_plan(cluster: Cluster, plan: DistributedPlan) -> Answer:
     """Run a plan as a network would: each unit alone, its result as Arrow data."""
     moved = 0
     with connect() as coordinator:
-        for table in cluster.tables:
-            if not table.is_sharded:
-                coordinator.register(table.name, cluster.data[table.name])
+        for name in plan.reads_in_place:
+            table = cluster.table(name)
+            assert table.is_here, f"{name} is not at the coordinator"
+            coordinator.register(name, cluster.data[name])
         results: dict[str, pa.Table] = {}
         for step in plan.steps:
             match step:
@@ -142,7 +163,7 @@ def run_plan(cluster: Cluster, plan: DistributedPlan) -> Answer:
                     _define(coordinator, step.result, step.sql, empty=False)
             if isinstance(step, Fragment | Gather):
                 moved += sum(part.nbytes for part in parts)
-                _define_result(coordinator, cluster, step)
+                _define_result(coordinator, cluster, step, plan.reads_in_place)
                 for part in parts:
                     coordinator.register("arrived", part)
                     coordinator.execute(f"INSERT INTO {quoted(step.result)} FROM arrived")
@@ -155,8 +176,7 @@ def run_whole(cluster: Cluster, sql: str) -> Answer:
     """Run a query in one DuckDB over all rows."""
     with connect() as connection:
         for table in cluster.tables:
-            objects = None if table.shards is None else [each.object for each in table.shards]
-            connection.register(table.name, cluster.rows_of(table.name, objects))
+            connection.register(table.name, cluster.data[table.name])
         return _answer(connection, sql, 0)
 
 
@@ -174,14 +194,17 @@ def _define(
 
 
 def _define_result(
-    coordinator: duckdb.DuckDBPyConnection, cluster: Cluster, step: Fragment | Gather
+    coordinator: duckdb.DuckDBPyConnection,
+    cluster: Cluster,
+    step: Fragment | Gather,
+    in_place: frozenset[str],
 ) -> None:
     """Create the table of a step by running its SQL over empty tables.
 
     In the database of the coordinator itself: the type of a state has no name in SQL.
     """
-    sharded = (step.table,) if isinstance(step, Gather) else step.sharded
-    tables = [table for table in cluster.tables if table.name in sharded]
+    names = (step.table,) if isinstance(step, Gather) else (*step.sharded, *step.replicated)
+    tables = [t for t in cluster.tables if t.name in names and t.name not in in_place]
     create_empty(coordinator, tables)
     _define(coordinator, "the_result", step.sql)
     for table in tables:
@@ -195,6 +218,9 @@ def _run_unit(
     shards: Mapping[str, tuple[str, ...]],
     results: Mapping[str, pa.Table],
 ) -> pa.Table:
+    whole = {n: [s.object for s in cluster.table(n).shards] for n in step.replicated}
+    nodes = [cluster.nodes_of(name, ids) for name, ids in (*shards.items(), *whole.items())]
+    assert not nodes or set.intersection(*nodes), "no node has what the unit reads"
     with connect() as node:
         for name in step.replicated:
             node.register(name, cluster.data[name])

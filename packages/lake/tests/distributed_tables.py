@@ -39,7 +39,20 @@ ARROW = {
     "d": pa.schema([("g", pa.string()), ("label", pa.string()), ("rank", pa.int32())]),
 }
 TYPES = {"t": T, "u": U, "d": D}
-PLACEMENTS = ("rows", "buckets", "t by rows", "u by buckets")
+PLACEMENTS = (
+    *("rows", "buckets", "t by rows", "u by buckets"),
+    *("whole at holders", "whole at one", "copies", "one node"),
+)
+
+
+_AWAY: dict[str, dict[str, tuple[int, ...]]] = {
+    # Nothing is at the coordinator; `t` is split unless it says where all of it is.
+    "whole at holders": {"u": (1, 2), "d": (1, 2)},
+    "whole at one": {"u": (1,), "d": (1, 2)},
+    # A node has each pair of tables, and none has all three.
+    "copies": {"t": (1, 2), "u": (1,), "d": (2, 0)},
+    "one node": {"t": (1,), "u": (1,), "d": (1,)},
+}
 
 
 def sample_rows(count: int = 60, seed: int = 7) -> dict[str, pa.Table]:
@@ -73,14 +86,23 @@ def sample_rows(count: int = 60, seed: int = 7) -> dict[str, pa.Table]:
         {"g": "a", "label": "first", "rank": 1},
         {"g": "b", "label": "second", "rank": 2},
         {"g": "c", "label": "third", "rank": None},
+        {"g": None, "label": "fourth", "rank": 3},
     ]
     rows = {"t": t, "u": u, "d": d}
     return {name: pa.Table.from_pylist(rows[name], ARROW[name]) for name in rows}
 
 
 def place(placement: str, data: dict[str, pa.Table]) -> Cluster:
-    """Place `t` and `u`; `d` is on every node."""
+    """Place `t` and `u`; `d` is on every node, or only on some that hold shards."""
     cluster = Cluster(data, TYPES)
+    if placement in _AWAY:
+        cluster.split_by_rows("t", 4)
+        for name, nodes in _AWAY[placement].items():
+            if name == "t":
+                cluster.hold_at("t", nodes)
+            else:
+                cluster.replicate(name, nodes)
+        return cluster
     cluster.replicate("d")
     if placement in ("buckets", "u by buckets"):
         cluster.split_by_bucket("u", "k", 3)

@@ -282,7 +282,7 @@ class _Writer:
             keeps_key: Whether a result may be `k`, for joins with it.
             kinds: The types of the results; empty for any.
         """
-        text, scope = self.source(depth, joins=self._random.choice([0, 0, 1, 1, 2]))
+        text, scope = self.source(depth, joins=self._random.choice([0, 0, 1, 1, 2, 2, 3]))
         where = f" WHERE {self.value('bool', scope)}" if self.chance(0.6) else ""
         wanted = list(kinds) or self._random.choices(list(_CONSTANTS), k=self._random.randint(1, 3))
         way = self._random.choice(_WAYS[:4] if kinds else _WAYS)

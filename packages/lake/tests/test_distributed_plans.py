@@ -20,7 +20,6 @@ from lake.peers.sql import (
     explain_json,
     explain_text,
     plan_distributed,
-    replicated_table,
     sharded_table,
 )
 from lake.sql.distributed_worker import Engine
@@ -154,6 +153,77 @@ def test_no_rows_are_sent_along_unless_that_is_allowed(placement: str) -> None:
         assert differences(found, expected, is_ordered=False) == [], sql
 
 
+def without_rows(placement: str) -> Cluster:
+    """Nodes that are sent no rows, as in a network."""
+    cluster = place(placement, sample_rows())
+    cluster.options = PlanOptions(strategy="push", sends_rows=False)
+    return cluster
+
+
+JOINED = (
+    "SELECT label, sum(v), count(*) FROM t JOIN u ON t.k = u.k JOIN d ON d.g = t.g GROUP BY label"
+)
+
+
+def test_tables_that_each_node_has_whole_are_joined_there() -> None:
+    plan = without_rows("whole at holders").plan(JOINED)
+    (fragment,) = plan.fragments
+    assert (plan.strategy, fragment.by, fragment.sharded) == ("push", "shard", ("t",))
+    assert set(fragment.replicated) == {"u", "d"}
+    assert "\n  t: shards: 4 of 4\n  u whole\n  d whole\n" in explain_text(plan)
+
+
+def test_a_node_with_all_tables_computes_what_parts_cannot() -> None:
+    cluster = without_rows("one node")
+    plan = cluster.plan("SELECT d.g, median(n) FROM d LEFT JOIN t ON t.g = d.g GROUP BY d.g")
+    (fragment,) = plan.fragments
+    assert (plan.strategy, fragment.by, fragment.sharded) == ("push", "node", ())
+    assert [unit.name for unit in fragment.units] == ["all"]
+    # Where parts do, several nodes may compute it.
+    assert cluster.plan("SELECT b, sum(n) FROM t GROUP BY b").fragments[0].by == "shard"
+
+
+def test_tables_that_no_node_has_together_are_not_joined_there() -> None:
+    cluster = without_rows("copies")
+    assert cluster.plan(JOINED).strategy == "gather"
+    for other in ("u ON t.k = u.k", "d ON t.g = d.g"):
+        plan = cluster.plan(f"SELECT count(*) FROM t JOIN {other}")
+        assert plan.strategy == "push", other
+
+
+def test_a_table_that_is_split_is_not_whole_in_the_same_part() -> None:
+    cluster = without_rows("copies")
+    plan = cluster.plan("SELECT count(*) FROM t JOIN t AS o ON t.n = o.n")
+    assert [fragment.by for fragment in plan.fragments] == ["node"]
+    found = run_plan(cluster, plan)
+    assert differences(found, run_whole(cluster, plan.sql), is_ordered=False) == []
+
+
+def test_tables_are_not_taken_as_whole_once_a_node_had_less() -> None:
+    cluster = without_rows("whole at holders")
+    cluster.options = replace(cluster.options, uses_whole=False)
+    assert not any(each.replicated for each in cluster.plan(JOINED).fragments)
+
+
+def test_what_the_merge_reads_of_other_nodes_is_gathered() -> None:
+    cluster = without_rows("whole at holders")
+    plan = cluster.plan("SELECT g, sum(n) AS s FROM t GROUP BY g HAVING s > (SELECT avg(v) FROM u)")
+    assert plan.reads_in_place == frozenset()
+    found = run_plan(cluster, plan)
+    assert differences(found, run_whole(cluster, plan.sql), is_ordered=False) == []
+
+
+def test_buckets_whose_shards_no_node_has_together_are_no_units() -> None:
+    cluster = without_rows("buckets")
+    sql = "SELECT count(*) FROM t, u WHERE t.k = u.k"
+    assert cluster.plan(sql).fragments[0].by == "bucket"
+    table = cluster.table("u")
+    apart = replace(table.shards[0], nodes=(3,))
+    moved = replace(table, shards=(apart, *table.shards[1:]))
+    cluster.tables = [moved if each is table else each for each in cluster.tables]
+    assert not any(len(each.sharded) > 1 for each in cluster.plan(sql).fragments)
+
+
 def test_states_are_sent_only_if_all_nodes_have_one_version() -> None:
     cluster = pushing("t by rows")
     sql = "SELECT stddev(x) FROM t"
@@ -164,7 +234,7 @@ def test_states_are_sent_only_if_all_nodes_have_one_version() -> None:
 
 def test_shards_of_this_node_need_no_fragment() -> None:
     cluster = place("t by rows", sample_rows())
-    cluster.options = PlanOptions(local=frozenset(cluster.shards))
+    cluster.hold_at("t", [0, 1])
     plan = cluster.plan("SELECT g, sum(n) FROM t GROUP BY g")
     assert (plan.strategy, plan.moved_bytes) == ("local", 0)
     assert explain_text(plan).startswith("local: this node has all rows")
@@ -229,11 +299,12 @@ def test_shards_of_a_dataset_have_bounds_and_buckets(lake: Lake) -> None:
     rows = pa.table({"k": list(range(50)), "x": [float(i) for i in range(50)]})
     lake.sql("CREATE TABLE t (k BIGINT, x DOUBLE) PARTITIONED BY (bucket(4, k))")
     lake.append("t", rows)
-    table = sharded_table("t", lake.catalog.manifest("t").snapshot)
+    snapshot = lake.catalog.manifest("t").snapshot
+    table = sharded_table("t", snapshot, {snapshot.shards[-1].object: [0, 2]})
     assert table.key == BucketKey("k", 4)
-    assert {shard.bucket for shard in table.shards or ()} == {0, 1, 2, 3}
-    assert all(isinstance(shard, Shard) and shard.bounds["k"].low for shard in table.shards or ())
-    assert replicated_table("t", lake.catalog.manifest("t").snapshot).rows == 50
+    assert {shard.bucket for shard in table.shards} == {0, 1, 2, 3}
+    assert all(isinstance(shard, Shard) and shard.bounds["k"].low for shard in table.shards)
+    assert sorted(shard.nodes for shard in table.shards) == [(), (), (), (0, 2)]
 
 
 def test_the_planner_loads_no_duckdb() -> None:

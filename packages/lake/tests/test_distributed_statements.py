@@ -16,8 +16,8 @@ from sennit_core.errors import Denied, SqlError, UnknownColumn, Unsupported
 
 
 def planned(lake: Lake, sql: str) -> DistributedPlan:
-    table = sharded_table("trips", lake.catalog.manifest("trips").snapshot)
-    options = {"nodes": 3, "local": [], "usesStates": False, "sendsRows": False}
+    table = sharded_table("trips", lake.catalog.manifest("trips").snapshot, {})
+    options = {"nodes": 3, "usesStates": False, "sendsRows": False, "usesWhole": True}
     request = {"engine": "distribute", "sql": sql, "tables": tables_to_data([table])}
     with lake.pool.submit("lake.sql", request | {"options": options}) as execution:
         return plan_from_data(execution.result()["plan"])
@@ -66,7 +66,7 @@ shards = tuple(Shard(at, 1, 9, {"seen": Bounds(at, at, 0)}) for at in hours)
 request = {
     "sql": "SELECT count(*) FROM trips WHERE seen < '2024-01-01 02:00:00'",
     "tables": tables_to_data([Table("trips", (Column("seen", "TIMESTAMP WITH TIME ZONE"),), shards)]),
-    "options": {"nodes": 3, "local": [], "usesStates": False, "sendsRows": False, "strategy": "push"},
+    "options": {"nodes": 3, "usesStates": False, "sendsRows": False, "usesWhole": True, "strategy": "push"},
 }
 (step,) = plan_query(request, SimpleNamespace(check=lambda: None))["plan"]["steps"]
 print(len(step["units"]))

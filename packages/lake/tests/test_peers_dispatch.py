@@ -55,6 +55,14 @@ def test_units_are_spread_over_their_holders() -> None:
     ]
 
 
+def test_an_attempt_names_a_limited_number_of_shards() -> None:
+    run = Run(
+        [Unit(f"u{n}", 10, ("a",), shards) for n, shards in enumerate((600, 400, 1, 1500, 9))]
+    )
+    found = [attempt.units for attempt in run.running.values()]
+    assert found == [("u0", "u1"), ("u2",), ("u3",), ("u4",)]
+
+
 def test_the_units_of_a_lost_node_go_to_others() -> None:
     run = Run(units("ab"))
     run.do(run.dispatch.node_lost("a", 1.0))

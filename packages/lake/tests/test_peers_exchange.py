@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -394,7 +395,9 @@ def test_a_fragment_reads_no_dataset_that_is_not_shared(tmp_path: Path, *, by_na
         assert await pieces(oslo, rome, table) is None
         shared = oslo.lake.catalog.get("trips")
         assert shared.head is not None
-        assert await pieces(oslo, rome, FragmentTable("t", shared.id, shared.head, ())) == [b"rows"]
+        trips = FragmentTable("t", shared.id, shared.head, ())
+        assert await pieces(oslo, rome, trips) == [b"rows"]
+        assert await pieces(oslo, rome, trips, replace(table, name="s")) is None
         assert await pieces(oslo, rome, FragmentTable("t", shared.id, info.head, ())) is None
 
     run(tmp_path, "oslo rome", test)
@@ -405,8 +408,10 @@ class Runner:
         return [b"rows"]
 
 
-async def pieces(node: SharingNode, peer: SharingNode, table: FragmentTable) -> list[bytes] | None:
-    request = FragmentRequest("SELECT 1", (table,), "ann", 5.0)
+async def pieces(
+    node: SharingNode, peer: SharingNode, *tables: FragmentTable
+) -> list[bytes] | None:
+    request = FragmentRequest("SELECT 1", tables, "ann", 5.0)
     served = serve_fragment(Runner(), node.exchange._index, Peer(peer.id), request)  # type: ignore[arg-type]
     try:
         return [bytes(body) async for _, body in served]

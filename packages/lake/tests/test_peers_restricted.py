@@ -169,6 +169,7 @@ COMPUTED = [
     "SELECT count(*), sum(id), min(note), avg(id) FROM staff",
     "SELECT office, count(*) AS n FROM staff GROUP BY office",
     "SELECT count(DISTINCT note) FROM staff WHERE id > 1",
+    "SELECT office, median(id) AS m FROM staff GROUP BY office",
     "SELECT id, note FROM staff ORDER BY id DESC LIMIT 1",
     "SELECT note FROM staff WHERE id < 0",
     "SELECT id, rank() OVER (ORDER BY note DESC) AS place FROM staff ORDER BY 1",

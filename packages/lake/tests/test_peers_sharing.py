@@ -243,7 +243,7 @@ def test_states_of_aggregates_come_from_nodes_with_this_version_of_duckdb(tmp_pa
         eventually(lambda: found["bern"].lake.catalog.get("big").shards == 3)
         shown = {n: explained(found[n], f"EXPLAIN {sql}")["distributed"] for n in ("rome", "bern")}
         assert "EXPORT_STATE" in shown["rome"]
-        assert shown["bern"].startswith("gather")
+        assert "EXPORT_STATE" not in shown["bern"]
         expected = found["oslo"].query(sql)
         for name in ("rome", "bern"):
             for row, other in zip(found[name].query(sql), expected, strict=True):
@@ -252,9 +252,45 @@ def test_states_of_aggregates_come_from_nodes_with_this_version_of_duckdb(tmp_pa
 
 def test_explain_says_why_a_query_gathers(offices: dict[str, Office]) -> None:
     big(offices)
-    text = explained(offices["rome"], "EXPLAIN SELECT median(v) FROM big")["distributed"]
+    rome = offices["rome"]
+    rome.lake.append("mine", pa.table({"k": [3, 4]}))
+    sql = "EXPLAIN SELECT median(v) FROM big WHERE k IN (SELECT k FROM mine)"
+    text = explained(rome, sql)["distributed"]
     assert text.startswith("gather: about ")
-    assert "\n  because median of all rows does not follow from parts\n" in text
+    assert "\n  because the holders of its shards do not have the rows that it joins\n" in text
+
+
+def test_a_query_over_tables_of_one_node_is_computed_there(offices: dict[str, Office]) -> None:
+    big(offices)
+    rome = offices["rome"]
+    shared(offices)
+    sql = (
+        "SELECT name, median(v) AS m FROM trips LEFT JOIN big ON k = id AND v % 2 = 0"
+        " GROUP BY name ORDER BY m NULLS FIRST, name LIMIT 2"
+    )
+    text = explained(rome, f"EXPLAIN ANALYZE {sql}")["distributed"]
+    assert "1 unit by node" in text
+    assert "  trips whole\n  big whole\n  at oslo: 1 unit, " in text
+    assert rome.query(sql) == offices["oslo"].query(sql)
+    assert not rome.has_all("trips")
+    assert not rome.has_all("big")
+
+
+def test_shards_are_joined_where_the_other_table_is_whole(offices: dict[str, Office]) -> None:
+    big(offices)
+    oslo, rome = offices["oslo"], offices["rome"]
+    oslo.lake.append("names", pa.table({"k": [0, 1, None], "name": ["zero", "one", "none"]}))
+    oslo.peers.share("names", None, Placement(3))
+    eventually(lambda: "names" in rome.names() and rome.has_all("names"))
+    sql = (
+        "SELECT name, sum(v) AS total, count(*) AS n FROM big LEFT JOIN names USING (k)"
+        " WHERE k NOT IN (SELECT k + 2 FROM names WHERE k IS NOT NULL) GROUP BY name ORDER BY n, name"
+    )
+    text = explained(rome, f"EXPLAIN ANALYZE {sql}")["distributed"]
+    assert text.startswith("push: about ")
+    assert "  names whole\n  at oslo: 3 units, " in text
+    assert rome.query(sql) == oslo.query(sql)
+    assert not rome.has_all("big")
 
 
 @dataclass
@@ -289,6 +325,38 @@ def test_rows_of_a_private_dataset_stay_here(tmp_path: Path) -> None:
             assert [table.name for table in request.tables] == ["big"]
             assert "secrets" not in request.sql
             assert "xyzzy" not in request.sql
+
+
+@dataclass
+class Forgetful:
+    """Runs fragments of one table; of others it has lost a shard."""
+
+    inner: FragmentRunner
+    refused: int = 0
+
+    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+        if len(request.tables) > 1:
+            self.refused += 1
+            raise NotFound("shard of a fragment", request.tables[1].name, suggestion=None)
+        return self.inner.run(request, stop)
+
+
+def test_a_holder_without_a_whole_table_costs_a_plan_and_not_the_query(tmp_path: Path) -> None:
+    runners: list[Forgetful] = []
+
+    def forget(data: DataParts) -> DataParts:
+        runners.append(Forgetful(data.fragments))
+        return replace(data, fragments=runners[0])
+
+    with office(tmp_path, "oslo", change=forget) as oslo, office(tmp_path, "rome") as rome:
+        rome.peers.join(oslo.peers.invite())
+        big({"oslo": oslo, "rome": rome})
+        oslo.lake.append("trips", TABLE)
+        oslo.peers.share("trips", None)
+        eventually(lambda: "trips" in rome.names())
+        sql = "SELECT name, sum(v) FROM big JOIN trips ON k = id GROUP BY name ORDER BY name"
+        assert rome.query(sql) == oslo.query(sql)
+        assert runners[0].refused
 
 
 def test_shards_are_fetched_if_their_rows_are_more_bytes(offices: dict[str, Office]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lake.deadline import Deadline
 from lake.mentions import split_explain
 from lake.merged_queries import MergedQuery, may_have_parts, start_merge
+from lake.partial import without_shards
 from lake.peers.stop import SECONDS_MAX
 from lake.queries import QueryExecution
 from lake.remote_shards import RemoteShards
@@ -80,10 +81,7 @@ class DistributedQueries:
         parts = self._parts(replace(request, sql=sql), tables, explain, deadline, statement)
         if parts is None:
             return None
-        here = [
-            {name: value for name, value in table.items() if name not in _OF_SHARDS} | {"paths": []}
-            for table in tables
-        ]
+        here = [self._here(table, parts) for table in tables]
         merge = {
             "engine": "merge",
             "finalSql": f"{explain} {parts.plan.final_sql}" if explain else parts.plan.final_sql,
@@ -96,6 +94,15 @@ class DistributedQueries:
 
         query = MergedQuery(merge, parts.folder, parts.missing)
         return start_merge(self._pool, query, request, deadline, statement, release)
+
+    def _here(self, table: dict[str, Any], parts: Distributed) -> dict[str, Any]:
+        """Return a table of the merge: with its shards if they are read in place, else without."""
+        if table["name"] not in parts.plan.reads_in_place:
+            members = {name: value for name, value in table.items() if name not in _OF_SHARDS}
+            return members | {"paths": []}
+        shards = self._catalog.manifest(table["id"], table["snapshot"]).snapshot.shards
+        # The planner knows of no shard without rows, which may be elsewhere.
+        return without_shards(table, {*parts.absent, *(s.object for s in shards if not s.rows)})
 
     def _may_distribute(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
         """Return whether a query is of a form that is distributed, and shards are missing here."""

@@ -7,7 +7,7 @@ the same for all uses of a dataset, and its report says what is missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "missing_header",
     "missing_report",
     "missing_shards",
+    "without_shards",
 ]
 
 _HEADER_BYTES_MAX = 4 << 10
@@ -105,13 +106,21 @@ def fetch_available(
             if not error.holders.keys() - absent.keys():
                 raise
             absent |= error.holders
-            tables[:] = [_without(table, absent) for table in tables]
+            tables[:] = [without_shards(table, absent) for table in tables]
         else:
             return absent
 
 
-def _without(table: dict[str, Any], absent: Mapping[str, object]) -> dict[str, Any]:
-    """Return a table without some shards; all others are read, as statistics are by number."""
+def without_shards(table: dict[str, Any], absent: Collection[str]) -> dict[str, Any]:
+    """Return a table without some shards; all others are read, as statistics are by number.
+
+    Args:
+        table: A table of an executor's request, with all lists of its shards.
+        absent: The object ids of the shards.
+
+    Raises:
+        Denied: The user's policy shows a part of the dataset.
+    """
     paths = table.get("paths") or ()
     left = [number for number, path in enumerate(paths) if Path(path).name not in absent]
     if len(left) == len(paths):

@@ -1,6 +1,7 @@
 """Queries over datasets that their writers restrict: parts run at the writers, and a merge here.
 
-The plan is that of a distributed query in which each dataset is one shard, which only its writer has. A part is SQL
+The plan is that of a distributed query in which each dataset is one shard, which only its writer has, so that datasets of
+one writer are joined there. A part is SQL
 that the writer runs for the user under its policy, as it would any (`lake.peers.restricted`); so aggregates and
 filtered rows are sent, and not all that the user sees. What is not planned so (parameters, views, tables of this
 node in the same query, encrypted datasets) is left to `lake.restricted_tables`.
@@ -144,15 +145,16 @@ class RestrictedQueries:
         from lake.peers.sql.tables import Column, Shard, Table
         from lake.peers.sql.wire import plan_from_data, tables_to_data
 
+        writers = list(dict.fromkeys(each.writer for each in seen.values()))
         tables = [
             Table(
                 name,
                 tuple(Column(column, kind) for column, kind in shard_types(each.columns).items()),
-                (Shard(each.dataset, _ROWS, _BYTES),),
+                (Shard(each.dataset, _ROWS, _BYTES, nodes=(1 + writers.index(each.writer),)),),
             )
             for name, each in seen.items()
         ]
-        options = {"nodes": 2, "local": [], "usesStates": False, "sendsRows": False}
+        options = {"nodes": 2, "usesStates": False, "sendsRows": False, "usesWhole": True}
         planned = {
             "engine": "distribute", "sql": request.sql, "tables": tables_to_data(tables),
             "options": options,
@@ -182,7 +184,10 @@ class RestrictedQueries:
         for number, step in enumerate(plan.steps):
             files = None
             if isinstance(step, Fragment | Gather):
-                names = (step.table,) if isinstance(step, Gather) else step.sharded
+                if isinstance(step, Gather):
+                    names: tuple[str, ...] = (step.table,)
+                else:
+                    names = (*step.sharded, *step.replicated)
                 read = {name: by_name[name.casefold()] for name in names}
                 if len({each.writer for each in read.values()}) != 1:
                     return None

@@ -38,12 +38,15 @@ class DispatchOptions:
         hedge_factor: An attempt is repeated at another node after so many times the duration of others.
         hedge_seconds_min: But not before this time.
         units_max: Units of an attempt.
+        shards_max: Their shards, unless it has one unit; below half of what a request may name
+            (`lake.peers.fragments.OBJECTS_MAX`), which names those of whole tables too.
     """
 
     failures_max: int = 2
     hedge_factor: float = 4.0
     hedge_seconds_min: float = 2.0
     units_max: int = 256
+    shards_max: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,13 @@ class Unit:
         id: Its id.
         bytes: How much it reads, for balance.
         holders: The nodes that hold all of its shards, the preferred ones first.
+        shards: Their number.
     """
 
     id: str
     bytes: int
     holders: tuple[str, ...]
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +229,22 @@ class Dispatch:
             load[node] = load.get(node, 0) + state.unit.bytes
             chosen.setdefault(node, []).append(state.unit.id)
         for node, units in chosen.items():
-            for start in range(0, len(units), self._options.units_max):
-                yield self._run(node, tuple(units[start : start + self._options.units_max]), now)
+            for part in self._parts(units):
+                yield self._run(node, part, now)
+
+    def _parts(self, units: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Yield the units of a node by attempt."""
+        part: list[str] = []
+        shards = 0
+        for name in units:
+            own = self._open[name].unit.shards
+            is_full = shards + own > self._options.shards_max
+            if part and (is_full or len(part) == self._options.units_max):
+                yield tuple(part)
+                part, shards = [], 0
+            part.append(name)
+            shards += own
+        yield tuple(part)
 
     def _run(self, node: str, units: tuple[str, ...], now: float) -> RunAttempt:
         number = next(self._numbers)

@@ -60,6 +60,7 @@ class Distributed:
         folder: The folder of the files, to be removed after the query.
         runs: Where each step has run, by the name of its result.
         missing: What was left out.
+        absent: The object ids of these shards.
     """
 
     plan: DistributedPlan
@@ -67,6 +68,7 @@ class Distributed:
     folder: Path
     runs: Mapping[str, StepRun]
     missing: tuple[MissingShards, ...] = ()
+    absent: frozenset[str] = frozenset()
 
 
 class Placed(Protocol):

@@ -4,8 +4,9 @@
 
 Fragments of all steps run at the same time. Their results are files in the lake's staging folder, which
 are removed with the query. What cannot be distributed (parameters, views, earlier snapshots), and what
-would move more than whole shards, is left to the caller, which fetches the shards. No row is sent to another node: a fragment reads the shards of its
-holder, and rows of other tables that it would need come here instead.
+would move more than whole shards, is left to the caller, which fetches the shards. No row is sent to another node: a fragment reads shards of its
+holder, among them all those of a table that the holder has whole; rows of other tables that it would need come here instead.
+If a holder has less than was known of it, the query is planned anew without whole tables.
 
 A query that may leave out shards is planned anew without those that no node could read, until all others
 were read: so each use of a dataset has the same rows.
@@ -17,16 +18,16 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lake.deadline import Deadline
 from lake.partial import ShardsUnavailable, missing_shards
-from lake.peers.distributed_query import Distributed, DistributedQuery, DistributedTable
-from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, Table, sharded_table
+from lake.peers.distributed_query import Distributed, DistributedQuery
+from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
-from lake.peers.step_dispatch import Coordinator, StepDispatch
+from lake.peers.step_dispatch import Coordinator, StepDispatch, WholeTablesUnavailable
 from lake.peers.stop import Stop
 from sennit_core.errors import UsageError
 from sennit_core.logs import get_logger
@@ -39,6 +40,23 @@ __all__ = ["Distributor"]
 
 T = TypeVar("T")
 _log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One attempt at a query.
+
+    Args:
+        query: The query.
+        deadline: When it is to be over.
+        stop: Stops it.
+        uses_whole: Whether parts may read tables that their nodes have whole.
+    """
+
+    query: DistributedQuery
+    deadline: Deadline
+    stop: Stop
+    uses_whole: bool
 
 
 class Distributor:
@@ -69,22 +87,29 @@ class Distributor:
         """
         deadline = Deadline(query.seconds)
         absent: dict[str, tuple[str, ...]] = {}
+        uses_whole = True
         while True:
             tables = [replace(t, snapshot=_without(t.snapshot, absent)) for t in query.tables]
+            run = _Run(replace(query, tables=tables), deadline, stop, uses_whole)
             try:
-                found = await self._run(replace(query, tables=tables), deadline, stop)
+                found = await self._run(run)
+            except WholeTablesUnavailable as error:
+                _log.info("a query is planned without whole tables: %s", error)
+                uses_whole = False
+                continue
             except ShardsUnavailable as error:
                 if not query.allow_partial or not error.holders.keys() - absent.keys():
                     raise
                 absent |= error.holders
                 continue
             named = [(table.name, table.snapshot) for table in query.tables]
-            return found and replace(found, missing=missing_shards(named, absent))
+            return found and replace(
+                found, missing=missing_shards(named, absent), absent=frozenset(absent)
+            )
 
-    async def _run(
-        self, query: DistributedQuery, deadline: Deadline, stop: Stop
-    ) -> Distributed | None:
-        plan = await asyncio.to_thread(self._plan, query, deadline)
+    async def _run(self, run: _Run) -> Distributed | None:
+        query, deadline, stop = run.query, run.deadline, run.stop
+        plan = await asyncio.to_thread(self._plan, run)
         whole_bytes = self._missing_bytes(query)
         if plan.moved_bytes >= whole_bytes:
             if query.runs:
@@ -126,20 +151,26 @@ class Distributor:
             size for name, size in sizes.items() if node not in self._placed.holders(name)[:1]
         )
 
-    def _plan(self, query: DistributedQuery, deadline: Deadline) -> DistributedPlan:
+    def _plan(self, run: _Run) -> DistributedPlan:
+        query, deadline = run.query, run.deadline
         names = {shard.object for table in query.tables for shard in table.snapshot.shards}
-        holders = {name: self._placed.holders(name) for name in names}
-        node, nodes = self._coordinator.node, {each for found in holders.values() for each in found}
+        numbers = {self._coordinator.node: 0}
+        nodes = {
+            name: [numbers.setdefault(node, len(numbers)) for node in self._placed.holders(name)]
+            for name in names
+        }
         request = {
             "engine": "distribute",
             "sql": query.sql,
-            "tables": tables_to_data(_with_usable_keys(query.tables, holders)),
+            "tables": tables_to_data(
+                [sharded_table(t.name, t.snapshot, nodes) for t in query.tables]
+            ),
             "options": {
                 "nodes": len(self._placed.alive()) + 1,
-                "local": [name for name, found in holders.items() if node in found[:1]],
-                "usesStates": all(map(self._placed.has_same_duckdb, nodes)),
+                "usesStates": all(map(self._placed.has_same_duckdb, numbers)),
                 # A row of a private dataset would reach nodes that may not read it.
                 "sendsRows": False,
+                "usesWhole": run.uses_whole,
             },
         }
         with self._pool.submit(
@@ -154,28 +185,6 @@ class Distributor:
 
 def _without(snapshot: SnapshotInfo, absent: Mapping[str, object]) -> SnapshotInfo:
     return replace(snapshot, shards=tuple(s for s in snapshot.shards if s.object not in absent))
-
-
-def _with_usable_keys(
-    tables: Sequence[DistributedTable], holders: Mapping[str, Sequence[str]]
-) -> list[Table]:
-    """Return the tables of the planner; without keys if the shards of a bucket are not on one node.
-
-    All shards of a bucket, of all tables with one kind of key, are read together. Copies arrive one after the
-    other, so there may be a holder of each of them, but none of all.
-    """
-    planned = [sharded_table(table.name, table.snapshot) for table in tables]
-    common: dict[tuple[tuple[int, str], int | None], set[str]] = {}
-    for table in planned:
-        kind = table.key_class()
-        for shard in table.shards or () if kind is not None else ():
-            # One without holders is missing in any plan.
-            if kind is not None and (nodes := set(holders[shard.object])):
-                found = common.setdefault((kind, shard.bucket), nodes)
-                found &= nodes
-    if all(common.values()):
-        return planned
-    return [replace(table, key=None) for table in planned]
 
 
 async def _all(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from lake.disk_space import DiskSpace
     from lake.peers.distributed_query import DistributedQuery, Placed
 
-__all__ = ["Coordinator", "StepDispatch", "StepResult"]
+__all__ = ["Coordinator", "StepDispatch", "StepResult", "WholeTablesUnavailable"]
 
 _TICK_SECONDS = 0.25
 _OF_THE_NODE = (Unavailable, Busy, NotFound, Corrupt, Cancelled)
 """Errors that another holder of the shards may not have. All others are of the query, at every node."""
+
+
+class WholeTablesUnavailable(ShardsUnavailable):
+    """No node has a unit and the tables that the step reads whole, whatever was known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,11 @@ class StepDispatch:
         self._folder = folder
         self._deadline = deadline
         self._stop = stop
+        # The shards of the tables that each unit reads whole, by the table's name.
+        self._whole = {
+            name: tuple(s.object for s in self._snapshots[name.casefold()].shards if s.rows)
+            for name in (step.replicated if isinstance(step, Fragment) else ())
+        }
         # The shards of each unit, by the table's name.
         self._shards: dict[str, Mapping[str, Sequence[str]]] = {}
         self._attempts: dict[int, RunAttempt] = {}
@@ -174,25 +184,37 @@ class StepDispatch:
             for snapshot in self._snapshots.values()
             for shard in snapshot.shards
         }
+        # Those of the whole tables are the same for all units.
+        whole = self._common(chain.from_iterable(self._whole.values()))
         found = []
         for name in self._shards:
             objects = self._objects(name)
-            found.append(Unit(name, sum(sizes[each] for each in objects), self._holders(objects)))
+            holders = self._holders(self._common(objects), whole)
+            size = sum(sizes[each] for each in objects)
+            found.append(Unit(name, size, holders, len(objects)))
         return found
 
     def _objects(self, unit: str) -> list[str]:
         return [each for ids in self._shards[unit].values() for each in ids]
 
-    def _holders(self, objects: Sequence[str]) -> tuple[str, ...]:
-        """Return the nodes that hold all of some shards, this one first."""
+    def _common(self, objects: Iterable[str]) -> list[str] | None:
+        """Return the nodes that hold all of some shards, this one first; None if there are none."""
         common: list[str] | None = None
         for name in objects:
             holders = self._placed.holders(name)
             common = holders if common is None else [node for node in common if node in holders]
+        return common
+
+    def _holders(self, own: list[str] | None, whole: list[str] | None) -> tuple[str, ...]:
+        """Return the nodes that hold a unit's own shards and those of the whole tables."""
+        if own is None or whole is None:
+            found = own or whole or []
+        else:
+            found = [node for node in own if node in whole]
         if isinstance(self._step, Fragment) and self._step.has_states:
             # One that joined after the query was planned may have another version.
-            common = [node for node in common or () if self._placed.has_same_duckdb(node)]
-        return tuple(common or ())
+            found = [node for node in found if self._placed.has_same_duckdb(node)]
+        return tuple(found)
 
     def _check_holders(self, units: Sequence[Unit]) -> None:
         """Refuse a step that cannot be completed before any of it runs."""
@@ -206,6 +228,8 @@ class StepDispatch:
             error = self._errors.get(unit)
             if error is not None and not isinstance(error, _OF_THE_NODE):
                 return error
+        if self._whole:
+            return WholeTablesUnavailable(f"{len(units)} parts with whole tables", hint=problem)
         lost: list[str] = []
         for unit in units:
             objects = self._objects(unit)
@@ -274,7 +298,7 @@ class StepDispatch:
                     await asyncio.to_thread(file.write, body)
 
     def _tables(self, units: Sequence[str]) -> tuple[FragmentTable, ...]:
-        chosen: dict[str, list[str]] = {}
+        chosen: dict[str, list[str]] = {name: list(ids) for name, ids in self._whole.items()}
         for unit in units:
             for table, objects in self._shards[unit].items():
                 chosen.setdefault(table, []).extend(objects)

@@ -83,9 +83,9 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             engine,
             PlanOptions(
                 nodes=options["nodes"],
-                local=frozenset(options["local"]),
                 uses_states=options["usesStates"],
                 sends_rows=options["sendsRows"],
+                uses_whole=options["usesWhole"],
                 strategy=options.get("strategy", "cheapest"),
             ),
         )

@@ -1,7 +1,7 @@
 """Plans of SQL over tables whose shards are on several nodes; no network, no DuckDB.
 
 Layering: `tables`, `plan` and `engine` are what a caller passes and gets; `syntax` (with `fidelity` and `trees`) reads a
-statement; `equalities` and `distribution` prove what may be split; `aggregates` and `blocks` cut a SELECT
+statement; `schemes` says what may be split and what is whole where; `equalities` and `distribution` prove it; `aggregates` and `blocks` cut a SELECT
 in two; `references`, `shard_pruning`, `estimates`, `drafts` and `fragments` say what runs on which shards
 and what it moves; `fallback` gathers; `planner` chooses; `explain` shows; `snapshots` makes tables of the
 lake's records. Design 0140 has the reasons.
@@ -11,7 +11,7 @@ from lake.peers.sql.engine import EmptyTables, Engine
 from lake.peers.sql.explain import StepRun, explain_json, explain_text
 from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
 from lake.peers.sql.planner import PlanOptions, plan_distributed
-from lake.peers.sql.snapshots import replicated_table, sharded_table
+from lake.peers.sql.snapshots import sharded_table
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
 __all__ = [
@@ -34,6 +34,5 @@ __all__ = [
     "explain_json",
     "explain_text",
     "plan_distributed",
-    "replicated_table",
     "sharded_table",
 ]

@@ -1,7 +1,7 @@
 """Prove that a query over all rows is the union of the same query over each unit.
 
-A *scheme* says which tables of a query are split into units, by their names in FROM; every other table
-is whole on each node. A relation is then one of
+A *scheme* (`schemes`) says which tables of a query are split into units, by their names in FROM, and which
+tables the nodes that run these have whole; every other table becomes whole first. A relation is then one of
 
     whole (None)     the same on each node
     split (a set)    all its rows are those of the units together, each in one unit; the set has the
@@ -21,7 +21,7 @@ then a part that does not depend on the rest is computed first and becomes whole
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -29,26 +29,13 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import aggregates_of, depends_on_order
 from lake.peers.sql.equalities import ColumnId, Equalities, column_id
 from lake.peers.sql.errors import NotDistributed
+from lake.peers.sql.schemes import Scheme
 from lake.peers.sql.syntax import Query
 from lake.peers.sql.trees import conjuncts, free_aliases, subqueries_of
 
-__all__ = ["Keys", "Localizer", "Scheme", "WholeTables", "is_aggregated", "windows_of"]
+__all__ = ["Keys", "Localizer", "WholeTables", "is_aggregated", "reads_away", "windows_of"]
 
 Keys = frozenset[ColumnId]
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """Which tables of a fragment are split.
-
-    Args:
-        by: `shard`: one table, by its shards; `bucket`: all tables of one kind of partition key.
-        keys: The partition key of each split table, by the name of the table in FROM; None if it is
-            split by shards, whose rows may have any key.
-    """
-
-    by: str
-    keys: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +181,7 @@ class Localizer:
         if alias in self._scheme.keys:
             key = self._scheme.keys[alias]
             return frozenset() if key is None else frozenset(((alias, key),))
-        if self._query.sources[alias].is_sharded:
+        if self._is_away(alias):
             node.set("this", _name(self._whole.table(alias)))
         return None
 
@@ -211,7 +198,7 @@ class Localizer:
                 pass
             else:
                 return columns
-        elif not self._reads_sharded(inner) and not self._differs(inner):
+        elif not self._reads_away(inner) and not self._differs(inner):
             return None
         alias = node.args["alias"]
         node.replace(exp.Table(this=_name(self._whole.query(inner)), alias=alias.copy()))
@@ -257,7 +244,7 @@ class Localizer:
     def _subquery(self, inner: exp.Query, known: Keys, tops: set[int]) -> None:
         is_correlated = bool(free_aliases(inner))
         if not self._reads_split(inner):
-            if self._reads_sharded(inner) or self._differs(inner):
+            if self._reads_away(inner) or self._differs(inner):
                 self._make_whole(inner, is_correlated=is_correlated)
             return
         attempt = inner.copy()
@@ -303,7 +290,7 @@ class Localizer:
         for table in list(inner.find_all(exp.Table)):
             if table.name in self._query.ctes:
                 table.set("this", _name(self._whole.query(self._query.ctes[table.name])))
-            elif table.alias in self._query.sources and self._query.sources[table.alias].is_sharded:
+            elif table.alias in self._query.sources and self._is_away(table.alias):
                 table.set("this", _name(self._whole.table(table.alias)))
 
     def _set_operation(self, node: exp.SetOperation, outer: Keys) -> frozenset[str] | None:
@@ -339,17 +326,21 @@ class Localizer:
         return any(table.alias in self._scheme.keys for table in node.find_all(exp.Table))
 
     def _differs(self, node: exp.Expr) -> bool:
-        return _may_differ(node, self._query.engine.aggregates)
+        # All units have to agree; one has nobody to agree with.
+        return self._scheme.by != "node" and _may_differ(node, self._query.engine.aggregates)
 
-    def _reads_sharded(self, node: exp.Expr) -> bool:
-        return reads_sharded(self._query, node)
+    def _is_away(self, alias: str) -> bool:
+        return self._query.sources[alias].name not in self._scheme.whole
+
+    def _reads_away(self, node: exp.Expr) -> bool:
+        return reads_away(self._query, node, self._scheme.whole)
 
 
-def reads_sharded(query: Query, node: exp.Expr) -> bool:
-    """Return whether a part of a query reads a sharded table, or a CTE that is computed once."""
+def reads_away(query: Query, node: exp.Expr, whole: frozenset[str]) -> bool:
+    """Return whether a part of a query reads more than some tables, or a CTE that is computed once."""
     for table in node.find_all(exp.Table):
         source = query.sources.get(table.alias)
-        if (source is not None and source.is_sharded) or table.name in query.ctes:
+        if (source is not None and source.name not in whole) or table.name in query.ctes:
             return True
     return False
 

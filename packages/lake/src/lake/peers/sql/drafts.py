@@ -132,7 +132,7 @@ class Drafts:
         texts = None if None in conditions else list(dict.fromkeys(map(str, conditions)))
         condition = None if texts is None else " OR ".join(f"({text})" for text in texts)
         objects = {shard.object: shard for alias in aliases for shard in self.remaining(alias)}
-        shards = [shard for shard in table.shards or () if shard.object in objects]
+        shards = [shard for shard in table.shards if shard.object in objects]
         share = 1.0 if texts is None else min(1, sum(selectivity(e.conditions) for e in found))
         remote = sum(shard.rows for shard in shards if shard.object not in self.local)
         size = sum(width(table.type_of(name) or "") for name in columns)
@@ -146,7 +146,7 @@ class Drafts:
             condition=condition,
             objects=tuple(shard.object for shard in shards),
             bytes=int(remote * share * size),
-            shards=len(table.shards or ()),
+            shards=len(table.shards),
             reason=reason,
         )
 

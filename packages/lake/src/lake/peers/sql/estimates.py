@@ -75,7 +75,7 @@ def distinct_values(table: Table, column: str, shards: Sequence[Shard]) -> float
     kind = (table.type_of(column) or "").upper()
     if kind == "BOOLEAN":
         return 2
-    rows = sum(shard.rows for shard in shards) if table.is_sharded else table.rows
+    rows = sum(shard.rows for shard in shards)
     unknown = max(_DISTINCT, math.isqrt(rows))
     ends = [
         (bounds.low, bounds.high)

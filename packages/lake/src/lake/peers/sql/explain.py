@@ -77,10 +77,11 @@ def _step_lines(step: Step) -> Iterator[str]:
         case Fragment():
             left = sum(len(objects) for unit in step.units for objects in unit.shards.values())
             yield (
-                f"fragment {step.result}: {len(step.units)} units by {step.by}, "
+                f"fragment {step.result}: {_counted(len(step.units))} by {step.by}, "
                 f"about {step.bytes} bytes"
             )
-            yield f"  {', '.join(step.sharded)}: shards: {left} of {step.shards}"
+            if step.sharded:
+                yield f"  {', '.join(step.sharded)}: shards: {left} of {step.shards}"
             whole = [f"{name} whole" for name in step.replicated]
             whole += [f"{name} sent along" for name in step.broadcasts]
             yield from (f"  {each}" for each in whole)
@@ -93,10 +94,14 @@ def _step_lines(step: Step) -> Iterator[str]:
             yield f"merge {step.result}: about {step.rows} rows"
 
 
+def _counted(units: int) -> str:
+    return f"{units} unit{'' if units == 1 else 's'}"
+
+
 def _run_lines(run: StepRun) -> Iterator[str]:
     for node, units in run.units.items():
         moved = "" if run.bytes is None else f", {run.bytes.get(node, 0)} bytes"
-        yield f"  at {node}: {units} unit{'' if units == 1 else 's'}{moved}"
+        yield f"  at {node}: {_counted(units)}{moved}"
     if run.missing:
         yield f"  nowhere: {run.missing} of the units, as no node has them that can be reached"
     if run.attempts > len(run.units):

@@ -33,9 +33,10 @@ def gather_all(
     """Return the plan that gathers all tables of a query that was not understood."""
     columns = _columns(sql, tables, engine)
     names = _names(sql, tables, engine)
-    gathers = [_whole(table, names, local, reason) for table in tables if table.is_sharded]
+    away = [table for table in tables if not table.is_here]
+    gathers = [_whole(table, names, local, reason) for table in away]
     if not has_columns(sql, tables, gathers, columns, engine):
-        gathers = [_whole(table, None, local, reason) for table in tables if table.is_sharded]
+        gathers = [_whole(table, None, local, reason) for table in away]
     objects = {name for each in gathers for name in each.objects}
     cost = Cost(None, sum(each.bytes for each in gathers), objects <= local)
     return gather_plan(sql, gathers, columns, cost, (reason,), tables)
@@ -61,7 +62,7 @@ def has_columns(
 
 
 def gathers_of_query(drafts: Drafts, aliases: Iterable[str], reason: str) -> list[Gather]:
-    """Return what gathers the columns and rows that a query uses of each sharded table.
+    """Return what gathers the columns and rows that a query uses of each table that is not here.
 
     Args:
         drafts: What is known of the query.
@@ -71,7 +72,7 @@ def gathers_of_query(drafts: Drafts, aliases: Iterable[str], reason: str) -> lis
     by_table: dict[str, list[str]] = {}
     for alias in aliases:
         table = drafts.references[alias].table
-        if table.is_sharded:
+        if not table.is_here:
             by_table.setdefault(table.name, []).append(alias)
     return [drafts.gather_step(found, name, reason) for name, found in by_table.items()]
 
@@ -85,12 +86,14 @@ def gather_plan(
     tables: Sequence[Table],
 ) -> DistributedPlan:
     """Return the plan whose last query is the user's."""
+    gathered = {each.table for each in gathers}
     return DistributedPlan(
         sql=sql,
         strategy="local" if cost.is_local else "gather",
         steps=tuple(gathers),
         final_sql=sql,
-        reads=tuple(table.name for table in tables),
+        # The query may name more than it reads.
+        reads=tuple(t.name for t in tables if t.is_here or t.name in gathered),
         columns=columns,
         cost=cost,
         reasons=() if cost.is_local else reasons,
@@ -102,7 +105,7 @@ def _whole(
 ) -> Gather:
     used = [each for each in table.columns if names is None or each.name.casefold() in names]
     columns = tuple(each.name for each in used) or (narrowest(table),)
-    shards = [shard for shard in table.shards or () if shard.rows]
+    shards = [shard for shard in table.shards if shard.rows]
     rows = sum(shard.rows for shard in shards if shard.object not in local)
     size = sum(width(table.type_of(name) or "") for name in columns)
     listed = ", ".join(map(quoted, columns))
@@ -114,7 +117,7 @@ def _whole(
         condition=None,
         objects=tuple(shard.object for shard in shards),
         bytes=rows * size,
-        shards=len(table.shards or ()),
+        shards=len(table.shards),
         reason=reason,
     )
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 
 from sqlglot import exp
 
 from lake.peers.sql.aggregates import ExportState
 from lake.peers.sql.blocks import Cut, Tail
-from lake.peers.sql.distribution import Scheme
 from lake.peers.sql.drafts import DraftFragment, Drafts
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.estimates import distinct_values, selectivity, width
 from lake.peers.sql.plan import Unit
+from lake.peers.sql.schemes import Scheme
 from lake.peers.sql.trees import conjuncts
 
 __all__ = ["draft_fragment"]
@@ -37,17 +37,21 @@ def draft_fragment(cut: Cut, scheme: Scheme, tail: Tail, drafts: Drafts) -> Draf
     Raises:
         NotDistributed: The fragment reads a sharded table that is not split.
     """
-    aliases = []
+    aliases, is_here = [], True
     for table in cut.fragment.find_all(exp.Table):
         found = drafts.references.get(table.alias)
         if table.alias in scheme.keys:
             aliases.append(table.alias)
-        elif found is not None and found.table.is_sharded and table.name == found.table.name:
-            raise NotDistributed("a sharded table is left in a fragment")
+        elif found is not None and table.name == found.table.name:
+            if table.name not in scheme.whole:
+                raise NotDistributed("a sharded table is left in a fragment")
+            is_here &= found.table.is_here
     by_name: dict[str, list[str]] = {}
     for alias in dict.fromkeys(aliases):
         by_name.setdefault(drafts.references[alias].table.name, []).append(alias)
-    if scheme.by == "shard":
+    if scheme.by == "node":
+        units = [Unit("all", {})]
+    elif scheme.by == "shard":
         name, alias = next(iter(by_name)), aliases[0]
         units = [Unit(s.object, {name: (s.object,)}) for s in drafts.remaining(alias)]
     else:
@@ -55,16 +59,16 @@ def draft_fragment(cut: Cut, scheme: Scheme, tail: Tail, drafts: Drafts) -> Draf
     remote = [
         unit
         for unit in units
-        if not drafts.local.issuperset(chain.from_iterable(unit.shards.values()))
+        if not (is_here and drafts.local.issuperset(chain.from_iterable(unit.shards.values())))
     ]
-    shards = sum(len(drafts.references[found[0]].table.shards or ()) for found in by_name.values())
+    shards = sum(len(drafts.references[found[0]].table.shards) for found in by_name.values())
     return DraftFragment(
         query=cut.fragment,
         by=scheme.by,
         sharded=tuple(by_name),
         units=tuple(units),
         remote_units=len(remote),
-        unit_rows=_unit_rows(cut, tail, _Estimator(drafts, len(units))),
+        unit_rows=_unit_rows(cut, tail, _Estimator(drafts, len(units), scheme.keys)),
         row_bytes=sum(_bytes(each.unalias(), drafts) for each in cut.fragment.selects),
         shards=shards,
     )
@@ -77,7 +81,7 @@ def _bucket_units(
     for name, aliases in by_name.items():
         kept = {shard.object for alias in aliases for shard in drafts.remaining(alias)}
         buckets = shards.setdefault(name, {})
-        for shard in drafts.references[aliases[0]].table.shards or ():
+        for shard in drafts.references[aliases[0]].table.shards:
             if shard.object in kept:
                 buckets.setdefault(shard.bucket, []).append(shard.object)
     required = _required(fragment) & {alias for found in by_name.values() for alias in found}
@@ -121,9 +125,10 @@ def _unit_rows(cut: Cut, tail: Tail, estimator: _Estimator) -> int:
 class _Estimator:
     """Estimates rows of a unit."""
 
-    def __init__(self, drafts: Drafts, units: int) -> None:
+    def __init__(self, drafts: Drafts, units: int, split: Collection[str]) -> None:
         self._drafts = drafts
         self._units = max(1, units)
+        self._split = split
 
     def rows(self, query: exp.Expr, *, with_groups: bool) -> float:
         """Return the rows of a query in a unit."""
@@ -157,8 +162,10 @@ class _Estimator:
         if not isinstance(node, exp.Table):
             return self.rows(node, with_groups=True) if isinstance(node, exp.Subquery) else 1
         found = self._drafts.references.get(node.alias)
-        if found is None or not found.table.is_sharded or node.name != found.table.name:
+        if found is None or node.name != found.table.name:
             return 1
+        if self._split and node.alias not in self._split:
+            return 1  # a small side of a join
         rows = sum(shard.rows for shard in self._drafts.remaining(node.alias))
         return rows / self._units
 
@@ -173,8 +180,7 @@ class _Estimator:
         found = self._drafts.references.get(column.table)
         if found is None:
             return _UNKNOWN_VALUES
-        shards = self._drafts.remaining(column.table) if found.table.is_sharded else ()
-        return distinct_values(found.table, column.name, shards)
+        return distinct_values(found.table, column.name, self._drafts.remaining(column.table))
 
 
 def _bytes(node: exp.Expr, drafts: Drafts) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from lake.peers.sql.tables import Column
 
@@ -29,7 +30,7 @@ class Unit:
     """What one run of a fragment reads: shards that one node must have together.
 
     Args:
-        name: `bucket 3`, `bucket NULL`, or the object id of its only shard.
+        name: `bucket 3`, `bucket NULL`, the object id of its only shard, or `all` for that of a node.
         shards: The object ids of the shards of each sharded table, by the table's name. A table may
             have none: it is empty in this unit.
     """
@@ -45,9 +46,9 @@ class Fragment:
     Args:
         result: The name of the table of its results.
         sql: The query, over the tables' own names.
-        by: `shard` or `bucket`.
+        by: `shard` or `bucket`; `node` for one unit, which reads whole tables only.
         sharded: The tables that are restricted to the shards of the unit.
-        replicated: The tables that are read whole.
+        replicated: The tables that are read whole, of which a node that runs a unit has all shards.
         broadcasts: The results of earlier steps that are sent along with it.
         units: What it runs on.
         unit_rows: The estimated number of rows of a unit's result.
@@ -166,6 +167,13 @@ class DistributedPlan:
     def gathers(self) -> tuple[Gather, ...]:
         """The steps that fetch rows."""
         return tuple(step for step in self.steps if isinstance(step, Gather))
+
+    @property
+    def reads_in_place(self) -> frozenset[str]:
+        """The tables of which the coordinator reads its own shards: no step makes them."""
+        merges = (step.reads for step in self.steps if isinstance(step, Merge))
+        read = {*self.reads, *chain.from_iterable(merges)}
+        return frozenset(read - {step.result for step in self.steps})
 
     @property
     def moved_bytes(self) -> int:

@@ -12,14 +12,14 @@ gathered, with the reason in the plan.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
 from lake.peers.sql.aggregates import to_sql
 from lake.peers.sql.blocks import PART, Tail, cut_block, split_tail
-from lake.peers.sql.distribution import Localizer, Scheme, WholeTables, reads_sharded
+from lake.peers.sql.distribution import Localizer, WholeTables, reads_away
 from lake.peers.sql.drafts import DraftFragment, DraftMerge, Drafts, quoted
 from lake.peers.sql.engine import EmptyTables, Engine
 from lake.peers.sql.errors import NotDistributed
@@ -33,6 +33,7 @@ from lake.peers.sql.fallback import (
 from lake.peers.sql.fragments import draft_fragment
 from lake.peers.sql.plan import Cost, DistributedPlan, Gather, Merge, Step
 from lake.peers.sql.references import find_references
+from lake.peers.sql.schemes import Scheme, Schemes
 from lake.peers.sql.syntax import Query, read_query
 from lake.peers.sql.tables import Column, Table
 
@@ -46,8 +47,6 @@ selectivities. Without this, TPC-H 14 with all tables split moved three times as
 _CHANGED_BY_ARROW = re.compile(r"\b(TIME WITH TIME ZONE|BIT|INTERVAL|UHUGEINT)\b")
 """Types whose values DuckDB sends as Arrow data without the time zone or the number of bits, or, beyond 292
 years or 38 digits, as others or not at all."""
-_SCHEMES_MAX = 12
-"""Each costs some milliseconds, and a query of more tables than this has other problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,17 @@ class PlanOptions:
 
     Args:
         nodes: The number of nodes that hold shards, for the cost of sending a table to all.
-        local: The object ids of shards that the coordinator has.
         uses_states: Whether all nodes have one version of DuckDB, and may exchange states of
             aggregate functions.
         sends_rows: Whether rows that were gathered here, or computed, may be sent along with a fragment.
+        uses_whole: Whether a fragment may read tables that its nodes have whole.
         strategy: `cheapest`, or `push` or `gather` to have that one wherever it is possible.
     """
 
     nodes: int = 4
-    local: frozenset[str] = frozenset()
     uses_states: bool = False
     sends_rows: bool = True
+    uses_whole: bool = True
     strategy: str = "cheapest"
 
 
@@ -87,15 +86,16 @@ def plan_distributed(
     """
     options = options or PlanOptions()
     tables = tuple(tables)
-    if not any(table.is_sharded for table in tables):
+    if all(table.is_here for table in tables):
         return local_plan(sql, tables, engine)
+    local = frozenset(s.object for table in tables for s in table.shards if 0 in s.nodes)
     try:
-        return _Planner(sql, tables, engine, options).plan()
+        return _Planner(sql, tables, engine, options, local).plan()
     except NotDistributed as error:
-        return gather_all(sql, tables, engine, options.local, error.reason)
+        return gather_all(sql, tables, engine, local, error.reason)
     except Exception as error:  # noqa: BLE001 - a fault of the planner must not be one of the query
         reason = f"the planner failed: {type(error).__name__}"
-        return gather_all(sql, tables, engine, options.local, reason)
+        return gather_all(sql, tables, engine, local, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,12 @@ class _Planner:
     """Plans one statement."""
 
     def __init__(
-        self, sql: str, tables: Sequence[Table], engine: Engine, options: PlanOptions
+        self,
+        sql: str,
+        tables: Sequence[Table],
+        engine: Engine,
+        options: PlanOptions,
+        local: frozenset[str],
     ) -> None:
         self._sql = sql
         self._tables = tables
@@ -134,8 +139,11 @@ class _Planner:
             engine,
             self._prefix,
             max(1, options.nodes),
-            options.local,
+            local,
         )
+        # The tables that the coordinator reads in place.
+        self._here = frozenset(table.name for table in tables if table.is_here)
+        self._schemes = Schemes(self._query.sources, uses_whole=options.uses_whole)
         self._results: dict[str, str] = {}
         self._whole = WholeTables(self._result_of, self._drafts.gather)
         self._reasons: dict[str, None] = {}
@@ -188,7 +196,7 @@ class _Planner:
 
     def _cost(self, push: int | None, gathers: Sequence[Gather]) -> Cost:
         objects = {name for each in gathers for name in each.objects}
-        return Cost(push, sum(each.bytes for each in gathers), objects <= self._options.local)
+        return Cost(push, sum(each.bytes for each in gathers), objects <= self._drafts.local)
 
     def _plan(self, query: exp.Query) -> _Planned:
         """Return the cheapest way to compute a query that depends on no other."""
@@ -203,15 +211,17 @@ class _Planner:
             raise NotDistributed("a part of the query is no SELECT")
         candidates: list[_Planned] = []
         refused: dict[str, None] = {}
-        for scheme in self._schemes(body):
+        schemes = self._schemes.of(body) if self._options.strategy != "gather" else ()
+        for scheme in schemes:
             try:
                 candidates += self._pushed(body, tail, scheme)
             except NotDistributed as error:
                 refused[error.reason] = None
+        candidates += self._pushed_to_one(body, tail, candidates)
         if not candidates or self._options.strategy != "push":
             candidates.append(self._gathered(body, tail))
         best = min(candidates, key=self._weighed_bytes)
-        if best.way == "gather" and reads_sharded(self._query, query):
+        if best.way == "gather" and reads_away(self._query, query, self._here):
             self._reasons |= _reasons_to_gather(candidates) or refused
         elif best.refused is not None:
             self._reasons[best.refused] = None
@@ -235,41 +245,30 @@ class _Planner:
         body, tail = split_tail(query)
         return _Planned(body, tail, rows, "gather")
 
-    def _schemes(self, body: exp.Select) -> Iterator[Scheme]:
-        """Yield what may be split, the schemes with more tables first."""
-        if self._options.strategy == "gather":
-            return
-        sources = self._query.sources
-        aliases = [
-            table.alias
-            for table in body.find_all(exp.Table)
-            if table.alias in sources and sources[table.alias].is_sharded
-        ]
-        classes: dict[tuple[int, str], dict[str, str]] = {}
-        for alias in aliases:
-            kind, key = sources[alias].key_class(), sources[alias].key
-            if kind is not None and key is not None:
-                # Names are in lower case in the tree.
-                classes.setdefault(kind, {})[alias] = key.column.lower()
-        schemes = [Scheme("bucket", dict(keys)) for keys in classes.values()]
-        for keys in classes.values():
-            if len(keys) > 1:
-                schemes += [Scheme("bucket", {alias: key}) for alias, key in keys.items()]
-        schemes += [Scheme("shard", {alias: None}) for alias in aliases]
-        yield from schemes[:_SCHEMES_MAX]
+    def _pushed_to_one(
+        self, body: exp.Select, tail: Tail, split: Sequence[_Planned]
+    ) -> list[_Planned]:
+        """Return the way to compute a SELECT at one node, unless several compute more than its rows."""
+        if self._options.strategy == "gather" or any(each.way != "rows" for each in split):
+            return []
+        scheme = self._schemes.at_one_node(body)
+        try:
+            return [] if scheme is None else self._pushed(body, tail, scheme)
+        except NotDistributed:  # a CTE that is computed first
+            return []
 
     def _pushed(self, body: exp.Select, tail: Tail, scheme: Scheme) -> list[_Planned]:
         """Return the ways to compute a SELECT whose tables are split by a scheme."""
-        block = body.copy()
+        block, sources = body.copy(), self._query.sources
         localizer = Localizer(self._query, scheme, self._whole)
         keys, _ = localizer.source(block)
-        if keys is None:
+        if keys is None and scheme.keys:
             raise NotDistributed("a sharded table is read in a subquery only")
         found = []
         for cut in cut_block(
             block,
             tail,
-            reason=localizer.is_local(block, keys),
+            reason=None if keys is None else localizer.is_local(block, keys),
             aggregates=self._engine.aggregates,
             uses_states=self._options.uses_states,
         ):
@@ -283,13 +282,18 @@ class _Planner:
             for table in cut.merge.find_all(exp.Table):
                 if table.name == PART and table.alias == "p":
                     table.set("this", exp.to_identifier(name, quoted=True))
+                elif table.name in scheme.whole - self._here and table.alias in sources:
+                    # A subquery of the merge, over what only the other nodes have whole.
+                    gathered = self._drafts.gather(table.alias)
+                    table.set("this", exp.to_identifier(gathered, quoted=True))
             found.append(_Planned(cut.merge, tail, draft.rows, cut.way, cut.refused))
         return found
 
     def _gathered(self, body: exp.Select, tail: Tail) -> _Planned:
         """Return the way that reads no split table; what it contains may still be pushed."""
         block = body.copy()
-        keys, _ = Localizer(self._query, Scheme("shard", {}), self._whole).source(block)
+        nothing = Scheme("node", {}, self._here)
+        keys, _ = Localizer(self._query, nothing, self._whole).source(block)
         assert keys is None, "nothing is split"
         rows = 1
         for table in block.find_all(exp.Table):
@@ -298,8 +302,8 @@ class _Planner:
                 rows = max(rows, step.rows)
             elif table.alias in self._query.sources:
                 found = self._query.sources[table.alias]
-                shards = self._drafts.remaining(table.alias) if found.is_sharded else ()
-                rows = max(rows, found.rows, sum(shard.rows for shard in shards))
+                shards = found.shards if found.is_here else self._drafts.remaining(table.alias)
+                rows = max(rows, sum(shard.rows for shard in shards))
         return _Planned(block, tail, rows, "gather")
 
     def _result_of(self, query: exp.Query) -> str:

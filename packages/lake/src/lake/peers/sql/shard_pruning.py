@@ -42,11 +42,11 @@ def remaining_shards(
     """Return the shards that may have rows which meet all conditions.
 
     Args:
-        table: A sharded table.
+        table: The table.
         conditions: Conditions over its columns alone.
         engine: DuckDB's answers.
     """
-    shards = tuple(each for each in table.shards or () if each.rows)
+    shards = tuple(each for each in table.shards if each.rows)
     pruner = _Pruner(table, shards)
     tests = [text for each in conditions if (text := pruner.test(each)) is not None]
     if tests and shards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lake.file_schemas import column_ids, file_schemas_of, with_own_names
@@ -10,19 +11,18 @@ from lake.shard_statistics import FLOAT_TYPES
 from lake.sql.types import shard_types
 from sennit_core.records import PartitionField, ShardInfo, SnapshotInfo
 
-__all__ = ["replicated_table", "sharded_table"]
+__all__ = ["sharded_table"]
 
 _NAN = "nan"
 
 
-def replicated_table(name: str, snapshot: SnapshotInfo) -> Table:
-    """Return a dataset whose shards every node has that may be asked."""
-    rows = sum(shard.rows for shard in snapshot.shards)
-    return Table(name, _columns(snapshot), rows=rows)
-
-
-def sharded_table(name: str, snapshot: SnapshotInfo) -> Table:
+def sharded_table(name: str, snapshot: SnapshotInfo, nodes: Mapping[str, Sequence[int]]) -> Table:
     """Return a dataset whose shards may be on different nodes.
+
+    Args:
+        name: Its name in the query.
+        snapshot: Its snapshot.
+        nodes: The numbers of the nodes that hold each shard, by its object id.
 
     Its partition key is the first `bucket` field whose value is known of every shard, by the hash of the
     column's type of today. Shards that were written before the layout have no bucket, and then there is
@@ -36,6 +36,7 @@ def sharded_table(name: str, snapshot: SnapshotInfo) -> Table:
             shard.bytes,
             _bounds(snapshot, shard),
             None if field is None else shard.partition[field.key],
+            tuple(nodes.get(shard.object, ())),
         )
         for shard in with_own_names(snapshot).shards
         if shard.rows  # a dataset of no rows has one such shard, in no bucket

@@ -50,6 +50,7 @@ class Shard:
         bytes: The size of its file.
         bounds: The bounds of its columns, by the columns' names.
         bucket: The bucket of the partition key that all its rows are in; None is that of NULL.
+        nodes: The numbers of the nodes that hold it and can be reached; 0 is the coordinator.
     """
 
     object: str
@@ -57,6 +58,7 @@ class Shard:
     bytes: int
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     bucket: int | None = None
+    nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,19 @@ class Table:
     Args:
         name: As it is written in queries; found in any case of letters.
         columns: Its columns.
-        shards: Its rows; None if every node that may be asked has all of them.
+        shards: Its rows.
         key: The partition key, if the bucket of every shard is known.
-        rows: The number of rows of a table without shards, for estimates.
     """
 
     name: str
     columns: tuple[Column, ...]
-    shards: tuple[Shard, ...] | None = None
+    shards: tuple[Shard, ...] = ()
     key: BucketKey | None = None
-    rows: int = 0
 
     @property
-    def is_sharded(self) -> bool:
-        """Whether no node need have all rows."""
-        return self.shards is not None
+    def is_here(self) -> bool:
+        """Whether the coordinator has all rows; False for a table without rows, which may have a file."""
+        return bool(self.shards) and all(0 in shard.nodes for shard in self.shards)
 
     def type_of(self, column: str) -> str | None:
         """Return the type of a column by its name in any case of letters."""
@@ -97,7 +97,7 @@ class Table:
 
     def key_class(self) -> tuple[int, str] | None:
         """Return what tables must share so that equal keys are in the same bucket; None without key."""
-        if self.key is None or not self.is_sharded:
+        if self.key is None:
             return None
         kind = self.type_of(self.key.column)
         return None if kind is None else (self.key.buckets, key_class(kind))

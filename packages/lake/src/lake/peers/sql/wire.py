@@ -41,9 +41,8 @@ def tables_from_data(data: Sequence[Mapping[str, Any]]) -> list[Table]:
         Table(
             name=each["name"],
             columns=_columns(each["columns"]),
-            shards=None if each["shards"] is None else tuple(map(_shard, each["shards"])),
+            shards=tuple(map(_shard, each["shards"])),
             key=None if each["key"] is None else BucketKey(**each["key"]),
-            rows=each["rows"],
         )
         for each in data
     ]
@@ -91,4 +90,6 @@ def _columns(data: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
 
 def _shard(data: Mapping[str, Any]) -> Shard:
     bounds = {name: Bounds(**each) for name, each in data["bounds"].items()}
-    return Shard(data["object"], data["rows"], data["bytes"], bounds, data["bucket"])
+    return Shard(
+        data["object"], data["rows"], data["bytes"], bounds, data["bucket"], tuple(data["nodes"])
+    )
