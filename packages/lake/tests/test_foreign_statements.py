@@ -41,8 +41,10 @@ def change(lake: Lake, sql: str, key: str = "key") -> int:
     def receipt(count: int) -> Change:
         return receipts.change(key, Receipt(dataset, "", count, 1e12))
 
-    return ForeignChanges(lake).run(
-        ForeignChange(dataset, "trips", sql, "", user, 30.0), receipt, Stop()
+    return (
+        ForeignChanges(lake)
+        .run(ForeignChange(dataset, "trips", sql, "", user, 30.0), receipt, Stop())
+        .count
     )
 
 

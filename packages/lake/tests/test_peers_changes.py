@@ -16,7 +16,7 @@ import pytest
 
 from elkyn.records import Change
 from lake.access import PolicyRule
-from lake.foreign_statements import ForeignChanges
+from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.forks import fork_dataset
 from lake.limits import Requester
 from lake.peers import changes
@@ -120,7 +120,6 @@ def test_what_was_not_made_says_why(offices: dict[str, Office]) -> None:
         ("INSERT INTO trips SELECT id, 'x' FROM mine", Unsupported),
         ("INSERT INTO trips SELECT id, 'x' FROM secret", NotFound),
         ("INSERT INTO trips SELECT id, 'x' FROM trips AT (VERSION => 1)", Unsupported),
-        ("DELETE FROM trips RETURNING id", Unsupported),
         ("INSERT INTO trips VALUES ('no number', 'x')", SqlError),
         ("UPDATE trips SET nothing = 1", UnknownColumn),
         ("DROP TABLE trips", Denied),
@@ -296,7 +295,7 @@ def test_a_writer_that_restarts_after_the_commit_answers_from_its_receipt(
 
     def losing(
         self: ForeignChanges, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop
-    ) -> int:
+    ) -> MadeChange:
         runs.append(change.sql)
         run(self, change, receipt, stop)
         committed.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lake.access import FULL_ACCESS, READ_ACCESS, Access
@@ -16,6 +17,7 @@ from lake.deadline import Deadline
 from lake.forwarded_changes import Forwarder
 from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts
+from lake.peers.returned_rows import RETURNED_BYTES_MAX
 from lake.policies import Policies
 from lake.remote_shards import ForeignChange
 from lake.running import RunningStatement
@@ -26,6 +28,8 @@ from lake.statement_target import find_target
 from lake.statements import Statements
 from lake.views import ViewInfo
 from sennit_core.errors import SennitError
+from sennit_core.logs import get_logger
+from sennit_core.private_files import FILE_MODE
 from sennit_core.records import ShardInfo
 
 if TYPE_CHECKING:
@@ -33,7 +37,22 @@ if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.peers.stop import Stop
 
-__all__ = ["ForeignChanges"]
+__all__ = ["ForeignChanges", "MadeChange"]
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeChange:
+    """A change that was made.
+
+    Args:
+        count: The number of changed rows.
+        returned: The bytes of RETURNING in the file of the change; None if it has none.
+    """
+
+    count: int
+    returned: int | None = None
 
 
 class ForeignChanges:
@@ -46,8 +65,10 @@ class ForeignChanges:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
-    def run(self, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop) -> int:
-        """Make a change; return the number of changed rows; blocks.
+    def run(
+        self, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop
+    ) -> MadeChange:
+        """Make a change; blocks.
 
         Args:
             change: The change.
@@ -65,13 +86,28 @@ class ForeignChanges:
             user=change.user.name,
             role=change.user.role,
             node=change.user.node,
+            max_rows=change.max_rows,
+            returned_bytes_max=RETURNED_BYTES_MAX,
         )
-        find_target(self._lake.pool, request, Deadline(change.seconds)).check()
+        target = find_target(self._lake.pool, request, Deadline(change.seconds))
+        target.check()
         with _OneDataset(self._lake.statements, change, receipt).start(request) as execution:
             stop.attach(execution.cancel)
-            for _ in execution.payloads():
-                pass
-            return int(execution.result()["count"])
+            answer = execution.result()
+            made = MadeChange(int(answer["count"]))
+            if not target.returning or change.place is None:
+                return made
+            try:
+                change.place.touch(FILE_MODE)
+                with change.place.open("wb") as file:
+                    for piece in execution.payloads():
+                        file.write(piece)
+                    size = file.tell()
+            except OSError as error:
+                # The change is committed, so the sender gets its count without the rows.
+                _log.warning("the rows that a change returns: %s", error)
+                return made
+            return replace(made, returned=size)
 
 
 class _OneDataset(Statements):

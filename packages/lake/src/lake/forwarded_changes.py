@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lake.deadline import Deadline
@@ -14,6 +17,7 @@ from lake.statement_request import StatementRequest
 from lake.statement_target import find_target
 from sennit_core.errors import Cancelled, Corrupt, NotFound, Unsupported
 from sennit_core.logs import get_logger
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress
 
 if TYPE_CHECKING:
@@ -65,15 +69,29 @@ class Forwarder:
         # A policy of this node is not known at the writer, so it must not restrict the user.
         self._tables.policies.check_change(info.id, request.requester)
         target.check()
+        params = _packed(request)
+        folder = self._folder() if target.returning else None
         change = ForeignChange(
-            info.id, info.name, request.sql, _packed(request), request.requester,
-            deadline.left or _SECONDS,
+            info.id, info.name, request.sql, params, request.requester, deadline.left or _SECONDS,
+            None if folder is None else folder / "returned.arrow",
+            # One more, so that it is known here whether there are more.
+            None if folder is None or request.max_rows is None else request.max_rows + 1,
         )  # fmt: skip
+        try:
+            sent = self._tables.remote.change(change)
+        except BaseException:
+            _remove(folder)
+            raise
         return ForwardedChange(
-            self._tables.remote.change(change),
-            lambda count: self._count(request, count),
+            sent,
+            lambda made: self._result(request, change, made),
             lambda name: self._catalog.find_id(name) is not None,
+            folder,
         )
+
+    def _folder(self) -> Path:
+        staging = make_private_folder(self._tables.staging)
+        return Path(tempfile.mkdtemp(prefix="returned-", dir=staging))
 
     def _foreign(self, sql: str) -> list[DatasetInfo]:
         """Return the datasets that a text may name and whose writers accept changes of this node."""
@@ -85,16 +103,17 @@ class Forwarder:
                     found.append(info)
         return found
 
-    def _count(self, request: StatementRequest, count: int) -> Execution:
-        """Start the query whose result is the number of changed rows."""
+    def _result(self, request: StatementRequest, change: ForeignChange, made: Changed) -> Execution:
+        """Start what sends the number of changed rows, or the rows of RETURNING."""
+        members: dict[str, Any] = {"format": request.format}
+        if change.place is not None:
+            members |= {"engine": "arrived", "file": str(change.place), "maxRows": request.max_rows}
+        else:
+            count = f'SELECT CAST({made.count} AS BIGINT) AS "Count"'
+            members |= {"engine": "duckdb", "sql": count, "tables": []}
         return self._pool.submit(
             "lake.sql",
-            {
-                "sql": f'SELECT CAST({count} AS BIGINT) AS "Count"',
-                "tables": [],
-                "format": request.format,
-                "engine": "duckdb",
-            },
+            members,
             user=request.user,
             priority=request.priority,
             restartable=True,
@@ -121,8 +140,9 @@ class ForwardedChange:
 
     Args:
         change: How it ends.
-        count: Starts the query for the number of changed rows.
+        send: Starts what sends its result.
         exists: Whether this node has a dataset of a name.
+        folder: Has the rows of RETURNING, and is removed at the end; None without these.
     """
 
     engine = "duckdb"
@@ -132,12 +152,14 @@ class ForwardedChange:
     def __init__(
         self,
         change: Future[Changed],
-        count: Callable[[int], Execution],
+        send: Callable[[Changed], Execution],
         exists: Callable[[str], bool],
+        folder: Path | None = None,
     ) -> None:
         self._change = change
-        self._count = count
+        self._send = send
         self._exists = exists
+        self._folder = folder
         self._execution: Execution | None = None
 
     @property
@@ -153,11 +175,11 @@ class ForwardedChange:
 
     def payloads(self) -> Iterator[memoryview]:
         """Wait for the change, then yield the result's bytes."""
-        return self._counted().payloads()
+        return self._sent().payloads()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Wait for the change, then yield the result (format `arrow` only)."""
-        return self._counted().batches()
+        return self._sent().batches()
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """Return `count`, `version`, `isHere`, `columns`, `engine` and `inputs`; blocks.
@@ -167,21 +189,21 @@ class ForwardedChange:
         """
         del timeout
         made = self._made()
-        answer = self._counted().result()
+        answer = self._sent().result()
         return {
             "rows": answer["rows"],
             "count": made.count,
             "version": made.version,
             "isHere": made.is_here,
             "columns": answer["columns"],
-            "truncated": False,
+            "truncated": answer["truncated"],
             "engine": self.engine,
             "inputs": [],
         }
 
-    def _counted(self) -> Execution:
+    def _sent(self) -> Execution:
         if self._execution is None:
-            self._execution = self._count(self._made().count)
+            self._execution = self._send(self._made())
         return self._execution
 
     def _made(self) -> Changed:
@@ -208,9 +230,17 @@ class ForwardedChange:
         self._change.cancel()
         if self._execution is not None:
             self._execution.close()
+        # If rows are still written to it, that ends with an error of the future.
+        _remove(self._folder)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _remove(folder: Path | None) -> None:
+    """Remove the rows of RETURNING, if there are any."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

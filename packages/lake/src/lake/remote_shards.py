@@ -28,6 +28,8 @@ class ForeignChange:
         params: Its parameters as JSON; "" for none.
         user: The user; at the writer with the name `user@node`, and the node.
         seconds: The time limit.
+        place: File for the rows of RETURNING, as an Arrow IPC stream; None if it has none.
+        max_rows: Row limit of these.
     """
 
     dataset: str
@@ -36,6 +38,8 @@ class ForeignChange:
     params: str
     user: Requester
     seconds: float
+    place: Path | None = None
+    max_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class StatementRequest:
             needed for that.
         allow_partial: Whether a query may leave out shards that no node has which can be reached; its
             report then says so in `missing`.
+        returned_bytes_max: Limit of the size of what RETURNING returns, if it is sent to another node.
         stop: Stops it while it starts, which may be long if other nodes compute parts of it: until
             then there is nothing else to cancel.
     """
@@ -56,6 +57,7 @@ class StatementRequest:
     describe: bool = False
     priority: str = "interactive"
     allow_partial: bool = False
+    returned_bytes_max: int | None = None
     stop: Stop | None = None
 
     @property

@@ -43,8 +43,6 @@ class Target:
         where = "of a dataset that another node writes"
         if self.verb not in _ROW_VERBS:
             raise Unsupported(f"{self.verb.upper()} {where}", hint="run it at that node")
-        if self.returning:
-            raise Unsupported(f"RETURNING in a change {where}", hint="query the dataset afterwards")
         if self.history:
             raise Unsupported(f"an AT clause in a change {where}", hint="run it at that node")
 

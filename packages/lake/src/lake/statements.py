@@ -354,6 +354,7 @@ class Statements:
                 "arrowParams": request.arrow_params,
                 "format": request.format,
                 "maxRows": request.max_rows,  # of RETURNING; a number of rows is one
+                "returnedBytes": request.returned_bytes_max,
                 "tables": tables,
                 "folder": str(folder),
             }

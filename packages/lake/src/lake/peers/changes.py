@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
-from lake.foreign_statements import ForeignChanges
+from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.limits import Requester
 from lake.peers.claims import Claims
 from lake.peers.forwarding import (
@@ -28,6 +30,13 @@ from lake.peers.forwarding import (
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.messages import Message
 from lake.peers.publications import Publications
+from lake.peers.returned_rows import (
+    RETURNED_BYTES_MAX,
+    KeptRows,
+    ReturnedPiece,
+    ReturnedRequest,
+    ReturnedResults,
+)
 from lake.peers.roster import Roster
 from lake.peers.session import Piece, Session
 from lake.peers.sharing import SharedDataset, Shares
@@ -36,16 +45,19 @@ from lake.receipts import Receipt, Receipts
 from lake.remote_shards import Changed, ForeignChange
 from sennit_core.clock import Clock
 from sennit_core.errors import (
+    BadInput,
     Busy,
     Denied,
     NotFound,
     SennitError,
     TooLarge,
     Unavailable,
+    Unsupported,
     error_from_json,
 )
 from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
+from sennit_core.private_files import FILE_MODE
 
 __all__ = ["Changes", "ChangesHost", "WriterParts"]
 
@@ -58,6 +70,7 @@ _RECEIPTS_MAX = 50_000
 _RECEIPTS_OF_NODE_MAX = 10_000
 """So that one node, which may let them count for a day, does not use up those of all."""
 _SWEEP_SECONDS = 600.0
+_READ_SECONDS = 30.0
 
 
 class ChangesHost(Protocol):
@@ -77,6 +90,10 @@ class ChangesHost(Protocol):
 
     async def session(self, node: str) -> Session:
         """Return a session with a node."""
+        ...
+
+    def can(self, node: str, feature: str) -> bool:
+        """Return whether a node has a feature, as far as is known."""
         ...
 
 
@@ -113,12 +130,14 @@ class WriterParts:
         receipts: Their receipts.
         shares: Say which nodes change which datasets.
         version: Returns the version of a dataset of this node.
+        returned: Keeps the rows of RETURNING.
     """
 
     statements: ForeignChanges
     receipts: Receipts
     shares: Shares
     version: Callable[[str], int]
+    returned: ReturnedResults
 
 
 class Changes:
@@ -169,14 +188,19 @@ class Changes:
         seconds = min(change.seconds, SECONDS_MAX)
         request = ChangeRequest(
             new_id(self._clock), change.dataset, change.name, change.sql, change.params,
-            seconds, self._clock.now() + seconds + _MARGIN_SECONDS,
+            seconds, self._clock.now() + seconds + _MARGIN_SECONDS, max_rows=change.max_rows,
         )  # fmt: skip
         if request.statement_bytes > STATEMENT_BYTES_MAX:
             what = "a statement for another node, with its parameters"
             raise TooLarge(what, STATEMENT_BYTES_MAX, request.statement_bytes)
         request.check()
+        if change.place is not None and not self._host.can(writer, "returning"):
+            what = f"RETURNING in a change that node {self._host.roster.name_of(writer)} makes"
+            raise Unsupported(what, hint="query the dataset afterwards, or update that node")
         sender = ChangeSender(writer, request, now=self._host.now(), answer_seconds=seconds)
         made = self._made(await self._ask(sender, change.user), shared, writer)
+        if change.place is not None:
+            await self._receive(writer, request.id, made, change.place)
         return Changed(made.version, made.count, await self._arrives(shared, writer, made.version))
 
     async def _ask(self, sender: ChangeSender, user: Requester) -> Outcome:
@@ -224,6 +248,41 @@ class Changes:
                 )
                 raise Unavailable(what, hint=hint)
 
+    async def _receive(self, writer: str, change: str, made: Made, place: Path) -> None:
+        """Write the rows that a change returns to a file."""
+        returned = made.returned
+        if returned is None:
+            raise _not_kept(made)
+        if not 0 < returned <= RETURNED_BYTES_MAX:
+            raise BadInput("the rows that a change returns", reason=f"{returned} bytes")
+        await asyncio.to_thread(place.touch, FILE_MODE)
+        with place.open("wb") as file:
+            offset = 0
+            while offset < returned:
+                piece = await self._piece(writer, ReturnedRequest(change, offset))
+                if not 0 < len(piece) <= returned - offset:
+                    raise _not_kept(made)
+                await asyncio.to_thread(file.write, piece)
+                offset += len(piece)
+        with suppress(SennitError):  # it removes them some minutes later, too
+            await self._piece(writer, ReturnedRequest(change, offset))
+
+    async def _piece(self, writer: str, request: ReturnedRequest) -> bytes:
+        """Return a piece of returned rows, b"" if they are not kept any more."""
+        end = self._host.now() + _READ_SECONDS
+        while True:
+            try:
+                session = await self._host.session(writer)
+                message, body = await session.call(request, timeout_seconds=_READ_SECONDS)
+            except (NotFound, Denied, BadInput, Unsupported):
+                return b""
+            except SennitError:
+                if self._host.now() >= end:
+                    return b""
+                await asyncio.sleep(_ASK_SECONDS)
+            else:
+                return bytes(body) if isinstance(message, ReturnedPiece) else b""
+
     async def _arrives(self, shared: SharedDataset, writer: str, version: int) -> bool:
         """Wait until a version of a dataset is here, so that its user reads it; say whether it is."""
         waiting = asyncio.create_task(self._datasets.arrived(shared.id, version))
@@ -255,7 +314,7 @@ class Changes:
         self._check_room(session.peer, key)
         begun = self._ledger.begin(session.peer, message, now)
         if isinstance(begun, Receipt):
-            return await self._reply(message.dataset, begun.count), b""
+            return await self._reply(message.dataset, begun.count, key), b""
         if begun is Step.RUN:
             stop = Stop()
             task = asyncio.create_task(self._run(user, message, key, stop))
@@ -270,15 +329,23 @@ class Changes:
             raise
         except SennitError as error:
             return ChangeReply(error=error.to_json()), b""
-        return await self._reply(message.dataset, count), b""
+        return await self._reply(message.dataset, count, key), b""
 
-    async def _reply(self, dataset: str, count: int) -> Message:
+    async def serve_returned(self, session: Session, message: ReturnedRequest, _: bytes) -> Piece:
+        """Send a piece of the rows that a change of the asking node returns."""
+        key, returned = self._ledger.key(session.peer, message.id), self._writer.returned
+        piece = await asyncio.to_thread(returned.read, key, message)
+        if not piece:
+            returned.drop(key)
+        return ReturnedPiece(), piece
+
+    async def _reply(self, dataset: str, count: int, key: str) -> Message:
         self._datasets.publish_soon()
         try:
             version = await asyncio.to_thread(self._writer.version, dataset)
         except SennitError:  # it was deleted since
             version = 0
-        return ChangeReply(version, count)
+        return ChangeReply(version, count, returned=self._writer.returned.find(key))
 
     async def _run(self, user: Requester, message: ChangeRequest, key: str, stop: Stop) -> int:
         receipts = self._writer.receipts
@@ -287,14 +354,16 @@ class Changes:
             return Receipt(message.dataset, message.digest, count, message.expires_at)
 
         known = replace(user, name=f"{user.name}@{self._known_as(user.node)}")
+        place = self._writer.returned.place()
         change = ForeignChange(
-            message.dataset, message.name, message.sql, message.params, known, message.seconds
-        )
+            message.dataset, message.name, message.sql, message.params, known, message.seconds,
+            place, message.max_rows,
+        )  # fmt: skip
 
-        def run() -> int:
+        def run() -> MadeChange:
             self._check(user.node, message.dataset)
             try:
-                count = self._writer.statements.run(
+                made = self._writer.statements.run(
                     change, lambda count: receipts.change(key, receipt(count)), stop
                 )
             except SennitError:
@@ -302,11 +371,15 @@ class Changes:
                 done = receipts.find(key)
                 if done is None or done.digest != message.digest:
                     raise
-                return done.count
-            return receipts.put(key, receipt(count)).count
+                return MadeChange(done.count)
+            return replace(made, count=receipts.put(key, receipt(made.count)).count)
 
         try:
-            return await asyncio.to_thread(run)
+            made = await asyncio.to_thread(run)
+            if made.returned is not None:
+                kept = KeptRows(user.node, place, made.returned, self._host.now())
+                self._writer.returned.keep(key, kept)
+            return made.count
         finally:
             self._ledger.end(user.node, message)
             self._running.pop(key, None)
@@ -327,6 +400,7 @@ class Changes:
         if now - self._swept_at >= _SWEEP_SECONDS or len(self._writer.receipts) >= _RECEIPTS_MAX:
             self._swept_at = now
             self._writer.receipts.sweep(self._clock.now())
+        self._writer.returned.sweep(now)
 
     def _check_room(self, node: str, key: str) -> None:
         """Refuse a change whose receipt has no room; one that was made is answered all the same."""
@@ -340,3 +414,11 @@ class Changes:
         name = self._host.roster.name_of(node)
         others = (each for each in self._host.roster.members.values() if each.id != node)
         return node[:16] if any(each.name == name for each in others) else name
+
+
+def _not_kept(made: Made) -> Unavailable:
+    return Unavailable(
+        "the rows that the statement returns",
+        hint=f"the change is made, of {made.count} rows, and the writer keeps these no more: query the "
+        "dataset, and do not repeat the statement",
+    )

@@ -13,6 +13,7 @@ from lake.peers.exchange import DataParts
 from lake.peers.fragments import LocalFragments
 from lake.peers.held import HeldObjects
 from lake.peers.restricted import RestrictedReads
+from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
 from lake.receipts import Receipts
 
@@ -51,7 +52,8 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
         return lake.catalog.stored_manifest(dataset).snapshot.version
 
     receipts = Receipts(lake.tree, lake.catalog.writing)
-    writer = WriterParts(ForeignChanges(lake), receipts, shares, version)
+    returned = ReturnedResults(lake.staging)
+    writer = WriterParts(ForeignChanges(lake), receipts, shares, version, returned)
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
     return DataParts(

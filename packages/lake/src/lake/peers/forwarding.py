@@ -63,11 +63,12 @@ class ChangeRequest(Message):
         id: Made by the sender; the same in each repetition.
         dataset: Id of the dataset.
         name: Its name at the sender, as in the statement.
-        sql: One INSERT, UPDATE, DELETE, MERGE or TRUNCATE over this dataset alone.
+        sql: One INSERT, UPDATE, DELETE, MERGE or TRUNCATE over this dataset alone; RETURNING is allowed.
         params: Its parameters as JSON; "" for none.
         seconds: The statement's time limit.
         expires_at: Unix seconds after which it must not be made any more.
         claim: Who asks; a new one with each repetition.
+        max_rows: Row limit of RETURNING.
     """
 
     kind: ClassVar[str] = "change"
@@ -79,6 +80,8 @@ class ChangeRequest(Message):
     seconds: float
     expires_at: float
     claim: Statement | None = None
+    # None, which is not sent, for what a node of an earlier version makes too.
+    max_rows: int | None = None
 
     @property
     def digest(self) -> str:
@@ -101,6 +104,7 @@ class ChangeRequest(Message):
             and self.statement_bytes <= STATEMENT_BYTES_MAX
             and 0 < len(self.name) <= _NAME_MAX
             and 0 < self.seconds <= SECONDS_MAX
+            and (self.max_rows is None or self.max_rows >= 0)
         )
         if not is_valid:
             raise BadInput("a change of another node", reason="a member is out of range")
@@ -114,12 +118,15 @@ class ChangeReply(Message):
         version: Of a snapshot that has the change.
         count: The number of changed rows.
         error: Why the change was not made, as `SennitError.to_json`; empty if it was.
+        returned: The bytes of RETURNING that can be read (`lake.peers.returned_rows`); None if there are
+            none, or none any more.
     """
 
     kind: ClassVar[str] = "changed"
     version: int = 0
     count: int = 0
     error: Mapping[str, Any] = field(default_factory=dict)
+    returned: int | None = None
 
 
 MESSAGES: tuple[type[Message], ...] = (ChangeRequest, ChangeReply)
@@ -131,6 +138,7 @@ class Made:
 
     version: int
     count: int
+    returned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +217,11 @@ class ChangeSender:
         if not isinstance(reply, ChangeReply):
             raise BadInput("the answer to a change", reason=f"it is {reply.kind!r}")
         self._open = None
-        self.outcome = Refused(reply.error) if reply.error else Made(reply.version, reply.count)
+        self.outcome = (
+            Refused(reply.error)
+            if reply.error
+            else Made(reply.version, reply.count, reply.returned)
+        )
 
     def failed(self, result: Failed, now: float) -> None:
         """Handle a request without an answer."""

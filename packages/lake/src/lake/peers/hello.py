@@ -17,11 +17,12 @@ __all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "Hello", "check_protocol"]
 
 PROTOCOL = 1
 PROTOCOL_MIN = 1
-FEATURES = ("changes", "chunks", "fragments", "relay", "reports")
+FEATURES = ("changes", "chunks", "fragments", "relay", "reports", "returning")
 """What this version can do.
 
 `changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries, `relay`
-forwards connections, `reports` says what the node sees (`lake.peers.reports`).
+forwards connections, `reports` says what the node sees (`lake.peers.reports`), `returning` sends the rows that
+a change of another node returns.
 """
 
 

@@ -42,6 +42,7 @@ from lake.peers.repairs import RepairRequest
 from lake.peers.replication import HaveRequest
 from lake.peers.reports import ReportRequest, Reports
 from lake.peers.restricted_server import RestrictedServer
+from lake.peers.returned_rows import ReturnedRequest
 from lake.peers.roster import Member, Roster, RosterHead, RosterNews, parts_of
 from lake.peers.session import Handler, Session
 from lake.peers.signed import Statement
@@ -179,6 +180,11 @@ class JoinedNetwork:
         own, peer = self.members.own, self.members.peers.get(node)
         return node == own.node or (peer is not None and peer.status.duckdb == own.duckdb != "")
 
+    def can(self, node: str, feature: str) -> bool:
+        """Return whether a node has a feature, as far as is known (`lake.peers.hello`)."""
+        peer = self.members.peers.get(node)
+        return peer is None or feature in peer.status.features
+
     def name(self, node: str) -> str:
         """Return what a node is called."""
         return self.roster.name_of(node)
@@ -198,6 +204,7 @@ class JoinedNetwork:
             found |= RestrictedServer(reads, self.claims, self.wall).handlers()
         if self.changes is not None:
             found[ChangeRequest] = self.changes.serve
+            found[ReturnedRequest] = self.changes.serve_returned
         return found
 
     async def start(self) -> None:

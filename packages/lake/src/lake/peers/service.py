@@ -29,6 +29,7 @@ from lake.peers import (
     replication,
     reports,
     restricted,
+    returned_rows,
     roster,
     session,
     transfers,
@@ -120,7 +121,7 @@ class PeerService:
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
                 *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
-                *transfers.MESSAGES, *FRAGMENT_MESSAGES,
+                *returned_rows.MESSAGES, *transfers.MESSAGES, *FRAGMENT_MESSAGES,
             )
         )  # fmt: skip
         self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)

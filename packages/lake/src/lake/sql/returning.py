@@ -29,7 +29,7 @@ from lake.sql.session import rows_of_schema
 from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.write_statements import Insert, Merge, RowChange, Update
-from sennit_core.errors import StorageFull, Unsupported
+from sennit_core.errors import StorageFull, TooLarge, Unsupported
 from sennit_core.private_files import FILE_MODE
 from sennit_core.units import format_bytes
 
@@ -118,6 +118,7 @@ class ReturnedRows:
                 self._statement,
                 Path(request["folder"] if plain is None else plain["folder"]) / "returned",
                 None if plain is None else int(plain["bytes"]),
+                request.get("returnedBytes"),
             )
             schema = _renamed(found, self._names)
             self._writer = open_format(
@@ -168,12 +169,26 @@ class ReturnedRows:
 
 
 class _ResultFile:
-    """The file of a result, on the disk, or in memory if the statement reads encrypted datasets."""
+    """The file of a result, on the disk, or in memory if the statement reads encrypted datasets.
 
-    def __init__(self, statement: ChangingStatement, path: Path, bytes_max: int | None) -> None:
+    Args:
+        statement: The statement.
+        path: The file.
+        bytes_max: The most that may be in memory; None on the disk.
+        sent_max: The most that is sent to another node; None for a statement of this one.
+    """
+
+    def __init__(
+        self,
+        statement: ChangingStatement,
+        path: Path,
+        bytes_max: int | None,
+        sent_max: int | None,
+    ) -> None:
         self.path = path
         self._statement = statement
         self._bytes_max = bytes_max
+        self._sent_max = sent_max
         self._size = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with storage_errors(path, 0):
@@ -182,6 +197,12 @@ class _ResultFile:
     def write(self, piece: Any) -> None:
         size = memoryview(piece).nbytes
         self._size += size
+        if self._sent_max is not None and self._size > self._sent_max:
+            raise TooLarge(
+                "what RETURNING sends to another node",
+                self._sent_max,
+                hint="return fewer columns, or change fewer rows in one statement",
+            )
         if self._bytes_max is None:
             self._statement.budget.check(size)
         elif self._size > self._bytes_max:

@@ -68,6 +68,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.distributed_worker import merge_query
 
         return merge_query(request, context)
+    if engine == "arrived":
+        from lake.sql.arrived_rows import send_arrived
+
+        return send_arrived(request, context)
     if engine == "link":
         from lake.sql.duckdb_worker import limits_of
         from lake.sql.link_probe import probe_link

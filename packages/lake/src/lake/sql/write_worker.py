@@ -9,7 +9,7 @@ shards anew that have any (copy on write), with their rows in the same order. ME
 temporary table of these shards. So each snapshot consists of plain Parquet files without deletion
 markers, which any reader understands.
 
-Request: `sql` `params` `arrowParams` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
+Request: `sql` `params` `arrowParams` `format` `returnedBytes` (the most of RETURNING, or null) `folder` `tables` (see `Table.from_json`) `threads` `space` (see
 `lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
 CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
