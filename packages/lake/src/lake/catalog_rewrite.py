@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 from elkyn.records import Change
 from lake.catalog_snapshots import CheckedSnapshots
@@ -96,13 +95,6 @@ class SnapshotRewriter:
             current = {shard.object for shard in self._manifests.read(row.manifest).snapshot.shards}
             if any(shard.object not in current for shard in each.snapshot.shards):
                 raise _purged()
-
-    def manifests_of(self, info: DatasetInfo) -> dict[str, Callable[[], Manifest]]:
-        """Return what reads the manifest of each snapshot, by the manifest's id; as `read`."""
-        return {
-            row.manifest: partial(self._snapshots.whole, info, snapshot, row)
-            for snapshot, row in self._snapshots.rows(info.id, info.name).items()
-        }
 
     def read(self, info: DatasetInfo) -> dict[str, Manifest]:
         """Return the manifest of every snapshot of a dataset by the manifest's id, oldest first.

@@ -129,9 +129,8 @@ class Quotas:
             limit = self.get(dataset.owner).disk_bytes
             if not limit:
                 continue
-            known = self.stored.sizes(dataset)
             shards = {each.object: each.bytes for each in commit.manifest.snapshot.shards}
-            new = sum(size for name, size in shards.items() if name not in known)
+            new = self.stored.bytes_beyond(dataset, shards)
             coming[dataset.owner] += new
             # What stores nothing, such as a DELETE of whole shards or a rollback, is never refused.
             used = self.stored.owned_by(dataset.owner) if new else 0

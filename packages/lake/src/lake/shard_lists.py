@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, chain
 
 from lake.catalog_snapshots import CheckedSnapshots
@@ -18,7 +19,7 @@ from lake.file_schemas import column_ids, overall_stats
 from lake.manifests import LIST_MAX, Manifests
 from lake.snapshots import ShardList, StoredManifest
 from sennit_core.errors import Corrupt
-from sennit_core.records import ShardInfo, SnapshotInfo
+from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
 __all__ = ["CHOSEN_MIN", "LeftOut", "PartialSnapshot", "ShardLists"]
@@ -117,6 +118,30 @@ class ShardLists:
             what = f"the manifest of snapshot {stored.snapshot.id}"
             damage = damaged_dataset(name, what, str(error))
             raise self._snapshots.noted(stored.snapshot.dataset, damage) from error
+
+    def manifests_of(self, info: DatasetInfo) -> dict[str, Callable[[], StoredManifest]]:
+        """Return what reads the manifest of each snapshot of a dataset, by the manifest's id.
+
+        Raises:
+            Corrupt: The rows of its snapshots are damaged; or one of the manifests, when it is read.
+        """
+        return {
+            row.manifest: partial(self._snapshots.stored, info, snapshot, row)
+            for snapshot, row in self._snapshots.rows(info.id, info.name).items()
+        }
+
+    def sizes_in(self, name: str, stored: StoredManifest, listed: ShardList) -> dict[str, int]:
+        """Return the size of each shard of a list, by object.
+
+        Args:
+            name: The dataset's.
+            stored: A manifest that names the list.
+            listed: The list.
+
+        Raises:
+            Corrupt: The list is damaged.
+        """
+        return {each.object: each.bytes for each in self._shards_of(name, stored, listed)}
 
     def replaced(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lake.compaction import small_runs
@@ -12,10 +14,11 @@ from sennit_core.errors import Corrupt
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from lake.catalog import Catalog
-    from lake.snapshots import Manifest
+    from lake.snapshots import StoredManifest
     from sennit_core.records import DatasetInfo
 
 __all__ = ["DatasetUsage", "StoredBytes", "unmeasured"]
@@ -53,12 +56,59 @@ class DatasetUsage(Record):
     damaged: str | None = None
 
 
-@dataclass(slots=True)
 class _Counted:
-    """The shards of the manifests of a dataset that were read: sizes by object."""
+    """The shards of a dataset's manifests.
 
-    manifests: set[str] = field(default_factory=set)
-    sizes: dict[str, int] = field(default_factory=dict)
+    Manifests share most of their lists, so each list is read once and is a part of the count, as are the
+    shards of a manifest that are in no list. When versions expire, only their own parts are removed, and no manifest is
+    read again.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.bytes = 0
+        """The sum of `sizes`."""
+        # The parts of each manifest, by its id; the shards of each part; how many manifests have a
+        # part; how many parts have a shard.
+        self._parts: dict[str, tuple[str, ...]] = {}
+        self._shards: dict[str, tuple[str, ...]] = {}
+        self._manifests: Counter[str] = Counter()
+        self._uses: Counter[str] = Counter()
+
+    @property
+    def manifests(self) -> AbstractSet[str]:
+        """The ids of the manifests that are counted."""
+        return self._parts.keys()
+
+    def add(self, manifest: str, parts: Mapping[str, Callable[[], Mapping[str, int]]]) -> None:
+        """Count a manifest; read those of its parts that no other one has brought.
+
+        Raises:
+            Corrupt: A part is damaged; the manifest is not counted then.
+        """
+        read = {part: found() for part, found in parts.items() if part not in self._shards}
+        for part, sizes in read.items():
+            self._shards[part] = tuple(sizes)
+            for shard, size in sizes.items():
+                if shard not in self.sizes:
+                    self.sizes[shard] = size
+                    self.bytes += size
+                self._uses[shard] += 1
+        self._manifests.update(parts.keys())
+        self._parts[manifest] = tuple(parts)
+
+    def remove(self, manifest: str) -> None:
+        """Remove a manifest, and the parts and shards that no other one has."""
+        for part in self._parts.pop(manifest):
+            self._manifests[part] -= 1
+            if self._manifests[part]:
+                continue
+            del self._manifests[part]
+            for shard in self._shards.pop(part):
+                self._uses[shard] -= 1
+                if not self._uses[shard]:
+                    del self._uses[shard]
+                    self.bytes -= self.sizes.pop(shard)
 
 
 class StoredBytes:
@@ -73,29 +123,50 @@ class StoredBytes:
         self._lock = threading.Lock()
         self._counted: dict[str, _Counted] = {}
 
-    def sizes(self, info: DatasetInfo) -> Mapping[str, int]:
+    def sizes(self, info: DatasetInfo) -> dict[str, int]:
         """Return the size of each shard of a dataset's kept versions, by object.
 
         Raises:
             Corrupt: A manifest is damaged.
         """
-        if info.head is None:
-            return {}
-        rows = self._catalog.rewriter.manifests_of(info)
         with self._lock:
-            counted = self._counted.setdefault(info.id, _Counted())
-            if not counted.manifests <= rows.keys():  # versions have expired
-                counted = self._counted[info.id] = _Counted()
-            for manifest_id in rows.keys() - counted.manifests:
-                manifest: Manifest = rows[manifest_id]()
-                counted.sizes.update({each.object: each.bytes for each in manifest.snapshot.shards})
-                counted.manifests.add(manifest_id)
-            return dict(counted.sizes)
+            return dict(self._current(info).sizes)
+
+    def bytes_of(self, info: DatasetInfo) -> int:
+        """Return the bytes of the distinct shards of a dataset's kept versions; as `sizes`."""
+        with self._lock:
+            return self._current(info).bytes
+
+    def bytes_beyond(self, info: DatasetInfo, shards: Mapping[str, int]) -> int:
+        """Return the bytes of those of some shards that no kept version has; as `sizes`."""
+        with self._lock:
+            known = self._current(info).sizes
+            return sum(size for shard, size in shards.items() if shard not in known)
+
+    def _current(self, info: DatasetInfo) -> _Counted:
+        """Return the count of a dataset, for which only what is new is read; `_lock` is held."""
+        counted = self._counted.setdefault(info.id, _Counted())
+        rows = {} if info.head is None else self._catalog.lists.manifests_of(info)
+        for manifest in counted.manifests - rows.keys():  # versions have expired
+            counted.remove(manifest)
+        for manifest in rows.keys() - counted.manifests:
+            counted.add(manifest, self._parts_of(info, manifest, rows[manifest]()))
+        return counted
+
+    def _parts_of(
+        self, info: DatasetInfo, manifest: str, stored: StoredManifest
+    ) -> dict[str, Callable[[], Mapping[str, int]]]:
+        """Return what reads the sizes of each list of a manifest, and of its other shards."""
+        lists = self._catalog.lists
+        own = {each.object: each.bytes for each in stored.snapshot.shards}
+        return {
+            each.object: partial(lists.sizes_in, info.name, stored, each) for each in stored.lists
+        } | {manifest: lambda: own}
 
     def owned_by(self, owner: str) -> int:
         """Return the bytes of all datasets of a user."""
         owned = [info for info in self._catalog.list() if info.owner == owner and not info.damaged]
-        return sum(sum(self.sizes(info).values()) for info in owned)
+        return sum(map(self.bytes_of, owned))
 
     def distinct(self) -> dict[str, int]:
         """Return the size of each shard of any dataset that can be read, by object."""
@@ -125,7 +196,7 @@ class StoredBytes:
             stored_bytes=sum(sizes.values()),
             reclaimable_bytes=sum(size for name, size in sizes.items() if name not in kept),
             small_shards=sum(map(len, small_runs(shards))),
-            versions=len(self._catalog.rewriter.manifests_of(info)),
+            versions=len(self._catalog.lists.manifests_of(info)),
         )
 
 
