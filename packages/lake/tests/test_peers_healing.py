@@ -166,7 +166,7 @@ def test_a_writer_leaves_when_others_have_its_shards_and_stays_if_none_may(
     oslo.peers.share("trips", ["rome"], Placement(1))
     *_, last = leave(oslo.peers, 30.0, Event())
     assert last.left
-    assert not oslo.peers.is_in_network
+    assert oslo.peers.network_id is None
     assert rome.has_all("trips")
     assert rome.query("SELECT sum(id) FROM trips") == [(6,)]
 
@@ -183,7 +183,7 @@ def test_a_node_whose_owner_interrupts_it_stays(offices: dict[str, Office]) -> N
     stop.set()
     assert [each.left for each in reports] == [False]
     eventually(lambda: "oslo" in names_of(rome))
-    assert oslo.peers.is_in_network
+    assert oslo.peers.network_id
 
 
 @pytest.mark.slow  # real nodes with executors, and times of the protocols

@@ -93,7 +93,7 @@ def heard(service: PeerService) -> set[str]:
 
 def test_a_node_without_a_network_listens_on_no_port(offices: dict[str, Office]) -> None:
     with offices["oslo"].running() as oslo:
-        assert (oslo.port, oslo.nodes(), oslo.is_in_network) == (0, [], False)
+        assert (oslo.port, oslo.nodes(), oslo.network_id) == (0, [], None)
         with pytest.raises(Conflict, match="no network"):
             oslo.leave()
 
@@ -134,7 +134,7 @@ def test_a_node_is_accepted_by_its_fingerprint(offices: dict[str, Office]) -> No
         asking.start()
         assert oslo.accept(waiting.fingerprint).name == "rome"
         asking.join()
-        assert rome.is_in_network
+        assert rome.network_id
 
 
 def test_a_node_that_asks_in_time_is_accepted_at_once(offices: dict[str, Office]) -> None:
@@ -167,7 +167,7 @@ def test_a_revoked_node_is_out_for_all(nodes: dict[str, PeerService]) -> None:
 
 def test_a_node_that_leaves_is_seen_to(nodes: dict[str, PeerService]) -> None:
     nodes["bern"].leave()
-    assert not nodes["bern"].is_in_network
+    assert nodes["bern"].network_id is None
     eventually(lambda: "left" in states(nodes["oslo"]) and "left" in states(nodes["rome"]))
 
 
@@ -179,7 +179,7 @@ def test_a_node_that_dies_is_seen_to_and_comes_back(offices: dict[str, Office]) 
         eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "dead"])
         with offices["rome"].running() as rome:
             eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "alive"])
-            assert rome.is_in_network
+            assert rome.network_id
 
 
 def test_what_is_published_reaches_all_that_may_know_it(nodes: dict[str, PeerService]) -> None:

@@ -93,5 +93,5 @@ def test_the_first_version_learns_nothing_of_a_restricted_dataset(mixed: dict[st
 def test_a_node_leaves_one_that_knows_no_handing_over(mixed: dict[str, Office]) -> None:
     mixed["rome"].peers.leave()  # the last test of this network
 
-    assert not mixed["rome"].peers.is_in_network
+    assert mixed["rome"].peers.network_id is None
     eventually(lambda: "left" in {node.state for node in mixed["oslo"].peers.nodes()})

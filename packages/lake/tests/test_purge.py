@@ -196,7 +196,9 @@ def test_another_dataset_with_the_same_rows_keeps_them(stored: Lake) -> None:
 
 def test_a_pinned_version_refuses_the_purge(stored: Lake) -> None:
     people(stored)
-    pin = stored.retention.pin_snapshot("people", None, "evidence")
+    info = stored.catalog.get("people")
+    assert info.head is not None
+    pin = stored.retention.pin(stored.catalog.objects_of(info.id, info.head), "evidence")
 
     with pytest.raises(Conflict, match=pin.id):
         stored.purge("people", "id = 2")

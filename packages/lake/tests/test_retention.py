@@ -16,6 +16,7 @@ from elkyn import ElkynStore
 from lake import Lake
 from lake.catalog import Catalog
 from lake.objects import ObjectStore
+from lake.retained import PinInfo
 from lake.retention import Retention
 from lake.snapshots import Manifest
 from sennit_core.errors import NotFound, UsageError
@@ -167,14 +168,19 @@ Objects.TestCase.settings = settings(max_examples=30, stateful_step_count=30, de
 TestObjects = pytest.mark.slow(Objects.TestCase)
 
 
+def pin_head(lake: Lake, reason: str) -> PinInfo:
+    info = lake.catalog.get("flights")
+    assert info.head is not None
+    return lake.retention.pin(lake.catalog.objects_of(info.id, info.head), reason)
+
+
 def test_a_pinned_snapshot_survives_its_dataset_and_a_restart(flights: Lake) -> None:
-    head = flights.catalog.get("flights").head
-    pin = flights.retention.pin_snapshot("flights", None, "the report of May")
+    pin = pin_head(flights, "the report of May")
 
     flights.delete("flights")
     reopened = Lake(flights.folder, tree=flights.tree, pool=flights.pool)
 
-    assert (pin.objects, pin.snapshot) == (2, head)
+    assert pin.objects == 2
     assert reopened.retention.pins() == [pin]
     assert len(list(reopened.objects)) == 2
     reopened.retention.unpin(pin.id)
@@ -207,7 +213,7 @@ def test_a_pin_needs_a_reason_and_existing_objects(lake: Lake, reason: str) -> N
 
 
 def test_nothing_is_deleted_while_a_row_of_pins_is_damaged(flights: Lake) -> None:
-    pin = flights.retention.pin_snapshot("flights", None, "kept")
+    pin = pin_head(flights, "kept")
     row = flights.tree.get(f"/pinned/{pin.id}-0")
     flights.tree.set(f"/pinned/{pin.id}-0", row | {"objects": [row["objects"][0]]})
 

@@ -397,7 +397,7 @@ class Catalog:
             self._tags.set(self.get(dataset), name, snapshot)
 
     def expire(
-        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]]
+        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]], *, is_own: bool
     ) -> tuple[Sequence[int], set[str]]:
         """Remove old snapshots of a dataset; return their versions, and the objects that they used.
 
@@ -406,9 +406,12 @@ class Catalog:
         Args:
             dataset: Id or name.
             choose: Returns the ids of those that go; the head and those with a tag stay.
+            is_own: Whether it is to be a dataset of this node; Denied if another node writes it.
         """
         with self._lock:
             info = self.get(dataset)
+            if is_own:
+                check_own(info)
             rows = self._snapshots.rows(info.id, info.name)
             gone = choose(rows) - {info.head, *self.tags(info.id).values()}
             needs = self._needs(info.id) if gone else {}
@@ -484,10 +487,7 @@ class Catalog:
                 self._references = None
 
     def examine(self, dataset_id: str) -> tuple[Sequence[Corrupt], dict[str, Manifest]]:
-        """Return the damage to a dataset's rows and manifests, and the intact manifests.
-
-        The manifests are keyed by their object ids, newest first.
-        """
+        """Return the damage to a dataset's rows and manifests, and the intact ones by id, newest first."""
         name, info = self._index.name(dataset_id), None
         damage = []
         try:

@@ -84,18 +84,29 @@ class SnapshotAdopter:
     def add(self, dataset: DatasetInfo) -> set[str]:
         """List, or list anew, a dataset without a snapshot, whose rows another node sends.
 
-        As `adopt`; it replaces nothing.
+        Its snapshots are forgotten in the same write. Returned is what they used, which may have no
+        reference any more.
 
         Args:
             dataset: As that node describes it; its name is free, or its own.
         """
         assert dataset.node is not None, "the writer is known"
-        is_new = self._index.get(dataset.id) is None
+        known = self._index.get(dataset.id)
+        # Read before the rows are removed: they are computed from them.
+        needs = {} if known is None else dict(self._snapshots.needs(dataset.id, known.name, known))
         self._rows.write(
             self._rows.datasets.change(dataset.id, dataset),
-            *(self._index.change_of_ids(dataset.id, added=True) if is_new else ()),
+            self._rows.forget_snapshots(dataset.id),
+            self._rows.tags.change(dataset.id, None),
+            *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
         )
-        return set()
+        # After the write: if it fails, the counts still hold the objects.
+        references = self._references()
+        for snapshot, each in needs.items():
+            if references is not None:
+                references.remove((dataset.id, snapshot), each)
+        self._snapshots.damage.pop(dataset.id, None)
+        return objects_of(each for each in needs.values() if each is not None)
 
     def shards_of(self, stored: ShardList) -> tuple[ShardInfo, ...]:
         """Return the shards of a list.

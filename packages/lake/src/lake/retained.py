@@ -40,16 +40,12 @@ class PinInfo(Record):
         reason: Why, in the words of its maker.
         objects: The number of pinned objects.
         created_at: Unix seconds.
-        dataset: The dataset, if a snapshot was pinned.
-        snapshot: The snapshot, if one was pinned.
     """
 
     id: str
     reason: str
     objects: int
     created_at: float
-    dataset: str | None = None
-    snapshot: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +90,10 @@ class Retained:
         """Return all pins, oldest first."""
         return sorted(self._pins.all().values(), key=lambda pin: (pin.created_at, pin.id))
 
-    def pin(
-        self,
-        objects: Iterable[str],
-        reason: str,
-        dataset: str | None = None,
-        snapshot: str | None = None,
-    ) -> PinInfo:
+    def pin(self, objects: Iterable[str], reason: str) -> PinInfo:
         """Keep objects until `unpin`; durable when it returns."""
         names = sorted(set(objects))
-        pin = PinInfo(new_id(self._clock), reason, len(names), self._clock.now(), dataset, snapshot)
+        pin = PinInfo(new_id(self._clock), reason, len(names), self._clock.now())
         # One write: a pin with a part of its objects would be a promise that is not kept.
         write_changes(
             self._tree,

@@ -106,17 +106,13 @@ class Retention:
         Raises:
             NotFound: One of the objects does not exist.
         """
-        return self._pin(set(objects), reason)
-
-    def pin_snapshot(self, dataset: str, snapshot: str | None, reason: str) -> PinInfo:
-        """Keep all objects of a snapshot, its manifest too; None pins the head.
-
-        Raises:
-            NotFound: There is no such dataset or snapshot.
-        """
-        found = self._catalog.manifest(dataset, snapshot).snapshot
-        objects = self._catalog.objects_of(found.dataset, found.id)
-        return self._pin(objects, reason, found.dataset, found.id)
+        if not reason.strip() or len(reason) > _REASON_MAX:
+            raise UsageError(f"a pin needs a reason, of at most {_REASON_MAX} characters")
+        names = set(objects)
+        with self._lock:
+            for name in names:
+                self._objects.path(name)  # under the lock: from here on it cannot be deleted
+            return self._retained.pin(names, reason)
 
     def unpin(self, pin_id: str) -> None:
         """Remove a pin; delete its objects that nothing else keeps.
@@ -211,28 +207,42 @@ class Retention:
             self._forget(used | self._withheld)
             return info
 
-    def expire(self, dataset: str, *, keep: int, before: float) -> Sequence[int]:
+    def expire(
+        self, dataset: str, *, keep: int, before: float, is_own: bool = True
+    ) -> Sequence[int]:
         """Remove old snapshots, and the objects that only they used; return their versions.
 
         Args:
             dataset: Id or name.
             keep: How many of the newest stay.
             before: Unix seconds; snapshots that were the head then or later stay.
+            is_own: As of `Catalog.expire`.
+
+        Raises:
+            Denied: Another node writes it, and it was to be one of this node.
         """
-        return self._expire(dataset, partial(expired, keep=keep, before=before))
+        return self._expire(dataset, partial(expired, keep=keep, before=before), is_own=is_own)
 
     def expire_others(self, dataset: str, manifests: Collection[str]) -> Sequence[int]:
-        """As `expire`, for the snapshots whose manifests are none of these; the head stays."""
+        """As `expire`, of another node's dataset: the snapshots whose manifests are none of these.
+
+        The head stays.
+        """
         return self._expire(
             dataset,
             lambda rows: {each for each, row in rows.items() if row.manifest not in manifests},
+            is_own=False,
         )
 
     def _expire(
-        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]]
+        self,
+        dataset: str,
+        choose: Callable[[Mapping[str, SnapshotRow]], set[str]],
+        *,
+        is_own: bool,
     ) -> Sequence[int]:
         with self._lock:
-            versions, used = self._catalog.expire(dataset, choose)
+            versions, used = self._catalog.expire(dataset, choose, is_own=is_own)
             reached("expire-uncataloged")
             if self._grace_seconds and used:
                 # After the references, as only now they are known; a crash in between costs the
@@ -337,20 +347,6 @@ class Retention:
         """Whether nobody leases an object, so that no commit, deletion or reader is under way."""
         with self._lock:
             return not self._leases and not self._withheld
-
-    def _pin(
-        self,
-        objects: set[str],
-        reason: str,
-        dataset: str | None = None,
-        snapshot: str | None = None,
-    ) -> PinInfo:
-        if not reason.strip() or len(reason) > _REASON_MAX:
-            raise UsageError(f"a pin needs a reason, of at most {_REASON_MAX} characters")
-        with self._lock:
-            for name in objects:
-                self._objects.path(name)  # under the lock: from here on it cannot be deleted
-            return self._retained.pin(objects, reason, dataset, snapshot)
 
     def _forget(self, candidates: set[str]) -> list[str]:
         """Delete the candidates that nothing uses; examine each anew, whatever it was before."""

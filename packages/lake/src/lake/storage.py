@@ -147,11 +147,10 @@ class Storage:
             self.forget_keys(*gone)
 
     def forget_keys(self, *datasets: str) -> None:
-        """Remove the data keys of deleted datasets, unless a snapshot of theirs is pinned."""
-        pinned = {pin.dataset for pin in self.retention.pins()}
+        """Remove the data keys of deleted datasets."""
         # If there is no room to write that, the next start does it.
         with suppress(StorageFull):
-            self.vault.keys.forget(each for each in datasets if each not in pinned)
+            self.vault.keys.forget(datasets)
 
     def close(self) -> None:
         """Stop the scrub, record that no object is without a reference, remove decrypted shards."""

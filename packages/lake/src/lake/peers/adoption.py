@@ -269,9 +269,8 @@ class Adoption:
         # First, so that no user sees a name or a column that the writer hides.
         self._policies.adopt(shared.id, shared.rules, writer)
         if known is not None and known.head is not None:
-            self._retention.delete_dataset(shared.id)
             self._downloads.copies.held.forget(shared.id)
-        self._catalog.adopt(self._row(shared, writer, known), None)
+        self._retention.discard(self._catalog.adopt(self._row(shared, writer, known), None))
 
     def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
         if info.encrypted:  # listed for admins alone
@@ -307,7 +306,7 @@ class Adoption:
         if info is not None:
             keep = 1 if info.encrypted else VERSIONS_KEPT
             newest = self._catalog.manifest(dataset).created_at
-            self._retention.expire(dataset, keep=keep, before=newest)
+            self._retention.expire(dataset, keep=keep, before=newest, is_own=False)
 
     def _free_name(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> str:
         """Return the name of an adopted dataset here: its own, if no other has that."""

@@ -192,11 +192,6 @@ class PeerService:
     # Calls of other threads
 
     @property
-    def is_in_network(self) -> bool:
-        """Whether this node belongs to a network."""
-        return self._network is not None
-
-    @property
     def is_revoked(self) -> bool:
         """Whether this node was removed from its network; it may still leave."""
         return self._network is not None and self._network.is_revoked
