@@ -85,6 +85,41 @@ def copies_are_made_where_there_is_room(
         assert under_replicated() == 1
 
 
+@effect_of("network.query_bytes")
+def a_query_receives_so_much(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "t.csv").write_text("a,b\n1,2\n3,4\n")
+    (folder / "rules.json").write_text(
+        '{"rules": [{"principal": "*@*", "columns": [{"name": "b"}]}]}'
+    )
+    with ExitStack() as stack:
+
+        def start(name: str, *join: str) -> Any:
+            monkeypatch.setenv("SENNIT_NETWORK__NAME", name)
+            return stack.enter_context(running_node(folder / name, "--api-only", *join))
+
+        oslo = start("oslo")
+        with oslo.session() as session:
+            invites = [session.network.invite() for _ in range(2)]
+        bern = start("bern", "--join", invites[0])
+        monkeypatch.setenv("SENNIT_NETWORK__QUERY_BYTES", "1")
+        rome = start("rome", "--join", invites[1])
+        platform("put", str(folder / "t.csv"), data=oslo.data)
+        platform("policy", "t", "--set", str(folder / "rules.json"), data=oslo.data)
+        platform("share", "t", "--with", "all", data=oslo.data)
+
+        def answer(node: Any) -> httpx.Response | None:
+            query = {"sql": "SELECT a FROM t", "format": "json"}
+            found = httpx.post(f"{node.url}/api/query", json=query, headers=node.headers)
+            return None if found.status_code == 404 else found
+
+        whole = wait_for(lambda: answer(bern), what="the dataset at bern", seconds=60)
+        assert whole.status_code == 200
+        refused = wait_for(lambda: answer(rome), what="the dataset at rome", seconds=60)
+        assert refused.json()["code"] == "too-large"
+
+
 @effect_of("network.copy_rate_bytes", "network.copy_hours")
 def copies_are_made_slowly_and_at_their_hours(
     _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch

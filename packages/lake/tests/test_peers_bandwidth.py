@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lake.peers import bandwidth as bandwidth_module
 from lake.peers.bandwidth import CopyBandwidth, Hours
 from lake.peers.copies import CopyOptions
 from lake.peers.machine import Call, Failed, Replied
@@ -66,9 +67,9 @@ def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_hours_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock(datetime.fromisoformat("2026-01-05T21:59:00+09:00").timestamp())
     bandwidth = CopyBandwidth(0, Hours.parse("22:00-06:00"), clock)
-    assert not bandwidth.may_send(1)
+    assert not bandwidth.may_send("rome", 1)
     clock.advance(60)
-    assert bandwidth.may_send(1)
+    assert bandwidth.may_send("rome", 1)
     clock.advance(8 * 3600)
     assert not bandwidth.may_receive(1)
 
@@ -79,10 +80,39 @@ def test_each_direction_has_its_own_limit() -> None:
     counted = {"sent": 0, "received": 0}
     for _ in range(4000):
         clock.advance(0.01)
-        counted["sent"] += 10 * KIB * bandwidth.may_send(10 * KIB)
+        counted["sent"] += 10 * KIB * bandwidth.may_send("rome", 10 * KIB)
         counted["received"] += 10 * KIB * bandwidth.may_receive(10 * KIB)
     for size in counted.values():
         assert 40 * RATE - 10 * KIB <= size <= 40 * RATE + MIB
+
+
+def test_a_peer_that_calls_all_urgent_gets_no_more_than_its_share() -> None:
+    clock = ManualClock()
+    bandwidth = CopyBandwidth(RATE, None, clock)
+    sent = {"greedy": 0, "modest": 0}
+    while sent["greedy"] < bandwidth_module.URGENT_BYTES:  # as it may, for its queries
+        sent["greedy"] += CHUNK * bandwidth.may_send("greedy", CHUNK, is_urgent=True)
+    sent["greedy"] = 0
+    for step in range(20_000):
+        clock.advance(0.05)
+        sent["greedy"] += CHUNK * bandwidth.may_send("greedy", CHUNK, is_urgent=True)
+        if step % 40 == 0:  # a peer that was refused waits for two seconds
+            sent["modest"] += CHUNK * bandwidth.may_send("modest", CHUNK)
+    urgent = 1000 * bandwidth_module.URGENT_BYTES / bandwidth_module.URGENT_SECONDS
+    assert sum(sent.values()) <= 1000 * RATE + urgent + 2 * CHUNK
+    assert sent["modest"] >= 0.4 * 1000 * RATE
+    assert sent["greedy"] - urgent >= 0.4 * 1000 * RATE  # and no less
+
+
+def test_a_peer_that_is_refused_and_does_not_come_back_holds_up_no_other() -> None:
+    clock = ManualClock()
+    bandwidth = CopyBandwidth(RATE, None, clock)
+    assert bandwidth.may_send("rome", CHUNK)
+    assert not bandwidth.may_send("gone", CHUNK)
+    clock.advance(4)
+    assert not bandwidth.may_send("rome", CHUNK)
+    clock.advance(2)
+    assert bandwidth.may_send("rome", CHUNK)
 
 
 class OnePeer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +13,19 @@ import pytest
 
 from lake.deadline import Deadline
 from lake.peers.distributed_query import DistributedQuery, DistributedTable
-from lake.peers.fragments import FragmentRequest
+from lake.peers.fragments import FragmentPiece, FragmentRequest
+from lake.peers.limits import ByteLimit
+from lake.peers.session import Piece
 from lake.peers.sql import Fragment, Unit
 from lake.peers.step_dispatch import Coordinator, StepDispatch, StepResult
 from lake.peers.stop import Stop
+from sennit_core.errors import TooLarge
 
 UNITS = [f"s{number:03}" for number in range(300)]
 """More than an attempt has, so that there are two."""
 FIRST = "s000"
+BYTES_MAX = 1000
+SPACE: Any = SimpleNamespace(check_disk=lambda _what, _size: None)
 
 
 class Here:
@@ -35,11 +40,36 @@ class Here:
     def alive(self) -> list[str]:
         return []
 
+    def has_same_duckdb(self, node: str) -> bool:
+        return True
+
     def name(self, node: str) -> str:
         return node
 
     async def session(self, node: str) -> Any:
         raise AssertionError("there is no other node")
+
+
+class Away(Here):
+    """A network whose other node holds all shards, and answers without an end."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def holders(self, name: str) -> list[str]:
+        return ["there"]
+
+    def alive(self) -> list[str]:
+        return ["there"]
+
+    async def session(self, node: str) -> Any:
+        return self
+
+    async def stream(self, request: object, **_options: object) -> AsyncGenerator[Piece, None]:
+        while True:
+            self.sent += 100
+            yield FragmentPiece(), bytes(100)
+            await asyncio.sleep(0)
 
 
 class LastFirst:
@@ -57,17 +87,20 @@ class LastFirst:
             self._is_other_done.set()
 
 
-def run(folder: Path) -> StepResult:
+def run(folder: Path, placed: Here | None = None) -> StepResult:
     shards: Any = SimpleNamespace(
         dataset="d", id="1", shards=[SimpleNamespace(object=name, bytes=1) for name in UNITS]
     )
     units = tuple(Unit(name, {"t": (name,)}) for name in UNITS)
     step = Fragment("r", "SELECT 1", "shard", ("t",), (), (), units, 1, 1, len(units))
     query = DistributedQuery("SELECT 1", [DistributedTable("t", shards)], "ann", 60)
-    coordinator = Coordinator("here", LastFirst(), Here(), SimpleNamespace())  # type: ignore[arg-type]
+    coordinator = Coordinator("here", LastFirst(), placed or Here(), SPACE)
 
     async def work() -> StepResult:
-        return await StepDispatch(coordinator, step, query, folder, Deadline(60), Stop()).run()
+        dispatch = StepDispatch(
+            coordinator, step, query, folder, Deadline(60), Stop(), ByteLimit(BYTES_MAX)
+        )
+        return await dispatch.run()
 
     return asyncio.run(work())
 
@@ -81,3 +114,12 @@ def test_results_are_in_the_order_of_their_units(tmp_path: Path) -> None:
 def test_a_result_that_cannot_be_written_ends_the_query(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "gone")
+
+
+def test_an_answer_without_an_end_ends_at_the_limit_of_the_query(tmp_path: Path) -> None:
+    network = Away()
+    with pytest.raises(TooLarge, match="other nodes send"):
+        run(tmp_path, network)
+    # What came of the attempt that failed first does not count for the other one.
+    assert network.sent <= 2 * (BYTES_MAX + 100)
+    assert list(tmp_path.iterdir()) == []

@@ -225,6 +225,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         announce=network.peer_addresses,
         zone=network.zone,
         capacity=settings.storage.copy_bytes,
+        query_bytes=network.query_bytes,
     )
     identity = Identity(lake.storage.node_key)
     copies = CopyOptions(

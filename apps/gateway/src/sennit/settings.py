@@ -49,7 +49,8 @@ class NetworkSettings:
     above the gateway's if it is None; or only connects to them if `peer_listen` is false.
     `peer_addresses` are where they reach it, if that is another address. Copies of shared datasets
     are received and sent with at most `copy_rate_bytes` in a second each (0: no limit), and only
-    in `copy_hours`, if any, such as "22:00-06:00"; what a query waits for is not limited.
+    in `copy_hours`, if any, such as "22:00-06:00"; what a query waits for comes at once. Other nodes
+    send at most `query_bytes` for one query (0: no limit).
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +70,7 @@ class NetworkSettings:
     peer_addresses: tuple[str, ...] = ()
     copy_rate_bytes: int = 0
     copy_hours: str = ""
+    query_bytes: int = 16 * GIB
 
 
 @dataclass(frozen=True, slots=True)

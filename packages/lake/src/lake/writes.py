@@ -92,7 +92,7 @@ class Writer:
 
         Args:
             receipt: Returns the row, from the number of rows that the statement has changed; called while
-                nobody else can commit, and raises if the statement must not.
+                no other commit can come, and raises if the statement must not.
         """
         return Writer(
             self._objects, self._catalog, self._retention, self._staging, delete=self._delete,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lake.deadline import Deadline
 from lake.partial import ShardsUnavailable, missing_shards
 from lake.peers.distributed_query import Distributed, DistributedQuery
+from lake.peers.limits import ByteLimit
 from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.step_dispatch import Coordinator, StepDispatch, WholeTablesUnavailable
@@ -116,11 +117,12 @@ class Distributor:
                 return None  # they are compressed, and there for the next query
             reason = f"the whole shards are {whole_bytes} bytes: they would be fetched"
             plan = replace(plan, reasons=(*plan.reasons, reason))
+        limit = ByteLimit(self._coordinator.bytes_max)
         data_steps = [step for step in plan.steps if isinstance(step, Fragment | Gather)]
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
         try:
             started = [
-                StepDispatch(self._coordinator, step, query, folder, deadline, stop)
+                StepDispatch(self._coordinator, step, query, folder, deadline, stop, limit)
                 for step in data_steps
             ]
             results = await _all([each.run() if query.runs else each.assign() for each in started])

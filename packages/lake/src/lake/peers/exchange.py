@@ -331,9 +331,10 @@ class Exchange:
         """Send a chunk of an object."""
         self._check(session.peer, message)
         copies = self._parts.copies
-        if message.background and copies.bandwidth.is_limited:
+        if copies.bandwidth.is_limited:
             size = await asyncio.to_thread(copies.chunk_size, message)
-            if not copies.bandwidth.may_send(size):
+            is_urgent = not message.background
+            if not copies.bandwidth.may_send(session.peer, size, is_urgent=is_urgent):
                 raise Busy("the node", hint="it sends no more copies now")
         return await asyncio.to_thread(copies.chunk, message)
 

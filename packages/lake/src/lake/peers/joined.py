@@ -54,6 +54,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import DeadlineExceeded, NotFound, SennitError, WaitingToJoin
 from sennit_core.logs import get_logger
 from sennit_core.records import NodeInfo
+from sennit_core.units import GIB
 
 __all__ = ["JoinedNetwork", "NodeParts", "NodeState", "PeerOptions"]
 
@@ -80,6 +81,7 @@ class PeerOptions:
         announce: Addresses under which others reach it; empty for the one that it listens on.
         zone: The failure domain that it is in.
         capacity: Bytes that it offers for copies.
+        query_bytes: What other nodes may send for one query of this one; 0 for no limit.
         limits: Of each peer.
         membership: Times of the membership protocol.
     """
@@ -90,6 +92,7 @@ class PeerOptions:
     announce: tuple[str, ...] = ()
     zone: str = ""
     capacity: int = 0
+    query_bytes: int = 16 * GIB
     limits: PeerLimits = field(default_factory=PeerLimits)
     membership: MembershipOptions = field(default_factory=MembershipOptions)
 

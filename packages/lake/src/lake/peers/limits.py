@@ -1,4 +1,4 @@
-"""What one peer may ask of this node, and how often."""
+"""What one peer may ask of this node, and how often; and how much it may answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sennit_core.errors import Busy
+from sennit_core.errors import Busy, TooLarge
 from sennit_core.units import MIB
 
-__all__ = ["PeerLimits", "RateLimit", "Slots"]
+__all__ = ["ByteLimit", "PeerLimits", "RateLimit", "Slots"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,36 @@ class RateLimit:
         self._filled_at = now
         missing = min(tokens, self._burst) - self._tokens
         return max(missing, 0.0) / self._per_second
+
+
+class ByteLimit:
+    """Limits the bytes that other nodes send for one query.
+
+    Args:
+        bytes_max: Of all of them together; 0 for no limit.
+        used: Bytes that have come already.
+    """
+
+    def __init__(self, bytes_max: int, used: int = 0) -> None:
+        self._bytes_max = bytes_max
+        self._used = used
+
+    def add(self, size: int) -> None:
+        """Count bytes that have come, before they are written.
+
+        Raises:
+            TooLarge: They are too many.
+        """
+        if self._bytes_max and self._used + size > self._bytes_max:
+            raise TooLarge(
+                "what other nodes send for this query", self._bytes_max, self._used + size,
+                hint="ask for fewer rows or columns, or ask an admin to raise network.query_bytes",
+            )  # fmt: skip
+        self._used += size
+
+    def remove(self, size: int) -> None:
+        """Count bytes of an answer that is not used no more."""
+        self._used -= size
 
 
 class Slots:

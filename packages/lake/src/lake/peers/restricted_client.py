@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lake.limits import Requester
 from lake.peers.fragments import FragmentPiece
+from lake.peers.limits import ByteLimit
 from lake.peers.restricted import (
     SQL_BYTES_MAX,
     DescribeRestricted,
@@ -60,6 +61,7 @@ class RestrictedClient:
         submit: Runs a coroutine in the loop.
         network: Returns the network; None while the node is in none.
         space: The disk.
+        bytes_max: Bytes that may come for one statement; 0 for no limit.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class RestrictedClient:
         submit: Callable[[Coroutine[Any, Any, Any]], Future[Any]],
         network: Callable[[], RestrictedNetwork | None],
         space: DiskSpace,
+        bytes_max: int,
     ) -> None:
         self._submit = submit
         self._network = network
         self._space = space
+        self._bytes_max = bytes_max
 
     def describe(self, dataset: str, writer: str, user: Requester) -> RestrictedColumns:
         """Return what a user sees of a dataset."""
@@ -126,12 +130,16 @@ class RestrictedClient:
         session = await network.session(table.writer)
         pieces = session.stream(replace(query, claim=claim), timeout_seconds=query.seconds)
         size = 0
+        # The rows that came before for the same statement are in the same folder.
+        before = sum(each.stat().st_size for each in place.parent.iterdir())
+        limit = ByteLimit(self._bytes_max, before)
         await asyncio.to_thread(place.touch, FILE_MODE)
         async with aclosing(pieces):
             with place.open("wb") as file:
                 async for message, body in pieces:
                     if not isinstance(message, FragmentPiece):
                         raise _wrong(table.writer)
+                    limit.add(len(body))
                     size += len(body)
                     if bytes_max is None:
                         self._space.check_disk("rows of another node", len(body))

@@ -426,7 +426,13 @@ class PeerService:
         network, data = self._network, self._parts.data
         if network is None or data is None:
             return None
-        coordinator = Coordinator(self.identity.id, data.fragments, network, data.space)
+        coordinator = Coordinator(
+            self.identity.id,
+            data.fragments,
+            network,
+            data.space,
+            self.options.query_bytes,
+        )
         work = Distributor(coordinator, data.pool, data.staging).run(query, stop)
         return _result_of(self._submit(work), "the query", query.seconds, stop)
 
@@ -434,7 +440,9 @@ class PeerService:
     def restricted(self) -> RestrictedClient:
         """Reads datasets that other nodes restrict."""
         assert self._parts.data is not None, "the service has a lake"
-        return RestrictedClient(self._submit, lambda: self._network, self._parts.data.space)
+        return RestrictedClient(
+            self._submit, lambda: self._network, self._parts.data.space, self.options.query_bytes
+        )
 
     def find_node(self, name: str) -> str | None:
         """Return the id of another member by its id or name; None if there is none, or several."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lake.partial import ShardsUnavailable
 from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
 from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentRunner, FragmentTable
+from lake.peers.limits import ByteLimit
 from lake.peers.machine import Effect
 from lake.peers.sql import Fragment, Gather, StepRun
 from lake.peers.stop import Stop
@@ -50,12 +51,14 @@ class Coordinator:
         local: Runs the parts over shards that are here.
         placed: Knows where shards are.
         space: Refuses results for which the disk has no room.
+        bytes_max: What other nodes may send for one query, in bytes; 0 for no limit.
     """
 
     node: str
     local: FragmentRunner
     placed: Placed
     space: DiskSpace
+    bytes_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,10 @@ class StepDispatch:
         folder: For its results.
         deadline: When the query is to be over.
         stop: Stops the query.
+        limit: Of the bytes that the query receives.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins
         self,
         coordinator: Coordinator,
         step: Fragment | Gather,
@@ -91,6 +95,7 @@ class StepDispatch:
         folder: Path,
         deadline: Deadline,
         stop: Stop,
+        limit: ByteLimit,
     ) -> None:
         self._coordinator = coordinator
         self._placed = coordinator.placed
@@ -100,6 +105,7 @@ class StepDispatch:
         self._folder = folder
         self._deadline = deadline
         self._stop = stop
+        self._limit = limit
         # The shards of the tables that each unit reads whole, by the table's name.
         self._whole = {
             name: tuple(s.object for s in self._snapshots[name.casefold()].shards if s.rows)
@@ -258,6 +264,7 @@ class StepDispatch:
             await self._receive(attempt)
         except SennitError as error:
             self._place(number).unlink(missing_ok=True)
+            self._limit.remove(self._received.get(number, 0))
             self._errors |= dict.fromkeys(attempt.units, error)
             retry = getattr(error, "retryable", False)
             self._perform(self._dispatch.failed(number, str(error), self._now(), retry=retry))
@@ -292,6 +299,7 @@ class StepDispatch:
                 async for message, body in pieces:
                     if not isinstance(message, FragmentPiece):
                         raise Unavailable(f"node {attempt.node[:16]}", hint="a wrong answer")
+                    self._limit.add(len(body))
                     received = self._received.get(attempt.attempt, 0) + len(body)
                     self._received[attempt.attempt] = received
                     self._coordinator.space.check_disk("the query's parts", len(body))

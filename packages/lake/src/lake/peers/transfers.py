@@ -83,7 +83,7 @@ class ChunkRequest(Message):
         object: The object.
         index: Of the chunk.
         dataset: The dataset.
-        background: Whether nobody waits for it, so that limits of bandwidth apply.
+        background: Whether nobody waits for it; the sender believes that of so many bytes only.
     """
 
     kind: ClassVar[str] = "chunk"
@@ -419,8 +419,7 @@ class Transfers:
         download.last_problem = failure.reason or failure.code
         if failure.code == "busy":
             download.paused[request.peer] = now + self._options.busy_seconds
-            if download.is_background:  # it has no bandwidth left: that is no fault
-                return []
+            return []  # it has no bandwidth left: that is no fault
         download.failures[request.peer] = download.failures.get(request.peer, 0) + 1
         # Asking a peer again that does not have it leads to the same answer.
         is_final = failure.code in ("not-found", "denied", "corrupt", "unsupported")
