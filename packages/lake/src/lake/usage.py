@@ -59,9 +59,9 @@ class DatasetUsage(Record):
 class _Counted:
     """The shards of a dataset's manifests.
 
-    Manifests share most of their lists, so each list is read once and is a part of the count, as are the
-    shards of a manifest that are in no list. When versions expire, only their own parts are removed, and no manifest is
-    read again.
+    Manifests share most of their lists, so each list is read once and is a part of the count, as are
+    the shards of a manifest that are in no list. When versions expire, only their own parts are
+    removed, and no manifest is read again.
     """
 
     def __init__(self) -> None:
