@@ -213,13 +213,18 @@ static int64_t floor_divided(int64_t value, int64_t divisor) {
     return value / divisor - (value % divisor < 0);
 }
 
+/* Not the value less a multiple of the divisor, which overflows for the least value. */
+static int64_t floor_remainder(int64_t value, int64_t divisor) {
+    const int64_t rest = value % divisor;
+    return rest < 0 ? rest + divisor : rest;
+}
+
 size_t em_write_timestamp(int64_t ticks, int digits, bool zoned, uint8_t *out) {
     const int64_t unit = ticks_of_digits[digits], seconds = floor_divided(ticks, unit);
-    const int64_t days = floor_divided(seconds, DAY_SECONDS);
-    const int64_t rest = ticks % unit < 0 ? ticks % unit + unit : ticks % unit;
-    size_t size = write_day(days, out);
+    const int64_t rest = floor_remainder(ticks, unit);
+    size_t size = write_day(floor_divided(seconds, DAY_SECONDS), out);
     out[size] = ' ';
-    write_clock(seconds - days * DAY_SECONDS, out + size + 1);
+    write_clock(floor_remainder(seconds, DAY_SECONDS), out + size + 1);
     size += 9;
     if (rest != 0) {
         out[size] = '.';
