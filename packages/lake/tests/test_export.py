@@ -22,7 +22,7 @@ import pytest
 from lake import Lake
 from lake.cli import main
 from lake.export import write_file
-from sennit_core.errors import SennitError, Unsupported
+from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
 
 from .served_lake import Client, make_app
 
@@ -236,3 +236,19 @@ def test_a_failed_export_keeps_the_old_file(tmp_path: Path) -> None:
         write_file(path, fail())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lake_exports_to_a_file_by_its_ending(typed: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+
+    assert typed.export("t", path) == TABLE.num_rows
+    assert path.read_bytes() == exported(typed, "csv")
+    assert typed.export("SELECT count(*) AS n FROM t", tmp_path / "n", format="jsonl") == 1
+    assert json.loads((tmp_path / "n").read_text()) == {"n": TABLE.num_rows}
+    with pytest.raises(UsageError, match=r"names no format.*"):
+        typed.export("t", tmp_path / "t.txt")
+    with pytest.raises(NotFound, match="dataset"):
+        typed.export("missing", path)
+    with pytest.raises(SennitError, match="changing a dataset"):
+        typed.export("DELETE FROM t", path)
+    assert path.read_bytes() == exported(typed, "csv")

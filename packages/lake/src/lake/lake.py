@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.access import Policy, PolicyRule
 from lake.catalog_adoption import check_deletable
-from lake.ingestor import (
-    Ingestor,
-    IngestRequest,
-    committed,
-    dataset_name,
-)
+from lake.export import export_format, export_query, write_file
+from lake.ingestor import Ingestor, IngestRequest, committed, dataset_name
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
@@ -42,6 +36,7 @@ from lake.storage_options import StorageOptions
 from lake.upload_checks import check_upload, is_encrypted
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.uploads.upload_keys import UploadKeys
+from lake.uploads.upload_locks import UploadLocks
 from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
@@ -66,7 +61,6 @@ if TYPE_CHECKING:
 __all__ = ["Lake", "open"]
 
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
-_CANCEL_POLL_SECONDS = 0.2  # how often an ingest that waits for another checks for cancellation
 
 
 class Lake:
@@ -143,8 +137,7 @@ class Lake:
             )  # fmt: skip
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
-            self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-            self._upload_locks_lock = threading.Lock()
+            self._upload_locks = UploadLocks()
             self.purger = Purger(self, self.statements, clock)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
@@ -189,7 +182,7 @@ class Lake:
         sealed = self.parts.seal(upload_id)
         reached("ingest-sealed")
         request = IngestRequest.of(sealed, owner)
-        with self._exclusive(upload_id, cancelled):
+        with self._upload_locks.exclusive(upload_id, cancelled):
             # Committed by an earlier call that was interrupted, or by the one that this one waited
             # for.
             done = committed(self.catalog, request)
@@ -321,14 +314,35 @@ class Lake:
         """Run a statement and return its whole result in memory.
 
         Args:
-            query: One query, or one statement that changes a dataset (see `execute`); the result of
-                the latter is the number of rows.
-            params: As for `query`.
+            query: One query, or one statement that changes datasets; the result of the latter is the
+                number of rows.
+            params: A list for `?`, or a dictionary for `$name`.
             engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
             options: Other members of `StatementRequest`, such as `allow_partial`.
         """
         with self.run(query, params=params, engine=engine, **options) as execution:
             return Result.of(execution)
+
+    def export(self, source: str, file: Path | str, format: str | None = None) -> int:  # noqa: A002 - as in `run`
+        """Write a dataset, or the result of a query, to a file; return its number of rows.
+
+        The file appears when it is whole, and replaces one of its name.
+
+        Args:
+            source: A dataset's name or id, or a query.
+            file: Its ending names the format: .csv .parquet .jsonl .arrow .xlsx.
+            format: Another format: `csv`, `parquet`, `jsonl`, `arrow` or `xlsx`.
+
+        Raises:
+            UsageError: The format is unknown.
+            NotFound: There is no such dataset.
+        """
+        path = Path(file)
+        chosen = export_format(path, format)
+        query = export_query(source, is_dataset=self.catalog.find(source) is not None)
+        with self.run(query, format=chosen, read_only=True) as execution:
+            write_file(path, execution.payloads())
+            return int(execution.result()["rows"])
 
     def rollback(self, dataset: str, version: int, *, user: str = "") -> DatasetInfo:
         """Give a dataset the columns and rows of an earlier version, as a new snapshot.
@@ -577,19 +591,6 @@ class Lake:
             ),
             clock=self.clock,
         )
-
-    @contextmanager
-    def _exclusive(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
-        """Wait until no other ingest of the upload runs: they would share a staging folder."""
-        with self._upload_locks_lock:
-            lock = self._upload_locks.setdefault(upload_id, threading.Lock())
-        while not lock.acquire(timeout=_CANCEL_POLL_SECONDS):
-            if cancelled is not None and cancelled():
-                raise Cancelled(f"the ingest of upload {upload_id}")
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lake.cli.verb import argument, open_lake, verb
-from lake.export import FORMATS, export_format, export_query, write_file
+from lake.export import FORMATS, export_format
 from lake.type_options import parse_types
 from sennit_core.errors import NotFound
 from sennit_core.records import DatasetInfo
@@ -140,13 +140,10 @@ def rejects(options: argparse.Namespace) -> None:
     argument("--format", choices=sorted(set(FORMATS.values())), help="another format"),
 )
 def export(options: argparse.Namespace) -> None:
-    form = export_format(options.file, options.format)
+    export_format(options.file, options.format)  # before the lake is opened
     with open_lake(options) as lake:
-        is_dataset = lake.catalog.find(options.source) is not None
-        query = export_query(options.source, is_dataset=is_dataset)
-        with lake.run(query, format=form, read_only=True) as execution:
-            size = write_file(options.file, execution.payloads())
-            rows = execution.result()["rows"]
+        rows = lake.export(options.source, options.file, options.format)
+    size = options.file.stat().st_size
     if options.json:
         print(json.dumps({"file": str(options.file), "rows": rows, "bytes": size}))
     else:
