@@ -45,6 +45,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "GET /api/network/leave": [("", {})],
     "GET /api/network/check": [("", {})],
     "GET /api/network/map": [("", {})],
+    "GET /api/network/datasets": [("", {})],
     "POST /api/network/heal": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}})],
     "POST /api/session": [("", {"json": {"token": "x"}})],
     "GET /api/tokens": [("", {})],

@@ -150,3 +150,62 @@ def test_all_nodes_only_read_what_is_shared_with_them(founder: OpenNode) -> None
     only = client.put(path, json={"nodes": ["oslo"], "readOnly": True}).json()
     assert only["readOnly"] is True
     assert client.delete(path).json() == {"deleted": True}
+
+
+def test_the_node_is_shown_with_its_version_and_room_and_no_connection_to_itself(
+    founder: OpenNode,
+) -> None:
+    shown = founder.client.get("/api/network").json()
+    [own] = shown["nodes"]
+    assert own["fingerprint"] == shown["node"]["fingerprint"]
+    assert (own["connection"], own["heardAt"]) == (None, None)
+    assert own["capacityBytes"] > own["usedBytes"] >= 0
+    assert own["version"]
+    assert shown["time"] >= own["since"]
+
+
+def test_who_may_change_the_network_and_who_may_share_is_shown(founder: OpenNode) -> None:
+    found = {}
+    for role in ("reader", "writer", "admin"):
+        with founder.client_of(role) as client:
+            shown = client.get("/api/network").json()
+        found[role] = (shown["mayManage"], shown["mayWrite"])
+    assert found == {"reader": (False, False), "writer": (False, True), "admin": (True, True)}
+
+
+def test_shared_datasets_are_listed_with_their_copies_and_private_ones_are_not(
+    founder: OpenNode,
+) -> None:
+    client = founder.client
+    for name in ("listed_ports", "private_ports"):
+        query = {"sql": f"CREATE TABLE {name} AS SELECT 1 AS a"}
+        assert client.post("/api/query", json=query).status_code == 200
+    body = {"nodes": None, "copies": 2}
+    assert client.put("/api/datasets/listed_ports/sharing", json=body).status_code == 200
+
+    [listed] = client.get("/api/network/datasets").json()
+
+    assert (listed["name"], listed["copies"], listed["nodes"]) == ("listed_ports", 2, None)
+    assert (listed["encrypted"], listed["restricted"], listed["mayShare"]) == (False, False, True)
+    with founder.client_of("writer") as other:
+        [theirs] = other.get("/api/network/datasets").json()
+    assert theirs == listed | {"mayShare": False}
+    assert client.delete("/api/datasets/listed_ports/sharing").json() == {"deleted": True}
+    assert client.get("/api/network/datasets").json() == []
+
+
+def test_a_dataset_that_a_user_may_not_see_is_not_listed(founder: OpenNode) -> None:
+    client = founder.client
+    query = {"sql": "CREATE TABLE secret_ports AS SELECT 1 AS a"}
+    assert client.post("/api/query", json=query).status_code == 200
+    rules = {"rules": [{"principal": "somebody"}]}
+    assert client.put("/api/datasets/secret_ports/policies", json=rules).status_code == 200
+    shared = client.put("/api/datasets/secret_ports/sharing", json={"nodes": None})
+    assert shared.status_code == 200, shared.text
+    [listed] = client.get("/api/network/datasets").json()
+    assert (listed["name"], listed["restricted"]) == ("secret_ports", True)
+    leaving = client.get("/api/network/leave").json()
+    assert leaving == {"writes": ["secret_ports"], "reads": []}
+    with founder.client_of("reader") as reader:
+        assert reader.get("/api/network/datasets").json() == []
+    assert client.delete("/api/datasets/secret_ports/sharing").json() == {"deleted": True}

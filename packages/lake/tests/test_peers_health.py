@@ -187,3 +187,11 @@ def test_real_nodes_are_asked_and_dial_back(tmp_path: Path) -> None:
 
         expected = {("oslo", "rome"): "", ("oslo", "bern"): "", ("rome", "bern"): "oslo"}
         eventually(lambda: relayed() == {frozenset(k): via for k, via in expected.items()})
+
+        [own, to_bern, to_oslo] = rome.nodes()
+        assert (own.connection, own.heard_at) == (None, 0.0)
+        assert to_bern.connection is not None
+        assert to_bern.connection.relay == oslo.identity.id
+        assert to_oslo.connection is not None
+        assert to_oslo.connection.relay == ""
+        assert min(to_oslo.connection.sent_bytes, to_oslo.connection.received_bytes) > 1000

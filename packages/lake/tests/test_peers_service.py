@@ -176,7 +176,11 @@ def test_a_node_that_dies_is_seen_to_and_comes_back(offices: dict[str, Office]) 
         with offices["rome"].running() as rome:
             rome.join(oslo.invite())
             eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "alive"])
+            heard_at = oslo.nodes()[1].heard_at
         eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "dead"])
+        dead = oslo.nodes()[1]
+        assert dead.connection is None
+        assert heard_at <= dead.heard_at <= time.time()
         with offices["rome"].running() as rome:
             eventually(lambda: [n.state for n in oslo.nodes()] == ["alive", "alive"])
             assert rome.network_id

@@ -80,10 +80,11 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
     @routes.get("/api/network/leave", openapi_extra=needs("admin"))
     def consequences() -> dict[str, Any]:
         """What leaving the network means: datasets that stop, and those that are gone here."""
-        own, copies = peers.identity.id, peers.shared_copies().values()
+        shares = peers.shares()
+        datasets = lake.catalog.list()
         return {
-            "writes": sorted(each.name for each in copies if each.writer == own),
-            "reads": sorted(each.name for each in copies if each.writer != own),
+            "writes": sorted(each.name for each in datasets if each.id in shares),
+            "reads": sorted(each.name for each in datasets if each.node is not None),
         }
 
     @routes.post("/api/network/leave", openapi_extra=needs("admin"))

@@ -21,6 +21,7 @@ class CopyState:
         lacking: How many each other node is to hold and lacks, by node.
         copies: How many each should have.
         places: How many nodes can hold the one with the fewest.
+        held: How many this node has.
     """
 
     objects: int
@@ -30,6 +31,7 @@ class CopyState:
     lacking: Mapping[str, int]
     copies: int = 1
     places: int = 1
+    held: int = 0
 
     @property
     def is_placed(self) -> bool:
@@ -46,6 +48,7 @@ class CopyState:
             dict(Counter(self.lacking) + Counter(other.lacking)),
             self.copies,
             min(self.places, other.places),
+            self.held + other.held,
         )
 
 

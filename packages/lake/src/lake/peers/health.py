@@ -15,12 +15,35 @@ from lake.peers.statuses import NodeStatus
 from sennit_core.records import Record
 from sennit_core.units import format_bytes, format_duration
 
-__all__ = ["Finding", "NodeState", "SharedCopies", "Surveyed", "examine", "examine_copies"]
+__all__ = [
+    "Connection",
+    "Finding",
+    "NodeState",
+    "SharedCopies",
+    "Surveyed",
+    "examine",
+    "examine_copies",
+]
 
 _SKEW_SECONDS = 60.0
 """Statements from five minutes ahead are refused, so there is time to correct a clock."""
 _FULL = 0.95
 _NAMED_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An open session with a node.
+
+    Args:
+        relay: The id of the node that forwards it; "" if it is direct.
+        sent_bytes: What was sent to the node since this one is in the network.
+        received_bytes: What came from it.
+    """
+
+    relay: str = ""
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +56,9 @@ class NodeState:
         status: What it said last; None if nothing.
         rtt_seconds: Of a round trip; None if it was not measured.
         cannot: What this node and that one cannot do together.
+        connection: How this node is connected to it; None if it is not, as to itself.
+        heard_at: Unix seconds at which it was known to live: it sent something, or signed the status
+            that this node has. 0 if it was never heard of, and for this node itself.
     """
 
     member: Member
@@ -40,6 +66,8 @@ class NodeState:
     status: NodeStatus | None
     rtt_seconds: float | None = None
     cannot: tuple[str, ...] = ()
+    connection: Connection | None = None
+    heard_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.network import Counters, NetworkOptions, PeerNetwork
+from lake.peers.node_states import node_states
 from lake.peers.outbox import Outbox
 from lake.peers.publications import (
     LogForked,
@@ -259,26 +260,7 @@ class JoinedNetwork:
 
     def states(self) -> list[NodeState]:
         """Return all members, this node first."""
-        own = self._parts.identity.id
-        found = []
-        for node, member in self.roster.members.items():
-            if member.revoked:
-                continue
-            if node == own:
-                found.append(NodeState(member, self.members.own.state, self.members.own))
-                continue
-            peer = self.members.peers.get(node)
-            if peer is None:
-                found.append(NodeState(member, "unknown", None))
-            else:
-                cannot = self._cannot(peer.status)
-                found.append(NodeState(member, peer.state, peer.status, peer.rtt, cannot))
-        return sorted(found, key=lambda each: (each.member.id != own, each.member.name))
-
-    def _cannot(self, status: NodeStatus) -> tuple[str, ...]:
-        lacking = tuple(each for each in FEATURES if each not in status.features)
-        own = self.members.own.duckdb
-        return (*lacking, "aggregate-states") if own != status.duckdb else lacking
+        return node_states(self.roster, self.members, self.sessions)
 
     def counters(self) -> Counters:
         """Return what is open, and what was refused or dropped since the start."""

@@ -41,6 +41,7 @@ from lake.peers.relay import Relay, RelayAccept, RelayChannel, RelayOpen, RelayW
 from lake.peers.roster import Roster
 from lake.peers.session import Handler, Session
 from lake.peers.tasks import TaskSet
+from lake.peers.traffic import Traffic
 from sennit_core.errors import BadInput, Conflict, SennitError, Unavailable
 from sennit_core.logs import get_logger
 from sennit_core.records import Record
@@ -104,6 +105,7 @@ class _Peer:
     wait: float = _REDIAL_SECONDS[0]
     # One dial at a time, which outlives the callers that stop to wait for it.
     dialing: asyncio.Task[Session] | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class _Accepted(ServerConnection):
@@ -239,6 +241,10 @@ class PeerNetwork:
             if peer.hello is not None and self.open_session(node) is not None
         }
 
+    def traffic(self, node: str) -> Traffic:
+        """Return what was exchanged with a node."""
+        return self._peer(node).traffic
+
     def set_addresses(self, node: str, addresses: Sequence[str]) -> None:
         """Note where a node listens, as it has announced."""
         peer = self._peer(node)
@@ -360,6 +366,7 @@ class PeerNetwork:
                 await older.close("the node has connected again")
         peer = self._peer(channel.peer)
         peer.hello = message
+        session.traffic = peer.traffic
         if message.addresses:
             self.set_addresses(channel.peer, message.addresses)
         self._sessions.setdefault(channel.peer, []).append(session)

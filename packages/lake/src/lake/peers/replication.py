@@ -412,7 +412,7 @@ class Replication:
     ) -> CopyState:
         """Return the state of the copies of some objects of a dataset."""
         tracked = self._tracked.get(shared.id) or _Tracked(shared)
-        under = gone = here = 0
+        under = gone = missing = held = 0
         lacking: Counter[str] = Counter()
         factor = shared.placement.factor
         places = factor
@@ -422,9 +422,10 @@ class Replication:
             live = self._live_copies(tracked, replica.object, alive, now)
             under += len(live) < factor
             gone += not live
-            here += self._node in targets and self._node not in live
+            held += self._node in live
+            missing += self._node in targets and self._node not in live
             lacking.update(node for node in targets if node not in live and node != self._node)
-        return CopyState(len(objects), under, gone, here, dict(lacking), factor, places)
+        return CopyState(len(objects), under, gone, missing, dict(lacking), factor, places, held)
 
     def handover(
         self, shared: SharedObjects, objects: Sequence[Replica], since: float, now: float

@@ -27,6 +27,7 @@ from lake.peers.channel import Channel, ChannelClosed
 from lake.peers.limits import PeerLimits, RateLimit
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.tasks import TaskSet, cancel_once
+from lake.peers.traffic import Traffic
 from sennit_core.errors import (
     BadInput,
     Busy,
@@ -161,6 +162,8 @@ class Session:
         dialed: bool,
     ) -> None:
         self.channel = channel
+        self.traffic = Traffic()
+        """Counts what is exchanged; replaced before `run` by that of all sessions with the node."""
         self.dialed = dialed
         self.closed = asyncio.Event()
         self.refused_messages = 0
@@ -194,7 +197,9 @@ class Session:
         reason = ""
         try:
             while True:
-                await self._handle(await self.channel.receive())
+                frame = await self.channel.receive()
+                self.traffic.note_received(frame)
+                await self._handle(frame)
         except ChannelClosed as closed:
             reason = closed.hint or ""
         except BadInput as error:
@@ -224,7 +229,7 @@ class Session:
         Raises:
             ChannelClosed: The session is closed.
         """
-        await self.channel.send(self._codec.encode(message))
+        await self._send_frame(self._codec.encode(message))
 
     async def call(self, message: Message, body: bytes = b"", *, timeout_seconds: float) -> Piece:
         """Send a request; return the first piece of its answer, which should be the only one.
@@ -282,7 +287,11 @@ class Session:
     async def _send_step(
         self, number: int, step: _Step, message: Message, body: bytes = b""
     ) -> None:
-        await self.channel.send(self._codec.encode(message, body, r=number, s=int(step)))
+        await self._send_frame(self._codec.encode(message, body, r=number, s=int(step)))
+
+    async def _send_frame(self, frame: bytes) -> None:
+        await self.channel.send(frame)
+        self.traffic.note_sent(frame)
 
     async def _handle(self, frame: bytes) -> None:
         message, body, envelope = self._codec.decode(frame)
