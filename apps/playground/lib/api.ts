@@ -1,6 +1,5 @@
 /** A client of the node's HTTP API; every failure is an ApiError. */
 
-import type { NetworkReport } from './network'
 import type { DatasetInfo, JobInfo, SnapshotInfo } from './records'
 import type { StorageReport, ViewInfo } from './storage'
 import { Store } from './store'
@@ -102,11 +101,6 @@ export const api = {
   views: (signal?: AbortSignal) => json<ViewInfo[]>('GET', '/api/views', undefined, signal),
   runMaintenance: (task: string) =>
     json<{ jobId: string }>('POST', `/api/maintenance/${encodeURIComponent(task)}`),
-  network: (signal?: AbortSignal) => json<NetworkReport>('GET', '/api/network', undefined, signal),
-  /** A text with which one node may join; the first founds a network. */
-  invite: () => json<{ invite: string }>('POST', '/api/network/invites', {}),
-  joinNetwork: (invite: string) => json<NetworkReport>('POST', '/api/network/join', { invite }),
-  acceptNode: (fingerprint: string) => json<null>('POST', '/api/network/accept', { fingerprint }),
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
   damaged: () => json<DatasetInfo[]>('GET', '/api/datasets?damaged=true'),
@@ -180,7 +174,8 @@ async function download(path: string, format: ExportFormat, init: RequestInit): 
   return whole(response, (body) => body.blob())
 }
 
-async function json<T>(
+/** A request whose answer is JSON. */
+export async function json<T>(
   method: string,
   path: string,
   body?: unknown,
@@ -189,6 +184,42 @@ async function json<T>(
   const response = await ask(method, path, body, signal)
   const text = await whole(response, (each) => each.text())
   return (text ? JSON.parse(text) : null) as T
+}
+
+/**
+ * A long request that is answered with a line for each report of its progress; returns the last one.
+ * Ending it by `signal` ends the work.
+ */
+export async function reports<T extends { done: boolean }>(
+  path: string,
+  body: unknown,
+  onReport: (report: T) => void,
+  signal: AbortSignal,
+): Promise<T> {
+  const response = await ask('POST', path, body, signal)
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  let last: T | null = null
+  for (;;) {
+    const piece = await whole(response, () => reader?.read() ?? Promise.resolve(undefined))
+    const lines = (text + (piece?.value ?? '')).split('\n')
+    text = lines.pop() ?? ''
+    for (const line of lines) {
+      const report = JSON.parse(line) as T & ErrorDocument
+      // The status was sent before the failure.
+      if (typeof report.code === 'string') throw refusal(response, report)
+      last = report
+      onReport(report)
+    }
+    if (!piece || piece.done) break
+  }
+  if (last?.done) return last
+  throw new ApiError(
+    'The answer ended early.',
+    response.status,
+    'unavailable',
+    'The node, or the network, went away. Try again, or look at `platform status`.',
+  )
 }
 
 function ask(

@@ -103,3 +103,24 @@ export function useInBrowser(): boolean {
     () => false,
   )
 }
+
+/** A change that the user has asked for: whether it runs, and how the last one failed. */
+export function useAction(): {
+  busy: boolean
+  error: ApiError | null
+  run: (work: () => Promise<unknown>, onDone?: () => void) => void
+} {
+  const [busy, setBusy] = useState(false)
+  const [error, setError] = useState<ApiError | null>(null)
+  const run = useCallback((work: () => Promise<unknown>, onDone?: () => void) => {
+    setBusy(true)
+    setError(null)
+    work()
+      .then(
+        () => onDone?.(),
+        (reason: unknown) => !isAbort(reason) && setError(asApiError(reason)),
+      )
+      .finally(() => setBusy(false))
+  }, [])
+  return { busy, error, run }
+}

@@ -1,50 +1,123 @@
 'use client'
 
-import { useState, type FormEvent } from 'react'
+import { useEffect, useRef, useState, type FormEvent } from 'react'
 
 import { Failed } from '@/components/ui/States'
-import { api, asApiError, type ApiError } from '@/lib/api'
+import { useAction } from '@/lib/hooks'
+import { networkApi } from '@/lib/networkApi'
 
-/** Joins a network with an invite. */
+import { SectionTitle } from './SectionTitle'
+
+/** Joins a network with an invite, or by asking a node whose owner accepts this one. */
 export function JoinForm({ onChange }: { onChange: () => void }) {
-  const [text, setText] = useState('')
-  const [isJoining, setJoining] = useState(false)
-  const [error, setError] = useState<ApiError | null>(null)
-  const join = (event: FormEvent) => {
-    event.preventDefault()
-    setError(null)
-    setJoining(true)
-    api
-      .joinNetwork(text.trim())
-      .then(onChange, (reason: unknown) => setError(asApiError(reason)))
-      .finally(() => setJoining(false))
-  }
   return (
     <section aria-labelledby="join">
-      <h2 id="join" className="eyebrow mb-2">
-        Join
-      </h2>
-      {error && (
-        <div className="mb-3">
-          <Failed title="This node did not join" message={error.message} hint={error.hint} />
-        </div>
-      )}
-      <form onSubmit={join} className="panel flex flex-wrap items-end gap-3 px-5 py-4">
-        <label className="flex min-w-0 flex-1 basis-72 flex-col gap-1">
-          <span className="text-ink-2 text-xs">Invite</span>
+      <SectionTitle id="join" title="Join" />
+      <div className="grid gap-4 lg:grid-cols-2">
+        <InviteForm onChange={onChange} />
+        <AskForm onChange={onChange} />
+      </div>
+    </section>
+  )
+}
+
+function InviteForm({ onChange }: { onChange: () => void }) {
+  const [text, setText] = useState('')
+  const { busy, error, run } = useAction()
+  const join = (event: FormEvent) => {
+    event.preventDefault()
+    run(() => networkApi.join(text.trim()), onChange)
+  }
+  return (
+    <form onSubmit={join} className="panel flex flex-col gap-3 px-5 py-4">
+      <p className="font-semibold">With an invite</p>
+      <label className="flex flex-col gap-1">
+        <span className="text-ink-2 text-xs">Invite, which an admin of the network made</span>
+        <input
+          className="field w-full font-mono text-xs"
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+          placeholder="sennit-invite:…"
+          autoComplete="off"
+          spellCheck={false}
+        />
+      </label>
+      {error && <Failed title="This node did not join" message={error.message} hint={error.hint} />}
+      <div className="mt-auto flex justify-end">
+        <button type="submit" className="button" disabled={busy || text.trim() === ''}>
+          {busy ? 'Joining…' : 'Join'}
+        </button>
+      </div>
+    </form>
+  )
+}
+
+function AskForm({ onChange }: { onChange: () => void }) {
+  const [address, setAddress] = useState('')
+  const [node, setNode] = useState('')
+  const [waits, setWaits] = useState(false)
+  const { busy, error, run } = useAction()
+  const asking = useRef<AbortController | null>(null)
+  useEffect(() => () => asking.current?.abort(), [])
+  const ask = (event: FormEvent) => {
+    event.preventDefault()
+    const control = new AbortController()
+    asking.current = control
+    setWaits(false)
+    const work = () =>
+      networkApi
+        .askToJoin(address.trim(), node.trim(), () => setWaits(true), control.signal)
+        .finally(() => setWaits(false))
+    run(work, onChange)
+  }
+  return (
+    <form onSubmit={ask} className="panel flex flex-col gap-3 px-5 py-4">
+      <p className="font-semibold">By asking a node, whose owner accepts this one</p>
+      <div className="grid gap-3 sm:grid-cols-2">
+        <label className="flex flex-col gap-1">
+          <span className="text-ink-2 text-xs">Address of a node</span>
           <input
             className="field w-full font-mono text-xs"
-            value={text}
-            onChange={(event) => setText(event.target.value)}
-            placeholder="sennit-invite:…"
+            value={address}
+            onChange={(event) => setAddress(event.target.value)}
+            placeholder="oslo.example.org:8601"
             autoComplete="off"
             spellCheck={false}
           />
         </label>
-        <button type="submit" className="button" disabled={isJoining || text.trim() === ''}>
-          {isJoining ? 'Joining…' : 'Join'}
+        <label className="flex flex-col gap-1">
+          <span className="text-ink-2 text-xs">Its id</span>
+          <input
+            className="field w-full font-mono text-xs"
+            value={node}
+            onChange={(event) => setNode(event.target.value)}
+            placeholder="64 digits, as its page Network shows"
+            autoComplete="off"
+            spellCheck={false}
+          />
+        </label>
+      </div>
+      {waits && (
+        <p role="status" className="text-warn">
+          Waiting until the owner of that node accepts this one there. Read your fingerprint, which
+          is below, out to them.
+        </p>
+      )}
+      {error && <Failed title="This node did not join" message={error.message} hint={error.hint} />}
+      <div className="mt-auto flex justify-end gap-2">
+        {busy && (
+          <button type="button" className="button" onClick={() => asking.current?.abort()}>
+            Stop
+          </button>
+        )}
+        <button
+          type="submit"
+          className="button"
+          disabled={busy || address.trim() === '' || node.trim() === ''}
+        >
+          {busy ? 'Asking…' : 'Ask to join'}
         </button>
-      </form>
-    </section>
+      </div>
+    </form>
   )
 }

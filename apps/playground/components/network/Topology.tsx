@@ -1,10 +1,13 @@
-import { circle, roundTrip, shortName, summary, type NetworkNode } from '@/lib/network'
+import { roundTrip, summary, type NetworkNode } from '@/lib/network'
+import { byZone, circle, shortName, type MapLink } from '@/lib/topology'
 
 const RADIUS = 90
 const DOT = 7
 const LABEL_MAX = 12
-/** More would be a ring of dots without room for their names; the table has all of them. */
+/** More would be a ring of dots without room for their names; the tables have all of them. */
 const SHOWN_MAX = 24
+/** With more nodes the numbers would cover each other. */
+const TRIPS_SHOWN_MAX = 12
 
 const FILLS: Record<string, string> = {
   alive: 'fill-good',
@@ -13,11 +16,24 @@ const FILLS: Record<string, string> = {
   dead: 'fill-bad',
 }
 
-/** The nodes on a circle, this one at the top, with the round trips from here. */
-export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
-  const shown = nodes.slice(0, SHOWN_MAX)
+/** The nodes on a circle, this one at the top, with the connections between all of them. */
+export function Topology({
+  nodes,
+  links,
+}: {
+  nodes: readonly NetworkNode[]
+  links: readonly MapLink[]
+}) {
+  const shown = byZone(nodes, SHOWN_MAX)
   const places = circle(shown.length, RADIUS)
-  const own = places[0]
+  const placeOf = new Map(shown.map(({ name }, index) => [name, places[index]]))
+  const own = shown[0]?.name
+  const drawn = links.flatMap((link) => {
+    const [from, to] = [placeOf.get(link.nodes[0]), placeOf.get(link.nodes[1])]
+    return from && to
+      ? [{ link, from, to, isOwn: own !== undefined && link.nodes.includes(own) }]
+      : []
+  })
   return (
     <figure className="panel p-4" aria-label="Drawing of the network">
       <svg
@@ -26,37 +42,39 @@ export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
         aria-label={summary(nodes)}
         className="mx-auto block w-full max-w-lg"
       >
-        {shown.map((node, index) => {
-          const place = places[index]
-          if (index === 0 || !own || !place) return null
-          const trip = node.state === 'alive' ? roundTrip(node.rttSeconds) : null
-          return (
-            <g key={node.id}>
-              <line
-                x1={own.x}
-                y1={own.y}
-                x2={place.x}
-                y2={place.y}
-                className={trip === null ? 'stroke-line' : 'stroke-line-strong'}
-                strokeWidth={1.5}
-                strokeDasharray={trip === null ? '3 4' : undefined}
-              />
-              {trip !== null && (
-                <text
-                  x={own.x + 0.62 * (place.x - own.x)}
-                  y={own.y + 0.62 * (place.y - own.y)}
-                  textAnchor="middle"
-                  dominantBaseline="central"
-                  className="fill-ink-2 stroke-surface text-[11px]"
-                  strokeWidth={4}
-                  paintOrder="stroke"
-                >
-                  {trip}
-                </text>
-              )}
-            </g>
-          )
-        })}
+        {drawn.map(({ link, from, to, isOwn }) => (
+          <line
+            key={link.nodes.join()}
+            x1={from.x}
+            y1={from.y}
+            x2={to.x}
+            y2={to.y}
+            className={isOwn ? 'stroke-ink-3' : 'stroke-line-strong'}
+            strokeWidth={isOwn ? 1.5 : 1}
+            strokeDasharray={link.relay === null ? undefined : '3 4'}
+          />
+        ))}
+        {shown.length <= TRIPS_SHOWN_MAX &&
+          drawn.map(({ link, from, to, isOwn }) => {
+            const trip = roundTrip(link.rttSeconds)
+            if (!isOwn || trip === null) return null
+            // Nearer to the other node, where the lines from this one are apart.
+            const share = link.nodes[0] === own ? 0.62 : 0.38
+            return (
+              <text
+                key={link.nodes.join()}
+                x={from.x + share * (to.x - from.x)}
+                y={from.y + share * (to.y - from.y)}
+                textAnchor="middle"
+                dominantBaseline="central"
+                className="fill-ink-2 stroke-surface text-[11px]"
+                strokeWidth={4}
+                paintOrder="stroke"
+              >
+                {trip}
+              </text>
+            )
+          })}
         {shown.map((node, index) => {
           const place = places[index]
           if (!place) return null
@@ -85,7 +103,7 @@ export function Topology({ nodes }: { nodes: readonly NetworkNode[] }) {
         })}
       </svg>
       <figcaption className="text-ink-3 mt-2 text-xs">
-        Round trips are measured from this node.
+        Dashed connections go through a third node. Nodes of a zone are next to each other.
         {nodes.length > SHOWN_MAX && ` ${nodes.length - SHOWN_MAX} more nodes are in the table.`}
       </figcaption>
     </figure>

@@ -2,11 +2,13 @@
 
 import { useState } from 'react'
 
-import { Failed } from '@/components/ui/States'
-import { api, asApiError, type ApiError } from '@/lib/api'
+import { ConfirmDialog } from '@/components/ui/ConfirmDialog'
 import { formatAgo } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
 import type { WaitingNode } from '@/lib/network'
+import { networkApi } from '@/lib/networkApi'
+
+import { SectionTitle } from './SectionTitle'
 
 /** The nodes that ask to join; nothing while there are none. */
 export function WaitingNodes({
@@ -19,24 +21,11 @@ export function WaitingNodes({
   onChange: () => void
 }) {
   const now = useNow(5_000)
-  const [error, setError] = useState<ApiError | null>(null)
+  const [chosen, setChosen] = useState<WaitingNode | null>(null)
   if (waiting.length === 0) return null
-  const accept = (node: WaitingNode) => {
-    setError(null)
-    api
-      .acceptNode(node.fingerprint)
-      .then(onChange, (reason: unknown) => setError(asApiError(reason)))
-  }
   return (
     <section aria-labelledby="waiting">
-      <h2 id="waiting" className="eyebrow mb-2">
-        Waiting to join
-      </h2>
-      {error && (
-        <div className="mb-3">
-          <Failed title="The node was not accepted" message={error.message} hint={error.hint} />
-        </div>
-      )}
+      <SectionTitle id="waiting" title="Waiting to join" />
       <ul className="panel divide-line divide-y">
         {waiting.map((node) => (
           <li key={node.id} className="flex flex-wrap items-center gap-x-6 gap-y-2 px-5 py-3">
@@ -44,27 +33,40 @@ export function WaitingNodes({
               <p>
                 <span className="font-semibold">{node.name}</span>{' '}
                 <span className="text-ink-3 text-xs">
-                  {now > 0 ? formatAgo(node.since * 1000, now) : ''}
+                  {now > 0 ? `asked ${formatAgo(node.since * 1000, now)}` : ''}
                 </span>
               </p>
               <code className="text-ink-2 font-mono text-xs break-all">{node.fingerprint}</code>
             </div>
             {mayAccept && (
-              <button
-                type="button"
-                className="button"
-                aria-label={`Accept ${node.name}`}
-                onClick={() => accept(node)}
-              >
-                Accept
+              <button type="button" className="button" onClick={() => setChosen(node)}>
+                Accept {node.name}…
               </button>
             )}
           </li>
         ))}
       </ul>
-      <p className="text-ink-2 mt-2 text-xs">
-        Compare the whole fingerprint with the owner of the node before you accept it.
-      </p>
+      {chosen && (
+        <ConfirmDialog
+          title={`Accept ${chosen.name}?`}
+          keep="Not now"
+          action="It is the same: accept"
+          doing="Accepting…"
+          failed="The node was not accepted"
+          isDanger={false}
+          work={() => networkApi.accept(chosen.fingerprint)}
+          onClose={() => setChosen(null)}
+          onDone={onChange}
+        >
+          <p>
+            Anybody can ask under any name. Let the owner of the node read its whole fingerprint out
+            to you, by telephone for example, and compare it with this one:
+          </p>
+          <code className="text-ink mt-2 block font-mono text-base break-all">
+            {chosen.fingerprint}
+          </code>
+        </ConfirmDialog>
+      )}
     </section>
   )
 }
