@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.peers.sql import DistributedPlan, sharded_table
+from lake.peers.sql import Column, DistributedPlan, Shard, Table, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
+from lake.sql import worker
 from sennit_core.errors import Denied, SqlError, UnknownColumn, Unsupported
 
 
@@ -53,6 +56,18 @@ def test_a_dataset_by_another_name_is_left_to_one_node(trips: Lake) -> None:
         with pytest.raises(Unsupported, match="by its id, or with a schema"):
             planned(trips, f"SELECT count(*) FROM {name}")
     assert planned(trips, "WITH c AS (FROM TRIPS) SELECT count(*) FROM c").strategy == "push"
+
+
+def test_a_plan_leaves_the_databases_of_queries_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(worker, "release", lambda: closed.append("all"))
+    options = {"nodes": 2, "usesStates": False, "sendsRows": False, "usesWhole": True}
+    table = Table("trips", (Column("id", "BIGINT"),), (Shard("a", 3, 99, nodes=(1,)),))
+    request = {"engine": "distribute", "sql": "SELECT sum(id) FROM trips", "options": options}
+    context: Any = SimpleNamespace(check=lambda: None)
+    answer = worker.run(request | {"tables": tables_to_data([table])}, context)
+    assert plan_from_data(answer["plan"]).strategy == "push"
+    assert not closed
 
 
 _IN_NEW_YORK = """

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -258,6 +259,29 @@ def test_explain_says_why_a_query_gathers(offices: dict[str, Office]) -> None:
     text = explained(rome, sql)["distributed"]
     assert text.startswith("gather: about ")
     assert "\n  because the holders of its shards do not have the rows that it joins\n" in text
+
+
+def test_a_repeated_query_is_planned_once_for_each_version(
+    offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big(offices)
+    oslo, rome = offices["oslo"], offices["rome"]
+    planned: list[str] = []
+    submit = rome.lake.pool.submit
+
+    def record(entry: str, request: dict[str, Any], **options: Any) -> Any:
+        if request.get("engine") == "distribute":
+            planned.append(request["sql"])
+        return submit(entry, request, **options)
+
+    monkeypatch.setattr(rome.lake.pool, "submit", record)
+    sql = "SELECT count(*), sum(v) FROM big"
+    assert rome.query(sql) == rome.query(sql) == oslo.query(sql)
+    assert planned == [sql]
+    oslo.lake.append("big", pa.table({"k": [1], "v": [5], "s": ["new"]}))
+    eventually(lambda: rome.lake.catalog.get("big").shards == 4)
+    assert rome.query(sql) == oslo.query(sql)
+    assert planned == [sql, sql]
 
 
 def test_a_query_over_tables_of_one_node_is_computed_there(offices: dict[str, Office]) -> None:

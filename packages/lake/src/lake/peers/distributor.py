@@ -26,6 +26,7 @@ from lake.deadline import Deadline
 from lake.partial import ShardsUnavailable, missing_shards
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.limits import ByteLimit
+from lake.peers.plan_cache import PlanCache
 from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.step_dispatch import Coordinator, StepDispatch, WholeTablesUnavailable
@@ -67,13 +68,17 @@ class Distributor:
         coordinator: This node.
         pool: Its executors.
         staging: Folder for results.
+        plans: The plans of earlier queries.
     """
 
-    def __init__(self, coordinator: Coordinator, pool: ExecutorPool, staging: Path) -> None:
+    def __init__(
+        self, coordinator: Coordinator, pool: ExecutorPool, staging: Path, plans: PlanCache
+    ) -> None:
         self._coordinator = coordinator
         self._placed = coordinator.placed
         self._pool = pool
         self._staging = staging
+        self._plans = plans
 
     async def run(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Return a query's parts; None if it is not distributed.
@@ -155,25 +160,32 @@ class Distributor:
 
     def _plan(self, run: _Run) -> DistributedPlan:
         query, deadline = run.query, run.deadline
-        names = {shard.object for table in query.tables for shard in table.snapshot.shards}
-        numbers = {self._coordinator.node: 0}
+        names = dict.fromkeys(s.object for table in query.tables for s in table.snapshot.shards)
+        holders = {name: self._placed.holders(name) for name in names}
+        # In an order that does not depend on which of them is preferred now.
+        others = {node for found in holders.values() for node in found} - {self._coordinator.node}
+        numbers = {node: n for n, node in enumerate((self._coordinator.node, *sorted(others)))}
         nodes = {
-            name: [numbers.setdefault(node, len(numbers)) for node in self._placed.holders(name)]
-            for name in names
+            name: tuple(sorted(map(numbers.__getitem__, found))) for name, found in holders.items()
         }
+        options = {
+            "nodes": len(self._placed.alive()) + 1,
+            "usesStates": all(map(self._placed.has_same_duckdb, numbers)),
+            # A row of a private dataset would reach nodes that may not read it.
+            "sendsRows": False,
+            "usesWhole": run.uses_whole,
+        }
+        versions = tuple((t.name, t.snapshot.dataset, t.snapshot.id) for t in query.tables)
+        key = (query.sql, versions, tuple(nodes.items()), tuple(options.items()))
+        found = self._plans.find(key)
+        if found is not None:
+            return found
+        planned = [sharded_table(table.name, table.snapshot, nodes) for table in query.tables]
         request = {
             "engine": "distribute",
             "sql": query.sql,
-            "tables": tables_to_data(
-                [sharded_table(t.name, t.snapshot, nodes) for t in query.tables]
-            ),
-            "options": {
-                "nodes": len(self._placed.alive()) + 1,
-                "usesStates": all(map(self._placed.has_same_duckdb, numbers)),
-                # A row of a private dataset would reach nodes that may not read it.
-                "sendsRows": False,
-                "usesWhole": run.uses_whole,
-            },
+            "tables": tables_to_data(planned),
+            "options": options,
         }
         with self._pool.submit(
             "lake.sql",
@@ -182,7 +194,9 @@ class Distributor:
             deadline_seconds=deadline.left,
             restartable=True,
         ) as execution:
-            return plan_from_data(execution.result()["plan"])
+            plan = plan_from_data(execution.result()["plan"])
+        self._plans.put(key, plan, len(names))
+        return plan
 
 
 def _without(snapshot: SnapshotInfo, absent: Mapping[str, object]) -> SnapshotInfo:

@@ -51,6 +51,7 @@ from lake.peers.joining import Join, Waiting, Welcome
 from lake.peers.messages import MessageCodec
 from lake.peers.network import Counters
 from lake.peers.placement import Placement
+from lake.peers.plan_cache import PlanCache
 from lake.peers.publications import EVERYONE
 from lake.peers.repairs import Repairs
 from lake.peers.restricted_client import RestrictedClient
@@ -130,6 +131,7 @@ class PeerService:
         self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
         # Set while the node is in a network; changed in the loop only.
         self._network: JoinedNetwork | None = None
+        self._plans = PlanCache()
         self._closed = False
         self.away_seconds = 0.0
         """For how long this node was not part of its network before it was opened."""
@@ -433,7 +435,7 @@ class PeerService:
             data.space,
             self.options.query_bytes,
         )
-        work = Distributor(coordinator, data.pool, data.staging).run(query, stop)
+        work = Distributor(coordinator, data.pool, data.staging, self._plans).run(query, stop)
         return _result_of(self._submit(work), "the query", query.seconds, stop)
 
     @property

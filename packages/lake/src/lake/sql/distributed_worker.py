@@ -32,6 +32,7 @@ from lake.sql.duckdb_worker import (
     Note,
     bind,
     interrupted_on_cancel,
+    kept_session,
     limits_of,
     stream_result,
     translated_errors,
@@ -111,11 +112,13 @@ def merge_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any
         verify_shards((shard for table in tables for shard in table.shards), context)
         limits = limits_of(request, context)
         names = tuple(table.name for table in tables)
+        kept = kept_session(tables, names, limits, context, read_only=False)
         with (
-            open_write_session(tables, names, limits) as connection,
+            kept or open_write_session(tables, names, limits) as connection,
             interrupted_on_cancel(connection, context),
         ):
-            context.forgive_reserved()
+            if kept is None:
+                context.forgive_reserved()
             for step in request["steps"]:
                 _create(connection, step, context)
             note = _note(connection, request["explained"]) if request.get("explained") else None

@@ -50,7 +50,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     if engine in _WITHOUT_ROWS:
         return _WITHOUT_ROWS[engine](request)
     # Idle instances are memory under the same cap, which the plan can use instead.
-    if engine != "duckdb":
+    if engine not in _KEEPS_INSTANCES:
         release()
     if engine == "emsqrt":
         from lake.sql.external import run_query
@@ -112,6 +112,8 @@ def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
     return values_of_defaults(request)
 
 
+_KEEPS_INSTANCES = frozenset(("duckdb", "distribute", "merge"))
+"""Steps that use these instances, or come before one that does in the same query."""
 _WITHOUT_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "history": _find_history,
     "policy": _check_policy,

@@ -41,6 +41,7 @@ __all__ = ["PlanOptions", "plan_distributed"]
 
 _PREFIX = "__sennit_"
 _VALUE_BYTES = 8
+_WITHOUT_ROWS = "the holders of its shards do not have the rows that it joins"
 _BROADCAST_MARGIN = 2
 """How many times less a plan must move that gathers tables for its fragments: its estimate depends on two
 selectivities. Without this, TPC-H 14 with all tables split moved three times as much as a gather."""
@@ -259,6 +260,8 @@ class _Planner:
 
     def _pushed(self, body: exp.Select, tail: Tail, scheme: Scheme) -> list[_Planned]:
         """Return the ways to compute a SELECT whose tables are split by a scheme."""
+        if not self._options.sends_rows:
+            self._check_whole(body, scheme)
         block, sources = body.copy(), self._query.sources
         localizer = Localizer(self._query, scheme, self._whole)
         keys, _ = localizer.source(block)
@@ -276,7 +279,7 @@ class _Planner:
                 continue  # a subquery of the merge would read rows that only units have
             draft = draft_fragment(cut, scheme, tail, self._drafts)
             if not self._options.sends_rows and self._drafts.results_in(draft.query):
-                raise NotDistributed("the holders of its shards do not have the rows that it joins")
+                raise NotDistributed(_WITHOUT_ROWS)
             name = self._drafts.name("part")
             self._drafts.steps[name] = draft
             for table in cut.merge.find_all(exp.Table):
@@ -288,6 +291,14 @@ class _Planner:
                     table.set("this", exp.to_identifier(gathered, quoted=True))
             found.append(_Planned(cut.merge, tail, draft.rows, cut.way, cut.refused))
         return found
+
+    def _check_whole(self, body: exp.Select, scheme: Scheme) -> None:
+        """Refuse a scheme without planning it, if its nodes lack a table of FROM or WHERE."""
+        parts = (body.args.get("from_"), *(body.args.get("joins") or ()), body.args.get("where"))
+        for table in (t for part in parts if part is not None for t in part.find_all(exp.Table)):
+            source = self._query.sources.get(table.alias)
+            if source is None or not (table.alias in scheme.keys or source.name in scheme.whole):
+                raise NotDistributed(_WITHOUT_ROWS)
 
     def _gathered(self, body: exp.Select, tail: Tail) -> _Planned:
         """Return the way that reads no split table; what it contains may still be pushed."""
