@@ -55,6 +55,7 @@ from lake.peers.transfers import (
     TransferOptions,
     Transfers,
     WriteChunk,
+    at_most,
 )
 from lake.testing.simulation import Disk
 from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
@@ -305,7 +306,9 @@ class SimulatedNode:
                 pass
             case FetchCopy(dataset, name, size, sources, copies):
                 if sources:
-                    self.transfers.want(dataset, name, sources, priority=copies, size_max=size)
+                    self.transfers.want(
+                        dataset, name, sources, priority=copies, admit=at_most(size)
+                    )
             case StopFetch(dataset, name):
                 self.transfers.cancel(dataset, name)
             case DropCopy(name):
@@ -429,7 +432,7 @@ class SimulatedNode:
             sources,
             by="adoption",
             priority=-1.0,
-            size_max=MANIFEST_BYTES_MAX,
+            admit=at_most(MANIFEST_BYTES_MAX),
         )
 
     def _adopted(self, manifest: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lake.access import PolicyRule
-from sennit_core.errors import Denied
+from lake.peers.metadata import MetadataLimits, MetadataUse
+from sennit_core.errors import Denied, StorageFull
 
 from .peers_exchange import SharingNetwork, SharingNode
 from .test_peers_exchange import run
@@ -48,5 +49,73 @@ def test_a_dataset_that_becomes_restricted_is_listed_anew_in_one_write(
         assert seen
         assert all(seen)
         assert tree.get(f"/snapshots/{dataset}") is None
+
+    run(tmp_path, "oslo rome", test)
+
+
+def limit(node: SharingNode, **limits: int) -> None:
+    """Let a node adopt so much of one publisher."""
+    adoption = node.exchange._adoption
+    adoption._metadata = MetadataUse(
+        node.lake.objects, lambda _size: None, MetadataLimits(**limits)
+    )
+
+
+def stored_bytes(node: SharingNode) -> int:
+    objects = node.lake.objects
+    return sum(objects.place(name).stat().st_size for name in objects)
+
+
+@pytest.mark.parametrize(
+    ("limits", "shards"),
+    [
+        ({"bytes": 4_000}, 200),
+        ({"objects": 1}, 200),
+        ({"shards": 69}, 70),
+        ({"object_bytes": 300}, 2),
+    ],
+)
+def test_a_manifest_that_costs_too_much_is_not_fetched(
+    tmp_path: Path, limits: dict[str, int], shards: int
+) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        limit(rome, **limits)
+        oslo.commit("big", *(f"{number:064x}" for number in range(shards)))
+        oslo.commit("small", "0" * 64)
+        oslo.share("big")
+        await network.run(rounds=8)
+        assert "big" not in rome.names()
+        assert stored_bytes(rome) <= limits.get("bytes", 60_000)
+        limit(rome)
+        await network.until(lambda: "big" in rome.names())
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_what_is_fetched_and_not_adopted_counts_for_its_publisher(tmp_path: Path) -> None:
+    """Otherwise each manifest with a list that nobody has would cost the limit anew."""
+
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        oslo.commit("big", *(f"{number:064x}" for number in range(4096 + 70)))
+        dataset = oslo.share("big")
+        stored = oslo.lake.catalog.stored_manifest("big")
+        oslo.lake.objects.place(stored.list_objects[-1]).unlink()
+        await network.run(rounds=4)
+        use = rome.exchange._adoption._metadata._used[dataset]
+        assert use.objects == len(list(rome.lake.objects)) >= 2
+
+    run(tmp_path, "oslo rome", test)
+
+
+def test_the_room_of_the_disk_is_checked_before_each_object(tmp_path: Path) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        def full(size: int) -> None:
+            raise StorageFull("the disk", size, 0)
+
+        rome.exchange._adoption._metadata = MetadataUse(rome.lake.objects, full)
+        oslo.append("trips", 1)
+        oslo.share("trips")
+        await network.run(rounds=4)
+        assert list(rome.lake.objects) == []
 
     run(tmp_path, "oslo rome", test)

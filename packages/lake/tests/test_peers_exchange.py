@@ -20,7 +20,7 @@ from lake.peers.machine import Failed, Replied
 from lake.peers.publications import EVERYONE, LogKey
 from lake.peers.replication import HaveRequest
 from lake.peers.session import Piece
-from lake.peers.transfers import Chunk, ChunkRequest, ListRequest
+from lake.peers.transfers import Chunk, ChunkRequest, ListRequest, at_most
 from sennit_core.errors import Busy, NotFound, Unavailable
 from sennit_core.hashing import CHUNK_BYTES
 from sennit_core.records import DatasetInfo
@@ -472,7 +472,7 @@ def test_what_nobody_waits_for_any_more_is_forgotten(tmp_path: Path) -> None:
         await network.until(lambda: "trips" in rome.names())
         downloads = rome.exchange._downloads
         two = [
-            asyncio.create_task(downloads.obtain(dataset, shard, [oslo.id], 1 << 20))
+            asyncio.create_task(downloads.obtain(dataset, shard, [oslo.id], at_most(1 << 20)))
             for _ in range(2)
         ]
         await asyncio.sleep(0)

@@ -21,6 +21,7 @@ from lake.catalog import Catalog
 from lake.peers.downloads import Downloads
 from lake.peers.held import HeldObjects
 from lake.peers.membership import Membership
+from lake.peers.metadata import MetadataUse
 from lake.peers.publications import EVERYONE, LogKey, Publications
 from lake.peers.roster import Roster
 from lake.peers.shared_index import SharedIndex, read_known
@@ -31,16 +32,15 @@ from lake.retention import Retention
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
-from sennit_core.units import MIB
 
 __all__ = ["Adoption", "AdoptionHost"]
 
 _log = get_logger(__name__)
-_METADATA_BYTES_MAX = 64 * MIB
 _ADOPT_SECONDS = 120.0
 _RETRY_SECONDS = (1.0, 600.0)
 _AT_ONCE = 8
 """Publishers whose datasets are adopted at the same time: one that answers slowly delays no other."""
+_VERSIONS_MAX = 8 * VERSIONS_KEPT
 _OF_NODE_MAX = 2 * DATASETS_MAX
 """A dataset and its ciphertext are two. Each one more costs a row here, and all lists of datasets."""
 
@@ -76,6 +76,7 @@ class Adoption:
         policies: Say what users see of restricted datasets.
         index: The shared datasets.
         downloads: Fetches manifests.
+        metadata: Limits what one publisher may cause.
         changed: Called after a dataset was adopted or forgotten.
     """
 
@@ -88,6 +89,7 @@ class Adoption:
         policies: Policies,
         index: SharedIndex,
         downloads: Downloads,
+        metadata: MetadataUse,
         changed: Callable[[], object],
     ) -> None:
         self._node = node
@@ -97,9 +99,12 @@ class Adoption:
         self._policies = policies
         self._index = index
         self._downloads = downloads
+        self._metadata = metadata
         self._changed = changed
         # Adopted ones that may have more versions than are kept.
         self._with_old_versions: set[str] = set()
+        # Manifests and lists of the datasets that are being adopted, or could not be adopted yet.
+        self._fetched: dict[str, set[str]] = {}
         # By publisher, and then by dataset.
         self._pending: dict[str, dict[str, _Pending]] = {}
         # One task for each publisher at a time: its datasets are adopted one after the other.
@@ -159,6 +164,7 @@ class Adoption:
             async with asyncio.timeout(_ADOPT_SECONDS):
                 await self._compare(publisher, dataset)
         except (SennitError, TimeoutError) as error:
+            await asyncio.to_thread(self._note_fetched, publisher, dataset)
             if wait == _RETRY_SECONDS[0]:
                 _log.warning("dataset %s of node %s: %s", dataset[:40], publisher[:16], error)
         else:
@@ -167,6 +173,15 @@ class Adoption:
                 del pending[dataset]
         finally:
             entry.retry_at = self._host.now() + wait
+
+    def _note_fetched(self, publisher: str, dataset: str) -> None:
+        """Count what was fetched of a dataset that could not be adopted."""
+        fetched = self._fetched.get(dataset)
+        if fetched is not None:
+            known = self._index.get(dataset)
+            names = set() if known is None else {*known.versions, *known.lists}
+            shards = self._metadata.shards_of(dataset)
+            self._metadata.note(dataset, publisher, names | fetched, shards)
 
     async def _compare(self, writer: str, dataset: str) -> None:
         """Adopt, or forget, a dataset as the logs say."""
@@ -206,6 +221,10 @@ class Adoption:
         self._index.versions.note(dataset, shared.version)
         if found is not before:
             await asyncio.to_thread(self._downloads.copies.held.keep, dataset, found.names)
+            metadata = (*found.versions, *found.lists)
+            shards = len(found.objects.objects)
+            await asyncio.to_thread(self._metadata.note, dataset, writer, metadata, shards)
+            self._fetched.pop(dataset, None)
             self._changed()
 
     def _has_manifest(self, known: DatasetInfo, shared: SharedDataset) -> bool:
@@ -234,11 +253,19 @@ class Adoption:
         downloads, alive = self._downloads, self._host.members.alive()
         sources = [writer, *(node for node in alive if node != writer)]
 
-        def held(names: Sequence[str]) -> AbstractAsyncContextManager[None]:
-            return downloads.held(shared.id, names, sources, _METADATA_BYTES_MAX)
+        budget = self._metadata.budget(writer)
 
+        def held(names: Sequence[str]) -> AbstractAsyncContextManager[None]:
+            return downloads.held(shared.id, names, sources, budget.admit)
+
+        if shared.manifest not in self._fetched.get(shared.id, ()):
+            self._begin(shared.id, {shared.manifest})
         async with held([shared.manifest]):
             stored = self._catalog.adopter.read_manifest(shared.manifest)
+            is_here = downloads.copies.held.is_here
+            lists = sum(not is_here(name) for name in stored.list_objects)
+            self._begin(shared.id, {shared.manifest, *stored.list_objects})
+            budget.check(lists, stored.shards - self._metadata.shards_of(shared.id))
             async with held(stored.list_objects):
                 # Before the row: who sees that may ask for shards at once.
                 before = self._index.get(shared.id)
@@ -252,6 +279,16 @@ class Adoption:
                     if before is not None:
                         self._index.put(before)
                     raise
+
+    def _begin(self, dataset: str, names: set[str]) -> None:
+        """Note which objects are fetched, which count even if the dataset is not adopted.
+
+        Those of another attempt are deleted, as a publisher may go on to the next manifest each time.
+        """
+        earlier = self._fetched.get(dataset, set()) - names
+        self._fetched[dataset] = names
+        if earlier:
+            self._retention.discard(earlier)
 
     def _row(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> DatasetInfo:
         return DatasetInfo(
@@ -285,6 +322,9 @@ class Adoption:
             self._retention.expire_others(info.id, {manifest})
             self._retention.discard(purged)
         self._with_old_versions.add(info.id)
+        if self._catalog.adopter.count_of(info.id) > _VERSIONS_MAX:
+            # A writer that publishes faster than copies are made: rows that only it has would be lost.
+            self._forget_versions(info.id)
 
     async def expire(self, is_placed: Callable[[str], Awaitable[bool]]) -> None:
         """Forget old versions of the datasets whose newest one is on all nodes that are to hold it.
@@ -318,6 +358,8 @@ class Adoption:
 
     async def _forget(self, dataset: str) -> None:
         self._index.remove(dataset)
+        self._metadata.forget(dataset)
+        self._retention.discard(self._fetched.pop(dataset, set()))
         await asyncio.to_thread(
             forget_adopted, self._retention, self._policies, self._downloads.copies.held, dataset
         )

@@ -42,6 +42,7 @@ from lake.peers.transfers import (
     TransferOptions,
     Transfers,
     WriteChunk,
+    at_most,
 )
 from sennit_core.errors import Corrupt, NotFound, SennitError
 from sennit_core.hashing import CHUNK_BYTES, ObjectDigest
@@ -270,7 +271,9 @@ class Copies:
                 case FetchCopy(dataset, name, size, sources, copies):
                     if sources and size <= room_bytes:
                         room_bytes -= size
-                        self.transfers.want(dataset, name, sources, priority=copies, size_max=size)
+                        self.transfers.want(
+                            dataset, name, sources, priority=copies, admit=at_most(size)
+                        )
                 case StopFetch(dataset, name):
                     self.transfers.cancel(dataset, name)
                 case _:

@@ -6,7 +6,7 @@ Runs in the event loop of the network; what reads or writes files is done by thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -62,8 +62,16 @@ class Downloads:
         """Stop what is under way."""
         await self._tasks.end()
 
-    async def obtain(self, dataset: str, name: str, sources: Sequence[str], size_max: int) -> None:
+    async def obtain(
+        self, dataset: str, name: str, sources: Sequence[str], admit: Callable[[int], str]
+    ) -> None:
         """Fetch an object of a dataset now.
+
+        Args:
+            dataset: The dataset.
+            name: The object.
+            sources: Nodes that may have it.
+            admit: As of `Transfers.want`.
 
         Raises:
             Unavailable: No source has it.
@@ -71,7 +79,7 @@ class Downloads:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((dataset, name), []).append(waiting)
         transfers = self.copies.transfers
-        transfers.want(dataset, name, sources, by=waiting, priority=_FIRST, size_max=size_max)
+        transfers.want(dataset, name, sources, by=waiting, priority=_FIRST, admit=admit)
         try:
             self.tick()
             await waiting
@@ -85,16 +93,18 @@ class Downloads:
 
     @asynccontextmanager
     async def held(
-        self, dataset: str, names: Sequence[str], sources: Sequence[str], size_max: int
+        self,
+        dataset: str,
+        names: Sequence[str],
+        sources: Sequence[str],
+        admit: Callable[[int], str],
     ) -> AsyncIterator[None]:
         """Fetch objects that no row references yet, and keep them until the context is left."""
         leased = self._retention.acquire(names)
         try:
             held = self.copies.held
             missing = [n for n in names if not (held.is_here(n) and held.was_received(dataset, n))]
-            await asyncio.gather(
-                *(self.obtain(dataset, name, sources, size_max) for name in missing)
-            )
+            await asyncio.gather(*(self.obtain(dataset, name, sources, admit) for name in missing))
             yield
         finally:
             self._retention.release(leased)

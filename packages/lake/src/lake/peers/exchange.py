@@ -31,6 +31,7 @@ from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.health import SharedCopies
 from lake.peers.limits import Slots
 from lake.peers.machine import Call, Effect, Replied
+from lake.peers.metadata import MetadataUse
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
 from lake.peers.repairs import Repairs
@@ -39,7 +40,7 @@ from lake.peers.restricted import RestrictedReads
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
 from lake.peers.sharing import SharedDataset, Shares, Wanted
-from lake.peers.transfers import ChunkRequest, ListRequest
+from lake.peers.transfers import ChunkRequest, ListRequest, at_most
 from lake.policies import Policies
 from lake.retention import Retention
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
@@ -129,6 +130,7 @@ class Exchange:
         self._downloads = Downloads(host, copies, parts.retention)
         self._adoption = Adoption(
             node, host, parts.catalog, parts.retention, parts.policies, self._index, self._downloads,
+            MetadataUse(parts.objects, lambda size: parts.space.check_disk("a list of shards", size)),
             copies.replication.soon,
         )  # fmt: skip
         self._fragments = Slots("parts of queries")
@@ -404,7 +406,7 @@ class Exchange:
                 continue
             try:
                 await self._downloads.obtain(
-                    known.shared.id, name, list(sources), known.sizes[name]
+                    known.shared.id, name, list(sources), at_most(known.sizes[name])
                 )
             except Unavailable as error:
                 problem = error

@@ -18,7 +18,7 @@ requests down. Hashing is work for other threads, and part of the effects.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
@@ -43,6 +43,7 @@ __all__ = [
     "TransferOptions",
     "Transfers",
     "WriteChunk",
+    "at_most",
 ]
 
 _DIGEST_BYTES = 32
@@ -130,6 +131,11 @@ class TransferOptions:
     busy_seconds: float = 2.0
 
 
+def at_most(size_max: int) -> Callable[[int], str]:
+    """Return what admits an object of at most so many bytes; see `Transfers.want`."""
+    return lambda size: f"it has {size} bytes, of at most {size_max}" if size > size_max else ""
+
+
 @dataclass(frozen=True, slots=True)
 class FindKept:
     """An effect: hash the chunks that an earlier attempt has written; leads to `found_kept`.
@@ -209,7 +215,7 @@ class _Download:
     priority: float
     # Peers that may have it, in the order in which they are preferred.
     sources: list[str]
-    size_max: int | None
+    admit: Callable[[int], str] | None
     # Who wants it; when nobody does, it is forgotten.
     wanted_by: set[Hashable]
     # Chunks that an earlier attempt has written, checked against the list; None until they are hashed.
@@ -310,7 +316,7 @@ class Transfers:
         *,
         by: Hashable = PLAN,
         priority: float = 0.0,
-        size_max: int | None = None,
+        admit: Callable[[int], str] | None = None,
     ) -> None:
         """Ask for an object, or add sources to a download.
 
@@ -320,12 +326,13 @@ class Transfers:
             sources: Peers that may have it, the preferred ones first.
             by: Who wants it, for `cancel`.
             priority: Downloads with a lesser one start first.
-            size_max: Bytes that it may have, as a peer may announce any; None for any.
+            admit: Called with its bytes before any of them is fetched, as a peer may announce any number;
+                returns why it is not to be fetched, or "". None for any number.
         """
         known = self._downloads.get((dataset, name))
         if known is None:
             self._downloads[dataset, name] = _Download(
-                dataset, name, priority, list(sources), size_max, {by}
+                dataset, name, priority, list(sources), admit, {by}
             )
             return
         known.wanted_by.add(by)
@@ -436,11 +443,11 @@ class Transfers:
         if digests is None:
             return self._on_wrong(download, request.peer, "its list of chunks is wrong")
         assert isinstance(reply.message, ListReply), "see `_digests`"
-        if download.size_max is not None and reply.message.size > download.size_max:
+        problem = "" if download.admit is None else download.admit(reply.message.size)
+        if problem:
             # The id proves the size, so every other peer would say the same.
             del self._downloads[download.key]
-            limit = f"it has {reply.message.size} bytes, of at most {download.size_max}"
-            return [ObjectUnobtainable(*download.key, limit)]
+            return [ObjectUnobtainable(*download.key, problem)]
         download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
         download.digests = digests
         download.find_missing()
