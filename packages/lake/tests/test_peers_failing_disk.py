@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from lake.peers import joined
+from lake.peers import effect_queue, joined
 from lake.peers.machine import Effect, Send
 from lake.peers.publications import LogKey, StoreLog
 from lake.peers.roster import RosterHead
@@ -19,7 +20,7 @@ from .test_peers_service import Office, eventually
 def test_what_follows_an_entry_waits_until_that_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joined, "_STORE_SECONDS", 0.01)
+    monkeypatch.setattr(effect_queue, "_RETRY_SECONDS", (0.01, 0.01))
     with Office(tmp_path, "oslo").running() as oslo:
         oslo.invite()
         network = network_of(oslo)
@@ -61,3 +62,48 @@ def test_an_unexpected_error_does_not_end_the_copying_of_datasets(
 
         monkeypatch.setattr(exchange, "tick", tick)
         eventually(lambda: len(ticks) > 1)
+
+
+def test_a_full_queue_drops_what_is_repeated_and_keeps_what_is_to_be_stored() -> None:
+    async def test() -> None:
+        async def perform(_: Effect) -> None:
+            raise AssertionError("it does not run")
+
+        queue = effect_queue.EffectQueue(perform)
+        entry = StoreLog(LogKey("a" * 64), (), 0)
+        for _ in range(3 * effect_queue.EFFECTS_MAX):  # a peer that connects again and again
+            queue.put([Send("0" * 64, RosterHead(""))])
+        assert len(queue) == effect_queue.EFFECTS_MAX
+        assert queue.is_full
+        queue.put([entry])
+        assert len(queue) == effect_queue.EFFECTS_MAX + 1
+
+    asyncio.run(test())
+
+
+def test_a_store_that_fails_is_repeated_more_and_more_rarely_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        waits: list[float] = []
+        problems: list[str] = []
+        failures = [OSError("no space left on device") for _ in range(9)]
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            problems.append(queue.problem)
+
+        async def perform(_: Effect) -> None:
+            if failures:
+                raise failures.pop()
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        queue = effect_queue.EffectQueue(perform)
+        queue.put([StoreLog(LogKey("a" * 64), (), 0)])
+        with pytest.raises(asyncio.CancelledError):
+            await queue.run()
+        assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        assert set(problems) == {"OSError: no space left on device"}
+
+    asyncio.run(test())

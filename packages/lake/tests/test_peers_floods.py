@@ -87,7 +87,7 @@ def check(network: JoinedNetwork, node: str) -> None:
     assert len(network._tasks) + len(network.outbox._tasks) < TASKS_MAX
     assert len(network.sessions._tasks) < TASKS_MAX
     assert len(network.outbox._pending.get(node, ())) <= PENDING_MAX
-    assert network._effects.qsize() < 4096
+    assert len(network.effects) < 4096
     assert len(network.members._probes) < 4096
     for session in network.sessions._sessions.get(node, ()):
         assert len(session._served) <= 64

@@ -46,6 +46,12 @@ def problems(found: Surveyed) -> list[Finding]:
     return [finding for finding in examine(found) if not finding.ok]
 
 
+def test_a_node_that_cannot_store_what_is_published_is_named() -> None:
+    [finding] = problems(replace(HEALTHY, not_stored="no space left on device"))
+    assert (finding.subject, finding.ok) == ("publications", False)
+    assert "no space left" in finding.found
+
+
 def test_a_healthy_network_has_no_problem() -> None:
     assert problems(HEALTHY) == []
     subjects = [finding.subject for finding in examine(HEALTHY)]

@@ -116,6 +116,7 @@ class Surveyed:
         quarantined: How many damaged objects of this node are in quarantine.
         damaged: The names of its damaged datasets.
         wrong: The nodes that have sent wrong data since this one was started, by id.
+        not_stored: Why this node cannot store what others publish; empty if it can.
     """
 
     nodes: Sequence[NodeState]
@@ -127,6 +128,7 @@ class Surveyed:
     quarantined: int
     damaged: Sequence[str]
     wrong: Sequence[str]
+    not_stored: str = ""
 
     @property
     def own(self) -> NodeState:
@@ -304,6 +306,12 @@ def examine_copies(
 
 
 def _room(found: Surveyed) -> Iterator[Finding]:
+    if found.not_stored:
+        yield Finding(
+            "publications", False,
+            f"this node cannot store what is published, and learns of nothing new: {found.not_stored}",
+            "make room on the disk, or look at the node's log; it tries again within a minute",
+        )  # fmt: skip
     if found.no_room is not None:
         yield Finding("disk", False, found.no_room, "make room on the disk, or delete datasets")
     for node in found.nodes:

@@ -18,6 +18,7 @@ from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
 from lake.peers.changes import Changes
 from lake.peers.claims import Claims
+from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.forwarding import ChangeRequest
 from lake.peers.fragments import FragmentRequest
@@ -66,9 +67,7 @@ _SAVE_SECONDS = 30.0
 _COMPARE_SECONDS = 2.0
 _DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
-_EFFECTS_MAX = 1024
 _ACCEPT_SECONDS = 5.0
-_STORE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,7 @@ class JoinedNetwork:
             identity.id, StatementEntrySigner(identity.key), roster.is_member, chance,
             logs=logs, damaged=damaged, wall=self._clock.now,
         )  # fmt: skip
-        # Effects wait here in their order, as some are slow.
-        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self.effects = EffectQueue(self._perform)
         self._tasks = TaskSet("the network")
         self.outbox = Outbox(self.sessions.session)
         # When all of the roster was sent to each node.
@@ -219,7 +217,7 @@ class JoinedNetwork:
             self.members.add(status)
         addresses = self.addresses()
         self._perform_now(self.members.update(self.now(), addresses=tuple(addresses)))
-        self._tasks.spawn(self._perform_all())
+        self._tasks.spawn(self.effects.run())
         self._tasks.spawn(self._tick_forever())
         if self.exchange is not None:
             await self.exchange.start()
@@ -297,13 +295,13 @@ class JoinedNetwork:
     def start_leaving(self) -> float:
         """Announce that this node hands over what it stores; return the time, as of `now`."""
         now = self.now()
-        self.put(self.members.leave(now, "leaving"))
+        self._perform_now(self.members.leave(now, "leaving"))
         return now
 
     def stay(self) -> None:
         """Announce that this node does not leave after all."""
         if self.members.own.state == "leaving":
-            self.put(self.members.update(self.now(), state="alive"))
+            self._perform_now(self.members.update(self.now(), state="alive"))
 
     async def announce_leaving(self) -> None:
         """Let others know that this node has left, as far as they can be reached."""
@@ -321,7 +319,7 @@ class JoinedNetwork:
                 continue
             now = self.now()
             self._perform_now(self.members.tick(now))
-            if self._effects.qsize() < _EFFECTS_MAX:
+            if not self.effects.is_full:
                 self.put(self.logs.tick(now, self.members.alive()))
             if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
                 self._compared_at = now
@@ -372,7 +370,7 @@ class JoinedNetwork:
                 self._compare_roster(peer, message)
             elif isinstance(message, membership.MESSAGES):
                 self._perform_now(self.members.receive(peer, message, self.now()))
-            elif self._effects.qsize() >= _EFFECTS_MAX or self.outbox.is_busy(peer):
+            elif self.effects.is_full or self.outbox.is_busy(peer):
                 return  # the disk, or the node, is slower than what it asks for, which it repeats
             elif isinstance(message, publications.MESSAGES):
                 self.put(self.logs.receive(peer, message, self.members.alive()))
@@ -386,28 +384,7 @@ class JoinedNetwork:
 
     def put(self, effects: Iterable[Effect]) -> None:
         """Perform effects in their order."""
-        for effect in effects:
-            self._effects.put_nowait(effect)
-
-    async def _perform_all(self) -> None:
-        while True:
-            effect = await self._effects.get()
-            # What is not durable must not be told: on a full disk, what follows an entry waits with it.
-            while not await self._is_performed(effect):
-                if not isinstance(effect, StoreLog):
-                    break  # the machines repeat what did not arrive
-                await asyncio.sleep(_STORE_SECONDS)
-
-    async def _is_performed(self, effect: Effect) -> bool:
-        try:
-            await self._perform(effect)
-        except SennitError as error:
-            _log.error("the network: %s", error)
-        except Exception:  # noqa: BLE001 - logged; a defect must not end all that follows
-            _log.exception("the network: an unexpected error")
-        else:
-            return True
-        return False
+        self.effects.put(effects)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:

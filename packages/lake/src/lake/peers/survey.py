@@ -79,6 +79,7 @@ class Survey:
                 nodes, network.is_revoked, answers, list(datasets.values()),
                 _LOSS_SECONDS_UNKNOWN if self._data is None else self._data.copies.loss_seconds,
                 found.no_room, found.quarantined, found.damaged, self._wrong(),
+                network.effects.problem,
             )
         )  # fmt: skip
 
