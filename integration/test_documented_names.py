@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 import elytra.routes
 import lake.routes
+from sennit.routes import bundles
 from sennit.routes import network as network_routes
 from sennit.routes import node as node_routes
 from sennit.settings import Settings
@@ -54,6 +55,7 @@ def served() -> frozenset[str]:
     routers = (
         node_routes.router(Mock(version="0"), Mock()),
         network_routes.router(Mock(), Mock()),
+        bundles.router(Mock(), Mock()),
         lake.routes.router(Mock(), Mock()),
         elytra.routes.router(Mock()),
     )

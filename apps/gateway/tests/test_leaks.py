@@ -95,6 +95,12 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/link": [("", {"json": {
         "path": "/tmp/x", "file": {"inode": "1", "size": "1", "mtimeNs": "1"},
     }})],
+    "POST /api/bundles/export": [("", {"json": {
+        "datasets": ["{dataset}"], "path": "/tmp/x", "passphrase": "x" * 12,
+    }})],
+    "POST /api/bundles/import": [("", {"json": {
+        "path": "/tmp/x", "file": {"inode": "1", "size": "1", "mtimeNs": "1"}, "passphrase": "x" * 12,
+    }})],
     "GET /api/queries": [("", {})],
     "DELETE /api/queries/{query_id}": [("", {})],
     "POST /api/verify": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}}),

@@ -13,7 +13,10 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake._failpoints import POINTS
+from lake.bundles import ExportRequest, ImportRequest, export_bundle, import_bundle
+from lake.limits import Requester
 from lake.linking import LinkRequest
+from lake.peers.seeding import Seeder
 
 from .conftest import put, upload_file
 
@@ -23,6 +26,7 @@ ROWS = 1000
 TEXT = "a,b\n" + "".join(f"{i},x{i}\n" for i in range(ROWS))
 CHILD = """
 import sys
+from pathlib import Path
 from lake import Lake
 from lake.linking import LinkRequest
 
@@ -45,6 +49,11 @@ def overtaken(lake, file):
     UpsertExecution._run = late
     lake.upsert("t", file, key=["a"])
 
+def load(lake, file):
+    from lake.bundles import ImportRequest, import_bundle
+    from lake.peers.seeding import Seeder
+    list(import_bundle(lake, ImportRequest(Path(file), "correct horse battery"), Seeder(None, lambda: None)))
+
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
@@ -55,6 +64,7 @@ if __name__ == "__main__":
             "link": lambda what: lake.linker.link(LinkRequest(what)),
             "purge": lambda what: lake.purge(what, "a < 10"),
             "maintain": lake.maintenance.run,
+            "load": lambda what: load(lake, what),
         }
         (verbs.get(verb) or getattr(lake, verb))(what)
 """
@@ -218,11 +228,35 @@ def test_an_upsert_killed_while_it_merges_what_was_appended_is_done_or_not(
         assert lake.sql("FROM t").rows == done
 
 
+@pytest.mark.parametrize("point", ["bundle-object", "bundle-stored", "commit-prepared"])
+def test_an_import_of_a_bundle_killed_anywhere_shows_nothing_and_can_be_repeated(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder, file = tmp_path / "data", tmp_path / "b"
+    with opened(tmp_path / "other", pool) as other, other.tree:
+        for name in ("trips", "plans"):
+            other.sql(f"CREATE TABLE {name} AS FROM range({ROWS})")
+        request = ExportRequest(("trips", "plans"), file, "correct horse battery", Requester())
+        list(export_bundle(other, request))
+    with opened(folder, pool) as lake, lake.tree:
+        lake.sql("CREATE TABLE mine AS SELECT 1 AS one")
+
+    die(folder, point, "load", str(file))
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert [info.name for info in lake.catalog.list()] == ["mine"]
+        check_nothing_is_left_over(lake)
+        alone = Seeder(lambda _work: pytest.fail("there is no network"), lambda: None)
+        list(import_bundle(lake, ImportRequest(file, "correct horse battery"), alone))
+        assert lake.sql("SELECT count(*) FROM trips JOIN plans USING (range)").value == ROWS
+        check_nothing_is_left_over(lake)
+
+
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
     kinds = (
         "link", "ingest", "write", "delete", "expire", "retired", "rotate", "transaction",
-        "commit", "maint", "purge", "upsert")  # fmt: skip
+        "commit", "maint", "purge", "upsert", "bundle")  # fmt: skip
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)

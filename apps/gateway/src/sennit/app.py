@@ -30,6 +30,7 @@ from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
 from sennit.route_roles import RouteRoles
+from sennit.routes import bundles
 from sennit.routes import network as network_routes
 from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
@@ -222,6 +223,7 @@ def create_api(node: Node, cookie: str) -> FastAPI:
     )
     api.include_router(node_routes.router(node, cookie))
     api.include_router(network_routes.router(node.peers, node.lake))
+    api.include_router(bundles.router(node.peers, node.lake))
     api.include_router(lake.routes.router(node.lake, node.jobs.submit_ingest))
     api.include_router(elytra.routes.router(node.jobs))
     api.add_exception_handler(SennitError, _on_error)

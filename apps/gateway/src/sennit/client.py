@@ -14,6 +14,7 @@ from sennit.find import find_node
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from elytra.bundle_client import BundleClient
     from elytra.client import LinkedFile
     from elytra.ingest_report import IngestedDataset
     from elytra.job_handle import Job
@@ -283,6 +284,11 @@ class Session:
     def network(self) -> NetworkClient:
         """The network that the node belongs to: who is in it, and how nodes come and go."""
         return self._client.network
+
+    @property
+    def bundles(self) -> BundleClient:
+        """Datasets in encrypted files of this machine, for the owner of a node on it."""
+        return self._client.bundles
 
     def quotas(self) -> list[dict[str, Any]]:
         """Return the quotas of users, with what each stores; needs an admin."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from elytra.arrow_stream import open_batches, read_table
+from elytra.bundle_client import BundleClient
 from elytra.job_handle import Job
 from elytra.network_client import NetworkClient
 from elytra.result import Result
@@ -283,6 +284,11 @@ class Client:
     def storage(self) -> dict[str, Any]:
         """Return what each dataset stores, and what maintenance can free."""
         return dict(self._transport.json("GET", "/api/stats/storage"))
+
+    @property
+    def bundles(self) -> BundleClient:
+        """Datasets in encrypted files of the node's machine."""
+        return BundleClient(self._transport)
 
     @property
     def network(self) -> NetworkClient:

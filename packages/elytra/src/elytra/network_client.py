@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sennit_core.errors import Unavailable, error_from_json
+from elytra.reports import last_report
 
 if TYPE_CHECKING:
     from elytra.transport import Transport
@@ -53,25 +52,7 @@ class NetworkClient:
             NotFound: The dataset is not shared.
         """
         document = {"dataset": dataset}
-        return self._last_report("/api/network/heal", document, on_progress)
-
-    def _last_report(
-        self,
-        path: str,
-        document: Mapping[str, Any],
-        on_progress: Callable[[Mapping[str, Any]], object],
-    ) -> dict[str, Any]:
-        """Send a request that is answered with reports of its progress; return the last one."""
-        report: dict[str, Any] = {}
-        with self._transport.stream("POST", path, document=document) as response:
-            for line in response.iter_lines():
-                report = json.loads(line)
-                if "code" in report:
-                    raise error_from_json(report)
-                on_progress(report)
-        if not report.get("done"):
-            raise Unavailable("the node (its response ended early)", hint="run it again")
-        return report
+        return last_report(self._transport, "/api/network/heal", document, on_progress)
 
     def invite(self, *, seconds: float | None = None, admin: bool = False) -> str:
         """Return an invite for one node; found a network if the node is in none.
@@ -130,7 +111,7 @@ class NetworkClient:
             on_progress: Called with each report.
         """
         document = {"waitSeconds": wait_seconds}
-        return self._last_report("/api/network/leave", document, on_progress)
+        return last_report(self._transport, "/api/network/leave", document, on_progress)
 
     # Sharing
 

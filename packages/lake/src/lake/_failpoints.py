@@ -32,6 +32,8 @@ POINTS = (
     "purge-manifests",
     "purge-committed",
     "purge-deleted",
+    "bundle-object",
+    "bundle-stored",
     "rotate-wrapped",
     "rotate-written",
 )

@@ -26,6 +26,7 @@ from sennit_core.units import KIB
 
 __all__ = [
     "EncryptedFile",
+    "EncryptedReader",
     "EncryptedWriter",
     "Source",
     "plain_bytes",
@@ -72,7 +73,8 @@ class EncryptedFile:
         """Open the content for reading (`rb`), or the new file for writing (`xb`)."""
         del buffering
         if mode == "rb":
-            return _Reader(self)  # type: ignore[return-value]  # read, readinto and seek are all
+            source = self.path.open("rb", buffering=0)
+            return EncryptedReader(source, self.name, self.key)  # type: ignore[return-value]  # read, readinto and seek are all
         sink = os.fdopen(os.open(self.path, _NEW, FILE_MODE), "wb", buffering=0)
         return io.BufferedWriter(_Closing(sink, self), _CHUNK_BYTES)
 
@@ -182,25 +184,42 @@ class _Closing(io.RawIOBase):
         super().close()
 
 
-class _Reader(io.RawIOBase):
-    """The content of an encrypted file; holds one chunk, so that small reads decrypt it once."""
+class EncryptedReader(io.RawIOBase):
+    """The content of an encrypted file; holds one chunk, so that small reads decrypt it once.
 
-    def __init__(self, file: EncryptedFile) -> None:
+    Args:
+        source: The file, unbuffered; closed with the reader, and if it cannot be read.
+        name: As of `EncryptedFile`.
+        key: The key.
+        start: Where the encrypted part of the file begins, in bytes; it ends with the file.
+
+    Raises:
+        Corrupt: Its header, or a chunk that is read later, is not the one that was written.
+    """
+
+    def __init__(self, source: BinaryIO, name: str, key: bytes, start: int = 0) -> None:
         super().__init__()
-        self._file = file
-        self._source = file.path.open("rb", buffering=0)
-        body = os.fstat(self._source.fileno()).st_size - _HEADER_BYTES
+        self._source = source
+        self._name = name
+        self._body = start + _HEADER_BYTES
+        body = os.fstat(source.fileno()).st_size - self._body
         self._count = -(-body // _SEALED_BYTES)
         self._size = body - _TAG_BYTES * self._count
-        self._header = self._source.read(_HEADER_BYTES)
+        source.seek(start)
+        self._header = source.read(_HEADER_BYTES)
         if body < _TAG_BYTES or self._header[: len(_MAGIC)] != _MAGIC:
-            self._source.close()
+            source.close()
             raise self._damage("header")
-        self._cipher = file_cipher(file.key, self._header[len(_MAGIC) :], _INFO)
+        self._cipher = file_cipher(key, self._header[len(_MAGIC) :], _INFO)
         self._chunk = (-1, b"")
         self._position = 0
         if not self._size:
             self._load(0)  # an empty file is authenticated too
+
+    @property
+    def plain_bytes(self) -> int:
+        """The size of the content."""
+        return self._size
 
     def readable(self) -> bool:
         """Always."""
@@ -235,9 +254,9 @@ class _Reader(io.RawIOBase):
         from cryptography.exceptions import InvalidTag
 
         if self._chunk[0] != index:
-            self._source.seek(_HEADER_BYTES + index * _SEALED_BYTES)
+            self._source.seek(self._body + index * _SEALED_BYTES)
             is_last = index == self._count - 1
-            bound = _bound(self._header, self._file.name, index, is_last=is_last)
+            bound = _bound(self._header, self._name, index, is_last=is_last)
             try:
                 sealed = self._source.read(_SEALED_BYTES)
                 self._chunk = (index, self._cipher.decrypt(_nonce(index), sealed, bound))
@@ -247,7 +266,7 @@ class _Reader(io.RawIOBase):
 
     def _damage(self, part: str) -> Corrupt:
         return Corrupt(
-            f"the {part} of encrypted file {self._file.path.name}",
+            f"the {part} of encrypted file {Path(self._source.name).name}",
             hint="abort the upload, and send the file again",
         )
 

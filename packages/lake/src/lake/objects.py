@@ -77,9 +77,18 @@ class ObjectWriter:
         self._hasher.update(data)
         self._new.write(data)
 
-    def commit(self) -> ObjectDigest:
-        """Give the object its name; it is durable after `ObjectStore.sync_names`."""
+    def commit(self, expected: str | None = None) -> ObjectDigest:
+        """Give the object its name; it is durable after `ObjectStore.sync_names`.
+
+        Args:
+            expected: The id that it is to have; None for any.
+
+        Raises:
+            Corrupt: It has another one, and is not stored.
+        """
         digest = self._hasher.finish()
+        if expected not in (None, digest.object):
+            raise Corrupt(f"object {expected}", expected=expected, found=digest.object)
         # The rename is the commit: whatever has an object's name can be verified.
         final = self._store.place(digest.object)
         self._store.prepare(digest)

@@ -104,17 +104,22 @@ class Quotas:
         self._starts.pop(user, None)
         return True
 
-    def check_room(self, user: str, what: str) -> None:
+    def check_room(self, user: str, what: str, coming: int | None = None) -> None:
         """Refuse what needs room if the user has none left.
 
+        Args:
+            user: The user.
+            what: What needs it, for the error.
+            coming: Its bytes; None if they are not known yet.
+
         Raises:
-            StorageFull: The user's datasets use the whole quota.
+            StorageFull: The user's datasets use the whole quota, or would use more than it.
         """
         limit = self.get(user).disk_bytes
         if limit:
             used = self.stored.owned_by(user)
-            if used >= limit:
-                raise _no_room(user, limit, used, None, what)
+            if used >= limit or used + (coming or 0) > limit:
+                raise _no_room(user, limit, used, coming, what)
 
     def admit_commits(self, commits: Sequence[Commit]) -> None:
         """Refuse commits that together store more than an owner may; under the catalog's lock.

@@ -10,6 +10,7 @@ os.environ.setdefault("TYPER_USE_RICH", "0")
 import typer
 
 from sennit.cli import (
+    bundle_verbs,
     data_verbs,
     maintenance_verbs,
     net_verbs,
@@ -42,4 +43,5 @@ maintenance_verbs.register(app)
 quota_verbs.register(app)
 net_verbs.register(app)
 share_verbs.register(app)
+bundle_verbs.register(app)
 sample_verb.register(app)

@@ -132,6 +132,20 @@ class Adoption:
             ):
                 self.expect(info.node, info.id)
 
+    def published_here(self, dataset: str) -> tuple[str, SharedDataset] | None:
+        """Return the writer of a dataset that is shared with this node, and what it says of it.
+
+        None if nobody shares it, or two nodes do and neither was adopted.
+        """
+        known = self._catalog.find_known(dataset)
+        publishers = {key.publisher for key in self._host.logs.logs} - {self._node}
+        found = []
+        for publisher in publishers if known is None else publishers & {known.node}:
+            shared = self._published(publisher, dataset)
+            if shared is not None and not {EVERYONE, self._node}.isdisjoint(shared.nodes):
+                found.append((publisher, shared))
+        return found[0] if len(found) == 1 else None
+
     def tick(self, now: float) -> None:
         """Let time pass.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -30,16 +30,18 @@ from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.health import SharedCopies
 from lake.peers.limits import Slots
-from lake.peers.machine import Call, Effect, Replied
+from lake.peers.machine import Call, Replied
 from lake.peers.metadata import MetadataUse
 from lake.peers.placement import Candidate
 from lake.peers.publications import Published
+from lake.peers.publishing import Publishing, PublishingHost
 from lake.peers.repairs import Repairs
 from lake.peers.replication import DropCopy, HaveRequest, Pause
 from lake.peers.restricted import RestrictedReads
+from lake.peers.seeding import Seeds
 from lake.peers.session import Piece, Session
-from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
-from lake.peers.sharing import SharedDataset, Shares, Wanted
+from lake.peers.shared_index import KnownDataset, SharedIndex
+from lake.peers.sharing import SharedDataset, Shares
 from lake.peers.transfers import ChunkRequest, ListRequest, at_most
 from lake.policies import Policies
 from lake.retention import Retention
@@ -102,12 +104,8 @@ class DataParts:
         self.copies.clear()
 
 
-class ExchangeHost(AdoptionHost, Caller, Protocol):
+class ExchangeHost(AdoptionHost, PublishingHost, Caller, Protocol):
     """What an exchange needs of the network that it is part of."""
-
-    def put(self, effects: Iterable[Effect]) -> None:
-        """Perform effects in their order."""
-        ...
 
 
 class Exchange:
@@ -133,6 +131,12 @@ class Exchange:
             MetadataUse(parts.objects, lambda size: parts.space.check_disk("a list of shards", size)),
             copies.replication.soon,
         )  # fmt: skip
+        self._publishing = Publishing(
+            node, host, parts.catalog, parts.shares, self._index, copies.replication.soon
+        )
+        self.seeds = Seeds(
+            node, host, self._adoption, self._index, copies, lambda: self._copied_bytes
+        )
         self._fragments = Slots("parts of queries")
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
@@ -161,7 +165,7 @@ class Exchange:
         now = self._host.now()
         if now - self._published_at >= _PUBLISH_SECONDS:
             self._published_at = now
-            await self._publish()
+            await self._publishing.publish()
         if now - self._refreshed_at >= _REFRESH_SECONDS:
             self._refreshed_at = now
             copies = self._parts.copies
@@ -238,28 +242,6 @@ class Exchange:
 
     # Publishing
 
-    async def _publish(self) -> None:
-        """Make this node's logs say what its shares want."""
-        try:
-            roster = self._host.roster
-            others = [
-                each for each in roster.members if each != self._node and roster.is_member(each)
-            ]
-            wanted = await asyncio.to_thread(self._parts.shares.wanted, others)
-        except SennitError as error:
-            _log.warning("nothing is published or withdrawn: %s", error)
-            return
-        # Before it is published, as the first reader asks at once.
-        await self._index_own(wanted)
-        logs, alive = self._host.logs, self._host.members.alive()
-        for (audience, dataset), shared in wanted.items.items():
-            self._host.put(logs.publish(dataset, shared.to_json(), audience, alive))
-        # After it, so that a dataset that moves to another log is always in one.
-        for key, dataset, _ in list(logs.items()):
-            is_own = key.publisher == self._node
-            if is_own and not wanted.keeps(key.audience, dataset):
-                self._host.put(logs.publish(dataset, None, key.audience, alive))
-
     def publish_soon(self) -> None:
         """Publish what has changed at the next tick."""
         self._published_at = -math.inf
@@ -272,25 +254,6 @@ class Exchange:
         """Return how a dataset is shared, and its writer; None if it is not known to be."""
         found = self._index.get(dataset)
         return None if found is None else (found.shared, found.writer)
-
-    async def _index_own(self, wanted: Wanted) -> None:
-        shared = {dataset: each for (_, dataset), each in wanted.items.items()}
-        for dataset, each in shared.items():
-            known = self._index.get(dataset)
-            if known is None or known.shared != each:
-                try:
-                    found = await asyncio.to_thread(
-                        read_known, self._parts.catalog, each, self._node, known
-                    )
-                except SennitError as error:  # deleted meanwhile, or damaged
-                    _log.warning("the shared dataset %s: %s", each.name, error)
-                    continue
-                self._index.put(found)
-                self._parts.copies.replication.soon()
-        for known in self._index:
-            dataset = known.shared.id
-            if known.writer == self._node and dataset not in {*shared, *wanted.damaged}:
-                self._index.remove(dataset)
 
     def holders(self, name: str) -> list[str]:
         """Return the live nodes that hold a shard, this node first if it does."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HeldObjects"]
 
 _PATH = "/peers/copies"
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,13 @@ class HeldObjects:
             for name in self._changed:
                 self._set(name)
 
-    def receive(self, dataset: str, name: str) -> None:
-        """Note durably that an object was sent as one of a dataset."""
-        self._rows(dataset).put(name, _Received(self._wall()))
-        self._received.setdefault(dataset, set()).add(name)
+    def receive(self, dataset: str, *names: str) -> None:
+        """Note durably that objects were sent as those of a dataset."""
+        rows, received = self._rows(dataset), _Received(self._wall())
+        for start in range(0, len(names), _ROWS_AT_ONCE):
+            part = names[start : start + _ROWS_AT_ONCE]
+            write_changes(self._tree, *(rows.change(name, received) for name in part))
+            self._received.setdefault(dataset, set()).update(part)
 
     def keep(self, dataset: str, names: Collection[str]) -> None:
         """Forget the objects of a dataset that no version of it has any more."""

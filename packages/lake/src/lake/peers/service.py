@@ -35,7 +35,7 @@ from lake.peers import (
     transfers,
 )
 from lake.peers.addresses import parse_address
-from lake.peers.channel import dial
+from lake.peers.admission import JOIN_SECONDS, ask_for_admission
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
@@ -45,9 +45,9 @@ from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.health import Finding, NodeState, SharedCopies
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
-from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
+from lake.peers.invites import INVITE_SECONDS, Invite
 from lake.peers.joined import JoinedNetwork, NodeParts, PeerOptions
-from lake.peers.joining import Join, Waiting, Welcome
+from lake.peers.joining import Waiting
 from lake.peers.messages import MessageCodec
 from lake.peers.network import Counters
 from lake.peers.placement import Placement
@@ -56,7 +56,7 @@ from lake.peers.publications import EVERYONE
 from lake.peers.repairs import Repairs
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
-from lake.peers.session import Session
+from lake.peers.seeding import Seeder
 from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop
@@ -84,7 +84,6 @@ T = TypeVar("T")
 
 _CALL_SECONDS = 30.0
 _FETCH_SECONDS = 300.0
-_JOIN_SECONDS = 20.0
 _JOIN_POLL_SECONDS = 2.0
 _THREADS = 128
 """32 parts of queries, as many queries and 16 changes hold one each while a peer reads; the rest is for files."""
@@ -446,6 +445,11 @@ class PeerService:
             self._submit, lambda: self._network, self._parts.data.space, self.options.query_bytes
         )
 
+    @property
+    def seeder(self) -> Seeder:
+        """Adds copies of shared datasets from bundles."""
+        return Seeder(self._submit, lambda: self._network)
+
     def find_node(self, name: str) -> str | None:
         """Return the id of another member by its id or name; None if there is none, or several."""
         network = self._network
@@ -483,7 +487,7 @@ class PeerService:
 
     def _call(self, work: Coroutine[Any, Any, T], seconds: float = _CALL_SECONDS) -> T:
         """Run a coroutine in the loop, and wait for it."""
-        return self._submit(work).result(seconds + _JOIN_SECONDS)
+        return self._submit(work).result(seconds + JOIN_SECONDS)
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if not self._thread.is_alive():
@@ -538,30 +542,9 @@ class PeerService:
     async def _join_at(self, address: str, node: str, invite: Invite | None) -> None:
         if self._network is not None:
             raise Conflict("this node is in a network", hint="leave it first: platform net leave")
-        channel = await dial(self.identity, node, address, anonymous=True)
-        talk = Session(
-            channel, self._codec, {}, lambda _peer, _message: None,
-            limits=self.options.limits, dialed=True,
-        )  # fmt: skip
-        reading = asyncio.create_task(talk.run())
-        try:
-            request = JoinRequest.make(
-                self.identity, self.options.name, node, now=self._clock.now(), invite=invite
-            )
-            join = Join(request.statement, None if invite is None else invite.statement)
-            welcome, _ = await talk.call(join, timeout_seconds=_JOIN_SECONDS)
-        finally:
-            await talk.close()
-            await asyncio.wait((reading,))
-        if not isinstance(welcome, Welcome):
-            raise Denied("joining: the answer is no welcome")
-        members = Roster(welcome.network, welcome.roster)
-        if invite is not None and invite.network != members.network:
-            raise Denied("joining: the answer is of another network")
-        if not (members.is_member(self.identity.id) and members.is_member(node)):
-            raise Denied("joining: the answer's roster has not both nodes")
+        members, statuses = await ask_for_admission(self._parts, address, node, invite)
         self._store.save_roster(members)
-        self._store.save_known({str(each.body.get("node")): each for each in welcome.statuses})
+        self._store.save_known({str(each.body.get("node")): each for each in statuses})
         await self._open_network(members)
 
     async def _leave(self) -> None:

@@ -7,7 +7,6 @@ with the admin token of the data folder, which only the node's own user can read
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Request
@@ -15,18 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from lake.linking import LinkRequest
+from lake.routes.owner import check_owner
 from lake.routes.requester import requester_of
-from sennit_core.errors import Denied
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.routes.uploads import SubmitIngest
 
-__all__ = ["router"]
+__all__ = ["FileState", "router"]
 
 _PATH_MAX = 4096
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 class _Document(BaseModel):
@@ -63,13 +61,13 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     @routes.post("/api/link", openapi_extra=needs("admin"))
     async def link(document: Annotated[LinkDocument, Body()], request: Request) -> dict[str, Any]:
         """Link a file where it is as a dataset, and ingest it; the owner on this machine only."""
-        _check_owner(request, "linking a file of the node")
+        check_owner(request, "linking a file of the node")
         return await asyncio.to_thread(_link, document, requester_of(request).name)
 
     @routes.get("/api/datasets/{dataset}/paths", openapi_extra=needs("admin"))
     def paths(dataset: str, request: Request) -> dict[str, Any]:
         """The files of a dataset's newest snapshot; the owner on this machine only."""
-        _check_owner(request, "reading paths of the node")
+        check_owner(request, "reading paths of the node")
         link = lake.linker.link_of(dataset)
         if link is None:
             return {"paths": [str(path) for path in lake.resolve(dataset)[1]], "linked": False}
@@ -100,25 +98,3 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
         }
 
     return routes
-
-
-def _check_owner(request: Request, action: str) -> None:
-    """Refuse all but the owner, on this machine.
-
-    A proxy on this machine would make every client local, so a forwarded request is refused. So is
-    the browser's cookie, which the browser also sends for scripts of the node's pages.
-    """
-    headers = request.headers
-    is_direct = not any(name in headers for name in _FORWARDED)
-    has_token = headers.get("authorization", "").lower().startswith("bearer ")
-    if not (is_direct and has_token and _is_loopback(request)):
-        raise Denied(action, needed="a request with the admin token from the node's own machine")
-    if not requester_of(request).is_owner:
-        raise Denied(action, needed="the admin token of the node's data folder")
-
-
-def _is_loopback(request: Request) -> bool:
-    try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
