@@ -194,7 +194,7 @@ def test_a_damaged_list_is_damage_to_its_dataset_alone(
         catalog.manifest("t")
     assert catalog.manifest("other").rows == 2
     assert [info.name for info in catalog.list() if info.damaged] == ["t"]
-    damage, intact = catalog.examine(catalog.ids()[1])
+    damage, intact, _ = catalog.examine(catalog.ids()[1])
     assert (len(damage), intact) == (1, {})
     # What the list names is unknown, so nothing may be deleted.
     assert not Catalog(catalog._rows._tree, objects).references_known

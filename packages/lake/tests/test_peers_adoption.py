@@ -119,3 +119,31 @@ def test_the_room_of_the_disk_is_checked_before_each_object(tmp_path: Path) -> N
         assert list(rome.lake.objects) == []
 
     run(tmp_path, "oslo rome", test)
+
+
+@pytest.mark.parametrize("what", ["manifest", "list"])
+def test_a_damaged_manifest_of_another_node_is_found_and_fetched_again(
+    tmp_path: Path, what: str
+) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        oslo.commit("big", *(f"{number:064x}" for number in range(200)))
+        dataset = oslo.share("big")
+        await network.until(lambda: "big" in rome.names())
+        await network.run()
+        known = rome.exchange._index.get(dataset)
+        assert known is not None
+        [name] = known.versions if what == "manifest" else known.lists
+        place = rome.lake.objects.place(name)
+        data = place.read_bytes()
+        place.chmod(0o600)
+        place.write_bytes(bytes((data[0] ^ 1,)) + data[1:])
+        *_, report = rome.lake.scrub("big")
+        assert any(name in each.problem for each in report.findings)
+        assert report.quarantined == 1
+        await network.until(lambda: name in rome.lake.objects)
+        assert place.read_bytes() == data
+        rome.lake.catalog.reload()
+        assert len(rome.shards("big")) == 200
+        assert rome.lake.catalog.get("big").damaged is None
+
+    run(tmp_path, "oslo rome", test)

@@ -486,25 +486,18 @@ class Catalog:
             if self._references is not None and not self._references.complete:
                 self._references = None
 
-    def examine(self, dataset_id: str) -> tuple[Sequence[Corrupt], dict[str, Manifest]]:
-        """Return the damage to a dataset's rows and manifests, and the intact ones by id, newest first."""
+    def examine(self, dataset_id: str) -> tuple[Sequence[Corrupt], dict[str, Manifest], set[str]]:
+        """Return a dataset's damage, the intact manifests, newest first, and what of the others is stored."""
         name, info = self._index.name(dataset_id), None
         damage = []
         try:
             info = self._index.get(dataset_id)
         except Corrupt as problem:
             damage.append(problem)
-        found: dict[str, Manifest] = {}
-        for manifest_id, state in self._snapshots.states(dataset_id, name, info).values():
-            try:
-                if isinstance(state, Corrupt):
-                    raise state
-                if manifest_id is not None:
-                    found[manifest_id] = self._snapshots.with_shards(name, state)
-            except Corrupt as problem:
-                damage.append(problem)
+        problems, found, unread = self._snapshots.examine(dataset_id, name, info)
+        damage += problems
         newest = sorted(found.items(), key=lambda item: item[1].created_at, reverse=True)
-        return damage, dict(newest)
+        return damage, dict(newest), unread
 
     def count_references(self) -> None:
         """Read every manifest, once; otherwise the first question about references does it."""

@@ -56,6 +56,32 @@ class CheckedSnapshots:
                     needs = self._manifests.needs(manifest_id, state, known, read)
             yield snapshot, needs
 
+    def examine(
+        self, dataset_id: str, name: str, info: DatasetInfo | None
+    ) -> tuple[list[Corrupt], dict[str, Manifest], set[str]]:
+        """Return the damage to a dataset's manifests, the intact ones by id, and the objects of the others.
+
+        Args:
+            dataset_id: As in `states`.
+            name: As in `states`.
+            info: As in `states`.
+        """
+        damage: list[Corrupt] = []
+        found: dict[str, Manifest] = {}
+        unread: set[str] = set()
+        for manifest_id, state in self.states(dataset_id, name, info).values():
+            try:
+                if isinstance(state, Corrupt):
+                    raise state
+                if manifest_id is not None:
+                    found[manifest_id] = self.with_shards(name, state)
+            except Corrupt as problem:
+                damage.append(problem)
+                if manifest_id is not None:
+                    lists = () if isinstance(state, Corrupt) else state.list_objects
+                    unread.update((manifest_id, *lists))
+        return damage, found, unread
+
     def states(
         self, dataset_id: str, name: str, info: DatasetInfo | None
     ) -> dict[str, SnapshotState]:

@@ -148,14 +148,26 @@ class Scrub:
         """Check rows and manifests; yield the objects that they name."""
         self._check()
         name = self._catalog.name(dataset_id)
-        damage, manifests = self._catalog.examine(dataset_id)
+        damage, manifests, unread = self._catalog.examine(dataset_id)
         for problem in damage:
             self._found(dataset_id, name, problem)
+        if self._is_remote(dataset_id):  # other nodes have it
+            for part in unread:
+                yield self._metadata_item(part, dataset_id, name)
         for manifest_id, manifest in manifests.items():
             for part in (manifest_id, *(part for each in manifest.lists for part in each.objects)):
                 yield self._manifest_item(part, manifest, name)
         for manifest in manifests.values():
             yield from self._shard_items(manifest, name)
+
+    def _metadata_item(self, part: str, dataset_id: str, name: str) -> _Item:
+        def describe(damage: Damage) -> Corrupt:
+            found = f"{damage.part}: {damage.found}"
+            return damaged_dataset(
+                name, f"manifest or list {part}", found, expected=damage.expected
+            )
+
+        return _Item(part, self._size(part), dataset_id, name, describe)
 
     def _manifest_item(self, manifest_id: str, manifest: Manifest, name: str) -> _Item:
         what = f"the manifest of snapshot {manifest.snapshot.id}"

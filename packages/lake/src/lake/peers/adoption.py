@@ -24,9 +24,10 @@ from lake.peers.membership import Membership
 from lake.peers.metadata import MetadataUse
 from lake.peers.publications import EVERYONE, LogKey, Publications
 from lake.peers.roster import Roster
-from lake.peers.shared_index import SharedIndex, read_known
+from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
 from lake.peers.sharing import DATASETS_MAX, VERSIONS_KEPT, SharedDataset, read_shared
 from lake.peers.tasks import TaskSet
+from lake.peers.transfers import at_most
 from lake.policies import Policies
 from lake.retention import Retention
 from sennit_core.errors import Corrupt, Denied, NotFound, SennitError
@@ -37,6 +38,7 @@ __all__ = ["Adoption", "AdoptionHost"]
 
 _log = get_logger(__name__)
 _ADOPT_SECONDS = 120.0
+_RESTORE_SECONDS = 60.0
 _RETRY_SECONDS = (1.0, 600.0)
 _AT_ONCE = 8
 """Publishers whose datasets are adopted at the same time: one that answers slowly delays no other."""
@@ -105,6 +107,8 @@ class Adoption:
         self._with_old_versions: set[str] = set()
         # Manifests and lists of the datasets that are being adopted, or could not be adopted yet.
         self._fetched: dict[str, set[str]] = {}
+        # When something was lost of a dataset, and fetched as far as possible.
+        self._restored_at: dict[str, float] = {}
         # By publisher, and then by dataset.
         self._pending: dict[str, dict[str, _Pending]] = {}
         # One task for each publisher at a time: its datasets are adopted one after the other.
@@ -116,6 +120,41 @@ class Adoption:
         """Compare a dataset with what its publisher says of it, at the next tick."""
         if publisher != self._node:
             self._pending.setdefault(publisher, {})[dataset] = _Pending()
+
+    async def expect_lost(self) -> None:
+        """Fetch what is not here any more of the manifests and lists that were adopted.
+
+        A scrub has moved it into quarantine, or a file was removed.
+        """
+
+        def lost() -> list[tuple[str, str]]:
+            others = (each for each in self._index if each.writer != self._node)
+            return [(each.writer, each.shared.id) for each in others if self._lost(each)]
+
+        now = self._host.now()
+        for writer, dataset in await asyncio.to_thread(lost):
+            # No node may have what is lost of a version that the writer has expired.
+            if now - self._restored_at.get(dataset, -_RESTORE_SECONDS) >= _RESTORE_SECONDS:
+                self._restored_at[dataset] = now
+                self.expect(writer, dataset)
+
+    def _lost(self, known: KnownDataset) -> list[str]:
+        is_here = self._downloads.copies.held.is_here
+        return [name for name in (*known.versions, *known.lists) if not is_here(name)]
+
+    async def _restore(self, known: KnownDataset) -> None:
+        """Fetch what is lost of a dataset's manifests and lists, as far as a node has it."""
+        downloads = self._downloads
+        admit = at_most(self._metadata.limits.object_bytes)
+        for name in self._lost(known):
+            with suppress(SennitError):  # the writer has expired that version
+                async with downloads.held(
+                    known.shared.id, [name], self._sources(known.writer), admit
+                ):
+                    _log.info("object %s of dataset %s is back", name[:16], known.shared.name)
+
+    def _sources(self, writer: str) -> list[str]:
+        return [writer, *(node for node in self._host.members.alive() if node != writer)]
 
     async def start(self) -> None:
         """Compare all that is published, and all datasets of other nodes that are here.
@@ -221,6 +260,8 @@ class Adoption:
                 self._index.remove(dataset)
                 await asyncio.to_thread(self._list_restricted, shared, writer, known)
         else:
+            if before is not None:
+                await self._restore(before)
             if known is None or known.head is None or not self._has_manifest(known, shared):
                 await self._adopt(shared, writer, known)
             if shared.manifests:
@@ -264,8 +305,7 @@ class Adoption:
         return max(found, key=lambda each: (each.restricted, each.version), default=None)
 
     async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
-        downloads, alive = self._downloads, self._host.members.alive()
-        sources = [writer, *(node for node in alive if node != writer)]
+        downloads, sources = self._downloads, self._sources(writer)
 
         budget = self._metadata.budget(writer)
 
@@ -373,6 +413,7 @@ class Adoption:
     async def _forget(self, dataset: str) -> None:
         self._index.remove(dataset)
         self._metadata.forget(dataset)
+        self._restored_at.pop(dataset, None)
         self._retention.discard(self._fetched.pop(dataset, set()))
         await asyncio.to_thread(
             forget_adopted, self._retention, self._policies, self._downloads.copies.held, dataset

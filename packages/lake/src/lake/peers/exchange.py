@@ -175,6 +175,7 @@ class Exchange:
             self._measured_at = now
             self._copied_bytes = await asyncio.to_thread(self._measure)
             await self._adoption.expire(self._is_placed)
+            await self._adoption.expect_lost()
         self._adoption.tick(now)
         await self._plan(now)
         self._downloads.tick()
