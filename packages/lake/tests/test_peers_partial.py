@@ -30,16 +30,22 @@ def rome(offices: dict[str, Office]) -> Office:
     """A node that has one of three shards, while the one that has all is away."""
     big(offices)
     found = offices["rome"]
-    first = found.lake.catalog.manifest("big").snapshot.shards[0]
+    fetch(found, 0)
+    offices["oslo"].peers.close()
+    return found
+
+
+def fetch(office: Office, *numbers: int) -> None:
+    """Fetch some shards of `big`."""
+    shards = office.lake.catalog.manifest("big").snapshot.shards
+    names = [shards[number].object for number in numbers]
 
     def fetched() -> bool:
         with suppress(Unavailable):  # a node on a busy machine was suspected
-            found.peers.fetch([first.object])
-        return first.object in found.lake.objects
+            office.peers.fetch(names)
+        return all(name in office.lake.objects for name in names)
 
     eventually(fetched)
-    offices["oslo"].peers.close()
-    return found
 
 
 @SLOW
@@ -52,6 +58,19 @@ def test_a_query_over_lost_shards_is_refused_unless_a_part_is_allowed(rome: Offi
     assert found.manifest["missing"] == MISSING
     rome.lake.append("mine", found.arrow())
     assert "missing" not in rome.lake.sql("FROM mine", allow_partial=True).manifest
+
+
+@SLOW
+def test_shards_are_found_at_a_node_that_need_not_hold_them(
+    offices: dict[str, Office],
+) -> None:
+    big(offices)
+    rome, bern = offices["rome"], offices["bern"]
+    eventually(lambda: "big" in bern.names() and bern.lake.catalog.get("big").shards == 3)
+    fetch(rome, 0)
+    fetch(bern, 1, 2)
+    offices["oslo"].peers.close()
+    assert rome.query("SELECT count(*), sum(v), max(v) FROM big") == [(3000, 13495500, 8997)]
 
 
 @SLOW

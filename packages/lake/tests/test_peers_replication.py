@@ -200,3 +200,22 @@ def test_a_copy_is_found_at_a_node_that_need_not_hold_it() -> None:
         if any(isinstance(each, FetchCopy) and only in each.sources for each in effects):
             return
     pytest.fail("it is never fetched")
+
+
+def test_a_copy_is_sought_while_a_node_claims_one_that_it_does_not_send() -> None:
+    nodes = [f"node{number}" for number in range(20)]
+    shared = SharedObjects("trips", "lost", Placement(3), None, (Replica("x", "x", 1),))
+    targets = holders("x", shared.placement, map(Candidate, nodes))
+    only, liar = next(node for node in reversed(nodes) if node not in targets), targets[1]
+    machine = Replication(targets[0], lambda _shared, _name: False, OPTIONS)
+    for now in range(0, 100, 2):
+        for each in list(machine.tick(now, [shared], list(map(Candidate, nodes)), nodes)):
+            match each:
+                case Call(peer, number):
+                    claims = bytes([peer in (only, liar)])
+                    machine.replied(Replied(number, HaveReply(), claims))
+                case FetchCopy(dataset, name, _, sources) if sources:
+                    if only in sources:
+                        return
+                    machine.unobtainable(dataset, name)
+    pytest.fail("the only copy is never fetched")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +36,9 @@ class Here:
 
     def known_holders(self, name: str) -> tuple[str, ...]:
         return ("here",)
+
+    async def fetch(self, names: Collection[str]) -> None:
+        raise AssertionError("nothing is missing")
 
     def alive(self) -> list[str]:
         return []

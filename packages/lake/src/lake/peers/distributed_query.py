@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,6 +80,10 @@ class Placed(Protocol):
 
     def known_holders(self, name: str) -> tuple[str, ...]:
         """Return the names of the nodes that are known to hold a shard, reachable or not."""
+        ...
+
+    async def fetch(self, names: Collection[str]) -> None:
+        """Fetch shards that this node lacks from any node that has them; see `Exchange.fetch`."""
         ...
 
     async def session(self, node: str) -> Session:

@@ -8,7 +8,8 @@ would move more than whole shards, is left to the caller, which fetches the shar
 holder, among them all those of a table that the holder has whole; rows of other tables that it would need come here instead.
 If a holder has less than was known of it, the query is planned anew without whole tables.
 
-A query that may leave out shards is planned anew without those that no node could read, until all others
+Shards that no known holder has sent are fetched from any node that has them, once, and the query is
+planned anew: copies may be at nodes that are not to hold them. One that may leave out shards is planned anew without those that no node could read, until all others
 were read: so each use of a dataset has the same rows.
 """
 
@@ -88,11 +89,12 @@ class Distributor:
             stop: Stops it.
 
         Raises:
-            ShardsUnavailable: No node that can be reached holds a shard.
+            ShardsUnavailable: No node that can be reached has a shard.
             SennitError: The error of a part, if every holder has one.
         """
         deadline = Deadline(query.seconds)
         absent: dict[str, tuple[str, ...]] = {}
+        sought: set[str] = set()
         uses_whole = True
         while True:
             tables = [replace(t, snapshot=_without(t.snapshot, absent)) for t in query.tables]
@@ -104,14 +106,29 @@ class Distributor:
                 uses_whole = False
                 continue
             except ShardsUnavailable as error:
-                if not query.allow_partial or not error.holders.keys() - absent.keys():
-                    raise
-                absent |= error.holders
+                try:
+                    await self._seek(error, sought)
+                except ShardsUnavailable as lost:
+                    if not query.allow_partial or not lost.holders.keys() - absent.keys():
+                        raise
+                    absent |= lost.holders
                 continue
             named = [(table.name, table.snapshot) for table in query.tables]
             return found and replace(
                 found, missing=missing_shards(named, absent), absent=frozenset(absent)
             )
+
+    async def _seek(self, error: ShardsUnavailable, sought: set[str]) -> None:
+        """Fetch the shards that are unavailable, each once; note them.
+
+        Raises:
+            ShardsUnavailable: No node that can be reached has one of them, or all were fetched before.
+        """
+        missing = error.holders.keys() - sought
+        if not missing:
+            raise error
+        sought |= missing
+        await self._placed.fetch(missing)
 
     async def _run(self, run: _Run) -> Distributed | None:
         query, deadline, stop = run.query, run.deadline, run.stop

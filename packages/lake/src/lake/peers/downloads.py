@@ -138,6 +138,7 @@ class Downloads:
                 copies.replication.soon()
             case ObjectUnobtainable(dataset, name, reason):
                 # What was written stays for a later attempt.
+                copies.replication.unobtainable(dataset, name)
                 self._settle(dataset, name, Unavailable(f"object {name[:16]}", hint=reason or None))
             case _:
                 raise AssertionError(f"nothing performs {effect}")

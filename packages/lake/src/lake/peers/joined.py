@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -168,6 +168,11 @@ class JoinedNetwork:
     def known_holders(self, name: str) -> tuple[str, ...]:
         """Return the names of the nodes that are known to hold a shard, reachable or not."""
         return () if self.exchange is None else self.exchange.known_holders(name)
+
+    async def fetch(self, names: Collection[str]) -> None:
+        """Fetch shards that this node lacks from any node that has them; see `Exchange.fetch`."""
+        assert self.exchange is not None, "the node has a lake"
+        await self.exchange.fetch(names)
 
     async def session(self, node: str) -> Session:
         """Return a session with a node."""

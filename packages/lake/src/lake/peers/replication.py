@@ -288,6 +288,8 @@ class Replication:
         self._candidates: tuple[Candidate, ...] = ()
         # What the last plan has fetched: the dataset and the object.
         self._fetching: set[tuple[str, str]] = set()
+        # What no source of a download had, whatever it had claimed.
+        self._unobtained: set[tuple[str, str]] = set()
         # Since when this node has stopped to claim a copy, by object.
         self._leaving: dict[str, float] = {}
 
@@ -355,6 +357,7 @@ class Replication:
         for pair in sorted(self._fetching - plan.fetched):
             yield StopFetch(*pair)
         self._fetching = plan.fetched
+        self._unobtained &= plan.fetched
         # An object may be in several datasets, of which one is enough to keep it.
         yield from self._drop({n: at for n, at in plan.others.items() if n not in plan.wanted}, now)
         yield from self._questions(plan)
@@ -391,7 +394,8 @@ class Replication:
             if not has:
                 plan.fetched.add((shared.id, name))
                 fetch = self._fetch(tracked, replica, targets, plan)
-                if not fetch.copies and plan.sought < _SOUGHT_MAX:
+                is_known = fetch.copies > 0 and (shared.id, name) not in self._unobtained
+                if not is_known and plan.sought < _SOUGHT_MAX:
                     plan.sought += 1
                     self._seek(tracked, replica, plan)
                 return fetch
@@ -535,7 +539,7 @@ class Replication:
         return asked_at is None or asked_at < plan.asked_before
 
     def _seek(self, tracked: _Tracked, replica: Replica, plan: _Plan) -> None:
-        """Note some other nodes to ask for an object that none of those that are to hold it has.
+        """Note some other nodes to ask for an object that none of those that are to hold it has, or sends.
 
         Placement may have moved to nodes that all lack it, as when its writer is lost. The nodes that
         held it before are near the beginning in the order of placement.
@@ -582,6 +586,10 @@ class Replication:
                 confirmed_at[name] = asked.sent_at
             else:
                 confirmed_at.pop(name, None)
+
+    def unobtainable(self, dataset: str, name: str) -> None:
+        """Seek an object at other nodes too: those that claim to have it have not sent it."""
+        self._unobtained.add((dataset, name))
 
     def failed(self, failure: Failed) -> None:
         """Handle a request that has failed: it is repeated at the next plan."""
