@@ -18,6 +18,18 @@ for profile, examples in {"plain": 40, "nightly": 150}.items():  # a test's own 
 settings.load_profile("plain")  # `--hypothesis-profile` loads another one afterwards
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add how much the nightly does of what has no end."""
+    group = parser.getgroup("nightly")
+    group.addoption(
+        "--histories", type=int, default=250,
+        help="simulated histories of each scenario in a night, others than in the night before",
+    )  # fmt: skip
+    group.addoption(
+        "--soak-minutes", type=float, default=30.0, help="how long the soak of a network takes"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """End developer mode, which the nightly runs in, for processes that tests start.
 

@@ -115,12 +115,14 @@ class EntrySigner(Signer):
 
 def _signature(node: str, statement: Statement) -> str:
     times = f"{statement.issued_at} {statement.expires_at} {statement.kind}"
-    digest = zlib.crc32(canonical_json(statement.body), zlib.crc32(times.encode()))
+    # Not the canonical form, which takes a fifth of the time of a history.
+    body = json.dumps(statement.body, sort_keys=True)
+    digest = zlib.crc32(body.encode(), zlib.crc32(times.encode()))
     return f"{node}:{digest:08x}"
 
 
 def _check(statement: Statement, signer: str, now: float) -> None:
-    if statement.signature != _signature(signer, replace(statement, signature="")):
+    if statement.signature != _signature(signer, statement):
         raise Denied("accepting a forged statement")
     if statement.issued_at > now + CLOCK_SKEW_SECONDS:
         raise Denied("accepting a statement from the future")

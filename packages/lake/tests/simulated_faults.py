@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from .simulated_node import SimulatedNode
-from .simulated_world import DATASETS, Size, World
+from .simulated_world import DATASETS, NODES_MAX, Size, World
 
 FAULT_SECONDS = 30.0
 
@@ -141,7 +141,11 @@ def events_of(scenario: Scenario, seed: int) -> list[Event]:
 def size_of(scenario: Scenario, seed: int) -> Size:
     """Return the form of the network of a history; one in ten is large."""
     random = Random(f"size {seed}")
-    nodes = random.randrange(9, 17) if random.random() < 0.1 else random.randrange(4, 7)
+    nodes = (
+        random.randrange(9, NODES_MAX + 1 - scenario.liars)
+        if random.random() < 0.1
+        else random.randrange(4, 7)
+    )
     factor = 3 if scenario.liars else random.choice([2, 3])
     return Size(nodes + scenario.liars, factor, random.choice([0, 0, 2, 3]), scenario.liars)
 

@@ -18,7 +18,8 @@ from lake.peers.transfers import Chunk, ChunkRequest, ListReply, ListRequest
 from sennit_core.errors import Unavailable
 
 from .simulated_data import EntrySigner, GossipSigner
-from .simulated_node import Part, SimulatedNode
+from .simulated_node import SimulatedNode
+from .simulated_queries import Part
 
 _HEARD_MAX = 200
 _HUGE = 2**52

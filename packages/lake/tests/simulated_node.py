@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from lake.peers import membership, publications, replication, transfers
 from lake.peers.copy_states import CopyState
-from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.dispatch import Dispatch
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
@@ -60,6 +60,7 @@ from lake.peers.transfers import (
 from lake.testing.simulation import Disk
 from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
 
+from . import simulated_queries
 from .simulated_data import (
     CHUNK,
     EntrySigner,
@@ -68,6 +69,7 @@ from .simulated_data import (
     Version,
     version_of,
 )
+from .simulated_queries import Part, PartReply, Queries, Query
 
 if TYPE_CHECKING:
     from .simulated_world import World
@@ -79,44 +81,16 @@ COPIES = ReplicationOptions(
     plan_seconds=1.0, confirm_seconds=6.0, loss_seconds=8.0, timeout_seconds=2.0
 )
 TRANSFERS = TransferOptions(timeout_seconds=3.0, wrong_seconds=20.0)
-PART_SECONDS = 4.0
 SCRUB_SECONDS = 5.0
 ADOPT_SECONDS_MAX = 60.0
 VERSIONS_KEPT = 4
 MANIFEST_BYTES_MAX = 64 * 1024
-_RETRYABLE = ("unavailable", "deadline-exceeded", "busy")
-
-
-@dataclass(frozen=True, slots=True)
-class Part(Message):
-    """Asks for the sum of some shards of a version, as a fragment of a query does."""
-
-    kind: ClassVar[str] = "part"
-    dataset: str
-    objects: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PartReply(Message):
-    kind: ClassVar[str] = "part-reply"
-    shards: int
-    total: int
 
 
 CODEC = MessageCodec(
     (*membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES, *transfers.MESSAGES,
-     Part, PartReply)
+     *simulated_queries.MESSAGES)
 )  # fmt: skip
-
-
-@dataclass(slots=True, eq=False)
-class Query:
-    """A query that runs, over one version."""
-
-    version: Version
-    dispatch: Dispatch
-    alive: set[str]
-    results: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -130,6 +104,8 @@ class Pending:
 
 class SimulatedNode:
     """One life of a node, from a start to a crash."""
+
+    dispatch: type[Dispatch] = Dispatch
 
     def __init__(self, world: World, name: str, disk: Disk) -> None:
         self.world, self.name, self.disk = world, name, disk
@@ -159,15 +135,14 @@ class SimulatedNode:
         for key, dataset, item in self.logs.items():
             if key.publisher != name:
                 self._expect(Published(key, dataset, item))
-        self.queries: list[Query] = []
+        self.queries = Queries(self, self.dispatch)
         self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
         self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
-        self._ended: list[tuple[Query, int]] = []
         # What is to be done with the answer of each request of the process.
         self._calls: dict[int, tuple[Any, int]] = {}
         self._number = 0
         self._scrubbed_at = now
-        self._noted = [self._objects_of(dataset) for dataset in self.shared]
+        self._noted = [self.objects_of(dataset) for dataset in self.shared]
 
     # The process
 
@@ -176,7 +151,7 @@ class SimulatedNode:
             self._tick_members,
             self._tick_datasets,
             self._tick_copies,
-            self._tick_queries,
+            self.queries.tick,
         ):
             if self.world.is_up(self.name):  # it may crash in each
                 yield from stage(now)
@@ -228,14 +203,14 @@ class SimulatedNode:
             case ChunkRequest(name, index):
                 return Chunk(), self._read(name).data[index * CHUNK :][:CHUNK]
             case Part(_, names):
-                shards, total = self._sum(names)
+                shards, total = self.sum(names)
                 return PartReply(shards, total), b""
         raise Unsupported(message.kind)
 
     def settled(self, result: Replied | Failed, now: float) -> Iterator[Effect]:
         owner, number = self._calls.pop(result.id)
         if isinstance(owner, Query):
-            yield from self._part_ended(owner, number, result, now)
+            yield from self.queries.ended(owner, number, result, now)
             return
         if isinstance(result, Replied):
             reply = Replied(number, result.message, result.body)
@@ -259,7 +234,7 @@ class SimulatedNode:
                 case Send():
                     yield effect
                 case Call(peer, number, message, seconds):
-                    yield self._call(peer, message, seconds, owner, number)
+                    yield self.call(peer, message, seconds, owner, number)
                 case FindKept() | WriteChunk():
                     yield from self._own(self._work(effect), owner)
                 case _:
@@ -280,7 +255,8 @@ class SimulatedNode:
     def _is_right(self, effect: WriteChunk) -> bool:
         return hashlib.sha256(effect.data).hexdigest() == effect.digest
 
-    def _call(self, peer: str, message: Message, seconds: float, owner: Any, number: int) -> Call:
+    def call(self, peer: str, message: Message, seconds: float, owner: Any, number: int) -> Call:
+        """Return a request, whose answer is for one of the machines, or a query."""
         self._number += 1
         self._calls[self._number] = (owner, number)
         return Call(peer, self._number, message, seconds)
@@ -316,7 +292,8 @@ class SimulatedNode:
             case ObjectComplete(_, name, _, _, digests):
                 chunks = self._partial.pop(name, {})
                 self._store(name, b"".join(chunks[index] for index in range(len(digests))))
-            case ObjectUnobtainable(_, name):
+            case ObjectUnobtainable(dataset, name):
+                self.copies.unobtainable(dataset, name)
                 self._adopting.pop(name, None)
             case _:
                 raise AssertionError(f"nothing performs {effect}")
@@ -359,6 +336,11 @@ class SimulatedNode:
         del self.objects[name]
         self.copies.soon()
 
+    def sum(self, names: Iterable[str]) -> tuple[int, int]:
+        """Return the number of some shards and what a query counts of them."""
+        found = [self._read(name) for name in names]
+        return len(found), sum(each.total for each in found)
+
     # Datasets
 
     def head(self, dataset: str) -> Version | None:
@@ -371,7 +353,7 @@ class SimulatedNode:
         if version not in kept:
             kept.append(version)
         self.shared[version.dataset] = (writer, shared)
-        self._noted = [self._objects_of(dataset) for dataset in self.shared]
+        self._noted = [self.objects_of(dataset) for dataset in self.shared]
         self.copies.soon()
 
     def _expire(self) -> None:
@@ -385,7 +367,8 @@ class SimulatedNode:
             for name in before - current:
                 self.objects.pop(name, None)
 
-    def _objects_of(self, dataset: str) -> SharedObjects:
+    def objects_of(self, dataset: str) -> SharedObjects:
+        """Return what is to be copied of a dataset."""
         writer, shared = self.shared[dataset]
         shards = self.versions[dataset][-1].shards
         replicas = tuple(Replica(name, name, size) for name, size in shards)
@@ -394,7 +377,7 @@ class SimulatedNode:
     def copies_of(self, dataset: str) -> CopyState:
         """Return what this node knows of the copies of a dataset, which its owner sees."""
         now, alive = self.world.simulation.clock(self.name), self.members.alive()
-        shared = self._objects_of(dataset)
+        shared = self.objects_of(dataset)
         return self.copies.state(shared, shared.objects, alive, now)
 
     def _publish(self) -> Iterator[Effect]:
@@ -444,68 +427,3 @@ class SimulatedNode:
         self.world.adopts(self.name, version)
         self.commit(version, shared, news.key.publisher)
         del self.pending[news.key.publisher, news.dataset]
-
-    # Queries
-
-    def start_query(self, dataset: str, now: float) -> Iterator[Effect]:
-        version = self.head(dataset)
-        if version is None:
-            return
-        noted = self._objects_of(dataset)
-        alive = self.members.alive()
-        units = []
-        for replica in noted.objects:
-            live = self.copies.holders_of(noted, replica.object, alive, now)
-            also = [noted.writer] if noted.writer in alive else []
-            units.append(Unit(replica.object, 1, tuple(dict.fromkeys((*live, *also)))))
-        query = Query(version, Dispatch(units, [*alive, self.name]), set(alive))
-        self.queries.append(query)
-        yield from self._perform_query(query, query.dispatch.start(now))
-
-    def _tick_queries(self, now: float) -> Iterator[Effect]:
-        ended, self._ended = self._ended, []
-        for query, attempt in ended:
-            yield from self._perform_query(query, query.dispatch.succeeded(attempt, now))
-        alive = set(self.members.alive())
-        for query in list(self.queries):
-            for lost in sorted(query.alive - alive):
-                yield from self._perform_query(query, query.dispatch.node_lost(lost, now))
-            query.alive &= alive
-            yield from self._perform_query(query, query.dispatch.tick(now))
-
-    def _perform_query(self, query: Query, effects: Iterable[Effect]) -> Iterator[Effect]:
-        for effect in effects:
-            match effect:
-                case RunAttempt(number, node, units) if node == self.name:
-                    try:
-                        query.results[number] = self._sum(units)
-                        self._ended.append((query, number))
-                    except SennitError as error:
-                        now = self.world.simulation.clock(self.name)
-                        failed = query.dispatch.failed(number, str(error), now, retry=False)
-                        yield from self._perform_query(query, failed)
-                case RunAttempt(number, node, units):
-                    part = Part(query.version.dataset, units)
-                    yield self._call(node, part, PART_SECONDS, query, number)
-                case StopAttempt():
-                    pass  # its result may still come, and is not to count
-                case Finished(attempts, missing):
-                    self.queries.remove(query)
-                    counted = [query.results[attempt] for attempt in attempts]
-                    self.world.answered(self.name, query.version, counted, len(missing))
-
-    def _part_ended(
-        self, query: Query, attempt: int, result: Replied | Failed, now: float
-    ) -> Iterator[Effect]:
-        if isinstance(result, Replied) and isinstance(result.message, PartReply):
-            query.results[attempt] = (result.message.shards, result.message.total)
-            effects = query.dispatch.succeeded(attempt, now)
-        else:
-            code = result.code if isinstance(result, Failed) else "bad-input"
-            retry = code in _RETRYABLE
-            effects = query.dispatch.failed(attempt, code, now, retry=retry)
-        yield from self._perform_query(query, effects)
-
-    def _sum(self, names: Iterable[str]) -> tuple[int, int]:
-        found = [self._read(name) for name in names]
-        return len(found), sum(each.total for each in found)

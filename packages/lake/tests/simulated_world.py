@@ -25,6 +25,7 @@ from .simulated_liar import Liar
 from .simulated_node import CODEC, SimulatedNode
 
 DATASETS = ("0" * 25 + "1", "0" * 25 + "2")
+NODES_MAX = 16
 HEAL_SECONDS = 150.0
 QUERY_SECONDS = 40.0
 RECOVERY_SECONDS = 15.0
@@ -163,6 +164,9 @@ class World:
         return [self.node(name) for name in self.simulation.running() if name not in self.liars]
 
     def join(self) -> None:
+        """Add a node, unless there are enough."""
+        if len(self.names) == NODES_MAX:
+            return
         name = node_name(self._number)
         self._number += 1
         self.names.append(name)
@@ -205,7 +209,7 @@ class World:
         name = self.names[number % len(self.names)]
         if self.is_up(name) and name not in self.liars and name not in self.simulation._frozen:
             node = self.node(name)
-            self.simulation.perform(name, node.start_query(dataset, self.simulation.clock(name)))
+            self.simulation.perform(name, node.queries.start(dataset, self.simulation.clock(name)))
 
     def faults(self, changes: Mapping[str, Any]) -> None:
         self.simulation.faults = replace(self.simulation.faults, **changes)
@@ -411,7 +415,7 @@ class World:
 
     def _finish_queries(self) -> None:
         ended = self.simulation.run_until(
-            lambda: not any(node.queries for node in self.honest()), QUERY_SECONDS
+            lambda: not any(node.queries.running for node in self.honest()), QUERY_SECONDS
         )
         self.check(ended, "queries do not end")
 

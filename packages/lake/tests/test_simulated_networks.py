@@ -4,7 +4,8 @@
 
 replays the history of seed 17 of the scenario `partition`, which is what a failure prints, with the
 events that suffice for it. The promises are those of `simulated_world`, the scenarios those of
-`simulated_faults`. The nightly run has a thousand seeds of each.
+`simulated_faults`. A nightly run has the next 250 seeds of each, so four nights have a
+thousand; `pytest -m nightly --histories 1000` has a thousand at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,12 @@ from lake.peers.transfers import WriteChunk
 from sennit_core.errors import SennitError
 
 from .simulated_faults import SCENARIOS, Event, events_of, run_history, size_of
-from .simulated_node import Query, SimulatedNode
-from .simulated_world import BrokenPromise
+from .simulated_node import SimulatedNode
+from .simulated_world import NODES_MAX, BrokenPromise
 
 pytestmark = pytest.mark.slow  # a fifth of a second for each history
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
-FEW, MANY = 4, 1000
+FEW = 4
 FILE = "packages/lake/tests/test_simulated_networks.py"
 CASES = [(name, FIRST + n) for name in SCENARIOS for n in range(FEW)]
 CASES += [("everything", FIRST + FEW), ("malice", FIRST + FEW)]  # fifty
@@ -71,12 +73,19 @@ def test_a_network_keeps_its_promises_with_any_seed(scenario: str, seed: int) ->
     assert failure(scenario, seed) == ""
 
 
-@pytest.mark.nightly
+@pytest.mark.nightly  # a minute for each scenario
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_thousand_histories(scenario: str) -> None:
-    for seed in range(FIRST, FIRST + MANY):
+def test_histories_of_a_night(scenario: str, request: pytest.FixtureRequest) -> None:
+    count = request.config.getoption("--histories")
+    first = FIRST or count * int(time.time() // (24 * 3600))
+    for seed in range(first, first + count):
         assert failure(scenario, seed) == ""
+
+
+def test_a_network_of_a_plain_run_has_sixteen_nodes_at_most() -> None:
+    assert len(CASES) == 50
+    assert max(size_of(SCENARIOS[name], seed).nodes for name, seed in CASES) <= NODES_MAX == 16
 
 
 def test_every_scenario_has_faults() -> None:
@@ -104,20 +113,18 @@ print(world.simulation.sent, world.random.random())
 # Faults of the protocols themselves, which the promises must find.
 
 
-class CountsTwice(SimulatedNode):
-    """Accepts the results of attempts that were stopped, or ended before."""
-
-    def _perform_query(self, query: Query, effects: Iterable[Effect]) -> Iterator[Effect]:
-        query.dispatch.__class__ = _EveryAttempt
-        return super()._perform_query(query, effects)
-
-
 class _EveryAttempt(Dispatch):
     def succeeded(self, attempt: int, now: float) -> list[Effect]:
         effects = super().succeeded(attempt, now)
         if self._accepted and self._open:
             self._accepted.append(self._accepted[-1])
         return effects
+
+
+class CountsTwice(SimulatedNode):
+    """Accepts the results of attempts that were stopped, or ended before."""
+
+    dispatch = _EveryAttempt
 
 
 class DropsUnconfirmed(SimulatedNode):

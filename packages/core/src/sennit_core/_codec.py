@@ -73,9 +73,10 @@ _Read = Callable[[Any, str], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one field; `absent` is its value when absent, MISSING if the field is required."""
+    """Reads one field, which errors call `where`; `absent` is its value when absent, MISSING if the field is required."""
 
     attribute: str
+    where: str
     read: _Read
     absent: Any
 
@@ -93,7 +94,9 @@ def _readers(cls: type) -> dict[str, _Reader]:
     for field in fields(cls):
         hint = hints[field.name]
         absent = _absent(hint) if field.default is MISSING else field.default
-        readers[camel_case(field.name)] = _Reader(field.name, _reader_of(hint), absent)
+        name = camel_case(field.name)
+        where = f"{cls.__name__}.{name}"
+        readers[name] = _Reader(field.name, where, _reader_of(hint), absent)
     return readers
 
 
@@ -104,7 +107,7 @@ def _read_fields(
     for name, reader in readers.items():
         value = document.get(name)
         if value is not None:
-            values[reader.attribute] = reader.read(value, f"{cls.__name__}.{name}")
+            values[reader.attribute] = reader.read(value, reader.where)
         elif reader.absent is MISSING:
             raise UsageError(f'{cls.__name__}: the field "{name}" is missing')
         else:
@@ -126,8 +129,14 @@ _AS_THEY_ARE = frozenset((str, int, float, bool, types.NoneType))
 
 
 def _encode(value: Any) -> Any:
-    if type(value) in _AS_THEY_ARE:  # first, as most values are
+    # By exact type first: most values are scalars, or in plain lists and objects of such.
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
         return value
+    if kind is dict:
+        return {n: v if type(v) in _AS_THEY_ARE else _encode(v) for n, v in value.items()}
+    if kind is tuple or kind is list:
+        return [v if type(v) in _AS_THEY_ARE else _encode(v) for v in value]
     if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, Mapping):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from lake.node_key import NodeKey, check_signature, signer_of
@@ -26,7 +27,7 @@ STATEMENT_BYTES_MAX = 64 * KIB
 _DOMAIN = b"sennit-peers-1\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, for its cached digest
 class Statement(Record):
     """A signed statement.
 
@@ -49,7 +50,7 @@ class Statement(Record):
         """The id of the node that it says it is of; "" if the signature has no valid form."""
         return signer_of(self.signature) or ""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Its SHA-256, by which a later statement can name it."""
         return sha256_hex(canonical_json(self.to_json()))
