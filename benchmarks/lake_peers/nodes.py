@@ -169,7 +169,8 @@ class _Node:
         }
 
     def _alive(self) -> int:
-        return sum(node.state == "alive" for node in self._peers.nodes())
+        # One that is suspected may be alive: it is not counted as lost yet.
+        return sum(node.state in ("alive", "suspect") for node in self._peers.nodes())
 
     def _append(self, dataset: str, file: str, **options: Any) -> None:
         self._lake.append(dataset, Path(file), **options)

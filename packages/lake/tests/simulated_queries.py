@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
 from lake.peers.machine import Effect, Failed, Replied
 from lake.peers.messages import Message
+from lake.peers.transfers import at_most
 from sennit_core.errors import SennitError
 
 from .simulated_data import Version
@@ -177,5 +178,5 @@ class Queries:
             if sources:
                 node.transfers.want(
                     query.version.dataset, name, sources, by=query, priority=-1.0,
-                    size_max=sizes[name],
+                    admit=at_most(sizes[name]),
                 )  # fmt: skip
