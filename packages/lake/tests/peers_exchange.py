@@ -18,6 +18,7 @@ from lake import Lake
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
 from lake.peers.exchange import Exchange
+from lake.peers.have_messages import HaveRequest
 from lake.peers.identity import Identity
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions
@@ -30,7 +31,7 @@ from lake.peers.publications import (
     StatementEntrySigner,
     StoreLog,
 )
-from lake.peers.replication import HaveRequest, ReplicationOptions
+from lake.peers.replication import ReplicationOptions
 from lake.peers.roster import Roster, found_network
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore

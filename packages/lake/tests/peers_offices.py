@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from lake.peers import membership, replication, transfers
+from lake.peers import have_messages, membership, transfers
+from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, PeerChanged
 from lake.peers.messages import Message, MessageCodec
@@ -16,15 +17,12 @@ from lake.peers.placement import Candidate, Placement
 from lake.peers.replication import (
     DropCopy,
     FetchCopy,
-    HaveReply,
-    HaveRequest,
     Pause,
     Replica,
     Replication,
     ReplicationOptions,
     SharedObjects,
     StopFetch,
-    have_bits,
 )
 from lake.peers.statuses import NodeStatus
 from lake.peers.transfers import (
@@ -44,7 +42,7 @@ from sennit_core.hashing import object_id
 
 from .peers_gossip import WALL, UnsignedSigner, node_name
 
-CODEC = MessageCodec((*membership.MESSAGES, *replication.MESSAGES, *transfers.MESSAGES))
+CODEC = MessageCodec((*membership.MESSAGES, *have_messages.MESSAGES, *transfers.MESSAGES))
 CHUNK = 16
 OPTIONS = ReplicationOptions(confirm_seconds=20.0, loss_seconds=30.0)
 

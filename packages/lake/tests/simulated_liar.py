@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from lake.peers.have_messages import HaveReply, HaveRequest
 from lake.peers.machine import Effect, Send
 from lake.peers.membership import Compare, Confirm, News, Probe, ProbeFor
 from lake.peers.messages import Message
 from lake.peers.publication_log import LogKey
 from lake.peers.publications import EVERYONE, Entries, Heads, Want
-from lake.peers.replication import HaveReply, HaveRequest
 from lake.peers.signed import Statement
 from lake.peers.statuses import Suspicion
 from lake.peers.transfers import Chunk, ChunkRequest, ListReply, ListRequest

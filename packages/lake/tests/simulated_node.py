@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lake.peers import membership, publications, replication, transfers
+from lake.peers import have_messages, membership, publications, transfers
 from lake.peers.copy_states import CopyState
 from lake.peers.dispatch import Dispatch
+from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
@@ -32,15 +33,12 @@ from lake.peers.publications import (
 from lake.peers.replication import (
     DropCopy,
     FetchCopy,
-    HaveReply,
-    HaveRequest,
     Pause,
     Replica,
     Replication,
     ReplicationOptions,
     SharedObjects,
     StopFetch,
-    have_bits,
 )
 from lake.peers.sharing import SharedDataset, read_shared
 from lake.peers.statuses import NodeStatus
@@ -88,7 +86,7 @@ MANIFEST_BYTES_MAX = 64 * 1024
 
 
 CODEC = MessageCodec(
-    (*membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES, *transfers.MESSAGES,
+    (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *transfers.MESSAGES,
      *simulated_queries.MESSAGES)
 )  # fmt: skip
 

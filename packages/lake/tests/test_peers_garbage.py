@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.peers import joining, membership, publications, relay, replication, roster, session
+from lake.peers import (
+    have_messages,
+    joining,
+    membership,
+    publications,
+    relay,
+    roster,
+    session,
+)
 from lake.peers.hello import Hello
 from lake.peers.joining import Host, Join
 from lake.peers.machine import Effect
@@ -29,7 +37,7 @@ from .peers_world import NOW, network_of
 
 KINDS: tuple[type[Message], ...] = (
     Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
-    *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
+    *membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES,
 )  # fmt: skip
 CODEC = MessageCodec(KINDS)
 STATEMENTS = ("status", "suspicion", "publication", "admission", "revocation", "invite", "join")

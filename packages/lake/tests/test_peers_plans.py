@@ -7,19 +7,17 @@ from hashlib import sha256
 
 import pytest
 
+from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
 from lake.peers.machine import Call, Effect, Replied
 from lake.peers.placement import Candidate, Placement
 from lake.peers.replication import (
     DropCopy,
     FetchCopy,
-    HaveReply,
-    HaveRequest,
     Pause,
     Replica,
     Replication,
     ReplicationOptions,
     SharedObjects,
-    have_bits,
 )
 from sennit_core.errors import BadInput
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lake.peers.have_messages import HaveReply
 from lake.peers.machine import Call, Replied
 from lake.peers.placement import Candidate, Placement, holders
-from lake.peers.replication import FetchCopy, HaveReply, Replica, Replication, SharedObjects
+from lake.peers.replication import FetchCopy, Replica, Replication, SharedObjects
 from lake.testing.simulation import Faults
 from sennit_core.errors import UsageError
 

@@ -21,17 +21,15 @@ from pathlib import Path
 from lake.durable import storage_errors
 from lake.objects import ObjectStore
 from lake.peers.bandwidth import CopyBandwidth, Hours
+from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
 from lake.peers.held import HeldObjects
 from lake.peers.placement import Candidate
 from lake.peers.replication import (
     FetchCopy,
-    HaveReply,
-    HaveRequest,
     Replication,
     ReplicationOptions,
     SharedObjects,
     StopFetch,
-    have_bits,
 )
 from lake.peers.transfers import (
     Chunk,

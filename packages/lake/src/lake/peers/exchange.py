@@ -28,6 +28,7 @@ from lake.peers.copies import Copies
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
+from lake.peers.have_messages import HaveRequest
 from lake.peers.health import SharedCopies
 from lake.peers.limits import Slots
 from lake.peers.machine import Call, Replied
@@ -36,7 +37,7 @@ from lake.peers.placement import Candidate
 from lake.peers.publications import Published
 from lake.peers.publishing import Publishing, PublishingHost
 from lake.peers.repairs import Repairs
-from lake.peers.replication import DropCopy, HaveRequest, Pause
+from lake.peers.replication import DropCopy, Pause
 from lake.peers.restricted import RestrictedReads
 from lake.peers.seeding import Seeds
 from lake.peers.session import Piece, Session

@@ -22,6 +22,7 @@ from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import DataParts, Exchange
 from lake.peers.forwarding import ChangeRequest
 from lake.peers.fragments import FragmentRequest
+from lake.peers.have_messages import HaveRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
@@ -41,7 +42,6 @@ from lake.peers.publications import (
     StoreLog,
 )
 from lake.peers.repairs import RepairRequest
-from lake.peers.replication import HaveRequest
 from lake.peers.reports import ReportRequest, Reports
 from lake.peers.restricted_server import RestrictedServer
 from lake.peers.returned_rows import ReturnedRequest

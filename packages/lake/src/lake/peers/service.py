@@ -21,12 +21,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lake.peers import (
+    have_messages,
     joining,
     membership,
     publications,
     relay,
     repairs,
-    replication,
     reports,
     restricted,
     returned_rows,
@@ -119,7 +119,7 @@ class PeerService:
         self._codec = MessageCodec(
             (
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
-                *membership.MESSAGES, *publications.MESSAGES, *replication.MESSAGES,
+                *membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES,
                 *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
                 *returned_rows.MESSAGES, *transfers.MESSAGES, *FRAGMENT_MESSAGES,
             )
