@@ -16,7 +16,7 @@ from setting_effects import effect_of
 
 from elytra.transport import wait_for
 from nodes import platform, running_node
-from sennit_core.errors import Conflict
+from sennit_core.errors import Conflict, TooLarge
 from sennit_core.units import MIB
 
 
@@ -152,3 +152,36 @@ def copies_are_made_slowly_and_at_their_hours(
         wait_for(lambda: fetched("rome") or None, what="a chunk at rome", seconds=60)
         assert fetched("rome") == MIB
         assert fetched("bern") == 0
+
+
+@effect_of("network.change_bytes")
+def a_change_sends_few_rows(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "t.csv").write_text("a\n1\n")
+    with ExitStack() as stack:
+
+        def start(name: str, *join: str) -> Any:
+            monkeypatch.setenv("SENNIT_NETWORK__NAME", name)
+            return stack.enter_context(running_node(folder / name, "--api-only", *join))
+
+        oslo = start("oslo")
+        with oslo.session() as session:
+            invite = session.network.invite()
+        monkeypatch.setenv("SENNIT_NETWORK__CHANGE_BYTES", "10")
+        rome = start("rome", "--join", invite)
+        platform("put", str(folder / "t.csv"), data=oslo.data)
+
+        def may_append() -> bool | None:
+            found = httpx.get(f"{rome.url}/api/datasets/t/sharing", headers=rome.headers)
+            return found.json().get("readOnly") is False or None
+
+        with oslo.session() as session:
+            wait_for(
+                lambda: len(session.network.show()["nodes"]) == 2 or None, what="rome", seconds=60
+            )
+        platform("share", "t", "--with", "rome", data=oslo.data)
+        with rome.session() as session:
+            wait_for(may_append, what="the dataset", seconds=60)
+            with pytest.raises(TooLarge, match="sends to another node"):
+                session.put(folder / "t.csv", "t", mode="append")

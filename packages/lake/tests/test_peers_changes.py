@@ -19,8 +19,8 @@ from lake.access import PolicyRule
 from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.forks import fork_dataset
 from lake.limits import Requester
-from lake.peers import changes
-from lake.peers.changes import Changes
+from lake.peers import change_server, changes
+from lake.peers.change_server import ChangeServer
 from lake.peers.forwarding import ChangeReply, ChangeRequest
 from lake.peers.messages import Message
 from lake.peers.service import PeerService
@@ -228,13 +228,13 @@ def test_a_dataset_with_a_policy_is_changed_by_no_other_node(offices: dict[str, 
 def test_one_node_does_not_use_up_the_receipts_of_all(
     offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "_RECEIPTS_OF_NODE_MAX", 1)
+    monkeypatch.setattr(change_server, "_RECEIPTS_OF_NODE_MAX", 1)
     oslo, rome = offices["oslo"], offices["rome"]
     trips = oslo.lake.catalog.get("trips").id
     assert send(rome, oslo, trips, "trips", "DELETE FROM trips WHERE id = 1").count == 1
     with pytest.raises(Busy):
         send(rome, oslo, trips, "trips", "DELETE FROM trips WHERE id = 2")
-    receipts = oslo.peers._network.changes._writer.receipts  # type: ignore[union-attr]
+    receipts = oslo.peers._network.changes.server._writer.receipts  # type: ignore[union-attr]
     assert (receipts.count_of(rome.peers.identity.id), receipts.count_of("f" * 64)) == (1, 0)
 
 
@@ -242,22 +242,24 @@ def test_an_answer_that_is_lost_is_given_again(
     offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection ends after the commit; the request comes again, and the change is made once."""
-    serve = Changes.serve
+    serve = ChangeServer.serve
     lost: list[str] = []
 
-    async def losing(self: Changes, session: Session, message: ChangeRequest, body: bytes) -> Any:
+    async def losing(
+        self: ChangeServer, session: Session, message: ChangeRequest, body: bytes
+    ) -> Any:
         piece = await serve(self, session, message, body)
         if len(lost) < 2:
             lost.append(message.id)
             await asyncio.shield(asyncio.ensure_future(session.close("lost")))
         return piece
 
-    monkeypatch.setattr(Changes, "serve", losing)
+    monkeypatch.setattr(ChangeServer, "serve", losing)
     network = offices["oslo"].peers._network
     assert network is not None
     assert network.changes is not None
     handlers = network.sessions._handlers
-    handlers[ChangeRequest] = network.changes.serve
+    handlers[ChangeRequest] = network.changes.server.serve
     assert offices["rome"].lake.sql("INSERT INTO trips VALUES (4, 'd')").value == 1
     assert len(lost) == 2
     assert lost[0] == lost[1]
@@ -371,8 +373,3 @@ def test_a_version_that_does_not_arrive_in_time_is_named(
     monkeypatch.undo()
     answer = Client(make_app(rome)).post("/api/query", json=query)
     assert "Sennit-Awaited-Version" not in answer.headers
-
-
-def test_a_file_is_refused_before_it_is_sent(offices: dict[str, Office]) -> None:
-    with pytest.raises(Denied, match="writes"):
-        offices["rome"].lake.parts.start("trips.csv", 10, mode="append", options={"name": "trips"})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.peers.changes import Changes
+from lake.peers.change_server import ChangeServer
 from lake.peers.forwarding import ChangeRequest
 from lake.peers.messages import BODY_BYTES_MAX
 from lake.peers.returned_rows import KeptRows, ReturnedRequest, ReturnedResults
@@ -111,9 +111,11 @@ def test_a_writer_that_has_the_rows_no_more_says_that_the_change_is_made(
     offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first answer is lost, with the rows, as if the writer had restarted."""
-    serve, asked = Changes.serve, []
+    serve, asked = ChangeServer.serve, []
 
-    async def losing(self: Changes, session: Session, message: ChangeRequest, body: bytes) -> Piece:
+    async def losing(
+        self: ChangeServer, session: Session, message: ChangeRequest, body: bytes
+    ) -> Piece:
         piece = await serve(self, session, message, body)
         asked.append(message.id)
         if len(asked) == 1:
@@ -125,7 +127,7 @@ def test_a_writer_that_has_the_rows_no_more_says_that_the_change_is_made(
     assert network is not None
     assert network.changes is not None
     handlers = network.sessions._handlers
-    monkeypatch.setitem(handlers, ChangeRequest, losing.__get__(network.changes))
+    monkeypatch.setitem(handlers, ChangeRequest, losing.__get__(network.changes.server))
     with pytest.raises(Unavailable, match=r"(?s)is made, of 1 rows.*do not repeat"):
         offices["rome"].lake.sql("INSERT INTO trips(id) VALUES (77) RETURNING id")
     assert len(set(asked)) == 1
@@ -137,9 +139,11 @@ def test_a_writer_that_has_the_rows_no_more_says_that_the_change_is_made(
 def test_a_lost_answer_is_repeated_with_its_rows(
     offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve, asked = Changes.serve, []
+    serve, asked = ChangeServer.serve, []
 
-    async def losing(self: Changes, session: Session, message: ChangeRequest, body: bytes) -> Piece:
+    async def losing(
+        self: ChangeServer, session: Session, message: ChangeRequest, body: bytes
+    ) -> Piece:
         piece = await serve(self, session, message, body)
         asked.append(message.id)
         if len(asked) == 1:
@@ -149,7 +153,9 @@ def test_a_lost_answer_is_repeated_with_its_rows(
     network = offices["oslo"].peers._network
     assert network is not None
     assert network.changes is not None
-    monkeypatch.setitem(network.sessions._handlers, ChangeRequest, losing.__get__(network.changes))
+    monkeypatch.setitem(
+        network.sessions._handlers, ChangeRequest, losing.__get__(network.changes.server)
+    )
     sql = "INSERT INTO trips(id) VALUES (78) RETURNING id"
     assert offices["rome"].lake.sql(sql).rows == [(78,)]
     assert len(asked) == 2

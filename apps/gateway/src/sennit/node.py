@@ -231,7 +231,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
     copies = CopyOptions(
         bytes_per_second=network.copy_rate_bytes, hours=Hours.parse(network.copy_hours)
     )
-    data = data_parts(lake, copies)
+    data = data_parts(lake, copies, network.change_bytes)
     return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
 
 

@@ -50,7 +50,8 @@ class NetworkSettings:
     `peer_addresses` are where they reach it, if that is another address. Copies of shared datasets
     are received and sent with at most `copy_rate_bytes` in a second each (0: no limit), and only
     in `copy_hours`, if any, such as "22:00-06:00"; what a query waits for comes at once. Other nodes
-    send at most `query_bytes` for one query (0: no limit).
+    send at most `query_bytes` for one query (0: no limit). A change of a dataset that another node writes
+    sends rows of at most `change_bytes`, and brings no more to this one.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +72,7 @@ class NetworkSettings:
     copy_rate_bytes: int = 0
     copy_hours: str = ""
     query_bytes: int = 16 * GIB
+    change_bytes: int = GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "peer_port"): (0, 65_535),
     ("network", "copy_rate_bytes"): (0, TIB),
     ("network", "query_bytes"): (0, 1024 * TIB),
+    ("network", "change_bytes"): (0, TIB),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("storage", "quota_bytes"): (0, 1024 * TIB),

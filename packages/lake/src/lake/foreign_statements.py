@@ -26,6 +26,7 @@ from lake.statement_request import StatementRequest
 from lake.statement_tables import StatementTables
 from lake.statement_target import find_target
 from lake.statements import Statements
+from lake.vault import Hold
 from lake.views import ViewInfo
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
@@ -123,7 +124,7 @@ class _OneDataset(Statements):
         self, statements: Statements, change: ForeignChange, receipt: Callable[[int], Change]
     ) -> None:
         self.__dict__.update(vars(statements))
-        self._tables = _OneTable(self._tables, change.dataset, change.name)
+        self._tables = _OneTable(self._tables, change)
         self._writer = self._writer.with_receipt(receipt)
         # A change is not sent on: a third node would take it for a change of this one.
         self._forwarder = Forwarder(self._pool, self._catalog, self._tables)
@@ -151,18 +152,18 @@ class _OneDataset(Statements):
 
 
 class _OneTable(StatementTables):
-    """Finds one dataset, under another name.
+    """Finds one dataset, under another name, and the rows that came with a change.
 
     Args:
         tables: Those of the lake, whose parts it shares.
-        dataset: Its id.
-        name: Its name.
+        change: The change.
     """
 
-    def __init__(self, tables: StatementTables, dataset: str, name: str) -> None:
+    def __init__(self, tables: StatementTables, change: ForeignChange) -> None:
         self.__dict__.update(vars(tables))
-        self._dataset = dataset
-        self._name = name
+        self._dataset = change.dataset
+        self._name = change.name
+        self._inputs = change.inputs
         self.policies = _SharedPolicies(tables.policies)
 
     def _named(
@@ -170,6 +171,19 @@ class _OneTable(StatementTables):
     ) -> tuple[Sequence[str], Sequence[ViewInfo]]:
         del folded, words
         return [self._dataset], []
+
+    def hold(self, *arguments: Any, **options: Any) -> tuple[list[dict[str, Any]], Hold]:
+        """As `StatementTables.hold`; the objects that came with the change are leased by its caller."""
+        tables, hold = super().hold(*arguments, **options)
+        came = [
+            {
+                "name": each.name, "id": f"{self._dataset}-{number}", "arrived": True,
+                "schema": each.schema.to_json(),
+                "paths": [str(self._objects.place(found.object)) for found in each.objects],
+            }
+            for number, each in enumerate(self._inputs)
+        ]  # fmt: skip
+        return [*tables, *came], hold
 
     def _lists_catalog(self, folded: str) -> bool:
         del folded

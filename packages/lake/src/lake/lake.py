@@ -13,6 +13,7 @@ from lake.access import Policy, PolicyRule
 from lake.catalog_adoption import check_deletable
 from lake.export import export_format, export_query, write_file
 from lake.ingestor import Ingestor, IngestRequest, committed, dataset_name
+from lake.ingests import Ingests
 from lake.input_data import open_input
 from lake.limits import QueryLimits, Requester
 from lake.linking import Linker
@@ -37,7 +38,6 @@ from lake.upload_checks import check_upload, is_encrypted
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.uploads.upload_keys import UploadKeys
 from lake.uploads.upload_locks import UploadLocks
-from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
@@ -138,6 +138,7 @@ class Lake:
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks = UploadLocks()
+            self._ingests = Ingests(self, self._ingestor, self._writer)
             self.purger = Purger(self, self.statements, clock)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
@@ -189,7 +190,7 @@ class Lake:
             if done is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    done = self._read(request, on_progress=on_progress, cancelled=cancelled)
+                    done = self._ingests.read(request, on_progress=on_progress, cancelled=cancelled)
                 except SennitError:
                     self.parts.mark(upload_id, "failed")
                     raise
@@ -224,10 +225,6 @@ class Lake:
     def linker(self) -> Linker:
         """Links files of this machine as datasets."""
         return Linker(self.folder, self.catalog, self.parts, self.pool, clock=self.clock)
-
-    @cached_property
-    def _upserts(self) -> Upserts:
-        return Upserts(self.catalog, self._ingestor, self._writer, self.statements, self.vault)
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
@@ -288,11 +285,7 @@ class Lake:
         """
         new, dataset = new_id(self.clock), new_id(self.clock)
         request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
-        return self._read(request, cancelled=cancelled)
-
-    def _read(self, request: IngestRequest, **observers: Any) -> DatasetInfo:
-        reader = self._upserts if request.mode == "upsert" else self._ingestor
-        return reader.ingest(request, **observers)
+        return self._ingests.read(request, cancelled=cancelled)
 
     def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
@@ -583,7 +576,7 @@ class Lake:
             size_max=upload_bytes_max,
             space=self.space,
             admit=lambda name, mode, options: check_upload(
-                self.catalog, self.vault, name, mode, options
+                self.catalog, self.vault, self.remote, name, mode, options
             ),
             keys=UploadKeys(
                 self.vault.keys,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from lake.limits import Requester
 from lake.objects import ObjectStore
 from lake.peers.stop import Stop
+from lake.staged_inputs import StagedInput
 from sennit_core.errors import Unavailable
 from sennit_core.schema import Schema
 
@@ -30,6 +31,9 @@ class ForeignChange:
         seconds: The time limit.
         place: File for the rows of RETURNING, as an Arrow IPC stream; None if it has none.
         max_rows: Row limit of these.
+        inputs: Tables of the statement whose rows the writer fetches from here; they are leased.
+        id: Names the change in a repetition of it by another process of this node; "" for a new one.
+        expires_at: Unix seconds until which it is repeated; None for soon after the time limit.
     """
 
     dataset: str
@@ -40,6 +44,9 @@ class ForeignChange:
     seconds: float
     place: Path | None = None
     max_rows: int | None = None
+    inputs: tuple[StagedInput, ...] = ()
+    id: str = ""
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Layering, from the bottom:
     channel <- session <- relay <- network        connections
     machine <- membership, publications, placement, replication, transfers, dispatch, forwarding
                                          protocols as state machines: no clock, no thread, no I/O
-    joining, changes, exchange <- joined <- service        run them; the gateway opens a `PeerService`
+    joining, change_server, changes, exchange <- joined <- service   run them; the gateway opens a `PeerService`
     sql                                  plans queries over shards of several nodes
 
 Nothing is imported here: `import lake` needs neither websockets nor cryptography (the extra `peers`).

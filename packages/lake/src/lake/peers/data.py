@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lake.foreign_statements import ForeignChanges
-from lake.peers.changes import WriterParts
+from lake.peers.change_server import WriterParts
 from lake.peers.ciphertext import Ciphertexts
 from lake.peers.copies import Copies, CopyOptions
 from lake.peers.exchange import DataParts
@@ -16,6 +16,7 @@ from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
 from lake.receipts import Receipts
+from sennit_core.units import GIB
 
 if TYPE_CHECKING:
     from lake import Lake
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["connect", "data_parts"]
 
 
-def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
+def data_parts(
+    lake: Lake, options: CopyOptions | None = None, change_bytes_max: int = GIB
+) -> DataParts:
     """Return what a lake brings into a network.
 
     Args:
         lake: The lake.
         options: How copies are kept.
+        change_bytes_max: The most rows that a change of another node's dataset sends, or brings.
     """
 
     def own_shards() -> set[str] | None:
@@ -53,7 +57,9 @@ def data_parts(lake: Lake, options: CopyOptions | None = None) -> DataParts:
 
     receipts = Receipts(lake.tree, lake.catalog.writing)
     returned = ReturnedResults(lake.staging)
-    writer = WriterParts(ForeignChanges(lake), receipts, shares, version, returned)
+    writer = WriterParts(
+        ForeignChanges(lake), receipts, shares, version, returned, change_bytes_max
+    )
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
     return DataParts(

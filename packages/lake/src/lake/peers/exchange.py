@@ -23,7 +23,7 @@ from lake.disk_space import DiskSpace
 from lake.objects import ObjectStore
 from lake.partial import ShardsUnavailable
 from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
-from lake.peers.changes import WriterParts
+from lake.peers.change_server import WriterParts
 from lake.peers.copies import Copies
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
@@ -43,6 +43,7 @@ from lake.peers.seeding import Seeds
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex
 from lake.peers.sharing import SharedDataset, Shares
+from lake.peers.staging import Staging
 from lake.peers.transfers import ChunkRequest, ListRequest, at_most
 from lake.policies import Policies
 from lake.retention import Retention
@@ -142,6 +143,7 @@ class Exchange:
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
         self.repairs = Repairs(host, parts.copies)
+        self.staging = Staging(self._index.offers, self._downloads, parts.retention, parts.space)
 
     # The network
 

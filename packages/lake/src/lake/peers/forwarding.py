@@ -9,7 +9,7 @@ An answer may be lost with its connection, so the sender asks again with the sam
 written in one write with the commit, and is kept until the request has expired; then it is refused. So a
 change is never made twice, and what the writer refuses was not made.
 
-Both are state machines without clock and I/O; `lake.peers.changes` runs them.
+Both are state machines without clock and I/O; `lake.peers.changes` and `change_server` run them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lake.peers.messages import Message
 from lake.peers.signed import Statement
 from lake.peers.stop import SECONDS_MAX
 from lake.receipts import Receipt
+from lake.staged_inputs import StagedInput, check_inputs
 from sennit_core.errors import BadInput, Busy, Conflict, DeadlineExceeded
 from sennit_core.ids import is_id
 from sennit_core.units import KIB
@@ -63,12 +64,13 @@ class ChangeRequest(Message):
         id: Made by the sender; the same in each repetition.
         dataset: Id of the dataset.
         name: Its name at the sender, as in the statement.
-        sql: One INSERT, UPDATE, DELETE, MERGE or TRUNCATE over this dataset alone; RETURNING is allowed.
+        sql: One INSERT, UPDATE, DELETE, MERGE or TRUNCATE over this dataset and `inputs`.
         params: Its parameters as JSON; "" for none.
         seconds: The statement's time limit.
         expires_at: Unix seconds after which it must not be made any more.
         claim: Who asks; a new one with each repetition.
         max_rows: Row limit of RETURNING.
+        inputs: Further tables of the statement, whose rows are fetched from the sender.
     """
 
     kind: ClassVar[str] = "change"
@@ -82,6 +84,7 @@ class ChangeRequest(Message):
     claim: Statement | None = None
     # None, which is not sent, for what a node of an earlier version makes too.
     max_rows: int | None = None
+    inputs: tuple[StagedInput, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -108,6 +111,7 @@ class ChangeRequest(Message):
         )
         if not is_valid:
             raise BadInput("a change of another node", reason="a member is out of range")
+        check_inputs(self.inputs or (), self.name)
 
 
 @dataclass(frozen=True, slots=True)

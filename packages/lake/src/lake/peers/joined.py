@@ -210,8 +210,8 @@ class JoinedNetwork:
             reads = self._parts.data.restricted
             found |= RestrictedServer(reads, self.claims, self.wall).handlers()
         if self.changes is not None:
-            found[ChangeRequest] = self.changes.serve
-            found[ReturnedRequest] = self.changes.serve_returned
+            found[ChangeRequest] = self.changes.server.serve
+            found[ReturnedRequest] = self.changes.server.serve_returned
         return found
 
     async def start(self) -> None:
@@ -232,7 +232,7 @@ class JoinedNetwork:
         """Stop the machines, and close all sessions."""
         self._save_known()
         if self.changes is not None:
-            self.changes.stop()
+            self.changes.server.stop()
         await self._tasks.end()
         if self.exchange is not None:
             await self.exchange.end()

@@ -16,6 +16,7 @@ from lake.peers.held import HeldObjects
 from lake.peers.publications import EVERYONE
 from lake.peers.replication import Replica, SharedObjects
 from lake.peers.sharing import VERSIONS_KEPT, SharedDataset
+from lake.peers.staging import Offers
 from sennit_core.records import ShardInfo
 
 __all__ = ["KnownDataset", "SharedIndex", "read_known"]
@@ -99,6 +100,7 @@ class SharedIndex:
         # The datasets that have a shard in a version that is kept.
         self._named: dict[str, tuple[str, ...]] = {}
         self.versions = AdoptedVersions()
+        self.offers = Offers()
 
     def __iter__(self) -> Iterator[KnownDataset]:
         return iter(list(self._datasets.values()))
@@ -145,8 +147,12 @@ class SharedIndex:
     def may_send(self, peer: str, dataset: str, name: str) -> bool:
         """Return whether this node has an object as one of a dataset that is shared with a node.
 
+        Or as one of a change that this node has sent to it.
+
         A node of an earlier version names no dataset: it gets the objects of those that this node writes.
         """
+        if self.offers.has(peer, dataset, name):
+            return True
         if dataset:
             known = self._datasets.get(dataset)
             chosen = [] if known is None else [known]
