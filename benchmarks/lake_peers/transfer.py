@@ -2,8 +2,7 @@
 
 A process of its own has a node with a dataset, and a plain server of the library that the nodes use. This
 process has the other node. In each pass it reads as many bytes from the plain server, which verifies and
-stores nothing, and then fetches the shards, which are hashed on both sides, written, hashed once more and
-synced.
+stores nothing, and then fetches the shards, whose chunks are verified, written and synced.
 """
 
 from __future__ import annotations

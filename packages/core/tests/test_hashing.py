@@ -33,7 +33,7 @@ def test_object_id_does_not_depend_on_how_the_bytes_arrive(
     digest = hasher.update(rest).finish()
     chunks = [data[i : i + chunk_bytes] for i in range(0, len(data), chunk_bytes)]
     assert digest.chunks == tuple(hashlib.sha256(chunk).hexdigest() for chunk in chunks)
-    assert (digest.size, digest.sha256) == (len(data), sha256_hex(data))
+    assert digest.size == len(data)
     assert digest.object == object_id(len(data), chunk_bytes, digest.chunks)
 
 

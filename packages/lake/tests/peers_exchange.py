@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from elkyn.records import Change
 from lake import Lake
+from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
 from lake.peers.exchange import Exchange
@@ -35,7 +36,6 @@ from lake.peers.replication import ReplicationOptions
 from lake.peers.roster import Roster, found_network
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
-from lake.peers.transfers import ChunkRequest, ListRequest
 from lake.snapshots import Manifest
 from sennit_core.errors import SennitError
 from sennit_core.ids import new_id

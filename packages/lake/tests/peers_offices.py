@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from lake.peers import have_messages, membership, transfers
+from lake.peers import chunks, have_messages, membership
+from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, PeerChanged
@@ -25,24 +26,14 @@ from lake.peers.replication import (
     StopFetch,
 )
 from lake.peers.statuses import NodeStatus
-from lake.peers.transfers import (
-    Chunk,
-    ChunkRequest,
-    FindKept,
-    ListReply,
-    ListRequest,
-    ObjectComplete,
-    ObjectUnobtainable,
-    Transfers,
-    WriteChunk,
-)
+from lake.peers.transfers import FindKept, ObjectComplete, ObjectUnobtainable, Transfers, WriteChunk
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import NotFound, Unsupported
 from sennit_core.hashing import object_id
 
 from .peers_gossip import WALL, UnsignedSigner, node_name
 
-CODEC = MessageCodec((*membership.MESSAGES, *have_messages.MESSAGES, *transfers.MESSAGES))
+CODEC = MessageCodec((*membership.MESSAGES, *have_messages.MESSAGES, *chunks.MESSAGES))
 CHUNK = 16
 OPTIONS = ReplicationOptions(confirm_seconds=20.0, loss_seconds=30.0)
 
@@ -189,7 +180,7 @@ class OfficeNode:
             return self.transfers.found_kept(effect, kept, now)
         is_right = hashlib.sha256(effect.data).hexdigest() == effect.digest
         if is_right:
-            partial[effect.index] = effect.data
+            partial[effect.index] = bytes(effect.data)
         return self.transfers.written(effect, is_right=is_right, now=now)
 
     def _store(self, effect: Effect) -> None:

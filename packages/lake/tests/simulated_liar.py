@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.have_messages import HaveReply, HaveRequest
 from lake.peers.machine import Effect, Send
 from lake.peers.membership import Compare, Confirm, News, Probe, ProbeFor
@@ -14,7 +15,6 @@ from lake.peers.publication_log import LogKey
 from lake.peers.publications import EVERYONE, Entries, Heads, Want
 from lake.peers.signed import Statement
 from lake.peers.statuses import Suspicion
-from lake.peers.transfers import Chunk, ChunkRequest, ListReply, ListRequest
 from sennit_core.errors import Unavailable
 
 from .simulated_data import EntrySigner, GossipSigner

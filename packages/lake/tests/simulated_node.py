@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lake.peers import have_messages, membership, publications, transfers
+from lake.peers import chunks, have_messages, membership, publications
+from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.copy_states import CopyState
 from lake.peers.dispatch import Dispatch
 from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
@@ -43,11 +44,7 @@ from lake.peers.replication import (
 from lake.peers.sharing import SharedDataset, read_shared
 from lake.peers.statuses import NodeStatus
 from lake.peers.transfers import (
-    Chunk,
-    ChunkRequest,
     FindKept,
-    ListReply,
-    ListRequest,
     ObjectComplete,
     ObjectUnobtainable,
     TransferOptions,
@@ -86,7 +83,7 @@ MANIFEST_BYTES_MAX = 64 * 1024
 
 
 CODEC = MessageCodec(
-    (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *transfers.MESSAGES,
+    (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *chunks.MESSAGES,
      *simulated_queries.MESSAGES)
 )  # fmt: skip
 
@@ -198,8 +195,9 @@ class SimulatedNode:
             case ListRequest(name):
                 found = self._read(name)
                 return ListReply(len(found.data), CHUNK), bytes.fromhex("".join(found.digests))
-            case ChunkRequest(name, index):
-                return Chunk(), self._read(name).data[index * CHUNK :][:CHUNK]
+            case ChunkRequest(name, index, doubted=is_doubted):
+                found = self._read(name, verifies=is_doubted)
+                return Chunk(), found.data[index * CHUNK :][:CHUNK]
             case Part(_, names):
                 shards, total = self.sum(names)
                 return PartReply(shards, total), b""
@@ -247,7 +245,7 @@ class SimulatedNode:
             return self.transfers.found_kept(effect, kept, now)
         is_right = self._is_right(effect)
         if is_right:
-            chunks[effect.index] = effect.data
+            chunks[effect.index] = bytes(effect.data)
         return self.transfers.written(effect, is_right=is_right, now=now)
 
     def _is_right(self, effect: WriteChunk) -> bool:
@@ -305,17 +303,17 @@ class SimulatedNode:
         if name in self._adopting:
             self._adopted(name)
 
-    def _read(self, name: str) -> StoredObject:
-        """Return an object that a peer or a query may read, verified."""
+    def _read(self, name: str, *, verifies: bool = True) -> StoredObject:
+        """Return an object that a peer or a query may read."""
         if not self._may_have(name):
             raise NotFound("object", name[:16], suggestion=None)
-        return self._verified(name)
+        return self._stored(name, verifies=verifies)
 
-    def _verified(self, name: str) -> StoredObject:
+    def _stored(self, name: str, *, verifies: bool = True) -> StoredObject:
         found = self.objects.get(name)
         if found is None:
             raise NotFound("object", name[:16], suggestion=None)
-        if not self.world.is_intact(found):
+        if verifies and not self.world.is_intact(found):
             self._quarantine(name)
             raise Corrupt(f"object {name[:16]}", "its content", "another")
         return found
@@ -403,7 +401,7 @@ class SimulatedNode:
             return
         self._adopting[shared.manifest] = (news, shared)
         with suppress(SennitError):
-            self._verified(shared.manifest)
+            self._stored(shared.manifest)
             self._adopted(shared.manifest)
             return
         sources = [news.key.publisher, *self.members.alive()]

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pytest
 
 from lake.peers import adoption
+from lake.peers.chunks import Chunk, ChunkRequest, ListRequest
 from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentTable, serve_fragment
 from lake.peers.have_messages import HaveRequest
 from lake.peers.limits import Slots
 from lake.peers.machine import Failed, Replied
 from lake.peers.publications import EVERYONE, LogKey
 from lake.peers.session import Piece
-from lake.peers.transfers import Chunk, ChunkRequest, ListRequest, at_most
+from lake.peers.transfers import at_most
 from sennit_core.errors import Busy, NotFound, Unavailable
 from sennit_core.hashing import CHUNK_BYTES
 from sennit_core.records import DatasetInfo

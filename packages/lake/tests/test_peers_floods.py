@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lake.peers.channel import WebSocketChannel, dial
+from lake.peers.chunks import ChunkRequest
 from lake.peers.hello import PROTOCOL, PROTOCOL_MIN, Hello
 from lake.peers.identity import Identity
 from lake.peers.joined import JoinedNetwork
@@ -20,7 +21,6 @@ from lake.peers.relay import RelayOpen, RelayWrite
 from lake.peers.reports import ReportRequest
 from lake.peers.roster import RosterHead, RosterNews
 from lake.peers.service import PeerService
-from lake.peers.transfers import ChunkRequest
 
 from .test_peers_service import Office, eventually, publish
 

@@ -14,12 +14,12 @@ import pytest
 
 from lake.access import ColumnRule, PolicyRule
 from lake.limits import Requester
+from lake.peers.chunks import ListRequest
 from lake.peers.fragments import FragmentRequest, FragmentTable
 from lake.peers.messages import Message
 from lake.peers.placement import Placement
 from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
 from lake.peers.session import Piece
-from lake.peers.transfers import ListRequest
 from lake.running import AUDIT_LOGGER
 from sennit_core.errors import (
     Denied,

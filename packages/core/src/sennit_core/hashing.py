@@ -73,11 +73,10 @@ def object_id(size: int, chunk_bytes: int, chunk_digests: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ObjectDigest:
-    """The result of hashing a whole object: its id, size, plain SHA-256 and its chunks' digests."""
+    """The result of hashing a whole object: its id, size and its chunks' digests."""
 
     object: str
     size: int
-    sha256: str
     chunk_bytes: int
     chunks: tuple[str, ...]
 
@@ -90,14 +89,12 @@ class ObjectHasher:
             raise UsageError(f"chunk_bytes must be from 1 to 2^32 - 1, not {chunk_bytes}")
         self.chunk_bytes = chunk_bytes
         self.size = 0
-        self._whole = hashlib.sha256()
         self._chunk = hashlib.sha256()
         self._chunk_filled = 0
         self._chunks: list[str] = []
 
     def update(self, data: bytes | bytearray | memoryview) -> ObjectHasher:
         """Hash the next bytes; return self."""
-        self._whole.update(data)
         with memoryview(data) as raw, raw.cast("B") as view:
             start = 0
             while start < len(view):
@@ -117,7 +114,6 @@ class ObjectHasher:
         return ObjectDigest(
             object=object_id(self.size, self.chunk_bytes, chunks),
             size=self.size,
-            sha256=self._whole.hexdigest(),
             chunk_bytes=self.chunk_bytes,
             chunks=chunks,
         )

@@ -37,7 +37,6 @@ def adopt_shards(
         digest = ObjectDigest(
             object=report["object"],
             size=report["bytes"],
-            sha256=report["sha256"],
             chunk_bytes=report["chunkBytes"],
             chunks=tuple(report["chunks"]),
         )

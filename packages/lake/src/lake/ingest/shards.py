@@ -89,7 +89,6 @@ class Shard:
         return {
             "file": str(self.path),
             "object": self.digest.object,
-            "sha256": self.digest.sha256,
             "chunkBytes": self.digest.chunk_bytes,
             "chunks": list(self.digest.chunks),
             "bytes": self.digest.size,

@@ -24,6 +24,7 @@ from lake.objects import ObjectStore
 from lake.partial import ShardsUnavailable
 from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
 from lake.peers.change_server import WriterParts
+from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.copies import Copies
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
@@ -44,7 +45,7 @@ from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex
 from lake.peers.sharing import SharedDataset, Shares
 from lake.peers.staging import Staging
-from lake.peers.transfers import ChunkRequest, ListRequest, at_most
+from lake.peers.transfers import at_most
 from lake.policies import Policies
 from lake.retention import Retention
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable

@@ -17,6 +17,7 @@ from typing import TypeVar
 from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
 from lake.peers.changes import Changes
+from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.claims import Claims
 from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import DataParts, Exchange
@@ -51,7 +52,6 @@ from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
 from lake.peers.tasks import TaskSet
-from lake.peers.transfers import ChunkRequest, ListRequest
 from sennit_core.clock import Clock
 from sennit_core.errors import DeadlineExceeded, NotFound, SennitError, WaitingToJoin
 from sennit_core.logs import get_logger

@@ -60,7 +60,7 @@ class Replied:
 
     id: int
     message: Message
-    body: bytes = b""
+    body: bytes | memoryview = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ class RelayChannel:
 
     def __init__(
         self,
-        incoming: AsyncIterator[bytes],
+        incoming: AsyncIterator[bytes | memoryview],
         write: Callable[[bytes], object],
         context: ssl.SSLContext,
         *,
@@ -381,7 +381,7 @@ async def _opened(session: Session, request: Message) -> AsyncGenerator[Piece, N
     return pieces
 
 
-async def _bodies(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def _bodies(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes | memoryview]:
     async for _, body in pieces:
         yield body
 

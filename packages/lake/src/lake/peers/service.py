@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lake.peers import (
+    chunks,
     have_messages,
     joining,
     membership,
@@ -32,7 +33,6 @@ from lake.peers import (
     returned_rows,
     roster,
     session,
-    transfers,
 )
 from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
@@ -121,7 +121,7 @@ class PeerService:
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES,
                 *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
-                *returned_rows.MESSAGES, *transfers.MESSAGES, *FRAGMENT_MESSAGES,
+                *returned_rows.MESSAGES, *chunks.MESSAGES, *FRAGMENT_MESSAGES,
             )
         )  # fmt: skip
         self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)

@@ -50,7 +50,7 @@ _HEAD_BYTES = 4 * KIB
 _BODY_BYTES = 64 * KIB
 _PAUSE_SECONDS = 0.002
 _LATE_MAX = 1024
-Piece = tuple[Message, bytes]
+Piece = tuple[Message, bytes | memoryview]
 Handler = Callable[["Session", Any, bytes], Awaitable[Piece] | AsyncGenerator[Piece, None]]
 """Answers a request and its body: with one piece, or with a stream of them.
 
@@ -285,7 +285,7 @@ class Session:
                     await self._send_step(number, _Step.CANCEL, Cancel())
 
     async def _send_step(
-        self, number: int, step: _Step, message: Message, body: bytes = b""
+        self, number: int, step: _Step, message: Message, body: bytes | memoryview = b""
     ) -> None:
         await self._send_frame(self._codec.encode(message, body, r=number, s=int(step)))
 
@@ -304,17 +304,17 @@ class Session:
                 await self._refuse(number, step, cost)
                 return
         if number is not None:
-            await self._handle_step(number, step, message, bytes(body))
+            await self._handle_step(number, step, message, body)
         elif message is None:  # of a kind that only newer versions know
             self.refused_messages += 1
         else:
             self._on_message(self.peer, message)
 
     async def _handle_step(
-        self, number: int, step: _Step, message: Message | None, body: bytes
+        self, number: int, step: _Step, message: Message | None, body: memoryview
     ) -> None:
         if step == _Step.REQUEST:
-            await self._handle_request(number, message, body)
+            await self._handle_request(number, message, bytes(body))
         elif step in (_Step.PIECE, _Step.LAST, _Step.END, _Step.ERROR):
             self._handle_answer(number, step, message, body)
         elif (served := self._served.get(number)) is not None:
@@ -353,7 +353,7 @@ class Session:
         await asyncio.sleep(_PAUSE_SECONDS * (1 + cost / 10))
 
     def _handle_answer(
-        self, number: int, step: _Step, message: Message | None, body: bytes
+        self, number: int, step: _Step, message: Message | None, body: memoryview
     ) -> None:
         asked = self._asked.get(number)
         if asked is None:  # an answer to a request that was cancelled

@@ -2,9 +2,10 @@
 
 The list of chunk hashes comes first; it proves itself, as an object's id is the hash of that list. Each
 chunk is then asked of any peer that has the object, and compared with its hash before it is written. A
-wrong chunk names the peer that sent it, which is not asked for the object again, and after some of them
-for nothing at all. A request that is much slower than usual is repeated with another peer (a hedged
-request; Dean and Barroso 2013), and the first answer counts.
+wrong chunk is asked of the same peer once more, as a doubted one, which the peer verifies too: if its disk
+is damaged, it finds out and says so. A peer that sends it wrong again is not asked for the object any more,
+and after some of them for nothing at all. A request that is much slower than usual is repeated with another
+peer (a hedged request; Dean and Barroso 2013), and the first answer counts.
 
 An object is asked for as one of a dataset: a peer may have it for one dataset and not for another
 (`lake.peers.held`), so what was downloaded for one says nothing about the other.
@@ -18,26 +19,20 @@ requests down. Hashing is work for other threads, and part of the effects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
-from typing import ClassVar
 
 from lake.peers.bandwidth import CopyBandwidth
+from lake.peers.chunks import ChunkRequest, ListReply, ListRequest, read_list
 from lake.peers.machine import Call, Effect, Failed, Replied
-from lake.peers.messages import BODY_BYTES_MAX, Message
-from sennit_core.errors import UsageError
-from sennit_core.hashing import CHUNK_BYTES, object_id
+from lake.peers.messages import Message
+from sennit_core.hashing import CHUNK_BYTES
 
 __all__ = [
-    "MESSAGES",
     "PLAN",
-    "Chunk",
-    "ChunkRequest",
     "FindKept",
-    "ListReply",
-    "ListRequest",
     "ObjectComplete",
     "ObjectUnobtainable",
     "TransferOptions",
@@ -46,62 +41,10 @@ __all__ = [
     "at_most",
 ]
 
-_DIGEST_BYTES = 32
 _LATENCIES_KEPT = 64
 _WRONG_KEPT = 16
 PLAN = "plan"
 """Who wants the objects that this node is to hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListRequest(Message):
-    """Asks for the chunk hashes of an object of a dataset, which earlier versions do not name."""
-
-    kind: ClassVar[str] = "list"
-    object: str
-    dataset: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListReply(Message):
-    """The chunk hashes of an object, 32 bytes each, in the body.
-
-    Args:
-        size: Bytes of the object.
-        chunk_bytes: Bytes of each chunk but the last.
-    """
-
-    kind: ClassVar[str] = "list-reply"
-    size: int
-    chunk_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkRequest(Message):
-    """Asks for one chunk of an object of a dataset, which earlier versions do not name.
-
-    Args:
-        object: The object.
-        index: Of the chunk.
-        dataset: The dataset.
-        background: Whether nobody waits for it; the sender believes that of so many bytes only.
-    """
-
-    kind: ClassVar[str] = "chunk"
-    object: str
-    index: int
-    dataset: str = ""
-    background: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk(Message):
-    """A chunk, in the body."""
-
-    kind: ClassVar[str] = "chunk-reply"
-
-
-MESSAGES: tuple[type[Message], ...] = (ListRequest, ListReply, ChunkRequest, Chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +110,7 @@ class WriteChunk:
     object: str
     index: int
     offset: int
-    data: bytes
+    data: bytes | memoryview
     digest: str
     peer: str
 
@@ -228,6 +171,8 @@ class _Download:
     asked: dict[int, set[int]] = field(default_factory=dict)
     # Chunks that are verified and written, with the peer that has sent each.
     writing: dict[int, str] = field(default_factory=dict)
+    # Chunks that were wrong and asked once more, with the peer of each.
+    doubted: set[tuple[int, str]] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
     # Until when a peer that was busy is not asked again.
     paused: dict[str, float] = field(default_factory=dict)
@@ -293,6 +238,8 @@ class Transfers:
         self._now = now
         self._numbers = count(1)
         self._downloads: dict[tuple[str, str], _Download] = {}
+        # Those of them that were started, in this order.
+        self._running: dict[tuple[str, str], _Download] = {}
         self._requests: dict[int, _Request] = {}
         self._latencies: list[float] = []
         self.wrong: dict[str, list[float]] = {}
@@ -345,34 +292,18 @@ class Transfers:
         if known is not None:
             known.wanted_by.discard(by)
             if not known.wanted_by:
-                del self._downloads[known.key]
+                self._forget(known)
 
     def abandon(self, dataset: str, name: str) -> None:
         """Forget a download, whoever wants it: it cannot be written."""
-        self._downloads.pop((dataset, name), None)
+        known = self._downloads.get((dataset, name))
+        if known is not None:
+            self._forget(known)
 
     def tick(self, now: float) -> list[Effect]:
         """Let time pass: start downloads, repeat slow requests."""
         self._now = now
-        effects = list(self._hedge())
-        running = [each for each in self._downloads.values() if each.started]
-        waiting = sorted(
-            (each for each in self._downloads.values() if not each.started),
-            key=lambda each: each.priority,
-        )
-        # Of each kind as many, so that copies that may not go on now stop nobody who waits.
-        free = dict.fromkeys((True, False), self._options.objects_max)
-        for each in running:
-            free[each.is_background] -= 1
-        for each in waiting:
-            if free[each.is_background] > 0:
-                free[each.is_background] -= 1
-                each.started = True
-                running.append(each)
-                effects.append(FindKept(*each.key))
-        for each in running:
-            effects += self._ask(each)
-        return effects
+        return [*self._hedge(), *self._start(), *self._continue()]
 
     def replied(self, reply: Replied, now: float) -> list[Effect]:
         """Handle an answer; the number must be one of a request of this machine."""
@@ -381,7 +312,7 @@ class Transfers:
         download = self._downloads.get(request.download)
         self._latencies = [*self._latencies[1 - _LATENCIES_KEPT :], now - request.sent_at]
         if download is None:
-            return []
+            return self._continue()  # the peer may be asked for something else
         self._drop(download, request.index, reply.id)
         if request.index < 0:
             return self._on_list(download, request, reply)
@@ -401,18 +332,21 @@ class Transfers:
             return []
         download.kept = kept
         download.find_missing()
-        return self._ask(download)
+        return self._continue()
 
     def written(self, effect: WriteChunk, *, is_right: bool, now: float) -> list[Effect]:
         """Go on after a chunk was verified and, if it is right, written."""
         self._now = now
         download = self._downloads.get((effect.dataset, effect.object))
         if download is None or download.writing.pop(effect.index, None) is None:
-            return []
+            return self._continue()
+        if not is_right and (effect.index, effect.peer) not in download.doubted:
+            download.doubted.add((effect.index, effect.peer))
+            return [self._request(download, effect.index, effect.peer)]
         if not is_right:
             return self._on_wrong(download, effect.peer, f"chunk {effect.index} is wrong")
         download.missing.discard(effect.index)
-        return self._ask(download)
+        return self._continue()
 
     def failed(self, failure: Failed, now: float) -> list[Effect]:
         """Handle a request that has failed."""
@@ -421,7 +355,7 @@ class Transfers:
         self._bandwidth.not_received(request.reserved)
         download = self._downloads.get(request.download)
         if download is None:
-            return []
+            return self._continue()
         self._drop(download, request.index, failure.id)
         download.last_problem = failure.reason or failure.code
         if failure.code == "busy":
@@ -432,31 +366,30 @@ class Transfers:
         is_final = failure.code in ("not-found", "denied", "corrupt", "unsupported")
         if is_final or download.failures[request.peer] >= self._options.attempts_max:
             self._remove_source(download, request.peer)
-        return self._ask(download)
+        return self._continue()
 
     # Answers
 
     def _on_list(self, download: _Download, request: _Request, reply: Replied) -> list[Effect]:
         if download.has_list:
             return []
-        digests = _digests(download.object, reply)
+        digests = read_list(download.object, reply.message, reply.body)
         if digests is None:
             return self._on_wrong(download, request.peer, "its list of chunks is wrong")
-        assert isinstance(reply.message, ListReply), "see `_digests`"
+        assert isinstance(reply.message, ListReply), "see `read_list`"
         problem = "" if download.admit is None else download.admit(reply.message.size)
         if problem:
             # The id proves the size, so every other peer would say the same.
-            del self._downloads[download.key]
-            return [ObjectUnobtainable(*download.key, problem)]
+            return [self._unobtainable(download, problem), *self._continue()]
         download.size, download.chunk_bytes = reply.message.size, reply.message.chunk_bytes
         download.digests = digests
         download.find_missing()
-        return self._ask(download)
+        return self._continue()
 
     def _on_chunk(self, download: _Download, request: _Request, reply: Replied) -> list[Effect]:
         index = request.index
         if index not in download.missing or index in download.writing:
-            return []  # another peer was faster
+            return self._continue()  # another peer was faster
         download.writing[index] = request.peer
         offset, digest = index * download.chunk_bytes, download.digests[index]
         return [WriteChunk(*download.key, index, offset, reply.body, digest, request.peer)]
@@ -465,18 +398,55 @@ class Transfers:
         self.wrong[peer] = [*self.wrong.get(peer, [])[1 - _WRONG_KEPT :], self._now]
         download.last_problem = f"{problem} at node {peer[:16]}"
         self._remove_source(download, peer)
-        return self._ask(download)
+        return self._continue()
 
     # Requests
+
+    def _start(self) -> list[Effect]:
+        """Start downloads in the place of those that have ended."""
+        waiting = sorted(
+            (each for each in self._downloads.values() if not each.started),
+            key=lambda each: each.priority,
+        )
+        # Of each kind as many, so that copies that may not go on now stop nobody who waits.
+        free = dict.fromkeys((True, False), self._options.objects_max)
+        for running in self._running.values():
+            free[running.is_background] -= 1
+        effects: list[Effect] = []
+        for each in waiting:
+            if free[each.is_background] > 0:
+                free[each.is_background] -= 1
+                each.started = True
+                self._running[each.key] = each
+                effects.append(FindKept(*each.key))
+        return effects
+
+    def _continue(self) -> list[Effect]:
+        """Return the next requests of the downloads that were started, and the ends of some.
+
+        The first of them takes all that a peer may be asked for. So it ends first, and is synced to the
+        disk while the chunks of the next one arrive.
+        """
+        effects: list[Effect] = []
+        running = sorted(self._running.values(), key=lambda each: each.priority)
+        for each in running:
+            effects += self._ask(each)
+        if len(self._running) < len(running):
+            effects += self._start()
+            for each in [each for each in self._running.values() if each not in running]:
+                effects += self._ask(each)
+        return effects
 
     def _ask(self, download: _Download) -> list[Effect]:
         """Return the next requests of a download, or its end."""
         if download.is_ready and not download.missing:
-            del self._downloads[download.key]
+            self._forget(download)
             size, chunk_bytes = download.size, download.chunk_bytes
             return [ObjectComplete(*download.key, size, chunk_bytes, download.digests)]
-        under_way = download.asked.keys() | download.writing.keys()
-        wanted = sorted(download.missing - under_way)
+        if self._least_busy(download) is None:  # before its chunks are sorted
+            is_over = not (download.asked or download.writing or self._usable(download))
+            return [self._unobtainable(download, download.last_problem)] if is_over else []
+        wanted = sorted(download.missing - (download.asked.keys() | download.writing.keys()))
         if not download.has_list and -1 not in download.asked:
             wanted = [-1]
         effects: list[Effect] = []
@@ -485,14 +455,21 @@ class Transfers:
             if peer is None or not self._is_admitted(download, index):
                 break
             effects.append(self._request(download, index, peer))
-        if not effects and not under_way and not self._usable(download):
-            del self._downloads[download.key]
-            return [ObjectUnobtainable(*download.key, download.last_problem)]
         return effects
+
+    def _unobtainable(self, download: _Download, reason: str) -> ObjectUnobtainable:
+        self._forget(download)
+        return ObjectUnobtainable(*download.key, reason)
+
+    def _forget(self, download: _Download) -> None:
+        del self._downloads[download.key]
+        self._running.pop(download.key, None)
 
     def _request(self, download: _Download, index: int, peer: str) -> Call:
         number = next(self._numbers)
-        is_limited = download.is_background and index >= 0
+        is_doubted = (index, peer) in download.doubted
+        # A doubted one is asked at once, and has taken nothing that a failure could give back.
+        is_limited = download.is_background and index >= 0 and not is_doubted
         reserved = download.chunk_size(index) if is_limited else 0
         self._requests[number] = _Request(download.key, index, peer, self._now, reserved)
         download.asked.setdefault(index, set()).add(number)
@@ -500,7 +477,7 @@ class Transfers:
         message: Message = (
             ListRequest(name, dataset)
             if index < 0
-            else ChunkRequest(name, index, dataset, download.is_background)
+            else ChunkRequest(name, index, dataset, download.is_background, is_doubted)
         )
         return Call(peer, number, message, self._options.timeout_seconds)
 
@@ -555,19 +532,3 @@ class Transfers:
     def _remove_source(self, download: _Download, peer: str) -> None:
         if peer in download.sources:
             download.sources.remove(peer)
-
-
-def _digests(name: str, reply: Replied) -> tuple[str, ...] | None:
-    """Return the chunk hashes of an answer; None if they are not those of the object."""
-    if not isinstance(reply.message, ListReply) or len(reply.body) % _DIGEST_BYTES:
-        return None
-    starts: Iterable[int] = range(0, len(reply.body), _DIGEST_BYTES)
-    digests = tuple(reply.body[at : at + _DIGEST_BYTES].hex() for at in starts)
-    # A chunk must fit one message.
-    if not 0 < reply.message.chunk_bytes <= BODY_BYTES_MAX:
-        return None
-    try:
-        found = object_id(reply.message.size, reply.message.chunk_bytes, digests)
-    except UsageError:
-        return None
-    return digests if found == name else None
