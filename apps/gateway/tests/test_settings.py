@@ -96,7 +96,7 @@ def test_origins_are_kept_as_browsers_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["network.peers", "network.discovery", "storage.replication", "storage.chunk_bytes",
+    ["network.discovery", "storage.replication", "storage.chunk_bytes",
      "storage.paths"],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["file", "environment", "arguments"])
@@ -112,3 +112,17 @@ def test_settings_of_later_versions_are_refused_by_name(
 
     with pytest.raises(Unsupported, match=f"{name}: .* in this version"):
         load(tmp_path, arguments)
+
+
+@pytest.mark.parametrize(
+    ("peers", "problem"),
+    [
+        (["oslo"], "not an address"),
+        (["oslo:80"], "no port"),
+        ([f"o:{9000 + n}" for n in range(9)], "9"),
+    ],
+)
+def test_addresses_of_peers_are_checked(tmp_path: Path, peers: list[str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        load(tmp_path, {"network": {"peers": peers}})
+    assert load(tmp_path, {"network": {"peers": ["o:8601"]}}).network.peers == ("o:8601",)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from websockets.asyncio.client import connect
 
 from lake.peers.channel import dial
+from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.limits import PeerLimits
+from lake.peers.network import NetworkOptions, PeerNetwork
 from lake.peers.session import ErrorReply
 from sennit_core.errors import (
     Busy,
@@ -25,7 +28,7 @@ from sennit_core.errors import (
     error_from_json,
 )
 
-from .peers_world import CODEC, TIMEOUT, Ask, Note, identity, world
+from .peers_world import CODEC, TIMEOUT, Ask, Note, World, identity, world
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -268,5 +271,46 @@ def test_an_unexpected_node_is_named(tmp_path: Path) -> None:
             address = f"127.0.0.1:{nodes.networks['oslo'].port}"
             with pytest.raises(Denied, match=nodes.ids["oslo"][:16]):
                 await dial(identity(tmp_path, "rome"), "f" * 64, address, anonymous=True)
+
+    run(test())
+
+
+@asynccontextmanager
+async def moved_node(nodes: World, folder: Path, *bootstrap: str) -> AsyncIterator[PeerNetwork]:
+    """A second network of paris, which knows where no member is but for the bootstrap addresses."""
+    options = NetworkOptions(None, bootstrap=bootstrap)
+    async with PeerNetwork(
+        identity(folder, "paris"), nodes.rosters["paris"], CODEC, {Ask: nodes.answer},
+        lambda _peer, _message: None, lambda: Hello("paris", "0.1.0", 1, 1, "2.0.0"), options,
+    ) as network:  # fmt: skip
+        yield network
+
+
+def test_a_node_that_reaches_no_member_finds_all_by_one_bootstrap_address(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, "oslo", "rome", "paris") as nodes:
+            await nodes.connect("rome", "oslo")
+            rome = f"127.0.0.1:{nodes.networks['rome'].port}"
+            async with moved_node(nodes, tmp_path, "127.0.0.1:1", rome) as paris:
+                session = await paris.session(nodes.ids["oslo"])
+                assert session.channel.relay == nodes.ids["rome"]
+                assert (await session.call(Ask("x"), timeout_seconds=5))[0] == Ask("x0")
+                direct = await paris.session(nodes.ids["rome"])
+                assert (direct.dialed, direct.channel.relay) == (True, "")
+
+    run(test())
+
+
+def test_a_stranger_at_a_bootstrap_address_is_not_used(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with (
+            world(tmp_path, "oslo", "paris") as nodes,
+            world(tmp_path / "other", "rome") as others,
+        ):
+            stranger = f"127.0.0.1:{others.networks['rome'].port}"
+            async with moved_node(nodes, tmp_path, stranger) as paris:
+                with pytest.raises(Unavailable):
+                    await paris.session(nodes.ids["oslo"])
+                assert paris.counters().sessions == 0
 
     run(test())

@@ -223,6 +223,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         host=(network.peer_host or network.host) if network.peer_listen else None,
         port=peer_port(network),
         announce=network.peer_addresses,
+        bootstrap=network.peers,
         zone=network.zone,
         capacity=settings.storage.copy_bytes,
         query_bytes=network.query_bytes,

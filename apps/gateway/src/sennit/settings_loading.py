@@ -63,7 +63,6 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 _PLANNED = {
-    "network.peers": "nodes are not listed in settings in this version: `platform net join` joins others",
     "network.discovery": "nodes are not searched for on the local network in this version",
     "storage.replication": "a node keeps one copy of each object in this version",
     "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",
@@ -127,14 +126,18 @@ def _check_log_folder(found: LoggingSettings) -> None:
 
 
 def _check_peers(network: NetworkSettings) -> None:
-    from lake.peers.addresses import parse_address
+    from lake.peers.addresses import ADDRESSES_MAX, parse_address
     from lake.peers.bandwidth import Hours
     from lake.peers.roster import check_node_name
 
     if network.name:
         check_node_name(network.name)
-    for address in network.peer_addresses:
+    for address in (*network.peer_addresses, *network.peers):
         parse_address(address)
+    if len(network.peers) > ADDRESSES_MAX:
+        raise UsageError(
+            f"network.peers has {len(network.peers)} addresses of at most {ADDRESSES_MAX}"
+        )
     Hours.parse(network.copy_hours)
 
 

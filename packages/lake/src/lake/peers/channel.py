@@ -7,6 +7,7 @@ uses a channel need not know which it is.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 from websockets.asyncio.client import connect
@@ -25,13 +26,14 @@ __all__ = [
     "ChannelClosed",
     "WebSocketChannel",
     "dial",
+    "dial_any",
     "peer_of",
 ]
 
 FRAME_BYTES_MAX = 4 + HEAD_BYTES_MAX + BODY_BYTES_MAX
 _DIAL_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-"""How long the other side may take to confirm that a connection is closed."""
+"""How long to wait until the other side confirms that a connection is closed."""
 QUEUED_FRAMES = 4
 """Frames that are read ahead; each may have `FRAME_BYTES_MAX`."""
 
@@ -67,7 +69,7 @@ class Channel(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close it without telling the other side."""
+        """Close it without a message to the other side."""
         ...
 
 
@@ -130,6 +132,33 @@ async def dial(
         Unavailable: Nothing answers there, or it does not accept this node.
         Denied: Another node answers there.
     """
+    channel = await _connect(identity, f"node {peer[:16]} at {address}", address, anonymous)
+    if channel.peer != peer:
+        await channel.close()
+        raise Denied(f"using {address} as node {peer[:16]}: node {channel.peer[:16]} answers there")
+    return channel
+
+
+async def dial_any(
+    identity: Identity, is_member: Callable[[str], bool], address: str
+) -> WebSocketChannel:
+    """Connect to any member that answers at an address; raises as `dial`.
+
+    Args:
+        identity: This node's.
+        is_member: Whether a node is one; nothing is sent to any other.
+        address: `host:port`.
+    """
+    channel = await _connect(identity, address, address, anonymous=False)
+    if not is_member(channel.peer):
+        await channel.close()
+        raise Denied(f"using {address}: node {channel.peer[:16]} answers there, which is no member")
+    return channel
+
+
+async def _connect(
+    identity: Identity, what: str, address: str, anonymous: bool
+) -> WebSocketChannel:
     context = identity.client_context(anonymous=anonymous)
     try:
         connection = await connect(
@@ -144,12 +173,8 @@ async def dial(
             user_agent_header=None,
         )
     except (TimeoutError, OSError, InvalidHandshake, InvalidMessage, InvalidURI) as error:
-        raise Unavailable(f"node {peer[:16]} at {address}", hint=str(error) or None) from None
-    found = peer_of(connection)
-    if found != peer:
-        await connection.close()
-        raise Denied(f"using {address} as node {peer[:16]}: node {found[:16]} answers there")
-    return WebSocketChannel(connection, peer)
+        raise Unavailable(what, hint=str(error) or None) from None
+    return WebSocketChannel(connection, peer_of(connection))
 
 
 def peer_of(connection: Connection) -> str:

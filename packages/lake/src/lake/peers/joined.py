@@ -79,6 +79,7 @@ class PeerOptions:
         host: Address to listen on; None to dial only, as behind a NAT.
         port: Port to listen on; 0 for any free one.
         announce: Addresses under which others reach it; empty for the one that it listens on.
+        bootstrap: Addresses of members to try when none is reached where it was.
         zone: The failure domain that it is in.
         capacity: Bytes that it offers for copies.
         query_bytes: What other nodes may send for one query of this one; 0 for no limit.
@@ -90,6 +91,7 @@ class PeerOptions:
     host: str | None = "127.0.0.1"
     port: int = 0
     announce: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = ()
     zone: str = ""
     capacity: int = 0
     query_bytes: int = 16 * GIB
@@ -133,7 +135,7 @@ class JoinedNetwork:
         self.reports = Reports(self)
         self.sessions = PeerNetwork(
             identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
-            NetworkOptions(options.host, options.port, options.limits),
+            NetworkOptions(options.host, options.port, options.limits, options.bootstrap),
             on_session=self._greet, join={Join: self._serve_join},
         )  # fmt: skip
         # Milliseconds, so that it is greater after a restart even if what was stored is lost.

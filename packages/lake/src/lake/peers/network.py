@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from lake.peers.addresses import dialable, network_of
+from lake.peers.bootstrap import Bootstrap
 from lake.peers.channel import (
     CLOSE_SECONDS,
     FRAME_BYTES_MAX,
@@ -69,11 +71,13 @@ class NetworkOptions:
         host: Address to listen on; None if this node only dials.
         port: Port to listen on; 0 for any free one.
         limits: Of each peer.
+        bootstrap: Addresses to try when no member is reached where it was.
     """
 
     host: str | None = "127.0.0.1"
     port: int = 0
     limits: PeerLimits = field(default_factory=PeerLimits)
+    bootstrap: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class PeerNetwork:
         # Connections without a certificate, the oldest first, with the host of each.
         self._unknown: dict[WebSocketChannel, str] = {}
         self._dials = TaskSet("dialing nodes")
+        self._bootstrap = Bootstrap(identity, roster, self._options.bootstrap)
         self._tasks = TaskSet("sessions of the network")
         self.relay = Relay(
             identity, self.open_session, roster.is_member, roster.certificates, self._accept_relayed
@@ -308,6 +313,11 @@ class PeerNetwork:
                 return await dial(self._identity, node, address)
             except SennitError as error:
                 problem = error
+        found = await self._bootstrap.reach(
+            node, lambda: not self._sessions, partial(self._start, dialed=True)
+        )
+        if found is not None:
+            return found
         others = [each for each in self._sessions if each != node and self.open_session(each)]
         for other in random.sample(others, min(_RELAYS_TRIED, len(others))):
             session = self.open_session(other)

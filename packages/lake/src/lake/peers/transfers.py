@@ -214,7 +214,7 @@ class _Request:
     index: int  # -1 for the list
     peer: str
     sent_at: float
-    reserved: int  # bytes of the bandwidth that it has taken
+    reserved: int  # bytes of the bandwidth
 
 
 class Transfers:
@@ -295,7 +295,7 @@ class Transfers:
                 self._forget(known)
 
     def abandon(self, dataset: str, name: str) -> None:
-        """Forget a download, whoever wants it: it cannot be written."""
+        """Forget a download that cannot be written."""
         known = self._downloads.get((dataset, name))
         if known is not None:
             self._forget(known)
@@ -408,7 +408,7 @@ class Transfers:
             (each for each in self._downloads.values() if not each.started),
             key=lambda each: each.priority,
         )
-        # Of each kind as many, so that copies that may not go on now stop nobody who waits.
+        # Of each kind as many, so that copies that may not go on now stop no query.
         free = dict.fromkeys((True, False), self._options.objects_max)
         for running in self._running.values():
             free[running.is_background] -= 1
@@ -424,7 +424,7 @@ class Transfers:
     def _continue(self) -> list[Effect]:
         """Return the next requests of the downloads that were started, and the ends of some.
 
-        The first of them takes all that a peer may be asked for. So it ends first, and is synced to the
+        The first of them may use the whole window of a peer. So it ends first, and is synced to the
         disk while the chunks of the next one arrive.
         """
         effects: list[Effect] = []
@@ -468,7 +468,7 @@ class Transfers:
     def _request(self, download: _Download, index: int, peer: str) -> Call:
         number = next(self._numbers)
         is_doubted = (index, peer) in download.doubted
-        # A doubted one is asked at once, and has taken nothing that a failure could give back.
+        # A doubted one is asked at once: no bandwidth is reserved, so none is released if it fails.
         is_limited = download.is_background and index >= 0 and not is_doubted
         reserved = download.chunk_size(index) if is_limited else 0
         self._requests[number] = _Request(download.key, index, peer, self._now, reserved)
