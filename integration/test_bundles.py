@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -80,7 +81,7 @@ def test_only_the_owner_on_the_machine_names_files(strangers: Nodes, tmp_path: P
     issued = httpx.post(
         f"{bern.url}/api/tokens", json={"name": "other", "role": "admin"}, headers=bern.headers
     ).json()["token"]
-    body = {"datasets": ["t"], "path": str(tmp_path / "b"), "passphrase": "x" * 12}
+    body: dict[str, Any] = {"datasets": ["t"], "path": str(tmp_path / "b"), "passphrase": "x" * 12}
     url = f"{bern.url}/api/bundles/export"
     for headers in (
         {"authorization": f"Bearer {issued}"},

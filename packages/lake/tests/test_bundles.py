@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -42,7 +43,7 @@ from sennit_core.errors import (
     Unsupported,
     UsageError,
 )
-from sennit_core.hashing import ObjectDigest, canonical_json
+from sennit_core.hashing import ObjectDigest, ObjectHasher, canonical_json
 from sennit_core.ids import new_id
 
 PASSPHRASE = "correct horse battery"
@@ -402,6 +403,9 @@ class Forged:
         (lambda f: rename(f, version=7), "another snapshot"),
         (lambda f: rename(f, snapshot=new_id()), "another snapshot"),
         (lambda f: swap(f), "damaged"),
+        (lambda f: with_manifest(f, b"[" * 100_000), "expected JSON"),
+        (lambda f: with_manifest(f, b"{}"), "expected v 2"),
+        (lambda f: with_manifest(f, without_columns(f)), "no columns"),
     ],
 )
 def test_a_lie_of_who_knows_the_passphrase_is_an_error(
@@ -421,6 +425,22 @@ def rename(forged: Forged, **members: Any) -> None:
             for name in ("id", "name", "snapshot", "version", "manifest")
         } | members),
     )  # fmt: skip
+
+
+def with_manifest(forged: Forged, data: bytes) -> None:
+    """Put another manifest in the place of the right one."""
+    name = ObjectHasher().update(data).finish().object
+    right = bytes.fromhex(forged.dataset.manifest)
+    others = [each for each in forged.objects if each[0] != right]
+    forged.objects = sorted([*others, (bytes.fromhex(name), data)])
+    rename(forged, manifest=name)
+
+
+def without_columns(forged: Forged) -> bytes:
+    document = json.loads(b"".join(forged.lake.objects.read(forged.dataset.manifest)))
+    del document["snapshot"]["signature"]
+    document["snapshot"]["schema"]["fields"] = []
+    return canonical_json(document)
 
 
 def swap(forged: Forged) -> None:

@@ -338,7 +338,7 @@ def _document(
     data = _data(objects, name, what)
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # another node may have written it
         raise Corrupt(what, expected="JSON", found=str(error)) from error
     if not isinstance(document, dict) or document.get("v") != version:
         raise Corrupt(what, expected=f"v {version}", found=str(document)[:40])

@@ -316,6 +316,8 @@ class _Copying(_Import):
         self, dataset: BundleDataset, stored: StoredManifest, shards: list[ShardInfo]
     ) -> Commit:
         lake, head, now = self.lake, stored.snapshot, self.lake.clock.now()
+        if not len(head.schema):
+            raise _contradicts(dataset, "it has no columns")
         new = new_id(lake.clock)
         maker = f"{self.bundle.head.name} ({self.bundle.node})".lstrip()
         text = f"import of {dataset.name} version {dataset.version} of node {maker}"
