@@ -139,3 +139,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(node: RunningNode) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_a_plan_is_printed_as_its_lines(node: RunningNode) -> None:
+    query = "EXPLAIN SELECT 1 AS a, chr(27) AS b"
+    lines = platform("sql", query, data=node.data).stdout.splitlines()
+    assert lines[0] == "physical_plan:"
+    assert len(lines) > 3
+    assert all("\\n" not in line and "\x1b" not in line for line in lines)

@@ -110,15 +110,25 @@ def test_an_invite_is_for_one_node(offices: dict[str, Office]) -> None:
         rome.join(text)
         with offices["bern"].running() as bern, pytest.raises(Denied, match="was used"):
             bern.join(text)
-        with pytest.raises(BadInput):
+        with pytest.raises(BadInput, match="cut off"):
             rome.join("sennit-invite:x")
         with pytest.raises(Conflict, match="is in a network"):
             rome.join(oslo.invite())
 
 
 def test_a_member_that_is_no_admin_invites_no_one(nodes: dict[str, PeerService]) -> None:
-    with pytest.raises(Denied, match="admin"):
+    with pytest.raises(Denied, match="admin") as refused:
         nodes["rome"].invite()
+    assert refused.value.hint == "do it at node oslo"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("romme", '"rome"'), ("paris", "net nodes")])
+def test_a_node_that_is_none_is_refused_with_what_to_do(
+    nodes: dict[str, PeerService], name: str, hint: str
+) -> None:
+    with pytest.raises(NotFound) as refused:
+        nodes["oslo"].revoke(name)
+    assert hint in (refused.value.hint or "")
 
 
 def test_a_node_is_accepted_by_its_fingerprint(offices: dict[str, Office]) -> None:
@@ -135,6 +145,16 @@ def test_a_node_is_accepted_by_its_fingerprint(offices: dict[str, Office]) -> No
         assert oslo.accept(waiting.fingerprint).name == "rome"
         asking.join()
         assert rome.network_id
+
+
+def test_a_node_that_joins_with_an_invite_waits_no_more(offices: dict[str, Office]) -> None:
+    with offices["oslo"].running() as oslo, offices["rome"].running() as rome:
+        invite = oslo.invite()
+        with pytest.raises(WaitingToJoin):
+            rome.ask_to_join(f"127.0.0.1:{oslo.port}", oslo.identity.id, wait_seconds=0)
+        assert [each.name for each in oslo.waiting()] == ["rome"]
+        rome.join(invite)
+        assert oslo.waiting() == []
 
 
 def test_a_node_that_asks_in_time_is_accepted_at_once(offices: dict[str, Office]) -> None:

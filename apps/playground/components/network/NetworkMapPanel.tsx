@@ -1,6 +1,6 @@
 'use client'
 
-import { useEffect, useState } from 'react'
+import { useEffect, useMemo, useState } from 'react'
 
 import { SearchField } from '@/components/ui/SearchField'
 import { Failed, Loading } from '@/components/ui/States'
@@ -17,6 +17,7 @@ const EVERY_MS = 20_000
 const SEARCHED_MIN = 8
 /** What a browser renders at once; the search finds the others. */
 const ROWS_MAX = 100
+const NONE: MapLink[] = []
 
 /** The connections between all nodes: a drawing, and the same as a table. */
 export function NetworkMapPanel({ nodes }: { nodes: readonly NetworkNode[] }) {
@@ -26,8 +27,10 @@ export function NetworkMapPanel({ nodes }: { nodes: readonly NetworkNode[] }) {
   const states = nodes.map(({ id, state }) => `${id} ${state}`).join()
   useEffect(() => reload(), [states, reload])
   const [search, setSearch] = useState('')
-  const links = map.state === 'ready' ? map.data.links : []
-  const found = bySlowness(links).filter((link) => matches([...link.nodes, wayOf(link)], search))
+  const all = map.state === 'ready' ? map.data.links : NONE
+  // Of a hundred nodes there are thousands.
+  const links = useMemo(() => bySlowness(all), [all])
+  const found = links.filter((link) => matches([...link.nodes, wayOf(link)], search))
   return (
     <section aria-labelledby="map" className="min-w-0">
       <SectionTitle id="map" title="Connections">
@@ -64,12 +67,7 @@ export function NetworkMapPanel({ nodes }: { nodes: readonly NetworkNode[] }) {
 function Links({ links, map }: { links: readonly MapLink[]; map: NetworkMap }) {
   const silent = map.nodes.filter(({ problem }) => problem !== null)
   return (
-    <div
-      className="panel max-h-96 overflow-auto"
-      role="group"
-      aria-label="Connections"
-      tabIndex={0}
-    >
+    <div className="panel panel-long" role="group" aria-label="Connections" tabIndex={0}>
       <table className="table">
         <thead>
           <tr>

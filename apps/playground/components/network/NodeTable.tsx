@@ -59,7 +59,7 @@ export function NodeTable({
           </>
         )}
       </SectionTitle>
-      <div className="panel overflow-x-auto" role="group" aria-label="Nodes" tabIndex={0}>
+      <div className="panel panel-long" role="group" aria-label="Nodes" tabIndex={0}>
         <table className="table">
           <thead>
             <tr>

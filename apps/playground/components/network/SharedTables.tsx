@@ -29,7 +29,7 @@ import { UnshareDialog } from './UnshareDialog'
 
 const SEARCHED_MIN = 8
 /** What a browser renders at once; the search finds the others. */
-const ROWS_MAX = 200
+const ROWS_MAX = 100
 
 const TONES: Record<CopyTone, string> = {
   good: 'text-good',
@@ -97,7 +97,7 @@ export function SharedTables({
         </div>
       )}
       {all.length > 0 && (
-        <div className="panel overflow-x-auto" role="group" aria-label="Shared tables" tabIndex={0}>
+        <div className="panel panel-long" role="group" aria-label="Shared tables" tabIndex={0}>
           <table className="table">
             <thead>
               <tr>

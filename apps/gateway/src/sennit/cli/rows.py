@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import Unavailable
+from sennit_core.text import escape_controls
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Rows", "as_rows", "parse_rows", "show"]
 
+# Of EXPLAIN, in DuckDB: a plan is a drawing of many lines.
+_PLAN_COLUMNS = ["explain_key", "explain_value"]
 _NUMBERS = ("Int", "UInt", "Float", "Decimal")
 
 
@@ -54,13 +57,20 @@ def as_rows(
 
 
 def show(found: Rows) -> None:
-    """Print a table: numbers right-aligned, lists and structs as JSON."""
+    """Print a table: numbers right-aligned, lists and structs as JSON; a plan as its lines."""
     from sennit.cli.tables import draw
 
     names = [each["name"] for each in found.columns]
+    if names == _PLAN_COLUMNS:
+        print("\n\n".join(f"{key}:\n{_plain(text)}" for key, text in found.rows))
+        return
     right = [each["name"] for each in found.columns if each["type"].startswith(_NUMBERS)]
     draw(None, names, [[_shown(value) for value in row] for row in found.rows], right=right)
 
 
 def _shown(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+
+
+def _plain(text: str) -> str:
+    return "\n".join(map(escape_controls, text.rstrip("\n").split("\n")))

@@ -186,5 +186,8 @@ def _parse(text: str) -> Statement:
     if len(text) > _TEXT_MAX:
         raise ValueError(f"it is longer than {_TEXT_MAX} characters")
     encoded = text.removeprefix(_PREFIX)
-    document = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-    return Statement.from_json(json.loads(document))
+    try:
+        document = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        return Statement.from_json(json.loads(document))
+    except (ValueError, TypeError, SennitError) as error:
+        raise ValueError("it is cut off, or was changed") from error

@@ -117,7 +117,12 @@ class Host:
     def waiting(self) -> list[Waiting]:
         """The nodes that wait to be accepted, the oldest first."""
         limit = self._clock() - _WAITING_SECONDS
-        self._waiting = {key: each for key, each in self._waiting.items() if each.asked_at > limit}
+        self._waiting = {
+            key: each
+            for key, each in self._waiting.items()
+            # It may have been admitted since, with an invite or by another node.
+            if each.asked_at > limit and not self._roster.is_member(key)
+        }
         return sorted(self._waiting.values(), key=lambda each: each.since)
 
     def admit(self, message: Join, host: str = "") -> Member:

@@ -55,7 +55,10 @@ class Placement(Record):
         if not 1 <= self.factor <= FACTOR_MAX:
             raise UsageError(f"a replication factor is from 1 to {FACTOR_MAX}, not {self.factor}")
         if self.only and not set(self.pins) <= set(self.only):
-            raise UsageError("a dataset is pinned to a node that may not hold it")
+            raise UsageError(
+                "a node is to hold every shard that is not among those which may hold any",
+                hint="name it with --only-on too, or omit its --hold-on",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, UsageError
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import Record
+from sennit_core.text import nearest
 from sennit_core.units import KIB
 
 __all__ = [
@@ -170,7 +171,9 @@ class Roster:
         if not found and len(id_or_name) >= _PREFIX_MIN:
             found = [each for each in current if each.id.startswith(id_or_name)]
         if not found:
-            raise NotFound("node", id_or_name, suggestion=None)
+            near = nearest(id_or_name, [each.name for each in current])
+            hint = None if near else "`platform net nodes` lists them"
+            raise NotFound("node", id_or_name, near, hint=hint)
         if len(found) > 1:
             raise Conflict(f"{len(found)} nodes match {id_or_name!r}", hint="use more of the id")
         return found[0]
@@ -215,7 +218,7 @@ class Roster:
             raise Denied(f"admitting node {node[:16]}, which was revoked", needed="a new node key")
         if known is not None:
             return known
-        self._check_may(key.id, "admitting a node", as_founder=admin)
+        self.check_may(key.id, "admitting a node", as_founder=admin)
         if any(each.name == name and not each.revoked for each in self._members.values()):
             raise Conflict(f"a node named {name!r} is a member", hint="choose another network.name")
         if len(self._members) >= MEMBERS_MAX:
@@ -242,7 +245,7 @@ class Roster:
             raise NotFound("node", node, suggestion=None)
         if node == self.network:
             raise Denied("revoking the founder of the network", needed="a new network")
-        self._check_may(key.id, "revoking a node", as_founder=member.admin)
+        self.check_may(key.id, "revoking a node", as_founder=member.admin)
         keeps = [
             digest[:_KEPT_DIGITS]
             for digest, each in self._statements.items()
@@ -251,12 +254,22 @@ class Roster:
         body = {"network": self.network, "node": node, "keeps": sorted(keeps)}
         self.merge([sign(key, _REVOCATION, body, now=now)])
 
-    def _check_may(self, signer: str, action: str, *, as_founder: bool) -> None:
+    def check_may(self, signer: str, action: str, *, as_founder: bool) -> None:
+        """Refuse what only an admin, or only the founder, may do.
+
+        Raises:
+            Denied: `signer` may not.
+        """
         if signer == self.network:
             return
         if as_founder or not self.is_admin(signer):
             needed = "the founder of the network" if as_founder else "an admin of the network"
-            raise Denied(action, needed)
+            able = [
+                member.name
+                for node, member in self._members.items()
+                if node == self.network or (not as_founder and self.is_admin(node))
+            ]
+            raise Denied(action, needed, hint=f"do it at node {' or '.join(sorted(able)[:8])}")
 
     def _is_signed(self, statement: Statement) -> bool:
         """Return whether a statement is well-formed, of this network, and signed by its signer."""

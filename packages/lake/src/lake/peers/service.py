@@ -69,7 +69,6 @@ from sennit_core.errors import (
     Closed,
     Conflict,
     DeadlineExceeded,
-    Denied,
     SennitError,
     Unavailable,
     WaitingToJoin,
@@ -505,8 +504,7 @@ class PeerService:
             self._store.save_roster(members)
             await self._open_network(members)
         network = self._required()
-        if not network.roster.is_admin(self.identity.id):
-            raise Denied("inviting a node", needed="an admin of the network")
+        network.roster.check_may(self.identity.id, "inviting a node", as_founder=False)
         addresses = network.addresses()
         if not addresses:
             raise _no_address()

@@ -221,7 +221,10 @@ class Shares:
         placement.check()
         info = self._catalog.get(dataset)
         if info.node is not None:
-            raise Denied(f"sharing dataset {info.name!r}, which another node writes")
+            raise Denied(
+                f"sharing dataset {info.name!r}, which another node writes",
+                hint="its owner there shares it; `platform fork` makes one of your own",
+            )
         what = f"sharing dataset {info.name!r}"
         if info.head is None:
             raise Unsupported(f"{what}, which has no rows yet", hint="wait until it is ingested")
