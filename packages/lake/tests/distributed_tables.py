@@ -41,7 +41,7 @@ ARROW = {
 TYPES = {"t": T, "u": U, "d": D}
 PLACEMENTS = (
     *("rows", "buckets", "t by rows", "u by buckets"),
-    *("whole at holders", "whole at one", "copies", "one node"),
+    *("whole at holders", "whole at one", "copies", "one node", "seen here"),
 )
 
 
@@ -52,6 +52,8 @@ _AWAY: dict[str, dict[str, tuple[int, ...]]] = {
     # A node has each pair of tables, and none has all three.
     "copies": {"t": (1, 2), "u": (1,), "d": (2, 0)},
     "one node": {"t": (1,), "u": (1,), "d": (1,)},
+    # As rows that the user sees of a restricted dataset.
+    "seen here": {"u": (1, 2), "d": (0,)},
 }
 
 

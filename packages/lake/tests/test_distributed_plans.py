@@ -199,6 +199,20 @@ def test_a_table_that_is_split_is_not_whole_in_the_same_part() -> None:
     assert differences(found, run_whole(cluster, plan.sql), is_ordered=False) == []
 
 
+def test_no_part_reads_what_only_the_coordinator_has() -> None:
+    cluster = without_rows("seen here")
+    table = cluster.table("t")
+    # A shard is missing, and the coordinator has all others.
+    nodes: list[tuple[int, ...]] = [(0,), (0,), (0,), ()]
+    shards = tuple(replace(s, nodes=n) for s, n in zip(table.shards, nodes, strict=True))
+    changed = replace(table, shards=shards)
+    for placed in (table, changed):
+        cluster.tables = [placed if t.name == "t" else t for t in cluster.tables]
+        plan = cluster.plan("SELECT label, count(*) FROM t JOIN d ON d.g = t.g GROUP BY label")
+        assert "d" in plan.reads_in_place
+        assert not any("d" in (*e.replicated, *e.broadcasts) for e in plan.fragments)
+
+
 def test_tables_are_not_taken_as_whole_once_a_node_had_less() -> None:
     cluster = without_rows("whole at holders")
     cluster.options = replace(cluster.options, uses_whole=False)

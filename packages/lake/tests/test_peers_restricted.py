@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -15,11 +16,12 @@ import pytest
 from lake.access import ColumnRule, PolicyRule
 from lake.limits import Requester
 from lake.peers.chunks import ListRequest
-from lake.peers.fragments import FragmentRequest, FragmentTable
+from lake.peers.fragments import FragmentRequest, FragmentTable, LocalFragments
 from lake.peers.messages import Message
 from lake.peers.placement import Placement
 from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
 from lake.peers.session import Piece
+from lake.peers.stop import Stop
 from lake.running import AUDIT_LOGGER
 from sennit_core.errors import (
     Denied,
@@ -193,6 +195,40 @@ def test_the_writer_computes_what_it_can(
         assert rows(rome, sql) == rome.query(sql.replace("staff", "visible"))
     finally:
         rome.lake.delete("visible")
+
+
+def test_it_is_joined_with_what_parts_make_of_other_datasets(
+    restricted: Offices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts name the other dataset alone, and none has a value of the restricted one."""
+    oslo, rome = restricted["oslo"], restricted["rome"]
+    numbers = range(5000)
+    trips = {"id": [n % 5 for n in numbers], "km": list(numbers), "to": [str(n) for n in numbers]}
+    oslo.lake.append("trips", pa.table(trips))
+    oslo.peers.share("trips", None)
+    eventually(lambda: "trips" in rome.names())
+    asked: list[FragmentRequest] = []
+    run = LocalFragments.run
+
+    def record(self: LocalFragments, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+        asked.append(request)
+        return run(self, request, stop)
+
+    monkeypatch.setattr(LocalFragments, "run", record)
+    try:
+        sql = (
+            "SELECT note, total FROM (SELECT id, sum(km) AS total FROM trips GROUP BY id) AS t"
+            " JOIN staff USING (id) WHERE id > (SELECT min(id) FROM staff) ORDER BY note"
+        )
+        assert rows(rome, sql) == [("b", sum(numbers[2::5]))]
+        assert [[table.name for table in request.tables] for request in asked] == [["trips"]]
+        assert not {"staff", "note", "office"} & set(re.findall(r"\w+", asked[0].sql))
+        assert not rome.has_all("trips")
+        with pytest.raises(NotFound):
+            rows(rome, sql, user="eve")
+    finally:
+        oslo.peers.unshare("trips")
+        eventually(lambda: "trips" not in rome.names())
 
 
 def test_what_is_seen_can_be_copied_and_used_by_a_view(restricted: Offices) -> None:

@@ -1,4 +1,8 @@
-"""Queries whose shards other nodes hold: started as parts there, and a merge in an executor here."""
+"""Queries whose shards other nodes hold: started as parts there, and a merge in an executor here.
+
+What the user sees of a restricted dataset is read from its writer first, and only the merge reads it: no part of a query
+has a row of it, or a value that was computed from one.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ from sennit_core.errors import (
     UnknownColumn,
 )
 from sennit_core.logs import get_logger
+from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
@@ -40,7 +45,7 @@ _ANALYZE = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _OF_SHARDS = ("paths", "shardFiles", "shardRows", "statistics", "numbers", "shardsInAll")
 _ERRORS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownColumn)
 """What a query fails with before parts of it run; after any other error its shards are fetched."""
-_WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained", "restricted")
+_WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
 """Members of tables that only this node, or only whole tables, can have."""
 
 
@@ -97,12 +102,20 @@ class DistributedQueries:
 
     def _here(self, table: dict[str, Any], parts: Distributed) -> dict[str, Any]:
         """Return a table of the merge: with its shards if they are read in place, else without."""
-        if table["name"] not in parts.plan.reads_in_place:
+        is_read = table["name"] in parts.plan.reads_in_place
+        if is_read and table.get("arrived"):
+            return table
+        if not is_read:
             members = {name: value for name, value in table.items() if name not in _OF_SHARDS}
             return members | {"paths": []}
         shards = self._catalog.manifest(table["id"], table["snapshot"]).snapshot.shards
         # The planner knows of no shard without rows, which may be elsewhere.
         return without_shards(table, {*parts.absent, *(s.object for s in shards if not s.rows)})
+
+    def joins_restricted(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
+        """Return whether restricted datasets are to be read before a query with others is planned."""
+        others = [table for table in tables if not table.get("restricted")]
+        return len(others) < len(tables) and self._may_distribute(request, others)
 
     def _may_distribute(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
         """Return whether a query is of a form that is distributed, and shards are missing here."""
@@ -113,6 +126,7 @@ class DistributedQueries:
             return False
         return any(
             table.get("writer")
+            and not table.get("arrived")
             and self._remote.lacks_any(Path(path).name for path in table["paths"] or ())
             for table in tables
         )
@@ -126,13 +140,23 @@ class DistributedQueries:
         statement: RunningStatement,
     ) -> Distributed | None:
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
-        from lake.peers.distributed_query import DistributedQuery, DistributedTable
+        from lake.peers.distributed_query import ArrivedTable, DistributedQuery, DistributedTable
 
         snapshots = [
             DistributedTable(
                 table["name"], self._catalog.manifest(table["id"], table["snapshot"]).snapshot
             )
             for table in tables
+            if not table.get("arrived")
+        ]
+        arrived = [
+            ArrivedTable(
+                table["name"],
+                Schema.from_json(table["schema"]),
+                sum(Path(path).stat().st_size for path in table["paths"]),
+            )
+            for table in tables
+            if table.get("arrived")
         ]
         seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
         try:
@@ -143,6 +167,7 @@ class DistributedQueries:
                 seconds,
                 runs=not explain or _ANALYZE.search(explain) is not None,
                 allow_partial=request.allow_partial,
+                arrived=arrived,
             )
             found: Distributed | None = self._remote.distribute(query, statement.starting)
         except _ERRORS:

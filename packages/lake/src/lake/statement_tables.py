@@ -162,7 +162,7 @@ class StatementTables:
     def read_restricted(
         self, tables: list[dict[str, Any]], hold: Hold, requester: Requester, *, rows: bool = True
     ) -> Hold:
-        """Read what the user sees of the datasets that their writers restrict; return the new hold.
+        """Read what the user sees of the datasets that their writers restrict, once; return the new hold.
 
         A table that cannot be read gets the error as `damage`.
 
@@ -175,7 +175,8 @@ class StatementTables:
         reader = RestrictedReader(self.remote, self._vault, self.staging)
         try:
             for table in tables:
-                seen = reader.describe(table, requester) if table.get("restricted") else None
+                is_new = table.get("restricted") and not table.get("arrived")
+                seen = reader.describe(table, requester) if is_new else None
                 if seen is not None:
                     hold = reader.hold(seen, hold)
                     if rows:

@@ -223,15 +223,16 @@ class Statements:
         tables, held = self._tables.hold(
             request.sql, history, request.requester, left_out=left_out, fetch=False
         )
+        joins = not history and self._distributed.joins_restricted(request, tables)
+        held = self._read_restricted(request, tables, held) if joins else held
         try:
-            if not history:
-                for queries in (self._distributed, self._restricted):
-                    started = queries.start(
-                        request, tables, lambda: self._tables.release(held), deadline, statement
-                    )
-                    if started is not None:
-                        statement.datasets = snapshots_of(tables)
-                        return started
+            for queries in () if history else (self._distributed, self._restricted):
+                started = queries.start(
+                    request, tables, lambda: self._tables.release(held), deadline, statement
+                )
+                if started is not None:
+                    statement.datasets = snapshots_of(tables)
+                    return started
             missing = self._fetch(request, tables, deadline, statement)
         except BaseException:
             self._tables.release(held)
@@ -241,7 +242,6 @@ class Statements:
         statement.datasets = snapshots_of(tables)
         if held.folder is not None:
             statement.hide_text()
-        data = _data_of(tables)
         whole = {**_members(request), "tables": tables, **held.members}
         key = None if missing else self._key(request, whole)
         found = None if key is None else self._cache.find(key)
@@ -263,7 +263,7 @@ class Statements:
                 mem_cap_bytes=statement.memory_bytes or None,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
-                data=data,
+                data=_data_of(tables),
             )
 
         try:

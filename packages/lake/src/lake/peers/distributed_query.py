@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from lake.peers.session import Session
     from lake.peers.sql import DistributedPlan, StepRun
     from sennit_core.records import SnapshotInfo
+    from sennit_core.schema import Schema
 
-__all__ = ["Distributed", "DistributedQuery", "DistributedTable", "Placed"]
+__all__ = ["ArrivedTable", "Distributed", "DistributedQuery", "DistributedTable", "Placed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,32 @@ class DistributedTable:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrivedTable:
+    """A table whose rows are here for this query alone, which only its last step may read.
+
+    Args:
+        name: As it is known here.
+        schema: Its columns.
+        bytes: The size of its rows.
+    """
+
+    name: str
+    schema: Schema
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DistributedQuery:
     """A query that is to be distributed.
 
     Args:
         sql: The query, without parameters.
-        tables: All tables that it reads.
+        tables: The tables that it reads.
         user: The user.
         seconds: Its time limit.
         runs: Whether its parts run; False to know where they would, for EXPLAIN.
         allow_partial: Whether shards may be left out that no node has which can be reached.
+        arrived: Further tables that it reads.
     """
 
     sql: str
@@ -48,6 +65,7 @@ class DistributedQuery:
     seconds: float
     runs: bool = True
     allow_partial: bool = False
+    arrived: Sequence[ArrivedTable] = ()
 
 
 @dataclass(frozen=True, slots=True)

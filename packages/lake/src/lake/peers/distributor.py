@@ -28,7 +28,7 @@ from lake.partial import ShardsUnavailable, missing_shards
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.limits import ByteLimit
 from lake.peers.plan_cache import PlanCache
-from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, sharded_table
+from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, arrived_table, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.step_dispatch import Coordinator, StepDispatch, WholeTablesUnavailable
 from lake.peers.stop import Stop
@@ -193,11 +193,13 @@ class Distributor:
             "usesWhole": run.uses_whole,
         }
         versions = tuple((t.name, t.snapshot.dataset, t.snapshot.id) for t in query.tables)
-        key = (query.sql, versions, tuple(nodes.items()), tuple(options.items()))
+        arrived = tuple((each.name, each.schema.fields, each.bytes) for each in query.arrived)
+        key = (query.sql, versions, arrived, tuple(nodes.items()), tuple(options.items()))
         found = self._plans.find(key)
         if found is not None:
             return found
         planned = [sharded_table(table.name, table.snapshot, nodes) for table in query.tables]
+        planned += [arrived_table(each.name, each.schema, each.bytes) for each in query.arrived]
         request = {
             "engine": "distribute",
             "sql": query.sql,

@@ -51,7 +51,7 @@ class FragmentTable(Record):
         name: As it is written in the SQL.
         dataset: Id of the dataset.
         snapshot: Id of the snapshot.
-        objects: The shards that are read.
+        objects: The shards that are read; all those of the snapshot if the table is read whole.
     """
 
     name: str

@@ -11,7 +11,7 @@ from lake.peers.sql.engine import EmptyTables, Engine
 from lake.peers.sql.explain import StepRun, explain_json, explain_text
 from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
 from lake.peers.sql.planner import PlanOptions, plan_distributed
-from lake.peers.sql.snapshots import sharded_table
+from lake.peers.sql.snapshots import arrived_table, sharded_table
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "StepRun",
     "Table",
     "Unit",
+    "arrived_table",
     "explain_json",
     "explain_text",
     "plan_distributed",

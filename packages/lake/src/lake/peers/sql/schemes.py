@@ -26,6 +26,9 @@ _SCHEMES_MAX = 12
 _WHOLE_SHARDS_MAX = 500
 """Of all whole tables of a scheme: each request names them, and a request is bounded."""
 
+_HERE = frozenset((0,))
+"""A table that only the coordinator has may be one that no part can name: rows that a user sees."""
+
 Nodes = frozenset[int]
 
 
@@ -108,8 +111,11 @@ class Schemes:
         if self._uses_whole:
             # The small ones first: which of two tables are whole at all these nodes may depend on the order.
             for table in sorted(others.values(), key=lambda t: sum(s.bytes for s in t.shards)):
-                narrowed = {nodes & self._having_whole(table) for nodes in units}
-                if len(table.shards) <= shards_left and (not table.shards or all(narrowed)):
+                having = self._having_whole(table)
+                narrowed = {nodes & having for nodes in units}
+                if having == _HERE or len(table.shards) > shards_left:
+                    continue
+                if not table.shards or all(narrowed):
                     units = narrowed if table.shards else units
                     shards_left -= len(table.shards)
                     whole.add(table.name)

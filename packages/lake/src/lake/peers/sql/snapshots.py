@@ -10,10 +10,20 @@ from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 from lake.shard_statistics import FLOAT_TYPES
 from lake.sql.types import shard_types
 from sennit_core.records import PartitionField, ShardInfo, SnapshotInfo
+from sennit_core.schema import Schema
 
-__all__ = ["sharded_table"]
+__all__ = ["arrived_table", "sharded_table"]
 
 _NAN = "nan"
+_VALUE_BYTES = 4
+"""A guess: rows arrive compressed, and are not counted before they are read."""
+
+
+def arrived_table(name: str, schema: Schema, size: int) -> Table:
+    """Return a table that the coordinator alone has, of some bytes."""
+    columns = tuple(Column(column, kind) for column, kind in shard_types(schema).items())
+    rows = max(1, size // (_VALUE_BYTES * max(1, len(columns))))
+    return Table(name, columns, (Shard(f"arrived {name}", rows, size, nodes=(0,)),))
 
 
 def sharded_table(name: str, snapshot: SnapshotInfo, nodes: Mapping[str, Sequence[int]]) -> Table:
