@@ -93,3 +93,20 @@ def test_an_encrypted_dataset_is_copied_instead(tmp_path: Path) -> None:
         lake.append("secret", TABLE, encrypt=True)
         with pytest.raises(Unsupported, match="CREATE TABLE mine AS FROM secret"):
             fork_dataset(lake, "secret", "mine")
+
+
+def test_a_copy_has_no_rows_of_earlier_versions_and_says_of_what_it_is(lake: Lake) -> None:
+    """As docs/network.md says to who shares one to hide them."""
+    lake.append("people", pa.table({"name": ["ada", "hidden"]}))
+    lake.sql("DELETE FROM people WHERE name = 'hidden'")
+    lake.sql("CREATE TABLE copied AS FROM people")
+    fork_dataset(lake, "people", "forked")
+    gone = lake.catalog.manifest_at("people", version=1).snapshot.shards
+    for name in ("copied", "forked"):
+        [version] = lake.catalog.snapshots(name)
+        info = lake.catalog.get(name)
+        manifest, _ = lake.catalog.adopter.manifest_of(info, version.snapshot.id)
+        text = lake.objects.place(manifest).read_text()
+        assert "hidden" not in text
+        assert not any(each.object in text for each in gone)
+        assert '"name":"people"' in text

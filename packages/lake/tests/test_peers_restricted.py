@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from lake.peers.session import Piece
 from lake.peers.stop import Stop
 from lake.running import AUDIT_LOGGER
 from sennit_core.errors import (
+    Cancelled,
     Denied,
     NotFound,
     SennitError,
@@ -312,9 +314,31 @@ def test_queries_of_other_nodes_are_in_the_audit_log(
     found = [vars(each)["fields"] for each in caplog.records if each.name == AUDIT_LOGGER]
     of_rome = [each for each in found if each.get("node") == rome.peers.identity.id]
     assert [(f["user"], f["statement"], f["outcome"]) for f in of_rome] == [
-        ("bob", "SELECT id FROM t", "ok"),
-        ("bob", "SELECT * FROM private", "not-found"),
+        ("bob@rome", "SELECT id FROM t", "ok"),
+        ("bob@rome", "SELECT * FROM private", "not-found"),
     ]
+
+
+def test_queries_of_other_nodes_are_listed_and_stopped_by_the_owner(restricted: Offices) -> None:
+    oslo, rome = restricted["oslo"], restricted["rome"]
+    sql = "SELECT count(*) FROM t, range(1000000) a, range(1000000) b"
+    message = claimed(rome, oslo, query_of(oslo, sql), Requester("bob", role="reader"))
+    running = oslo.lake.running
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, rome, oslo, message)
+        eventually(lambda: any(each.state == "running" for each in running.list(Requester())))
+        [query] = running.list(Requester())
+        assert (query.user, query.statement) == ("bob@rome", sql)
+        for other in ("bob", "bob@rome", "ann"):
+            assert running.list(Requester(other, role="writer")) == []
+            with pytest.raises(NotFound):
+                running.stop(query.id, Requester(other, role="writer"))
+        owner = oslo.lake.catalog.get("staff").owner
+        assert running.list(Requester(owner, role="writer", is_admin=not owner)) == [query]
+        running.stop(query.id, Requester(owner, is_admin=not owner))
+        with pytest.raises(Cancelled):
+            asked.result(30)
+    assert running.list(Requester()) == []
 
 
 def test_a_claim_counts_for_its_node_user_and_request_alone(restricted: Offices) -> None:

@@ -227,3 +227,38 @@ def test_others_see_no_disk_and_no_quotas(limited: Lake) -> None:
     assert "disk" not in report
     assert "quotas" not in report
     assert [each["name"] for each in report["datasets"]] == ["t"]
+
+
+def test_a_node_has_a_quota_for_all_of_its_users_and_each_other_node_the_default(
+    limited: Lake,
+) -> None:
+    rome, bern = "a" * 64, "b" * 64
+    limited.quotas.set(UserQuota("*@*", statements_per_minute=1))
+    limited.quotas.set(UserQuota(f"*@{rome}", statements_per_minute=2))
+
+    def admitted(user: str, node: str) -> bool:
+        key = Requester(user, node=node).quota_key
+        try:
+            limited.quotas.admit_statement(key, (), MIB)
+        except Busy:
+            return False
+        return True
+
+    users = [f"user{number}" for number in range(3)]
+    assert [admitted(user, rome) for user in users] == [True, True, False]
+    assert [admitted(user, bern) for user in users] == [True, False, False]
+    assert [admitted(user, "c" * 64) for user in users] == [True, False, False]
+    assert all(admitted(user, "") for user in users)
+    with pytest.raises(UsageError, match="own no dataset"):
+        limited.quotas.set(UserQuota("*@*", disk_bytes=1))
+
+
+def test_a_node_is_named_in_a_quota(limited: Lake) -> None:
+    limited.remote.find_node = {"rome": "a" * 64}.get
+    client = Client(make_app(limited))
+    assert (
+        client.put("/api/quotas/*@rome", json={"statements": 4}).json()["user"] == f"*@{'a' * 64}"
+    )
+    assert client.put("/api/quotas/*@oslo", json={"statements": 4}).status_code == 404
+    assert client.put("/api/quotas/*@*", json={"statements": 4}).json()["user"] == "*@*"
+    assert client.delete("/api/quotas/*@rome").json() == {"deleted": True}

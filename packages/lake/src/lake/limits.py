@@ -30,6 +30,11 @@ class Requester:
     node: str = ""
 
     @property
+    def quota_key(self) -> str:
+        """Whose quota counts for statements: a node's for all of its users, as it says who they are."""
+        return f"*@{self.node}" if self.node else self.name
+
+    @property
     def is_trusted(self) -> bool:
         """Whether no policy applies: to admins, and to the process that opened the lake itself."""
         return not self.node and (self.is_admin or not (self.name or self.role))

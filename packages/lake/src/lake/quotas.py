@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable
 from lake.durable import PLACE
+from lake.foreign_users import EVERY_FOREIGN
 from lake.usage import StoredBytes
 from sennit_core.clock import Clock
 from sennit_core.errors import Busy, StorageFull, UsageError
@@ -39,7 +40,8 @@ class UserQuota(Record):
     """The limits of one user; 0 is no limit.
 
     Args:
-        user: The user.
+        user: The user; `*@` and the id of a node for all of its users together, or `*@*` for those of
+            each node that has none.
         disk_bytes: Bytes of all kept versions of the datasets that the user owns.
         memory_bytes: Memory of the executors of the user's statements together.
         statements: Statements at once, queued ones included.
@@ -90,6 +92,10 @@ class Quotas:
         numbers = quota.disk_bytes, quota.memory_bytes, quota.statements
         if not quota.user or min(*numbers, quota.statements_per_minute) < 0:
             raise UsageError("a quota has a user, and numbers of 0 or more")
+        if quota.user.startswith("*@") and quota.disk_bytes:
+            raise UsageError(
+                "users of other nodes own no dataset here", hint="set the disk quota of its owner"
+            )
         if 0 < quota.memory_bytes < MEMORY_MIN_BYTES:
             least = format_bytes(MEMORY_MIN_BYTES)
             raise UsageError(f"a statement needs {least}", hint=f"set memory to {least} or more")
@@ -156,9 +162,11 @@ class Quotas:
         Raises:
             Busy: The user has too many statements, too many in a minute, or no memory left.
         """
-        quota = self._quotas.get(user)
+        default = self._quotas.get(EVERY_FOREIGN) if user.startswith("*@") else None
+        quota = self._quotas.get(user, default)
         if quota is None:
             return 0
+        quota = replace(quota, user=user)
         if quota.statements and len(reserved) >= quota.statements:
             raise Busy(
                 f"user {user!r} may run {quota.statements:,} statements at once, and runs "

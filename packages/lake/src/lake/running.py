@@ -94,6 +94,8 @@ class RunningStatement:
         """Stops what runs before there is an execution, such as its parts at other nodes."""
         self.datasets: dict[str, str] = {}
         """The datasets that it may read: names by the ids of their snapshots."""
+        self.owners: set[str] = set()
+        """Who owns them, if it is for a user of another node: an only owner sees it, and may stop it."""
         self._owner = owner
         self._sql = sql[:STATEMENT_MAX]
         self._asked_engine = engine
@@ -277,6 +279,8 @@ class RunningStatement:
             "engine": self._asked_engine if self._execution is None else self._execution.engine,
             "outcome": self._outcome,
         }
+        if self.requester.node:
+            fields["node"] = self.requester.node
         if self._stopped_by is not None:
             fields["stoppedBy"] = self._stopped_by
         _audit.info("query %s", self._outcome, extra={"fields": fields})
@@ -354,9 +358,9 @@ class RunningStatements:
         return statement
 
     def _admit(self, statement: RunningStatement) -> None:
-        user = statement.requester.name
+        user = statement.requester.quota_key
         reserved = [
-            each.memory_bytes for each in self._running.values() if each.requester.name == user
+            each.memory_bytes for each in self._running.values() if each.requester.quota_key == user
         ]
         statement.memory_bytes = self._quotas.admit_statement(user, reserved, self._executor_bytes)
 
@@ -416,4 +420,8 @@ class RunningStatements:
 
 
 def _may_see(statement: RunningStatement, requester: Requester) -> bool:
-    return requester.is_trusted or statement.requester.name == requester.name
+    if requester.is_trusted or requester.node:
+        return requester.is_trusted
+    if statement.requester.node:  # its user is none of this node, whatever the name
+        return statement.owners == {requester.name}
+    return statement.requester.name == requester.name

@@ -216,7 +216,7 @@ class ChangeServer:
         def receipt(count: int) -> Receipt:
             return Receipt(message.dataset, message.digest, count, message.expires_at)
 
-        known = replace(user, name=f"{user.name}@{self._known_as(user.node)}")
+        known = replace(user, name=f"{user.name}@{self._host.roster.unique_name_of(user.node)}")
         place = self._writer.returned.place()
         change = ForeignChange(
             message.dataset, message.name, message.sql, message.params, known, message.seconds,
@@ -284,9 +284,3 @@ class ChangeServer:
         is_full = len(receipts) >= _RECEIPTS_MAX or receipts.count_of(node) >= _RECEIPTS_OF_NODE_MAX
         if is_full and receipts.find(key) is None:
             raise Busy("the writer", hint="it has made too many changes of other nodes just before")
-
-    def _known_as(self, node: str) -> str:
-        """Return the name of a node, if no other has it: it is in the author and the audit log."""
-        name = self._host.roster.name_of(node)
-        others = (each for each in self._host.roster.members.values() if each.id != node)
-        return node[:16] if any(each.name == name for each in others) else name

@@ -61,7 +61,7 @@ def data_parts(
         ForeignChanges(lake), receipts, shares, version, returned, change_bytes_max
     )
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
-    restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool)
+    restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer,

@@ -210,7 +210,9 @@ class JoinedNetwork:
             found[RepairRequest] = self.exchange.repairs.serve
         if self._parts.data is not None:
             reads = self._parts.data.restricted
-            found |= RestrictedServer(reads, self.claims, self.wall).handlers()
+            found |= RestrictedServer(
+                reads, self.claims, self.wall, self.roster.unique_name_of
+            ).handlers()
         if self.changes is not None:
             found[ChangeRequest] = self.changes.server.serve
             found[ReturnedRequest] = self.changes.server.serve_returned

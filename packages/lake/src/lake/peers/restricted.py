@@ -13,11 +13,9 @@ datasets are named by id in the request, and no other one exists for the SQL.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lake.peers.messages import BODY_BYTES_MAX, Message
@@ -25,16 +23,17 @@ from lake.peers.publications import EVERYONE
 from lake.peers.sharing import Shares
 from lake.peers.signed import Statement
 from lake.peers.stop import SECONDS_MAX, Stop
-from lake.running import AUDIT_LOGGER, STATEMENT_MAX
-from sennit_core.errors import BadInput, NotFound, SennitError
+from lake.queries import QueryExecution
+from sennit_core.errors import BadInput, NotFound
 from sennit_core.ids import is_id
 from sennit_core.records import Record
 from sennit_core.schema import Field, Schema
 
 if TYPE_CHECKING:
-    from emsqrt.executor import ExecutorPool
+    from emsqrt.executor import Execution, ExecutorPool
     from lake.catalog import Catalog
     from lake.limits import Requester
+    from lake.running import RunningStatement, RunningStatements
     from lake.statement_tables import StatementTables
     from lake.vault import Hold
     from sennit_core.records import DatasetInfo
@@ -49,7 +48,6 @@ __all__ = [
     "RestrictedTable",
 ]
 
-_audit = logging.getLogger(AUDIT_LOGGER)
 SQL_BYTES_MAX = 128 << 10
 _TABLES_MAX = 64
 _FORMATS = ("arrow", "parquet")
@@ -145,15 +143,22 @@ class RestrictedReads:
         shares: How they are shared.
         tables: Makes tables of executor requests, under policies.
         pool: The executors.
+        running: Lists queries.
     """
 
     def __init__(
-        self, catalog: Catalog, shares: Shares, tables: StatementTables, pool: ExecutorPool
+        self,
+        catalog: Catalog,
+        shares: Shares,
+        tables: StatementTables,
+        pool: ExecutorPool,
+        running: RunningStatements,
     ) -> None:
         self._catalog = catalog
         self._shares = shares
         self._tables = tables
         self._pool = pool
+        self._running = running
 
     def describe(self, dataset: str, user: Requester) -> RestrictedDescription:
         """Return what a user of another node sees of a dataset.
@@ -177,47 +182,59 @@ class RestrictedReads:
         columns = Schema(tuple(Field(each["name"], each["type"]) for each in found))
         return RestrictedDescription(info.head, columns, info.encrypted)
 
-    def run(self, query: RestrictedQuery, user: Requester, stop: Stop) -> Iterator[bytes]:
-        """Yield the result of a query of another node's user.
+    def run(
+        self, query: RestrictedQuery, user: Requester, shown_as: str, stop: Stop
+    ) -> Iterator[bytes]:
+        """Yield the result of a query of another node's user, which is listed while it runs.
+
+        Args:
+            query: The query.
+            user: The user.
+            shown_as: The user with the node's name, for the list and the audit log.
+            stop: Stops it.
 
         Raises:
             NotFound: One of the datasets is not there, as far as the user can know.
             SennitError: The error of the query.
         """
         query.check()
-        report: dict[str, Any] = {}
-        outcome, started, text = "cancelled", time.monotonic(), query.sql[:STATEMENT_MAX]
-        try:
-            with self._held(query.tables, user) as (tables, hold):
-                if hold.folder is not None:
-                    text = "…"  # it has values of an encrypted dataset, and a log is in the clear
-                request = {
-                    "sql": query.sql, "tables": tables, "format": query.format, "engine": "duckdb",
-                    **hold.members,
-                }  # fmt: skip
-                with self._pool.submit(
-                    "lake.sql", request, deadline_seconds=query.seconds, user=_label(user),
-                    restartable=True,
-                ) as execution:  # fmt: skip
-                    stop.attach(execution.cancel)
-                    for payload in execution.payloads():
-                        for start in range(0, len(payload), BODY_BYTES_MAX):
-                            yield bytes(payload[start : start + BODY_BYTES_MAX])
-                    report, outcome = execution.result(), "ok"
-        except SennitError as error:
-            outcome = error.code
-            raise
-        finally:
-            # As of a statement of this node (`lake.running`).
-            fields = {
-                "user": user.name, "role": user.role, "node": user.node,
-                "statement": text,
-                "datasets": sorted({each.dataset[:64] for each in query.tables}),
-                "snapshots": sorted({each.snapshot[:64] for each in query.tables}),
-                "rows": report.get("rows"), "seconds": round(time.monotonic() - started, 6),
-                "outcome": outcome,
+        shown = replace(user, name=shown_as)
+
+        def begin(statement: RunningStatement) -> QueryExecution:
+            return self._begin(query, user, statement)
+
+        with self._running.start(query.sql, shown, "duckdb", begin) as statement:
+            stop.attach(statement.cancel)
+            for payload in statement.payloads():
+                for start in range(0, len(payload), BODY_BYTES_MAX):
+                    yield bytes(payload[start : start + BODY_BYTES_MAX])
+            statement.result()
+
+    def _begin(
+        self, query: RestrictedQuery, user: Requester, statement: RunningStatement
+    ) -> QueryExecution:
+        statement.datasets = {each.snapshot[:64]: each.dataset[:64] for each in query.tables}
+        statement.owners = {self._shared(each.dataset, user).owner for each in query.tables}
+        with ExitStack() as stack:
+            tables, hold = stack.enter_context(self._held(query.tables, user))
+            if hold.folder is not None:
+                statement.hide_text()
+            request = {
+                "sql": query.sql, "tables": tables, "format": query.format, "engine": "duckdb",
+                **hold.members,
             }  # fmt: skip
-            _audit.info("query of another node %s", outcome, extra={"fields": fields})
+
+            def submit(_step: str, members: dict[str, Any]) -> Execution:
+                return self._pool.submit(
+                    "lake.sql", {**request, **members}, deadline_seconds=query.seconds,
+                    user=_label(user), restartable=True,
+                )  # fmt: skip
+
+            execution = QueryExecution(
+                submit, "duckdb", lambda: self._tables.release(hold), deadline_seconds=query.seconds
+            )
+            stack.pop_all()  # the execution releases it
+            return execution
 
     def _shared(self, dataset: str, user: Requester) -> DatasetInfo:
         """Return a dataset that is shared with a user's node.

@@ -26,9 +26,17 @@ class RestrictedServer:
         reads: Answers them.
         claims: Checks claims.
         wall: Returns Unix seconds.
+        known_as: Returns the name of a node.
     """
 
-    def __init__(self, reads: RestrictedReads, claims: Claims, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reads: RestrictedReads,
+        claims: Claims,
+        wall: Callable[[], float],
+        known_as: Callable[[str], str],
+    ) -> None:
+        self._known_as = known_as
         self._reads = reads
         self._claims = claims
         self._wall = wall
@@ -48,7 +56,8 @@ class RestrictedServer:
     ) -> AsyncGenerator[Piece, None]:
         user = self._user(session, message, message.claim)
         with self._slots.take(session.peer):
-            run = stream_pieces(lambda stop: self._reads.run(message, user, stop))
+            shown_as = f"{user.name}@{self._known_as(user.node)}"
+            run = stream_pieces(lambda stop: self._reads.run(message, user, shown_as, stop))
             async with aclosing(run) as pieces:
                 async for piece in pieces:
                     yield piece

@@ -159,6 +159,12 @@ class Roster:
         member = self._members.get(node)
         return node[:16] if member is None else member.name
 
+    def unique_name_of(self, node: str) -> str:
+        """Return the name of a node, if no other has it: for authors and the audit log."""
+        name = self.name_of(node)
+        others = (each for each in self.members.values() if each.id != node)
+        return node[:16] if any(each.name == name for each in others) else name
+
     def find(self, id_or_name: str) -> Member:
         """Return the member with this id, name, or beginning of an id.
 

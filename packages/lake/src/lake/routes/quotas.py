@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.foreign_users import is_foreign
 from lake.quotas import UserQuota
 from lake.routes.requester import requester_of
 from lake.storage_report import storage_report
@@ -52,13 +53,14 @@ def router(lake: Lake) -> APIRouter:
     @routes.put("/api/quotas/{user}", openapi_extra=needs("admin"))
     def put_quota(user: str, quota: Annotated[QuotaDocument, Body()]) -> dict[str, Any]:
         """Set the quota of a user, by the name of the user's tokens."""
+        user = _with_node_id(lake, user)
         lake.quotas.set(UserQuota(user, **quota.model_dump()))
         return _shown(lake, lake.quotas.get(user))
 
     @routes.delete("/api/quotas/{user}", openapi_extra=needs("admin"))
     def delete_quota(user: str) -> dict[str, Any]:
         """Remove the quota of a user."""
-        return {"deleted": lake.quotas.remove(user)}
+        return {"deleted": lake.quotas.remove(_with_node_id(lake, user))}
 
     @routes.get("/api/stats/storage", openapi_extra=needs("reader"))
     def storage(request: Request) -> dict[str, Any]:
@@ -70,3 +72,14 @@ def router(lake: Lake) -> APIRouter:
 
 def _shown(lake: Lake, quota: UserQuota) -> dict[str, Any]:
     return quota.to_json() | {"storedBytes": lake.quotas.stored.owned_by(quota.user)}
+
+
+def _with_node_id(lake: Lake, user: str) -> str:
+    """Return `*@` and the id of a node that is named; any other user as it is."""
+    node = user.removeprefix("*@")
+    if node in (user, "*") or is_foreign(user):
+        return user
+    found = lake.remote.find_node(node)
+    if found is None:
+        raise NotFound("node", node, None, hint="`platform net nodes` lists them")
+    return f"*@{found}"
