@@ -117,7 +117,6 @@ def test_what_was_not_made_says_why(offices: dict[str, Office]) -> None:
     rome, oslo = offices["rome"].lake, offices["oslo"].lake
     rome.append("mine", pa.table({"id": [8]}))
     for sql, error in [
-        ("INSERT INTO trips SELECT id, 'x' FROM mine", Unsupported),
         ("INSERT INTO trips SELECT id, 'x' FROM secret", NotFound),
         ("INSERT INTO trips SELECT id, 'x' FROM trips AT (VERSION => 1)", Unsupported),
         ("INSERT INTO trips VALUES ('no number', 'x')", SqlError),

@@ -90,7 +90,12 @@ class ForeignChanges:
             max_rows=change.max_rows,
             returned_bytes_max=RETURNED_BYTES_MAX,
         )
-        target = find_target(self._lake.pool, request, Deadline(change.seconds))
+        target = find_target(
+            self._lake.pool,
+            request,
+            Deadline(change.seconds),
+            [each.name for each in change.inputs],
+        )
         target.check()
         with _OneDataset(self._lake.statements, change, receipt).start(request) as execution:
             stop.attach(execution.cancel)
@@ -127,7 +132,7 @@ class _OneDataset(Statements):
         self._tables = _OneTable(self._tables, change)
         self._writer = self._writer.with_receipt(receipt)
         # A change is not sent on: a third node would take it for a change of this one.
-        self._forwarder = Forwarder(self._pool, self._catalog, self._tables)
+        self._forwarder = Forwarder(self._pool, self._catalog, self._tables, self.start)
 
     def start(self, request: StatementRequest) -> RunningStatement:
         """Start it as the one statement that `find_target` has parsed.
@@ -179,7 +184,7 @@ class _OneTable(StatementTables):
             {
                 "name": each.name, "id": f"{self._dataset}-{number}", "arrived": True,
                 "schema": each.schema.to_json(),
-                "paths": [str(self._objects.place(found.object)) for found in each.objects],
+                "paths": [str(self.objects.place(found.object)) for found in each.objects],
             }
             for number, each in enumerate(self._inputs)
         ]  # fmt: skip

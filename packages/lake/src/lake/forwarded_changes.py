@@ -7,15 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lake.deadline import Deadline
 from lake.remote_shards import Changed, ForeignChange
+from lake.statement_inputs import StatementInputs
 from lake.statement_request import StatementRequest
 from lake.statement_target import find_target
-from sennit_core.errors import Cancelled, Corrupt, NotFound, Unsupported
+from sennit_core.errors import Cancelled, Corrupt, Unsupported
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from emsqrt.executor import Execution, ExecutorPool
     from lake.catalog import Catalog
+    from lake.running import RunningStatement
     from lake.statement_tables import StatementTables
 
 __all__ = ["ForwardedChange", "Forwarder"]
@@ -43,9 +45,17 @@ class Forwarder:
         pool: The executors, which parse.
         catalog: Knows the datasets.
         tables: Finds those that a statement may name.
+        start: Starts a query.
     """
 
-    def __init__(self, pool: ExecutorPool, catalog: Catalog, tables: StatementTables) -> None:
+    def __init__(
+        self,
+        pool: ExecutorPool,
+        catalog: Catalog,
+        tables: StatementTables,
+        start: Callable[[StatementRequest], RunningStatement],
+    ) -> None:
+        self._inputs = StatementInputs(catalog, tables, start)
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
@@ -61,7 +71,8 @@ class Forwarder:
         foreign = self._foreign(request.sql)
         if not foreign:
             return None
-        target = find_target(self._pool, request, deadline)
+        known = [self._catalog.name(dataset) for dataset in self._tables.named([request.sql])]
+        target = find_target(self._pool, request, deadline, known)
         folded = target.table.casefold()
         info = next((i for i in foreign if folded in (i.name.casefold(), i.id)), None)
         if info is None or not target.changes_rows:
@@ -70,24 +81,25 @@ class Forwarder:
         self._tables.policies.check_change(info.id, request.requester)
         target.check()
         params = _packed(request)
-        folder = self._folder() if target.returning else None
-        change = ForeignChange(
+        with ExitStack() as stack:
+            assert info.node is not None, "it is another node's"
+            own = (info.name.casefold(), info.id)
+            others = [name for name in target.reads if name.casefold() not in own]
+            inputs = self._inputs.read(others, info.node, request, deadline, stack)
+            folder = self._folder() if target.returning else None
+            stack.callback(_remove, folder)
+            change = ForeignChange(
             info.id, info.name, request.sql, params, request.requester, deadline.left or _SECONDS,
             None if folder is None else folder / "returned.arrow",
             # One more, so that it is known here whether there are more.
             None if folder is None or request.max_rows is None else request.max_rows + 1,
-        )  # fmt: skip
-        try:
-            sent = self._tables.remote.change(change)
-        except BaseException:
-            _remove(folder)
-            raise
-        return ForwardedChange(
-            sent,
-            lambda made: self._result(request, change, made),
-            lambda name: self._catalog.find_id(name) is not None,
-            folder,
-        )
+            inputs,
+            )  # fmt: skip
+            return ForwardedChange(
+                self._tables.remote.change(change),
+                lambda made: self._result(request, change, made),
+                stack.pop_all().close,
+            )
 
     def _folder(self) -> Path:
         staging = make_private_folder(self._tables.staging)
@@ -141,8 +153,7 @@ class ForwardedChange:
     Args:
         change: How it ends.
         send: Starts what sends its result.
-        exists: Whether this node has a dataset of a name.
-        folder: Has the rows of RETURNING, and is removed at the end; None without these.
+        end: Removes what it has used here.
     """
 
     engine = "duckdb"
@@ -153,13 +164,11 @@ class ForwardedChange:
         self,
         change: Future[Changed],
         send: Callable[[Changed], Execution],
-        exists: Callable[[str], bool],
-        folder: Path | None = None,
+        end: Callable[[], object],
     ) -> None:
         self._change = change
         self._send = send
-        self._exists = exists
-        self._folder = folder
+        self._end = end
         self._execution: Execution | None = None
 
     @property
@@ -211,13 +220,6 @@ class ForwardedChange:
             return self._change.result()
         except FutureCancelled:
             raise Cancelled("the statement") from None
-        except NotFound as error:
-            if error.kind == "dataset" and self._exists(error.name):
-                raise Unsupported(
-                    f"reading {error.name!r} in a change of a dataset that another node writes",
-                    hint="put the rows into the statement, or append a file: platform put",
-                ) from None
-            raise
 
     def cancel(self) -> None:
         """Request cancellation; a change that is committed stays."""
@@ -230,8 +232,8 @@ class ForwardedChange:
         self._change.cancel()
         if self._execution is not None:
             self._execution.close()
-        # If rows are still written to it, that ends with an error of the future.
-        _remove(self._folder)
+        # If rows are still written to its folder, that ends with an error of the future.
+        self._end()
 
     def __enter__(self) -> Self:
         return self

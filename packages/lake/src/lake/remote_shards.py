@@ -165,6 +165,8 @@ class RemoteShards:
         self.change: Change = _change_nothing
         self.accepts_changes: Callable[[str], bool] = lambda _dataset: False
         """Whether the writer of a dataset makes changes for users of this node."""
+        self.may_have: Callable[[str, str], bool] = lambda _dataset, _node: False
+        """Whether a node may have the rows of a dataset that another node writes."""
 
     def lacks_any(self, names: Iterable[str]) -> bool:
         """Return whether an object is not here."""

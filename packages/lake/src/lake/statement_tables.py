@@ -79,7 +79,7 @@ class StatementTables:
         self._verify_always = verify_always
         self._catalog = catalog
         self.policies = policies
-        self._objects = objects
+        self.objects = objects
         self.retention = retention
 
     def hold(
@@ -327,7 +327,7 @@ class StatementTables:
     def over(self, catalog: Catalog) -> StatementTables:
         """Return the same for another state of the catalog."""
         return StatementTables(
-            catalog, self._objects, self.retention, self.policies, self._vault, self._links,
+            catalog, self.objects, self.retention, self.policies, self._vault, self._links,
             self.remote, self.staging, verify_always=self._verify_always,
         )  # fmt: skip
 
@@ -467,7 +467,7 @@ class StatementTables:
         """Return the files of a snapshot, and what columns they have."""
         files = [each.to_json() for each in columns_of_files(snapshot)]
         return {
-            "paths": [str(self._objects.place(shard.object)) for shard in snapshot.shards],
+            "paths": [str(self.objects.place(shard.object)) for shard in snapshot.shards],
             "snapshot": snapshot.id,
             "columns": column_ids(snapshot),
             "fileColumns": files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,14 @@ class Target:
         table: The dataset as named in it.
         returning: Whether it has RETURNING.
         history: Whether it has AT clauses.
+        reads: The names of what it reads besides.
     """
 
     verb: str
     table: str
     returning: bool
     history: bool
+    reads: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse a form that is not sent to another node.
@@ -52,18 +55,27 @@ class Target:
         return self.verb in _ROW_VERBS
 
 
-def find_target(pool: ExecutorPool, request: StatementRequest, deadline: Deadline) -> Target:
+def find_target(
+    pool: ExecutorPool, request: StatementRequest, deadline: Deadline, known: Sequence[str] = ()
+) -> Target:
     """Return what a statement changes.
+
+    Args:
+        pool: The executors.
+        request: The statement.
+        deadline: When it is to be over.
+        known: Names of datasets, which may look like names of files.
 
     Raises:
         SqlError: It is no statement that changes something, or several.
     """
     with pool.submit(
         _ENTRY,
-        {"engine": "target", "sql": request.sql},
+        {"engine": "target", "sql": request.sql, "known": list(known)},
         deadline_seconds=deadline.left,
         user=request.user,
         priority=request.priority,
         restartable=True,
     ) as execution:
-        return Target(**execution.result()["target"])
+        found = execution.result()["target"]
+        return Target(**found | {"reads": tuple(found["reads"])})

@@ -98,7 +98,7 @@ class Statements:
         self._running = running
         self._distributed = DistributedQueries(pool, catalog, tables.remote)
         self._restricted = RestrictedQueries(pool, tables.remote, tables.staging)
-        self._forwarder = Forwarder(pool, catalog, tables)
+        self._forwarder = Forwarder(pool, catalog, tables, self.start)
 
     def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.

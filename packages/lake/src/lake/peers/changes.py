@@ -23,6 +23,7 @@ from lake.peers.forwarding import (
 )
 from lake.peers.machine import Call, Failed, Replied
 from lake.peers.messages import Message
+from lake.peers.publications import EVERYONE
 from lake.peers.returned_rows import (
     RETURNED_BYTES_MAX,
     ReturnedPiece,
@@ -79,6 +80,14 @@ class Changes:
         """Return whether the writer of a dataset makes changes for a node, as far as is known."""
         found = self._datasets.described(dataset)
         return found is not None and found[0].accepts_changes_of(node)
+
+    def may_have(self, dataset: str, node: str) -> bool:
+        """Return whether a node may have the rows of a shared dataset, as far as is known."""
+        found = self._datasets.described(dataset)
+        if found is None or found[0].restricted or found[0].encrypted:
+            return False
+        shared, writer = found
+        return node == writer or bool({EVERYONE, node} & set(shared.nodes))
 
     async def send(self, change: ForeignChange) -> Changed:
         """Let the writer of a dataset make a change.

@@ -73,3 +73,4 @@ def connect(lake: Lake, peers: PeerService) -> None:
     lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
     lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node
     lake.remote.change, lake.remote.accepts_changes = peers.change, peers.accepts_changes
+    lake.remote.may_have = peers.may_have

@@ -364,6 +364,12 @@ class PeerService:
         changes = None if network is None else network.changes
         return changes is not None and changes.accepts(self.identity.id, dataset)
 
+    def may_have(self, dataset: str, node: str) -> bool:
+        """Return whether a node may have the rows of a dataset that another node writes."""
+        network = self._network
+        changes = None if network is None else network.changes
+        return changes is not None and changes.may_have(dataset, node)
+
     def change(self, change: ForeignChange) -> Future[Changed]:
         """Let the writer of a dataset make a change; see `Changes.send`.
 

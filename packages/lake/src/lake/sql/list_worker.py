@@ -24,7 +24,7 @@ from lake.sql.write_statements import CreateTable, Delete, Insert, Merge, Update
 from lake.sql.write_worker import hits_of, matches_of, reads_target
 from sennit_core.errors import SennitError
 
-__all__ = ["choose_lists"]
+__all__ = ["choose_lists", "query_of"]
 
 
 def choose_lists(request: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def choose_lists(request: dict[str, Any]) -> dict[str, Any]:
     tables = [Table.from_json(table) for table in request["tables"]]
     try:
         write = parse_write(request["sql"])
-        text, prunes = (request["sql"], _all) if write is None else _query_of(write, tables)
+        text, prunes = (request["sql"], _all) if write is None else query_of(write, tables)
         names = check_statement(text, frozenset(table.name for table in tables)).tables
         used = [table for table in used_tables(tables, names) if prunes(table) or table.view]
         with open_calculator() as connection:
@@ -55,7 +55,7 @@ def _all(_: Table) -> bool:
     return True
 
 
-def _query_of(write: Write, tables: list[Table]) -> tuple[str, Callable[[Table], bool]]:
+def query_of(write: Write, tables: list[Table]) -> tuple[str, Callable[[Table], bool]]:
     """Return the query that a change looks for its rows with, and what may be left out of it."""
     folded = write.table.casefold()
     target = next((each for each in tables if folded in (each.name.casefold(), each.id)), None)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from lake.sql.guard import check_statement
 from lake.sql.history import find_history
+from lake.sql.list_worker import query_of
 from lake.sql.statement_reader import StatementReader
-from lake.sql.write_statements import Delete, Insert, Merge, Update, parse_write
+from lake.sql.tables import Table
+from lake.sql.write_statements import Delete, Insert, Merge, Update, Write, parse_write
+from lake.sql.write_worker import matches_of
 from sennit_core.errors import Unsupported
+from sennit_core.schema import Schema
 
 __all__ = ["find_target"]
 
 
-def find_target(sql: str) -> dict[str, Any]:
-    """Return `verb`, `table`, `returning` and `history` of a statement; see `lake.statement_target`.
+def find_target(sql: str, known: Sequence[str]) -> dict[str, Any]:
+    """Return the members of `lake.statement_target.Target`.
+
+    Args:
+        sql: The statement.
+        known: Names of datasets, which may look like names of files.
 
     Raises:
         SqlError: It does not parse, or is several statements.
@@ -30,4 +40,15 @@ def find_target(sql: str) -> dict[str, Any]:
         "table": write.table,
         "returning": returning,
         "history": bool(find_history(sql)),
+        "reads": _reads(write, known),
     }
+
+
+def _reads(write: Write, known: Sequence[str]) -> list[str]:
+    """Return the names that a statement reads besides that of what it changes."""
+    target = Table(write.table, "", Schema(()), ())
+    merged = matches_of(write, target).text if isinstance(write, Merge) else None
+    text = merged or query_of(write, [target])[0]
+    found = check_statement(text, frozenset((*known, write.table))).tables
+    folded = {name.casefold(): name for name in sorted(found)}
+    return [name for key, name in folded.items() if key != write.table.casefold()]

@@ -103,7 +103,7 @@ def _choose_lists(request: dict[str, Any]) -> dict[str, Any]:
 def _find_target(request: dict[str, Any]) -> dict[str, Any]:
     from lake.sql.target import find_target
 
-    return {"target": find_target(request["sql"])}
+    return {"target": find_target(request["sql"], request.get("known") or ())}
 
 
 def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
