@@ -51,6 +51,31 @@ def other_nodes_see_this_one(
         assert session.network.show()["nodes"][0]["addresses"] == ["oslo.test:7000"]
 
 
+@effect_of("network.peers")
+def a_node_finds_a_member_that_has_moved(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(name: str, *join: str) -> Any:
+        # No node connects to rome, so it has to find oslo.
+        monkeypatch.setenv("SENNIT_NETWORK__NAME", name)
+        monkeypatch.setenv("SENNIT_NETWORK__PEER_LISTEN", "false" if name == "rome" else "true")
+        return running_node(folder / name, "--api-only", *join)
+
+    def sees_oslo(rome: Any) -> bool | None:
+        states = {each["name"]: each["state"] for each in rome.network.show()["nodes"]}
+        return states.get("oslo") == "alive" or None
+
+    with start("oslo") as node, node.session() as oslo:
+        invite = oslo.network.invite()
+        with start("rome", "--join", invite) as node, node.session() as rome:
+            wait_for(lambda: sees_oslo(rome), what="oslo", seconds=60)
+    with start("oslo") as node, node.session() as oslo:
+        [address] = oslo.network.show()["nodes"][0]["addresses"]
+        (folder / "rome" / "config.toml").write_text(f'[network]\npeers = ["{address}"]\n')
+        with start("rome") as node, node.session() as rome:
+            wait_for(lambda: sees_oslo(rome), what="oslo where it is now", seconds=60)
+
+
 @effect_of("storage.copy_bytes")
 def copies_are_made_where_there_is_room(
     _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
