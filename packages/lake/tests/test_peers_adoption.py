@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lake.access import PolicyRule
+from lake.peers.health import Contested
 from lake.peers.metadata import MetadataLimits, MetadataUse
 from sennit_core.errors import Denied, StorageFull
 
@@ -147,3 +149,36 @@ def test_a_damaged_manifest_of_another_node_is_found_and_fetched_again(
         assert rome.lake.catalog.get("big").damaged is None
 
     run(tmp_path, "oslo rome", test)
+
+
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_a_dataset_that_two_nodes_publish_is_named_and_the_other_follows(
+    tmp_path: Path, *, is_revoked: bool
+) -> None:
+    """A hostile member may publish an id that it has read before a node joins."""
+
+    async def test(
+        network: SharingNetwork, oslo: SharingNode, eve: SharingNode, rome: SharingNode
+    ) -> None:
+        network.away = {oslo.id}
+        oslo.append("trips", 1)
+        dataset = oslo.share("trips")
+        await network.run(rounds=2)
+        info = oslo.lake.catalog.get("trips")
+        false = replace(info, name="false", head=None, owner="")
+        manifest = oslo.lake.catalog.manifest("trips")
+        eve.lake.catalog.commit(false, manifest, expected_head=None)
+        eve.share("false")
+        await network.until(lambda: "false" in rome.names())
+        network.away = set()
+        await network.until(rome.exchange.contested)
+        assert rome.exchange.contested() == [Contested("false", eve.id, oslo.id)]
+        if is_revoked:
+            network.revoke(eve)
+        else:
+            eve.shares.remove("false")
+        await network.until(lambda: "trips" in rome.names())
+        assert rome.lake.catalog.get(dataset).node == oslo.id
+        assert rome.exchange.contested() == []
+
+    run(tmp_path, "oslo eve rome", test)

@@ -13,7 +13,7 @@ import pytest
 
 from elkyn import ElkynStore
 from lake.peers.copy_states import CopyState
-from lake.peers.health import Finding, NodeState, SharedCopies, Surveyed, examine
+from lake.peers.health import Contested, Finding, NodeState, SharedCopies, Surveyed, examine
 from lake.peers.machine import Call, Replied
 from lake.peers.reports import Answer, Dialed, Link, ReportReply, Reports
 from lake.peers.roster import Member
@@ -50,6 +50,12 @@ def test_a_node_that_cannot_store_what_is_published_is_named() -> None:
     [finding] = problems(replace(HEALTHY, not_stored="no space left on device"))
     assert (finding.subject, finding.ok) == ("publications", False)
     assert "no space left" in finding.found
+
+
+def test_a_dataset_that_two_nodes_publish_is_a_problem() -> None:
+    [finding] = problems(replace(HEALTHY, contested=(Contested("trips", "rome", "oslo"),)))
+    assert "oslo publishes it too" in finding.found
+    assert "net revoke rome" in finding.remedy
 
 
 def test_a_healthy_network_has_no_problem() -> None:

@@ -259,6 +259,7 @@ def test_a_node_is_named_in_a_quota(limited: Lake) -> None:
     assert (
         client.put("/api/quotas/*@rome", json={"statements": 4}).json()["user"] == f"*@{'a' * 64}"
     )
+    assert client.get("/api/quotas/*@rome").json()["statements"] == 4
     assert client.put("/api/quotas/*@oslo", json={"statements": 4}).status_code == 404
     assert client.put("/api/quotas/*@*", json={"statements": 4}).json()["user"] == "*@*"
     assert client.delete("/api/quotas/*@rome").json() == {"deleted": True}

@@ -107,6 +107,8 @@ class Adoption:
         self._with_old_versions: set[str] = set()
         # Manifests and lists of the datasets that are being adopted, or could not be adopted yet.
         self._fetched: dict[str, set[str]] = {}
+        self.contested: dict[tuple[str, str], str] = {}
+        """Names of datasets here, by their id and another node that publishes it too."""
         # When something was lost of a dataset, and fetched as far as possible.
         self._restored_at: dict[str, float] = {}
         # By publisher, and then by dataset.
@@ -240,12 +242,17 @@ class Adoption:
         """Adopt, or forget, a dataset as the logs say."""
         known = self._catalog.find_known(dataset)
         shared = self._published(writer, dataset)
+        self.contested.pop((dataset, writer), None)
         if shared is None:
             if known is None or known.node == writer:
                 await self._forget(dataset)
             return
         if known is not None and known.node != writer:
-            raise Denied("publishing a dataset that another node writes")
+            if known.node is None or self._host.roster.is_member(known.node):
+                self.contested[dataset, writer] = known.name
+                raise Denied("publishing a dataset that another node writes")
+            await self._forget(dataset)  # the node that was first has been revoked
+            known = None
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
         if known is None and sum(each.writer == writer for each in self._index) >= _OF_NODE_MAX:
@@ -415,6 +422,9 @@ class Adoption:
         self._metadata.forget(dataset)
         self._restored_at.pop(dataset, None)
         self._retention.discard(self._fetched.pop(dataset, set()))
+        for other, publisher in self.contested:
+            if other == dataset:  # it may be this one's
+                self.expect(publisher, dataset)
         await asyncio.to_thread(
             forget_adopted, self._retention, self._policies, self._downloads.copies.held, dataset
         )

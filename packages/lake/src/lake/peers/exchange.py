@@ -30,7 +30,7 @@ from lake.peers.copy_states import CopyState, Handover
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
 from lake.peers.have_messages import HaveRequest
-from lake.peers.health import SharedCopies
+from lake.peers.health import Contested, SharedCopies
 from lake.peers.limits import Slots
 from lake.peers.machine import Call, Replied
 from lake.peers.metadata import MetadataUse
@@ -246,6 +246,14 @@ class Exchange:
         return found
 
     # Publishing
+
+    def contested(self) -> list[Contested]:
+        """Return the datasets that several nodes publish as theirs."""
+        found = []
+        for (dataset, publisher), name in self._adoption.contested.items():
+            known = self._index.get(dataset)
+            found.append(Contested(name, self._node if known is None else known.writer, publisher))
+        return found
 
     def publish_soon(self) -> None:
         """Publish what has changed at the next tick."""

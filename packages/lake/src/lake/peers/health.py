@@ -17,6 +17,7 @@ from sennit_core.units import format_bytes, format_duration
 
 __all__ = [
     "Connection",
+    "Contested",
     "Finding",
     "NodeState",
     "SharedCopies",
@@ -103,6 +104,21 @@ class SharedCopies:
 
 
 @dataclass(frozen=True, slots=True)
+class Contested:
+    """A dataset that two nodes publish as theirs.
+
+    Args:
+        name: Its name at this node.
+        writer: The id of the node whose dataset this node lists.
+        publisher: The id of the other one.
+    """
+
+    name: str
+    writer: str
+    publisher: str
+
+
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """What is examined.
 
@@ -117,6 +133,7 @@ class Surveyed:
         damaged: The names of its damaged datasets.
         wrong: The nodes that have sent wrong data since this one was started, by id.
         not_stored: Why this node cannot store what others publish; empty if it can.
+        contested: The datasets that several nodes publish as theirs.
     """
 
     nodes: Sequence[NodeState]
@@ -129,6 +146,7 @@ class Surveyed:
     damaged: Sequence[str]
     wrong: Sequence[str]
     not_stored: str = ""
+    contested: Sequence[Contested] = ()
 
     @property
     def own(self) -> NodeState:
@@ -264,7 +282,15 @@ def _versions(found: Surveyed) -> Iterator[Finding]:
 
 
 def _datasets(found: Surveyed) -> Iterator[Finding]:
-    return examine_copies(found.datasets, found.name_of)
+    yield from examine_copies(found.datasets, found.name_of)
+    for each in found.contested:
+        publisher, writer = found.name_of(each.publisher), found.name_of(each.writer)
+        yield Finding(
+            f"dataset {each.name}", False,
+            f"{publisher} publishes it too, and this node lists that of {writer}, which came first",
+            f"ask both owners who has made it: one of the two shows another one's dataset as its own. If "
+            f"{writer} does, `platform net revoke {writer}` removes it, and that of {publisher} is listed",
+        )  # fmt: skip
 
 
 def examine_copies(

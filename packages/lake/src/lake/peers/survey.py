@@ -80,6 +80,7 @@ class Survey:
                 _LOSS_SECONDS_UNKNOWN if self._data is None else self._data.copies.loss_seconds,
                 found.no_room, found.quarantined, found.damaged, self._wrong(),
                 network.effects.problem,
+                () if network.exchange is None else network.exchange.contested(),
             )
         )  # fmt: skip
 

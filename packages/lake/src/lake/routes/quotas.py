@@ -48,7 +48,7 @@ def router(lake: Lake) -> APIRouter:
         requester = requester_of(request)
         if not requester.is_trusted and requester.name != user:
             raise NotFound("quota of user", user, None)
-        return _shown(lake, lake.quotas.get(user))
+        return _shown(lake, lake.quotas.get(_with_node_id(lake, user)))
 
     @routes.put("/api/quotas/{user}", openapi_extra=needs("admin"))
     def put_quota(user: str, quota: Annotated[QuotaDocument, Body()]) -> dict[str, Any]:
