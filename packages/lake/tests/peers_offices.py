@@ -195,7 +195,8 @@ class OfficeNode:
             case DropCopy(name):
                 del self.objects[name]
                 self._network.dropped += 1
-            case ObjectComplete(_, name, _, _, digests):
+            case ObjectComplete(dataset, name, _, _, digests):
+                self.transfers.stored(dataset, name)
                 chunks = self._partial.pop(name, {})
                 data = b"".join(chunks[index] for index in range(len(digests)))
                 assert StoredObject.of(data).name == name, "a wrong object was accepted"

@@ -285,7 +285,8 @@ class SimulatedNode:
                 self.transfers.cancel(dataset, name)
             case DropCopy(name):
                 del self.objects[name]
-            case ObjectComplete(_, name, _, _, digests):
+            case ObjectComplete(dataset, name, _, _, digests):
+                self.transfers.stored(dataset, name)
                 chunks = self._partial.pop(name, {})
                 self._store(name, b"".join(chunks[index] for index in range(len(digests))))
             case ObjectUnobtainable(dataset, name):

@@ -106,6 +106,18 @@ def test_what_is_on_disk_completely_is_complete() -> None:
     assert (world.asked, len(world.ends)) == ([], 1)
 
 
+def test_what_is_being_stored_is_not_fetched_again() -> None:
+    world = World(kept=range(12))
+    for _ in range(2):
+        world.want("rome")
+        world.run()
+    assert len(world.ends) == 1
+    world.machine.stored("d", NAME)
+    world.want("rome")
+    world.run()
+    assert len(world.ends) == 2
+
+
 def test_a_plan_that_ends_does_not_stop_what_a_query_waits_for() -> None:
     world = World()
     world.want("rome")

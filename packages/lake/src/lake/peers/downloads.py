@@ -131,9 +131,11 @@ class Downloads:
                 problem: SennitError | None = None
                 try:
                     await asyncio.to_thread(copies.complete, effect)
-                except SennitError as error:
-                    problem = error
+                except (SennitError, OSError) as error:
                     _log.warning("the copy of object %s was not stored: %s", name[:16], error)
+                    found = Unavailable(f"object {name[:16]}", hint=str(error))
+                    problem = error if isinstance(error, SennitError) else found
+                transfers.stored(dataset, name)
                 self._settle(dataset, name, problem)
                 copies.replication.soon()
             case ObjectUnobtainable(dataset, name, reason):

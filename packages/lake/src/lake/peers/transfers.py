@@ -240,6 +240,8 @@ class Transfers:
         self._downloads: dict[tuple[str, str], _Download] = {}
         # Those of them that were started, in this order.
         self._running: dict[tuple[str, str], _Download] = {}
+        # What is complete, and not in the store yet.
+        self._storing: set[tuple[str, str]] = set()
         self._requests: dict[int, _Request] = {}
         self._latencies: list[float] = []
         self.wrong: dict[str, list[float]] = {}
@@ -276,6 +278,8 @@ class Transfers:
             admit: Called with its bytes before any of them is fetched, as a peer may announce any number;
                 returns why it is not to be fetched, or "". None for any number.
         """
+        if (dataset, name) in self._storing:
+            return  # it is here in a moment
         known = self._downloads.get((dataset, name))
         if known is None:
             self._downloads[dataset, name] = _Download(
@@ -293,6 +297,13 @@ class Transfers:
             known.wanted_by.discard(by)
             if not known.wanted_by:
                 self._forget(known)
+
+    def stored(self, dataset: str, name: str) -> None:
+        """Go on after a complete object was moved into the store, or could not be.
+
+        Until then nobody starts to fetch it again: it would find the whole file, and move it twice.
+        """
+        self._storing.discard((dataset, name))
 
     def abandon(self, dataset: str, name: str) -> None:
         """Forget a download that cannot be written."""
@@ -441,6 +452,7 @@ class Transfers:
         """Return the next requests of a download, or its end."""
         if download.is_ready and not download.missing:
             self._forget(download)
+            self._storing.add(download.key)
             size, chunk_bytes = download.size, download.chunk_bytes
             return [ObjectComplete(*download.key, size, chunk_bytes, download.digests)]
         if self._least_busy(download) is None:  # before its chunks are sorted
