@@ -24,6 +24,7 @@ from lake.bundles import (
 )
 from lake.bundles import format as bundle_format
 from lake.bundles.format import BundleDataset, BundleHead, BundleWriter
+from lake.forks import fork_dataset
 from lake.limits import Requester
 from lake.peers import seeding
 from lake.peers.chunks import ChunkRequest, ListRequest
@@ -62,9 +63,8 @@ def run(folder: Path, names: str, test: Callable[..., Coroutine[Any, Any, None]]
 
 
 def exported(node: SharingNode, file: Path, *names: str) -> Path:
-    held = node.parts.copies.held
-    request = ExportRequest(names, file, PASSPHRASE, Requester())
-    list(export_bundle(node.lake, request, was_received=held.was_received))
+    node.lake.remote.was_received = node.parts.copies.held.was_received
+    list(export_bundle(node.lake, ExportRequest(names, file, PASSPHRASE, Requester())))
     return file
 
 
@@ -242,7 +242,7 @@ def forged(liar: Lake, file: Path, dataset: BundleDataset, objects: dict[str, by
 
 
 def claim(oslo: SharingNode, dataset: str, name: str, size: int) -> str:
-    """Let a writer commit a version that lists an object which it does not have; return the manifest."""
+    """Let a writer commit a version that lists an object which it does not have; return its manifest."""
     catalog = oslo.lake.catalog
     newest = catalog.manifest(dataset)
     shards = (*newest.snapshot.shards, ShardInfo(name, 1, size, {}, {}))
@@ -275,6 +275,8 @@ def test_a_bundle_makes_no_node_send_what_is_private(tmp_path: Path) -> None:
             await imported(network, rome, forged(oslo.lake, tmp_path / "lie", lie, objects))
         assert not rome.parts.copies.held.was_received(dataset, private)
         assert private in rome.lake.objects
+        with pytest.raises(Unavailable, match="has not sent to this node"):
+            fork_dataset(rome.lake, "trips", "fork")  # which could be shared
         reply = await oslo.ask(rome, ChunkRequest(private, 0, dataset))
         assert isinstance(reply, Failed)
 

@@ -12,6 +12,9 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
+from lake.forks import fork_dataset
+from lake.quotas import UserQuota
+from sennit_core.errors import StorageFull
 from sennit_core.testing import ManualClock
 
 
@@ -74,3 +77,14 @@ def test_lists_are_read_once_also_after_an_expiry(
     monkeypatch.setattr("lake.manifests.read_list", refuse)
     monkeypatch.setattr("lake.manifests.read_stored", refuse)
     assert lake.quotas.stored.owned_by(lake.catalog.get("t").owner) == used
+
+
+def test_a_fork_counts_for_its_owner_by_the_lists_that_it_shares(lake: Lake) -> None:
+    lake.append("t", pa.table({"a": list(range(1000))}))
+    used = lake.quotas.stored.bytes_of(lake.catalog.get("t"))
+    lake.quotas.set(UserQuota("ann", disk_bytes=used - 1))
+    with pytest.raises(StorageFull, match="ann"):
+        fork_dataset(lake, "t", "mine", user="ann")
+    lake.quotas.set(UserQuota("ann", disk_bytes=used))
+    fork_dataset(lake, "t", "mine", user="ann")
+    assert lake.quotas.stored.owned_by("ann") == used

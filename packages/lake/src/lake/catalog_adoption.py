@@ -137,7 +137,7 @@ class SnapshotAdopter:
             manifest: Object id of the manifest, which is stored with its lists.
 
         Raises:
-            Corrupt: The manifest is not one of the dataset.
+            Corrupt: The manifest is not one of the dataset, or has no columns.
         """
         assert dataset.node is not None, "the writer is known"
         stored = self._manifests.stored(manifest)
@@ -145,6 +145,8 @@ class SnapshotAdopter:
         if snapshot.dataset != dataset.id:
             found = f"one of dataset {snapshot.dataset}"
             raise Corrupt(f"manifest {manifest}", expected=dataset.id, found=found)
+        if not len(snapshot.schema):  # no statement could read it, and its row would be damaged
+            raise Corrupt(f"manifest {manifest}", expected="columns", found="none")
         known = self._index.get(dataset.id)
         rows = self._rows.snapshots(dataset.id)
         self._sync()

@@ -38,7 +38,7 @@ def fork_dataset(lake: Lake, dataset: str, name: str, *, user: str = "") -> Data
         NotFound: There is no such dataset.
         Conflict: The name is in use, or rows were purged meanwhile.
         Unsupported: It is encrypted, or its writer sends only what a user may see.
-        Unavailable: A shard is on no node that can be reached.
+        Unavailable: A shard is on no node that can be reached, or was not sent as one of the dataset.
     """
     catalog = lake.catalog
     catalog.check_free(check_dataset_name(name))
@@ -59,7 +59,10 @@ def fork_dataset(lake: Lake, dataset: str, name: str, *, user: str = "") -> Data
         snapshot = catalog.manifest(source.id, source.head).snapshot
         catalog.check_shards(snapshot)
         if source.node is not None:
-            lake.remote.ensure({shard.object for shard in snapshot.shards})
+            lists = (name for each in stored.lists for name in each.objects)
+            lake.remote.ensure_received(
+                source, {*lists, *(shard.object for shard in snapshot.shards)}
+            )
         return _commit(lake, stored, source, name, user, purges)
     finally:
         lake.retention.release(held)

@@ -140,8 +140,7 @@ class Quotas:
             limit = self.get(dataset.owner).disk_bytes
             if not limit:
                 continue
-            shards = {each.object: each.bytes for each in commit.manifest.snapshot.shards}
-            new = self.stored.bytes_beyond(dataset, shards)
+            new = self.stored.bytes_beyond(dataset, commit.manifest)
             coming[dataset.owner] += new
             # What stores nothing, such as a DELETE of whole shards or a rollback, is never refused.
             used = self.stored.owned_by(dataset.owner) if new else 0

@@ -13,6 +13,7 @@ from lake.objects import ObjectStore
 from lake.peers.stop import Stop
 from lake.staged_inputs import StagedInput
 from sennit_core.errors import Unavailable
+from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
 
 __all__ = ["Changed", "ForeignChange", "RemoteShards", "RestrictedColumns", "RestrictedRows"]
@@ -162,6 +163,8 @@ class RemoteShards:
         self.restricted: RestrictedRows = _NoNetwork()
         # Returns the id of another member of the network by its name; None if there is none.
         self.find_node: Callable[[str], str | None] = lambda _name: None
+        # Of a dataset and an object: whether a node has sent the object as one of the dataset.
+        self.was_received: Callable[[str, str], bool] = lambda _dataset, _name: False
         self.change: Change = _change_nothing
         self.accepts_changes: Callable[[str], bool] = lambda _dataset: False
         """Whether the writer of a dataset makes changes for users of this node."""
@@ -190,6 +193,24 @@ class RemoteShards:
         missing = [name for name in names if name not in self._objects]
         if missing:
             self.fetch(missing, seconds=seconds, stop=stop)
+
+    def ensure_received(self, dataset: DatasetInfo, names: Collection[str]) -> None:
+        """Fetch objects of a dataset that another node writes; refuse those that were not sent as its.
+
+        A manifest may list the id of an object that is here and private (design 0151). Whoever sends
+        the objects to others, or makes them part of a dataset of this node, calls this.
+
+        Raises:
+            Unavailable: As `ensure`; or no node has sent one of them as an object of the dataset.
+        """
+        self.ensure(names)
+        unproven = sum(not self.was_received(dataset.id, name) for name in names)
+        if unproven:
+            raise Unavailable(
+                f"{unproven:,} objects of {dataset.name!r}, which its writer has not sent to this node",
+                hint="do it at the node that writes the dataset, or copy its rows: "
+                "CREATE TABLE copy AS FROM …",
+            )
 
 
 class _NoNetwork:

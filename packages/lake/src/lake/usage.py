@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lake.compaction import small_runs
+from lake.snapshots import AnyManifest, StoredManifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import Record
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from lake.catalog import Catalog
-    from lake.snapshots import StoredManifest
     from sennit_core.records import DatasetInfo
 
 __all__ = ["DatasetUsage", "StoredBytes", "unmeasured"]
@@ -80,6 +80,10 @@ class _Counted:
         """The ids of the manifests that are counted."""
         return self._parts.keys()
 
+    def has(self, part: str) -> bool:
+        """Return whether a list is a part of the count."""
+        return part in self._shards
+
     def add(self, manifest: str, parts: Mapping[str, Callable[[], Mapping[str, int]]]) -> None:
         """Count a manifest; read those of its parts that no other one has brought.
 
@@ -137,11 +141,16 @@ class StoredBytes:
         with self._lock:
             return self._current(info).bytes
 
-    def bytes_beyond(self, info: DatasetInfo, shards: Mapping[str, int]) -> int:
-        """Return the bytes of those of some shards that no kept version has; as `sizes`."""
+    def bytes_beyond(self, info: DatasetInfo, manifest: AnyManifest) -> int:
+        """Return the bytes of a manifest's shards that no kept version of a dataset has; as `sizes`."""
+        shards = {each.object: each.bytes for each in manifest.snapshot.shards}
         with self._lock:
-            known = self._current(info).sizes
-            return sum(size for shard, size in shards.items() if shard not in known)
+            known = self._current(info)
+            if isinstance(manifest, StoredManifest):  # the shards of its lists are not among those
+                for each in manifest.lists:
+                    if not known.has(each.object):
+                        shards |= self._catalog.lists.sizes_in(info.name, manifest, each)
+            return sum(size for shard, size in shards.items() if shard not in known.sizes)
 
     def _current(self, info: DatasetInfo) -> _Counted:
         """Return the count of a dataset, for which only what is new is read; `_lock` is held."""

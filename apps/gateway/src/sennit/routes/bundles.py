@@ -63,9 +63,7 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
             tuple(body.datasets), Path(body.path), body.passphrase, requester_of(request),
             peers.options.name,
         )  # fmt: skip
-        work = export_bundle(
-            lake, wanted, was_received=peers.seeder.was_received, stopped=stop.is_set
-        )
+        work = export_bundle(lake, wanted, stopped=stop.is_set)
         return await report_lines(exports, work, stop)
 
     @routes.post("/api/bundles/import", openapi_extra=needs("admin"))

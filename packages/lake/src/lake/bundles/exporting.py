@@ -31,7 +31,6 @@ from sennit_core.errors import (
     Corrupt,
     Denied,
     StorageFull,
-    Unavailable,
     Unsupported,
     UsageError,
 )
@@ -72,7 +71,6 @@ def export_bundle(
     lake: Lake,
     request: ExportRequest,
     *,
-    was_received: Callable[[str, str], bool] = lambda _dataset, _name: True,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[BundleReport]:
     """Write a bundle; yield its progress, and at the end its size.
@@ -80,8 +78,6 @@ def export_bundle(
     Args:
         lake: The datasets.
         request: What to export.
-        was_received: Of a dataset that another node writes and an object: whether a node has sent the
-            object as one of it. Another object of the same id may be private (design 0151).
         stopped: Asked between two pieces; True stops the work, which leaves no file.
 
     Raises:
@@ -104,7 +100,9 @@ def export_bundle(
         )
     with lake.retention.lease(names):
         _check_unchanged(lake, found)
-        _fetch(lake, datasets, found, was_received)
+        for info, (_, objects) in zip(datasets, found, strict=True):
+            if info.node is not None:
+                lake.remote.ensure_received(info, objects)
         yield from _write(lake, request, [each for each, _ in found], names, stopped)
 
 
@@ -166,25 +164,6 @@ def _check_unchanged(lake: Lake, found: list[tuple[BundleDataset, frozenset[str]
                 f"dataset {dataset.name!r} has changed meanwhile", hint="export it again"
             )
         catalog.check_shards(catalog.manifest(dataset.id, dataset.snapshot).snapshot)
-
-
-def _fetch(
-    lake: Lake,
-    datasets: list[DatasetInfo],
-    found: list[tuple[BundleDataset, frozenset[str]]],
-    was_received: Callable[[str, str], bool],
-) -> None:
-    """Fetch the shards of datasets of other nodes that are not here."""
-    for info, (dataset, objects) in zip(datasets, found, strict=True):
-        if info.node is None:
-            continue
-        lake.remote.ensure(objects)
-        unproven = sum(not was_received(dataset.id, name) for name in objects)
-        if unproven:
-            raise Unavailable(
-                f"{unproven:,} objects of {dataset.name!r}, which its writer has not sent to this node",
-                hint="export it at the node that writes it",
-            )
 
 
 def _write(
