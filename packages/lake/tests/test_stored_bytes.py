@@ -40,7 +40,10 @@ def kept(lake: Lake, name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_count_is_that_of_the_kept_versions(lake: Lake, clock: ManualClock, seed: int) -> None:
+def test_the_count_is_that_of_the_kept_versions(
+    lake: Lake, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 2)
     choices = random.Random(seed)
     lake.append("t", pa.table({"a": [0]}))
     for step in range(1, 30):
@@ -63,6 +66,7 @@ def test_the_count_is_that_of_the_kept_versions(lake: Lake, clock: ManualClock, 
 def test_lists_are_read_once_also_after_an_expiry(
     lake: Lake, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 0)  # a list from the first shard on
     for number in range(20):
         clock.advance(1)
         lake.append("t", pa.table({"a": [number]}))
@@ -79,7 +83,10 @@ def test_lists_are_read_once_also_after_an_expiry(
     assert lake.quotas.stored.owned_by(lake.catalog.get("t").owner) == used
 
 
-def test_a_fork_counts_for_its_owner_by_the_lists_that_it_shares(lake: Lake) -> None:
+def test_a_fork_counts_for_its_owner_by_the_lists_that_it_shares(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 0)
     lake.append("t", pa.table({"a": list(range(1000))}))
     used = lake.quotas.stored.bytes_of(lake.catalog.get("t"))
     lake.quotas.set(UserQuota("ann", disk_bytes=used - 1))

@@ -5,33 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError as FutureCancelled
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
+from lake.forwarded_execution import ForwardedChange
 from lake.remote_shards import Changed, ForeignChange
 from lake.statement_inputs import StatementInputs
 from lake.statement_request import StatementRequest
 from lake.statement_target import find_target
-from sennit_core.errors import Cancelled, Corrupt, Unsupported
+from sennit_core.errors import Corrupt, Unsupported
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import DatasetInfo, Progress
+from sennit_core.records import DatasetInfo
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    import pyarrow as pa
-
     from emsqrt.executor import Execution, ExecutorPool
     from lake.catalog import Catalog
     from lake.running import RunningStatement
     from lake.statement_tables import StatementTables
 
-__all__ = ["ForwardedChange", "Forwarder"]
+__all__ = ["Forwarder"]
 
 _log = get_logger(__name__)
 _SECONDS = 300.0
@@ -145,101 +141,6 @@ def _packed(request: StatementRequest) -> str:
             "parameters that are no JSON, in a change of a dataset that another node writes",
             hint="pass them as text, and CAST them in SQL",
         ) from None
-
-
-class ForwardedChange:
-    """A change that another node makes, with the methods of `WriteExecution`.
-
-    Args:
-        change: How it ends.
-        send: Starts what sends its result.
-        end: Removes what it has used here.
-    """
-
-    engine = "duckdb"
-    pid = 0  # no process of this node runs it
-    progress = Progress()
-
-    def __init__(
-        self,
-        change: Future[Changed],
-        send: Callable[[Changed], Execution],
-        end: Callable[[], object],
-    ) -> None:
-        self._change = change
-        self._send = send
-        self._end = end
-        self._execution: Execution | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether the change is made, or refused."""
-        return self._change.done()
-
-    @property
-    def awaited_version(self) -> int | None:
-        """The version with the change, if it has not reached this node in time; None if it has."""
-        made = self._made()
-        return None if made.is_here else made.version
-
-    def payloads(self) -> Iterator[memoryview]:
-        """Wait for the change, then yield the result's bytes."""
-        return self._sent().payloads()
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Wait for the change, then yield the result (format `arrow` only)."""
-        return self._sent().batches()
-
-    def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Return `count`, `version`, `isHere`, `columns`, `engine` and `inputs`; blocks.
-
-        Args:
-            timeout: Has no effect, as in `WriteExecution`.
-        """
-        del timeout
-        made = self._made()
-        answer = self._sent().result()
-        return {
-            "rows": answer["rows"],
-            "count": made.count,
-            "version": made.version,
-            "isHere": made.is_here,
-            "columns": answer["columns"],
-            "truncated": answer["truncated"],
-            "engine": self.engine,
-            "inputs": [],
-        }
-
-    def _sent(self) -> Execution:
-        if self._execution is None:
-            self._execution = self._send(self._made())
-        return self._execution
-
-    def _made(self) -> Changed:
-        try:
-            return self._change.result()
-        except FutureCancelled:
-            raise Cancelled("the statement") from None
-
-    def cancel(self) -> None:
-        """Request cancellation; a change that is committed stays."""
-        self._change.cancel()
-        if self._execution is not None:
-            self._execution.cancel()
-
-    def close(self) -> None:
-        """Cancel it if it is not made yet; may be called twice."""
-        self._change.cancel()
-        if self._execution is not None:
-            self._execution.close()
-        # If rows are still written to its folder, that ends with an error of the future.
-        self._end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _remove(folder: Path | None) -> None:

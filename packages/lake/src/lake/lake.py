@@ -12,6 +12,7 @@ from lake._failpoints import reached
 from lake.access import Policy, PolicyRule
 from lake.catalog_adoption import check_deletable
 from lake.export import export_format, export_query, write_file
+from lake.foreign_appends import ForeignAppends
 from lake.ingestor import Ingestor, IngestRequest, committed, dataset_name
 from lake.ingests import Ingests
 from lake.input_data import open_input
@@ -38,6 +39,7 @@ from lake.upload_checks import check_upload, is_encrypted
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.uploads.upload_keys import UploadKeys
 from lake.uploads.upload_locks import UploadLocks
+from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
@@ -136,9 +138,8 @@ class Lake:
                 self.result_cache, self.space,
             )  # fmt: skip
             self._verifier = Verifier()
-            # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks = UploadLocks()
-            self._ingests = Ingests(self, self._ingestor, self._writer)
+            self._ingests = self._open_ingests()
             self.purger = Purger(self, self.statements, clock)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
@@ -567,6 +568,13 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open_ingests(self) -> Ingests:
+        upserts = Upserts(self.catalog, self._ingestor, self._writer, self.statements, self.vault)
+        foreign = ForeignAppends(
+            self._ingestor, self._writer, self.statements, self.objects, self.retention, self.remote
+        )
+        return Ingests(self.catalog, self.remote, self._ingestor, upserts, foreign)
 
     def _open_parts(self, part_bytes: int, upload_bytes_max: int | None) -> PartStore:
         return PartStore(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from elkyn import ElkynStore
     from emsqrt.executor import ExecutorPool
-    from lake.forwarded_changes import ForwardedChange
+    from lake.forwarded_execution import ForwardedChange
     from lake.partial import MissingShards
     from lake.queries import QueryExecution
     from lake.result_cache import CachedQuery

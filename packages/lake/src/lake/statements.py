@@ -23,7 +23,8 @@ from lake.compaction import RunChoice, small_runs
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.distributed_queries import DistributedQueries
-from lake.forwarded_changes import ForwardedChange, Forwarder
+from lake.forwarded_changes import Forwarder
+from lake.forwarded_execution import ForwardedChange
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.list_choice import ALL_LISTS, LeftOuts

@@ -21,7 +21,6 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from lake.peers.adoption import Adoption, AdoptionHost
     from lake.peers.copies import Copies
-    from lake.peers.exchange import Exchange
     from lake.peers.shared_index import SharedIndex
 
 __all__ = ["Seeder", "Seeds"]
@@ -131,12 +130,21 @@ class Seeds:
             await self._index.versions.wait(target.dataset, target.version)
 
 
+class SeededExchange(Protocol):
+    """What a seeder needs of `lake.peers.exchange.Exchange`."""
+
+    @property
+    def seeds(self) -> Seeds:
+        """What of a bundle the node may have."""
+        ...
+
+
 class SeededNetwork(Protocol):
     """What a seeder needs of the network."""
 
     @property
-    def exchange(self) -> Exchange | None:
-        """The shared datasets of the node's lake."""
+    def exchange(self) -> SeededExchange | None:
+        """The shared datasets of the node's lake; None if it has none."""
         ...
 
 
