@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_network import UP, all_become_alive, eventually, invite, start
+from networks import UP, all_become_alive, eventually, invite, start
 
 from nodes import RunningNode, platform, quiet_environment, running_node
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,53 +17,16 @@ from typing import Any
 
 import httpx
 import pytest
+from networks import UP, all_become_alive, eventually, invite, shown, start, states
 
-from elytra.transport import wait_for
 from lake.node_key import NodeKey
 from lake.peers.invites import Invite
-from nodes import RunningNode, platform, quiet_environment, running_node
-from sennit_core.errors import Conflict, DeadlineExceeded, Denied
+from nodes import RunningNode, platform, quiet_environment
+from sennit_core.errors import Conflict, Denied
 
 pytestmark = pytest.mark.timeout(300)  # of several processes
-UP = ("--api-only", "--memory", "512MiB", "--no-flight")
-CONFIG = "[emsqrt]\nexecutors = 1\n[network]\n"
 HIDDEN = "peer_listen = false\n"
 Offices = dict[str, RunningNode]
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; only a broken network needs the whole time."""
-    wait_for(lambda: condition() or None, what="the network", seconds=100)
-
-
-def all_become_alive(*nodes: RunningNode) -> None:
-    """Wait until each of the nodes sees each of them alive, and no other."""
-    try:
-        eventually(lambda: all(list(states(n).values()) == ["alive"] * len(nodes) for n in nodes))
-    except DeadlineExceeded:
-        pytest.fail(f"what each sees: {[states(node) for node in nodes]}")
-
-
-def start(folder: Path, name: str, *arguments: str, config: str = "") -> Any:
-    data = folder / name
-    data.mkdir(exist_ok=True)
-    (data / "config.toml").write_text(CONFIG + config)
-    return running_node(data, *UP, "--name", name, *arguments)
-
-
-def shown(node: RunningNode) -> dict[str, Any]:
-    with node.session() as session:
-        return session.network.show()
-
-
-def states(node: RunningNode) -> dict[str, str]:
-    """The state of each node of the network, as one sees it."""
-    return {each["name"]: each["state"] for each in shown(node)["nodes"]}
-
-
-def invite(node: RunningNode) -> str:
-    with node.session() as session:
-        return session.network.invite()
 
 
 @pytest.fixture(scope="module")
