@@ -19,7 +19,9 @@ from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
 from lake.peers.exchange import Exchange
+from lake.peers.handing_over import HandOverRequest
 from lake.peers.have_messages import HaveRequest
+from lake.peers.hello import FEATURES
 from lake.peers.identity import Identity
 from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions
@@ -66,7 +68,7 @@ class SharingNode:
         self.store = PeerStore(lake.tree)
         chance = Random(1)
         self.members = Membership(
-            NodeStatus(own.id, 1, capacity=1 << 30), StatementSigner(own.key), roster.is_member,
+            NodeStatus(own.id, 1, features=FEATURES, capacity=1 << 30), StatementSigner(own.key), roster.is_member,
             chance, MembershipOptions(settled_seconds=0.0), now=network.now, wall=lambda: NOW,
         )  # fmt: skip
         logs, damaged = self.store.load_logs()
@@ -80,6 +82,9 @@ class SharingNode:
 
     def now(self) -> float:
         return self.network.now
+
+    def wall(self) -> float:
+        return NOW
 
     def put(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -108,6 +113,7 @@ class SharingNode:
             HaveRequest: self.exchange.serve_have,
             ListRequest: self.exchange.serve_list,
             ChunkRequest: self.exchange.serve_chunk,
+            HandOverRequest: self.exchange.giver.serve,
         }
         return await handlers[type(message)](Peer(peer), message, b"")
 
@@ -244,4 +250,8 @@ async def settled(node: SharingNode) -> None:
 
 
 def running(exchange: Exchange) -> Collection[asyncio.Task[Any]]:
-    return {*exchange._downloads._tasks._tasks, *exchange._adoption._tasks._tasks}
+    return {
+        *exchange._downloads._tasks._tasks,
+        *exchange._adoption._tasks._tasks,
+        *exchange.taker._tasks._tasks,
+    }

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.peers.exchange import DataParts
+from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement
 from lake.peers.stop import Stop

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from lake.limits import Requester
-from lake.peers.exchange import DataParts
+from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement
 from lake.peers.stop import Stop

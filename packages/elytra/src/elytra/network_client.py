@@ -153,6 +153,26 @@ class NetworkClient:
         """Make a dataset private again; return whether it was shared."""
         return bool(self._transport.json("DELETE", _sharing(dataset))["deleted"])
 
+    def hand_over(self, dataset: str, node: str) -> dict[str, Any]:
+        """Let another node become the writer of a dataset; return what `sharing` returns.
+
+        Args:
+            dataset: Id or name.
+            node: Name or id of a node that the dataset is shared with, whose admin accepts that.
+        """
+        path = f"/api/datasets/{quote(dataset, safe='')}/hand-over"
+        return dict(self._transport.json("PUT", path, document={"node": node}))
+
+    def undo_hand_over(self, dataset: str) -> dict[str, Any]:
+        """End a hand-over that is not signed yet, at either node; return what `sharing` returns."""
+        path = f"/api/datasets/{quote(dataset, safe='')}/hand-over"
+        return dict(self._transport.json("DELETE", path))
+
+    def accept_hand_over(self, dataset: str) -> dict[str, Any]:
+        """Begin to write a dataset that its writer hands over to the node; `sharing` says when it does."""
+        path = f"/api/datasets/{quote(dataset, safe='')}/hand-over/accept"
+        return dict(self._transport.json("POST", path))
+
     def fork(self, dataset: str, name: str) -> dict[str, Any]:
         """Create a dataset of the node with the rows of another one, which may be of another node.
 

@@ -231,8 +231,8 @@ class Catalog:
                 self._snapshots.damage.pop(each.id, None)
             return [each for each, _, _ in prepared]
 
-    def adopt(self, dataset: DatasetInfo, manifest: str | None) -> set[str]:
-        """Adopt a dataset that another node writes; see `SnapshotAdopter.adopt` and `add`.
+    def adopt(self, dataset: DatasetInfo, manifest: str | None, *also: Change) -> set[str]:
+        """Adopt a dataset that another node writes; see `SnapshotAdopter.adopt`.
 
         Raises:
             Conflict: Another dataset has the name.
@@ -240,7 +240,7 @@ class Catalog:
         with self._lock:
             if self._index.find_known(dataset.name) != dataset.id:
                 self.check_free(dataset.name)
-            return self.adopter.adopt(dataset, manifest) if manifest else self.adopter.add(dataset)
+            return self.adopter.adopt(dataset, manifest, *also)
 
     def _prepare(self, commit: Commit) -> tuple[DatasetInfo, Sequence[Change], bool]:
         """Write a manifest; return the dataset, the changes of its rows, and whether it is new."""

@@ -7,8 +7,9 @@ shards only as far as this node has copies of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from lake.access import written_elsewhere
 from lake.catalog_commits import committed_dataset
@@ -20,6 +21,9 @@ from lake.references import Needs, References, objects_of
 from lake.snapshots import Manifest, ShardList, StoredManifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, ShardInfo
+
+if TYPE_CHECKING:
+    from elkyn.records import Change
 
 __all__ = ["SnapshotAdopter", "check_deletable", "check_own"]
 
@@ -81,16 +85,12 @@ class SnapshotAdopter:
         self._sync()
         return name
 
-    def add(self, dataset: DatasetInfo) -> set[str]:
+    def _add(self, dataset: DatasetInfo, also: Sequence[Change]) -> set[str]:
         """List, or list anew, a dataset without a snapshot, whose rows another node sends.
 
         Its snapshots are forgotten in the same write. Returned is what they used, which may have no
         reference any more.
-
-        Args:
-            dataset: As that node describes it; its name is free, or its own.
         """
-        assert dataset.node is not None, "the writer is known"
         known = self._index.get(dataset.id)
         # Read before the rows are removed: they are computed from them.
         needs = {} if known is None else dict(self._snapshots.needs(dataset.id, known.name, known))
@@ -99,6 +99,7 @@ class SnapshotAdopter:
             self._rows.forget_snapshots(dataset.id),
             self._rows.tags.change(dataset.id, None),
             *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
+            *also,
         )
         # After the write: if it fails, the counts still hold the objects.
         references = self._references()
@@ -107,6 +108,15 @@ class SnapshotAdopter:
                 references.remove((dataset.id, snapshot), each)
         self._snapshots.damage.pop(dataset.id, None)
         return objects_of(each for each in needs.values() if each is not None)
+
+    def put(self, dataset: DatasetInfo, *also: Change) -> None:
+        """Replace the row of a dataset, whose snapshots stay, in one write with other rows.
+
+        Args:
+            dataset: With another writer, for instance; its name is free, or its own.
+            also: The other rows.
+        """
+        self._rows.write(self._rows.datasets.change(dataset.id, dataset), *also)
 
     def shards_of(self, stored: ShardList) -> tuple[ShardInfo, ...]:
         """Return the shards of a list.
@@ -126,7 +136,7 @@ class SnapshotAdopter:
         """Return the number of snapshots of a dataset."""
         return len(self._rows.snapshots(dataset).ids())
 
-    def adopt(self, dataset: DatasetInfo, manifest: str) -> set[str]:
+    def adopt(self, dataset: DatasetInfo, manifest: str | None, *also: Change) -> set[str]:
         """Make a snapshot of another node the head of the dataset that it writes.
 
         A purge there replaces the manifest of a snapshot: then the objects of the earlier one are
@@ -134,12 +144,16 @@ class SnapshotAdopter:
 
         Args:
             dataset: As that node describes it; its name is free, or its own.
-            manifest: Object id of the manifest, which is stored with its lists.
+            manifest: Object id of the manifest, which is stored with its lists; None if that node
+                sends rows alone, so that the dataset is listed without a snapshot.
+            also: Rows to change in the same write.
 
         Raises:
             Corrupt: The manifest is not one of the dataset, or has no columns.
         """
         assert dataset.node is not None, "the writer is known"
+        if manifest is None:
+            return self._add(dataset, also)
         stored = self._manifests.stored(manifest)
         snapshot = stored.snapshot
         if snapshot.dataset != dataset.id:
@@ -168,6 +182,7 @@ class SnapshotAdopter:
             self._rows.datasets.change(dataset.id, adopted),
             rows.change(snapshot.id, row),
             *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
+            *also,
         )
         self._snapshots.damage.pop(dataset.id, None)
         if replaced is None:

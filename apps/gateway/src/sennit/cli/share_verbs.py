@@ -1,7 +1,8 @@
-"""The verbs share, unshare and fork: which nodes read or change a dataset, and where copies are."""
+"""The verbs share, unshare, fork, hand-over and accept-hand-over: who reads, copies and writes a dataset."""
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +11,12 @@ from sennit.cli.data_verbs import Url
 from sennit.cli.node_verbs import Data, Json
 
 _ALL = "all"
+_POLL_SECONDS = 0.3
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (share, unshare, fork):
+    for verb in (share, unshare, fork, hand_over, accept_hand_over):
         app.command()(verb)
 
 
@@ -107,6 +109,81 @@ def fork(
         typer.echo(f"{info['name']} has the {info['rows']:,} rows of {name}")
 
 
+def hand_over(
+    name: Annotated[str, typer.Argument(help="Name or id of a dataset.")],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="NODE", help="The node that is to write it.")
+    ] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="End it, while the other node cannot write yet.")
+    ] = False,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Let another node become the writer of a shared dataset, when an admin there accepts that."""
+    from sennit.cli.output import emit_json
+    from sennit.client import Session
+    from sennit_core.errors import UsageError
+
+    if (to is None) != undo:
+        raise UsageError("handing a dataset over needs the node", hint="--to NODE, or --undo")
+    with Session.open(url, token=None, data=data) as session:
+        network = session.network
+        found = network.undo_hand_over(name) if to is None else network.hand_over(name, to)
+    if as_json:
+        emit_json(found)
+    elif to is None:
+        typer.echo(f"{name} is not handed over")
+    else:
+        typer.echo(
+            f"{name} goes to {to} when an admin runs there: platform accept-hand-over {name}"
+        )
+
+
+def accept_hand_over(
+    name: Annotated[str, typer.Argument(help="Name or id of a dataset of another node.")],
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until this node writes it.")
+    ] = 60.0,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Become the writer of a dataset that another node hands over to this one."""
+    from sennit.cli.output import emit_json
+    from sennit.client import Session
+
+    end = time.monotonic() + wait
+    with Session.open(url, token=None, data=data) as session:
+        found = session.network.accept_hand_over(name)
+        dataset = found["dataset"]  # its name may change
+        while _is_accepting(found) and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            found = session.network.sharing(dataset)
+    if as_json:
+        emit_json(found)
+    elif found["writer"] is None:
+        typer.echo(f"{name} is written here")
+    elif _is_accepting(found):
+        typer.echo(f"{name} is being handed over by {found['writer']}; that goes on")
+    else:
+        typer.echo(f"{name} is written by {found['writer']}: it was not handed over")
+        raise typer.Exit(1)
+
+
+def _is_accepting(found: dict[str, Any]) -> bool:
+    return found["writer"] is not None and found["handOver"] is not None
+
+
+_HAND_OVER_STATES = {
+    "offered": "it is handed over when an admin of {node} runs: platform accept-hand-over {name}",
+    "stopped": "it is being handed over to {node}: it accepts no changes until then, or --undo",
+    "signed": "it was handed over to {node}, which does not write it yet",
+    "accepting": "it is being handed over to this node by {node}",
+}
+
+
 def _lines(name: str, found: dict[str, Any]) -> list[str]:
     if not found["shared"]:
         return [f"{name} is private: `platform share {name} --with NODE` shares it"]
@@ -118,6 +195,8 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
         how = "which read it" if read_only else "which may change its rows"
         lines = [f"{name} is shared with {readers}, {how}"]
+    if (moving := found["handOver"]) is not None:
+        lines.append(_HAND_OVER_STATES[moving["state"]].format(name=name, node=moving["node"]))
     state = found["state"]
     if found["restricted"]:
         lines.append("restricted: its writer answers queries, with what the user may see")

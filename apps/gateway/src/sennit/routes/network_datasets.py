@@ -12,6 +12,7 @@ from pydantic import Field
 from lake import Lake
 from lake.limits import Requester
 from lake.peers.copy_states import CopyState
+from lake.peers.handover_rows import HandOverTable
 from lake.peers.placement import FACTOR_MAX, Placement
 from lake.peers.roster import MEMBERS_MAX
 from lake.peers.service import PeerService
@@ -24,6 +25,8 @@ from sennit_core.roles import needs
 
 __all__ = ["router"]
 
+_NODE_MAX = 255
+
 
 class ShareRequest(Document):
     """Body of `PUT /api/datasets/{dataset}/sharing`: nodes by name or id, null for all members."""
@@ -35,6 +38,12 @@ class ShareRequest(Document):
     only: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
     # Null: read only for all members, while users of nodes that are named may change rows.
     read_only: bool | None = None
+
+
+class HandOverBody(Document):
+    """Body of `PUT /api/datasets/{dataset}/hand-over`: the node that is to write it, by name or id."""
+
+    node: str = Field(min_length=1, max_length=_NODE_MAX)
 
 
 def router(peers: PeerService, lake: Lake) -> APIRouter:
@@ -71,7 +80,38 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         lake.policies.check_manage(dataset, requester_of(request), "sharing")
         return {"deleted": peers.unshare(dataset) is not None}
 
+    _add_hand_overs(routes, peers, lake)
     return routes
+
+
+def _add_hand_overs(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
+    def sharing(dataset: str) -> dict[str, Any]:
+        return _sharing(peers, lake, _Network.of(peers), lake.catalog.get(dataset))
+
+    @routes.put("/api/datasets/{dataset}/hand-over", openapi_extra=needs("writer"))
+    def hand_over(dataset: str, body: HandOverBody, request: Request) -> dict[str, Any]:
+        """Let another node become the writer of a dataset; needs its owner or an admin."""
+        info = lake.policies.check_manage(dataset, requester_of(request), "handing over")
+        peers.hand_overs.offer(info.id, body.node)
+        return sharing(info.id)
+
+    @routes.delete("/api/datasets/{dataset}/hand-over", openapi_extra=needs("writer"))
+    def undo(dataset: str, request: Request) -> dict[str, Any]:
+        """End a hand-over that is not signed, here or at the node that accepts it."""
+        info = lake.policies.check_manage(dataset, requester_of(request), "handing over")
+        peers.hand_overs.undo(info.id)
+        return sharing(info.id)
+
+    # An admin's, as the dataset counts on this node's disk, and its user owns it.
+    @routes.post(
+        "/api/datasets/{dataset}/hand-over/accept", status_code=202, openapi_extra=needs("admin")
+    )
+    def accept_hand_over(dataset: str, request: Request) -> dict[str, Any]:
+        """Begin to write a dataset of another node, which has offered that to this one."""
+        requester = requester_of(request)
+        info = lake.policies.visible(dataset, requester)
+        peers.hand_overs.accept(info.id, requester.name)
+        return sharing(info.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +171,7 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
         "copies": info.replication if info.node is not None else placement.factor,
         "pins": seen.named(placement.pins),
         "only": seen.named(placement.only),
+        "handOver": _hand_over(lake, info, seen),
         "state": None
         if copies is None
         else {
@@ -143,6 +184,11 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
             "lacking": {seen.names.get(n, n): count for n, count in copies.lacking.items()},
         },
     }
+
+
+def _hand_over(lake: Lake, info: DatasetInfo, seen: _Network) -> dict[str, str] | None:
+    row = HandOverTable(lake.tree).get(info.id)
+    return {"state": row.state, "node": seen.named([row.peer])[0]} if row.peer else None
 
 
 def _is_read_only(peers: PeerService, info: DatasetInfo, share: ShareInfo | None) -> bool | None:

@@ -14,23 +14,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
+from elkyn.records import Change
 from lake.catalog import Catalog
 from lake.peers.downloads import Downloads
+from lake.peers.handover_rows import ACCEPTING, SETTLED, SIGNED, STOPPED, Terms
+from lake.peers.handovers import HandOver
 from lake.peers.held import HeldObjects
 from lake.peers.membership import Membership
 from lake.peers.metadata import MetadataUse
 from lake.peers.publications import EVERYONE, LogKey, Publications
 from lake.peers.roster import Roster
 from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
-from lake.peers.sharing import DATASETS_MAX, VERSIONS_KEPT, SharedDataset, read_shared
+from lake.peers.sharing import DATASETS_MAX, VERSIONS_KEPT, SharedDataset, Shares, read_shared
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import at_most
 from lake.policies import Policies
 from lake.retention import Retention
-from sennit_core.errors import Corrupt, Denied, NotFound, SennitError
+from sennit_core.errors import Conflict, Corrupt, Denied, NotFound, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
 
@@ -58,6 +62,10 @@ class AdoptionHost(Protocol):
         """Return seconds that never run backwards."""
         ...
 
+    def wall(self) -> float:
+        """Return Unix seconds."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Pending:
@@ -76,6 +84,8 @@ class Adoption:
         catalog: The datasets.
         retention: Deletes what is not shared any more.
         policies: Say what users see of restricted datasets.
+        shares: What this node shares.
+        terms: Who writes a dataset.
         index: The shared datasets.
         downloads: Fetches manifests.
         metadata: Limits what one publisher may cause.
@@ -89,6 +99,8 @@ class Adoption:
         catalog: Catalog,
         retention: Retention,
         policies: Policies,
+        shares: Shares,
+        terms: Terms,
         index: SharedIndex,
         downloads: Downloads,
         metadata: MetadataUse,
@@ -99,6 +111,8 @@ class Adoption:
         self._catalog = catalog
         self._retention = retention
         self._policies = policies
+        self._shares = shares
+        self._terms, self._handovers = terms, terms.table
         self._index = index
         self._downloads = downloads
         self._metadata = metadata
@@ -113,10 +127,15 @@ class Adoption:
         self._restored_at: dict[str, float] = {}
         # By publisher, and then by dataset.
         self._pending: dict[str, dict[str, _Pending]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # One task for each publisher at a time: its datasets are adopted one after the other.
         self._running: set[str] = set()
         self._tasks = TaskSet("adopting datasets")
         self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    def alone(self, dataset: str) -> asyncio.Lock:
+        """Return a lock that is held while it is decided who writes a dataset."""
+        return self._locks.setdefault(dataset, asyncio.Lock())
 
     def expect(self, publisher: str, dataset: str) -> None:
         """Compare a dataset with what its publisher says of it, at the next tick."""
@@ -216,7 +235,7 @@ class Adoption:
         entry, wait = pending[dataset], pending[dataset].wait
         entry.wait = min(wait * 2, _RETRY_SECONDS[1])
         try:
-            async with asyncio.timeout(_ADOPT_SECONDS):
+            async with asyncio.timeout(_ADOPT_SECONDS), self.alone(dataset):
                 await self._compare(publisher, dataset)
         except (SennitError, TimeoutError) as error:
             await asyncio.to_thread(self._note_fetched, publisher, dataset)
@@ -244,20 +263,64 @@ class Adoption:
         shared = self._published(writer, dataset)
         self.contested.pop((dataset, writer), None)
         if shared is None:
-            if known is None or known.node == writer:
+            # What this node hands over is its own until the other node publishes it.
+            is_frozen = known is not None and self._handovers.is_frozen(dataset)
+            if (known is None or known.node == writer) and not is_frozen:
                 await self._forget(dataset)
             return
-        if known is not None and known.node != writer:
-            if known.node is None or self._host.roster.is_member(known.node):
-                self.contested[dataset, writer] = known.name
-                raise Denied("publishing a dataset that another node writes")
+        if known is not None and known.node == writer:
+            shared = _until_followed(shared, writer)
+        if known is not None and self._is_replaced(shared, writer, known):
             await self._forget(dataset)  # the node that was first has been revoked
             known = None
+        term = self._terms.follow(dataset, known, writer, shared.handovers, self._host.wall())
+        if term is None:
+            return  # it has handed the dataset over: the next writer describes it
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
         if known is None and sum(each.writer == writer for each in self._index) >= _OF_NODE_MAX:
             raise Denied(f"publishing more than {_OF_NODE_MAX} datasets")
+        if not shared.restricted and shared.version < term.version:
+            raise Denied("publishing a version from before it wrote the dataset")
+        if known is not None and known.node is None:
+            self._check_history(shared, known)
         await self._follow(shared, writer, known)
+
+    def _is_replaced(self, shared: SharedDataset, writer: str, known: DatasetInfo) -> bool:
+        """Return whether a dataset is of a node that was revoked, and another one may publish it.
+
+        Raises:
+            Denied: Another node writes it.
+        """
+        dataset, wall = shared.id, self._host.wall()
+        try:
+            self._terms.follow(dataset, known, writer, shared.handovers, wall)
+        except Denied:
+            is_own = known.node in (None, writer) or self._handovers.is_frozen(dataset)
+            if not is_own and not self._host.roster.is_member(known.node or ""):
+                return True
+            if known.node != writer:
+                self.contested[dataset, writer] = known.name
+            raise
+        return False
+
+    def _check_history(self, shared: SharedDataset, known: DatasetInfo) -> None:
+        """Refuse to follow a hand-over of this node that it does not remember, if that loses a version.
+
+        It was restored from a backup of before, and may have made versions since.
+        """
+        head = "" if known.head is None else self._catalog.adopter.manifest_of(known, known.head)[0]
+        last = HandOver.from_known(shared.handovers[-1].body)
+        if head not in (last.manifest, shared.manifest, *shared.manifests):
+            raise Conflict(
+                f"this node has handed dataset {known.name!r} over, and has another version of it",
+                hint="it was restored from a backup: platform fork keeps its rows, then delete it",
+            )
+
+    def _has_news(self, shared: SharedDataset) -> bool:
+        """Return whether a dataset was handed over since it was adopted."""
+        row = self._handovers.get(shared.id)
+        return row.chain != shared.handovers or row.state in (STOPPED, SIGNED)
 
     async def _follow(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
         """Make the catalog and the index what a writer says of a dataset."""
@@ -269,7 +332,12 @@ class Adoption:
         else:
             if before is not None:
                 await self._restore(before)
-            if known is None or known.head is None or not self._has_manifest(known, shared):
+            if (
+                known is None
+                or (known.head, known.node) != (shared.head, writer)
+                or not self._has_manifest(known, shared)
+                or self._has_news(shared)
+            ):
                 await self._adopt(shared, writer, known)
             if shared.manifests:
                 # What the writer has expired cannot be fetched any more, and is not to be read.
@@ -313,6 +381,10 @@ class Adoption:
 
     async def _adopt(self, shared: SharedDataset, writer: str, known: DatasetInfo | None) -> None:
         downloads, sources = self._downloads, self._sources(writer)
+        own = self._index.get(shared.id)
+        if own is not None and own.writer == self._node:
+            # This node wrote it: so far its objects needed no proof of where they are from.
+            await asyncio.to_thread(downloads.copies.held.note_own, shared.id, own.names)
 
         budget = self._metadata.budget(writer)
 
@@ -334,7 +406,7 @@ class Adoption:
                 self._index.put(found)
                 info = self._row(shared, writer, known)
                 try:
-                    await asyncio.to_thread(self._write, info, shared.manifest, known)
+                    await asyncio.to_thread(self._write, info, shared, known)
                 except BaseException:
                     self._index.remove(shared.id)
                     if before is not None:
@@ -368,16 +440,32 @@ class Adoption:
         self._policies.adopt(shared.id, shared.rules, writer)
         if known is not None and known.head is not None:
             self._downloads.copies.held.forget(shared.id)
-        self._retention.discard(self._catalog.adopt(self._row(shared, writer, known), None))
+        row = self._row(shared, writer, known)
+        self._retention.discard(self._catalog.adopt(row, None, *self._settled(shared)))
 
-    def _write(self, info: DatasetInfo, manifest: str, known: DatasetInfo | None) -> None:
+    def _settled(self, shared: SharedDataset) -> list[Change]:
+        """Return what is noted in one write with the adoption of a dataset that was handed over."""
+        row, share = self._handovers.get(shared.id), self._shares.get(shared.id)
+        if row.chain == shared.handovers and row.state not in (STOPPED, SIGNED):
+            return []
+        audiences = row.audiences if share is None else share.audiences
+        state = ACCEPTING if row.state == ACCEPTING else SETTLED
+        peer = row.peer if state == ACCEPTING else ""
+        new = replace(row, state=state, peer=peer, chain=shared.handovers, audiences=audiences)
+        return [
+            self._handovers.change(shared.id, new),
+            *([] if share is None else [self._shares.change(shared.id, None)]),
+        ]
+
+    def _write(self, info: DatasetInfo, shared: SharedDataset, known: DatasetInfo | None) -> None:
+        manifest = shared.manifest
         if info.encrypted:  # listed for admins alone
             self._policies.adopt(info.id, (), info.node or "")
         elif known is not None and known.head is None:
             # It was restricted. First, as who sees the row with all columns may ask for all; until then
             # its rows are read at the writer, which applies its own policy.
             self._policies.remove(info.id)
-        purged = self._catalog.adopt(info, manifest)
+        purged = self._catalog.adopt(info, manifest, *self._settled(shared))
         if purged:
             # The manifests of all earlier versions were replaced too, and have what was removed.
             self._retention.expire_others(info.id, {manifest})
@@ -404,7 +492,7 @@ class Adoption:
     def _forget_versions(self, dataset: str) -> None:
         # Time travel reaches back as far as this; the writer has the rest.
         info = self._catalog.find_known(dataset)
-        if info is not None:
+        if info is not None and info.node is not None:  # else it was handed over to this node
             keep = 1 if info.encrypted else VERSIONS_KEPT
             newest = self._catalog.manifest(dataset).created_at
             self._retention.expire(dataset, keep=keep, before=newest, is_own=False)
@@ -428,7 +516,17 @@ class Adoption:
         await asyncio.to_thread(
             forget_adopted, self._retention, self._policies, self._downloads.copies.held, dataset
         )
+        await asyncio.to_thread(self._handovers.remove, dataset)
         self._changed()
+
+
+def _until_followed(shared: SharedDataset, writer: str) -> SharedDataset:
+    """Return the last description of a writer that has handed a dataset over as it was before.
+
+    It is read as that writer says until the next one publishes it, also by a node that starts meanwhile.
+    """
+    is_last = shared.manifest and shared.handovers and shared.handovers[-1].signer == writer
+    return replace(shared, handovers=shared.handovers[:-1]) if is_last else shared
 
 
 def forget_adopted(

@@ -3,26 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lake.catalog import Catalog
+from lake.disk_space import DiskSpace
 from lake.foreign_statements import ForeignChanges
+from lake.node_key import NodeKey
+from lake.objects import ObjectStore
+from lake.peers.adoption import forget_adopted
 from lake.peers.change_server import WriterParts
 from lake.peers.ciphertext import Ciphertexts
 from lake.peers.copies import Copies, CopyOptions
-from lake.peers.exchange import DataParts
-from lake.peers.fragments import LocalFragments
+from lake.peers.fragments import FragmentRunner, LocalFragments
+from lake.peers.handover_rows import HandOverTable
 from lake.peers.held import HeldObjects
 from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
+from lake.policies import Policies
 from lake.receipts import Receipts
+from lake.retention import Retention
 from sennit_core.units import GIB
 
 if TYPE_CHECKING:
+    from emsqrt.executor import ExecutorPool
     from lake import Lake
     from lake.peers.service import PeerService
 
-__all__ = ["connect", "data_parts"]
+__all__ = ["DataParts", "connect", "data_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataParts:
+    """What a lake brings into a network.
+
+    Args:
+        catalog: Its datasets.
+        objects: Its objects.
+        retention: Deletes objects.
+        shares: What it shares.
+        policies: The access policies.
+        copies: The copies of shared objects.
+        fragments: Runs parts of queries here.
+        restricted: Answers queries over restricted datasets.
+        pool: The executors.
+        staging: Folder for parts of queries.
+        space: The disk.
+        writer: Makes changes of other nodes.
+        handovers: Which datasets were handed over.
+        key: Signs hand-overs.
+    """
+
+    catalog: Catalog
+    objects: ObjectStore
+    retention: Retention
+    shares: Shares
+    policies: Policies
+    copies: Copies
+    fragments: FragmentRunner
+    restricted: RestrictedReads
+    pool: ExecutorPool
+    staging: Path
+    space: DiskSpace
+    writer: WriterParts
+    handovers: HandOverTable
+    key: NodeKey
+
+    def leave(self) -> None:
+        """Make all datasets private, and delete those of other nodes: the network is left.
+
+        The nodes of the next network were not named in these shares.
+        """
+        self.shares.clear()
+        for info in self.catalog.list():
+            if info.node is not None and self.handovers.is_frozen(info.id):
+                # The other node may not have it: a copy of what this node wrote is never deleted.
+                self.catalog.adopter.put(replace(info, node=None))
+            elif info.node is not None:
+                forget_adopted(self.retention, self.policies, self.copies.held, info.id)
+        self.handovers.clear()
+        self.copies.clear()
 
 
 def data_parts(
@@ -35,10 +97,15 @@ def data_parts(
         options: How copies are kept.
         change_bytes_max: The most rows that a change of another node's dataset sends, or brings.
     """
+    handovers = HandOverTable(lake.tree)
 
     def own_shards() -> set[str] | None:
         # Equal shards have one object: one that a dataset of this node has stays.
-        own = [info for info in lake.catalog.list() if info.node is None]
+        own = [
+            info
+            for info in lake.catalog.list()
+            if info.node is None or handovers.needs_all(info.id)
+        ]
         if any(info.damaged is not None for info in own):
             return None
         return {name for info in own for name in lake.quotas.stored.sizes(info)}
@@ -50,7 +117,7 @@ def data_parts(
     held = HeldObjects(node, lake.objects, lake.tree)
     copies = Copies(node, lake.objects, held, lake.folder / "lake", drop, options)
     ciphertexts = Ciphertexts(lake.tree, lake.catalog, lake.retention, lake.clock)
-    shares = Shares(lake.tree, lake.catalog, lake.policies, ciphertexts)
+    shares = Shares(lake.tree, lake.catalog, lake.policies, ciphertexts, handovers)
 
     def version(dataset: str) -> int:
         return lake.catalog.stored_manifest(dataset).snapshot.version
@@ -64,7 +131,7 @@ def data_parts(
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
-        restricted, lake.pool, lake.staging, lake.space, writer,
+        restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
     )  # fmt: skip
 
 

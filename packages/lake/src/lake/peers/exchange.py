@@ -12,23 +12,21 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from lake.catalog import Catalog
-from lake.disk_space import DiskSpace
-from lake.objects import ObjectStore
 from lake.partial import ShardsUnavailable
-from lake.peers.adoption import Adoption, AdoptionHost, forget_adopted
-from lake.peers.change_server import WriterParts
+from lake.peers.accepting_hand_overs import Taker
+from lake.peers.adoption import Adoption, AdoptionHost
 from lake.peers.chunks import ChunkRequest, ListRequest
-from lake.peers.copies import Copies
 from lake.peers.copy_states import CopyState, Handover
+from lake.peers.data import DataParts
 from lake.peers.downloads import Caller, Downloads
-from lake.peers.fragments import FragmentRequest, FragmentRunner, serve_fragment
+from lake.peers.fragments import FragmentRequest, serve_fragment
+from lake.peers.handing_over import Giver, HandOverParts
+from lake.peers.handover_rows import Terms
+from lake.peers.handovers import HandOvers
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import Contested, SharedCopies
 from lake.peers.limits import Slots
@@ -39,72 +37,22 @@ from lake.peers.publications import Published
 from lake.peers.publishing import Publishing, PublishingHost
 from lake.peers.repairs import Repairs
 from lake.peers.replication import DropCopy, Pause
-from lake.peers.restricted import RestrictedReads
 from lake.peers.seeding import Seeds
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import KnownDataset, SharedIndex
-from lake.peers.sharing import SharedDataset, Shares
+from lake.peers.sharing import SharedDataset
 from lake.peers.staging import Staging
 from lake.peers.transfers import at_most
-from lake.policies import Policies
-from lake.retention import Retention
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
 
-if TYPE_CHECKING:
-    from emsqrt.executor import ExecutorPool
-
-__all__ = ["DataParts", "Exchange", "ExchangeHost"]
+__all__ = ["Exchange", "ExchangeHost"]
 
 _log = get_logger(__name__)
 _PUBLISH_SECONDS = 0.5
 _MEASURE_SECONDS = 5.0
 _REFRESH_SECONDS = 60.0
 _STATES_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class DataParts:
-    """What a lake brings into a network.
-
-    Args:
-        catalog: Its datasets.
-        objects: Its objects.
-        retention: Deletes objects.
-        shares: What it shares.
-        policies: The access policies.
-        copies: The copies of shared objects.
-        fragments: Runs parts of queries here.
-        restricted: Answers queries over restricted datasets.
-        pool: The executors.
-        staging: Folder for parts of queries.
-        space: The disk.
-        writer: Makes changes of other nodes.
-    """
-
-    catalog: Catalog
-    objects: ObjectStore
-    retention: Retention
-    shares: Shares
-    policies: Policies
-    copies: Copies
-    fragments: FragmentRunner
-    restricted: RestrictedReads
-    pool: ExecutorPool
-    staging: Path
-    space: DiskSpace
-    writer: WriterParts
-
-    def leave(self) -> None:
-        """Make all datasets private, and delete those of other nodes: the network is left.
-
-        The nodes of the next network were not named in these shares.
-        """
-        self.shares.clear()
-        for info in self.catalog.list():
-            if info.node is not None:
-                forget_adopted(self.retention, self.policies, self.copies.held, info.id)
-        self.copies.clear()
 
 
 class ExchangeHost(AdoptionHost, PublishingHost, Caller, Protocol):
@@ -129,17 +77,27 @@ class Exchange:
             node, lambda each: host.roster.is_member(each), copies.held, parts.shares.is_open
         )
         self._downloads = Downloads(host, copies, parts.retention)
+        statements = HandOvers(parts.key, host.roster.network)
+        terms = Terms(node, parts.handovers, statements)
         self._adoption = Adoption(
-            node, host, parts.catalog, parts.retention, parts.policies, self._index, self._downloads,
+            node, host, parts.catalog, parts.retention, parts.policies, parts.shares, terms,
+            self._index, self._downloads,
             MetadataUse(parts.objects, lambda size: parts.space.check_disk("a list of shards", size)),
             copies.replication.soon,
         )  # fmt: skip
         self._publishing = Publishing(
-            node, host, parts.catalog, parts.shares, self._index, copies.replication.soon
-        )
+            node, host, parts.catalog, parts.shares, self._index, self._adoption.alone,
+            copies.replication.soon,
+        )  # fmt: skip
         self.seeds = Seeds(
             node, host, self._adoption, self._index, copies, lambda: self._copied_bytes
         )
+        handed = HandOverParts(
+            node, parts.catalog, parts.shares, parts.handovers, terms, statements,
+            self._adoption.alone, self.publish_soon,
+        )  # fmt: skip
+        self.giver = Giver(host, handed)
+        self.taker = Taker(host, handed, self._index, self._downloads, parts.objects)
         self._fragments = Slots("parts of queries")
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
@@ -155,6 +113,7 @@ class Exchange:
     async def start(self) -> None:
         """Adopt what was published, and forget what was withdrawn, while this node was away."""
         try:
+            await asyncio.to_thread(self.taker.start)
             await self._adoption.start()
         except SennitError as error:
             _log.warning("datasets of other nodes: %s", error)
@@ -162,6 +121,7 @@ class Exchange:
     async def end(self) -> None:
         """Stop what is under way."""
         await self._adoption.end()
+        await self.taker.end()
         await self._downloads.end()
 
     async def tick(self) -> None:
@@ -181,6 +141,7 @@ class Exchange:
             await self._adoption.expire(self._is_placed)
             await self._adoption.expect_lost()
         self._adoption.tick(now)
+        self.taker.tick(now)
         await self._plan(now)
         self._downloads.tick()
 

@@ -99,6 +99,13 @@ class HeldObjects:
             write_changes(self._tree, *(rows.change(name, received) for name in part))
             self._received.setdefault(dataset, set()).update(part)
 
+    def note_own(self, dataset: str, names: Collection[str]) -> None:
+        """Note durably that this node has objects as those of a dataset that it wrote until now."""
+        here = [name for name in names if self.is_here(name)]
+        rows, row = self._rows(dataset), _Received(self._wall())
+        write_changes(self._tree, *(rows.change(name, row) for name in here))
+        self._received.setdefault(dataset, set()).update(here)
+
     def keep(self, dataset: str, names: Collection[str]) -> None:
         """Forget the objects of a dataset that no version of it has any more."""
         gone = self._received.get(dataset, set()).difference(names)

@@ -19,10 +19,12 @@ from lake.peers.addresses import network_of, reachable_host
 from lake.peers.changes import Changes
 from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.claims import Claims
+from lake.peers.data import DataParts
 from lake.peers.effect_queue import EffectQueue
-from lake.peers.exchange import DataParts, Exchange
+from lake.peers.exchange import Exchange
 from lake.peers.forwarding import ChangeRequest
 from lake.peers.fragments import FragmentRequest
+from lake.peers.handing_over import HandOverRequest
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
@@ -124,12 +126,12 @@ class JoinedNetwork:
         self._parts = parts
         identity, options = parts.identity, parts.options
         self._store, self._clock = parts.store, parts.clock
+        self.roster = roster
         self.exchange: Exchange | None = None
         self.changes: Changes | None = None
         if (data := parts.data) is not None:
             self.exchange = Exchange(identity.id, self, data)
             self.changes = Changes(self, self.exchange, data.writer, self._clock)
-        self.roster = roster
         self.claims = Claims(identity.key, roster.network)
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.reports = Reports(self)
@@ -208,6 +210,7 @@ class JoinedNetwork:
             found[ChunkRequest] = self.exchange.serve_chunk
             found[FragmentRequest] = self.exchange.serve_fragment
             found[RepairRequest] = self.exchange.repairs.serve
+            found[HandOverRequest] = self.exchange.giver.serve
         if self._parts.data is not None:
             reads = self._parts.data.restricted
             found |= RestrictedServer(
@@ -313,7 +316,13 @@ class JoinedNetwork:
             self._perform_now(self.members.update(self.now(), state="alive"))
 
     async def announce_leaving(self) -> None:
-        """Let others know that this node has left, as far as they can be reached."""
+        """Let others know that this node has left, as far as they can be reached.
+
+        Raises:
+            Conflict: A node that is to write a dataset of this one may not know that yet.
+        """
+        if self.exchange is not None and not self.is_revoked:
+            await asyncio.to_thread(self.exchange.giver.check_done)
         for effect in self.members.leave(self.now(), "left"):
             if isinstance(effect, Send):
                 with suppress(SennitError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from lake.catalog import Catalog
@@ -14,8 +15,8 @@ from lake.peers.machine import Effect
 from lake.peers.membership import Membership
 from lake.peers.publications import Publications
 from lake.peers.roster import Roster
-from lake.peers.shared_index import SharedIndex, read_known
-from lake.peers.sharing import Shares, Wanted
+from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
+from lake.peers.sharing import SharedDataset, Shares, Wanted
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
 
@@ -45,16 +46,18 @@ class Publishing:
         catalog: The datasets.
         shares: How they are shared.
         index: The shared datasets.
+        alone: Returns what is held while it is decided who writes a dataset.
         changed: Called after one of these has changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins
         self,
         node: str,
         host: PublishingHost,
         catalog: Catalog,
         shares: Shares,
         index: SharedIndex,
+        alone: Callable[[str], AbstractAsyncContextManager[None]],
         changed: Callable[[], object],
     ) -> None:
         self._node = node
@@ -62,6 +65,7 @@ class Publishing:
         self._catalog = catalog
         self._shares = shares
         self._index = index
+        self._alone = alone
         self._changed = changed
 
     async def publish(self) -> None:
@@ -78,7 +82,7 @@ class Publishing:
         # Before it is published, as the first reader asks at once.
         await self._index_own(wanted)
         logs, alive = self._host.logs, self._host.members.alive()
-        for (audience, dataset), shared in wanted.items.items():
+        for (audience, dataset), shared in (*wanted.items.items(), *wanted.moved.items()):
             self._host.put(logs.publish(dataset, shared.to_json(), audience, alive))
         # After it, so that a dataset that moves to another log is always in one.
         for key, dataset, _ in list(logs.items()):
@@ -86,20 +90,24 @@ class Publishing:
             if is_own and not wanted.keeps(key.audience, dataset):
                 self._host.put(logs.publish(dataset, None, key.audience, alive))
 
+    async def _index_one(self, shared: SharedDataset, known: KnownDataset | None) -> None:
+        try:
+            if not shared.encrypted and self._shares.get(shared.id) is None:
+                return  # another node has become its writer since
+            found = await asyncio.to_thread(read_known, self._catalog, shared, self._node, known)
+        except SennitError as error:  # deleted meanwhile, or damaged
+            _log.warning("the shared dataset %s: %s", shared.name, error)
+            return
+        self._index.put(found)
+        self._changed()
+
     async def _index_own(self, wanted: Wanted) -> None:
         shared = {dataset: each for (_, dataset), each in wanted.items.items()}
         for dataset, each in shared.items():
             known = self._index.get(dataset)
             if known is None or known.shared != each:
-                try:
-                    found = await asyncio.to_thread(
-                        read_known, self._catalog, each, self._node, known
-                    )
-                except SennitError as error:  # deleted meanwhile, or damaged
-                    _log.warning("the shared dataset %s: %s", each.name, error)
-                    continue
-                self._index.put(found)
-                self._changed()
+                async with self._alone(dataset):
+                    await self._index_one(each, known)
         for known in self._index:
             dataset = known.shared.id
             if known.writer == self._node and dataset not in {*shared, *wanted.damaged}:

@@ -37,11 +37,13 @@ from lake.peers import (
 from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
 from lake.peers.copy_states import CopyState, Handover
+from lake.peers.data import DataParts
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
-from lake.peers.exchange import DataParts
 from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
+from lake.peers.hand_over_calls import HandOverCalls
+from lake.peers.handing_over import MESSAGES as HAND_OVER_MESSAGES
 from lake.peers.health import Finding, NodeState, SharedCopies
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
@@ -120,7 +122,7 @@ class PeerService:
                 Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
                 *membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES,
                 *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
-                *returned_rows.MESSAGES, *chunks.MESSAGES, *FRAGMENT_MESSAGES,
+                *returned_rows.MESSAGES, *chunks.MESSAGES, *FRAGMENT_MESSAGES, *HAND_OVER_MESSAGES,
             )
         )  # fmt: skip
         self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)
@@ -454,6 +456,11 @@ class PeerService:
     def seeder(self) -> Seeder:
         """Adds copies of shared datasets from bundles."""
         return Seeder(self._submit, lambda: self._network)
+
+    @property
+    def hand_overs(self) -> HandOverCalls:
+        """Hands datasets over to other nodes, and takes them over."""
+        return HandOverCalls(self._call, self._required)
 
     def find_node(self, name: str) -> str | None:
         """Return the id of another member by its id or name; None if there is none, or several."""

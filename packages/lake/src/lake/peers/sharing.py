@@ -22,8 +22,11 @@ from lake.catalog import Catalog
 from lake.file_schemas import column_ids
 from lake.foreign_users import SharedRule, rules_for
 from lake.peers.ciphertext import Ciphertexts
+from lake.peers.handover_rows import HandOverTable
+from lake.peers.handovers import HANDOVERS_MAX
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
+from lake.peers.signed import Statement
 from lake.policies import Policies
 from lake.views import NO_COLUMNS
 from sennit_core.errors import (
@@ -42,6 +45,7 @@ from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
+    from elkyn.records import Change
 
 __all__ = [
     "DATASETS_MAX",
@@ -114,6 +118,8 @@ class SharedDataset(Record):
         rules: What its users see.
         read_only: As of `ShareInfo`.
         encrypted: Whether it is the ciphertext of a dataset, which only its writer can read.
+        handovers: The statements by which its writer is the one, the oldest first; of a node that has
+            handed it over, those by which another one is.
     """
 
     id: str
@@ -131,6 +137,7 @@ class SharedDataset(Record):
     rules: tuple[SharedRule, ...] = ()
     read_only: bool = True
     encrypted: bool = False
+    handovers: tuple[Statement, ...] = ()
 
     def accepts_changes_of(self, node: str) -> bool:
         """Return whether the writer makes changes for a node."""
@@ -147,6 +154,7 @@ class SharedDataset(Record):
         if not is_named or self.version < 1:
             raise UsageError(f"the description of dataset {self.id[:40]} is not valid")
         is_long = len(self.columns) > _COLUMNS_MAX or len(self.rules) > RULES_MAX
+        is_long = is_long or len(self.handovers) > HANDOVERS_MAX
         if is_long or len(self.manifests) > VERSIONS_KEPT:
             raise UsageError(f"the description of dataset {self.id[:40]} is too long")
 
@@ -157,11 +165,13 @@ class Wanted:
 
     Args:
         items: The descriptions of datasets, by the audience and the dataset's id.
+        moved: Those of datasets that this node has handed over, in the same way.
         damaged: Shared datasets that cannot be described, with their audiences; None if these are not known
             either.
     """
 
     items: dict[tuple[str, str], SharedDataset] = field(default_factory=dict)
+    moved: dict[tuple[str, str], SharedDataset] = field(default_factory=dict)
     damaged: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
 
     def keeps(self, audience: str, dataset: str) -> bool:
@@ -169,7 +179,7 @@ class Wanted:
         if dataset in self.damaged:
             audiences = self.damaged[dataset]
             return audiences is None or audience in audiences
-        return (audience, dataset) in self.items
+        return (audience, dataset) in self.items or (audience, dataset) in self.moved
 
 
 class Shares:
@@ -180,11 +190,18 @@ class Shares:
         catalog: The datasets.
         policies: Access policies.
         ciphertexts: What is published of encrypted datasets for copies.
+        handovers: Which datasets were handed over.
     """
 
     def __init__(
-        self, tree: ElkynStore, catalog: Catalog, policies: Policies, ciphertexts: Ciphertexts
+        self,
+        tree: ElkynStore,
+        catalog: Catalog,
+        policies: Policies,
+        ciphertexts: Ciphertexts,
+        handovers: HandOverTable,
     ) -> None:
+        self._handovers = handovers
         self.ciphertexts = ciphertexts
         self._table = CheckedTable(tree, "/shares", ShareInfo)
         self._catalog = catalog
@@ -254,12 +271,25 @@ class Shares:
 
         Args:
             dataset: Id or name.
+
+        Raises:
+            Conflict: It is being handed over.
         """
-        dataset_id = self._catalog.get(dataset).id
+        info = self._catalog.get(dataset)
+        dataset_id = info.id
+        if self._handovers.is_frozen(dataset_id):
+            raise Conflict(
+                f"making dataset {info.name!r} private, which is being handed over",
+                hint="undo that: platform hand-over NAME --undo",
+            )
         known = self._table.get(dataset_id)
         if known is not None:
             self._table.remove(dataset_id)
         return known
+
+    def change(self, dataset_id: str, share: ShareInfo | None) -> Change:
+        """Return what writes how a dataset is shared in one write with others; None makes it private."""
+        return self._table.change(dataset_id, share)
 
     def clear(self) -> None:
         """Make all datasets private, whether or not their rows can be read."""
@@ -304,11 +334,35 @@ class Shares:
             if described is None:
                 with suppress(StorageFull):  # it is withdrawn all the same
                     self._table.remove(dataset_id)
+                    self._handovers.remove(dataset_id)
                 continue
             for audience, shared in described:
                 found.items[audience, shared.id] = shared
+        self._add_moved(found)
         self._forget_ciphertexts(found)
         return found
+
+    def _add_moved(self, wanted: Wanted) -> None:
+        """Add what this node says of datasets that it has handed over: which node writes them.
+
+        A withdrawal would make readers delete them which have not yet seen what that node publishes.
+        """
+        for dataset_id in self._handovers.ids():
+            try:
+                row = self._handovers.get(dataset_id)
+                info = self._catalog.find_known(dataset_id) if row.audiences else None
+            except Corrupt as problem:
+                _log.warning("what is published of a dataset stays as it was: %s", problem)
+                wanted.damaged.setdefault(dataset_id, None)
+                continue
+            if info is None or info.node is None:
+                continue
+            # Without a version, which only the next writer knows.
+            moved = SharedDataset(
+                dataset_id, info.name, "", "", "", 1, info.created_at, row.audiences, Placement(),
+                handovers=row.chain,
+            )  # fmt: skip
+            wanted.moved |= {(audience, dataset_id): moved for audience in row.audiences}
 
     def _forget_ciphertexts(self, wanted: Wanted) -> None:
         ids = {shared.id for shared in wanted.items.values() if shared.encrypted}
@@ -322,13 +376,14 @@ class Shares:
         info = self._catalog.find(dataset_id)
         if info is None or info.head is None:
             return None
+        chain = self._handovers.get(dataset_id).chain
         policy = self._policies.get(dataset_id)
         if policy is None and not info.encrypted:
             manifest, version = self._catalog.adopter.manifest_of(info, info.head)
             whole = SharedDataset(
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
                 share.nodes, share.placement, self._newest(info.id, manifest),
-                read_only=share.read_only,
+                read_only=share.read_only, handovers=chain,
             )  # fmt: skip
             return [(audience, whole) for audience in share.audiences]
         found: list[tuple[str, SharedDataset]] = []
@@ -344,7 +399,9 @@ class Shares:
         # In a log for each node, as others do not see the same of it.
         nodes = members if EVERYONE in share.nodes else share.nodes
         shown = [(node, _shown_to(info, share, policy, node)) for node in nodes]
-        return found + [(node, shared) for node, shared in shown if shared is not None]
+        return found + [
+            (node, replace(shared, handovers=chain)) for node, shared in shown if shared is not None
+        ]
 
     def _newest(self, dataset_id: str, head: str) -> tuple[str, ...]:
         """Return the manifests of the newest versions of a dataset."""

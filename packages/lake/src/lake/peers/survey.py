@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lake.peers.exchange import DataParts
+from lake.peers.data import DataParts
 from lake.peers.health import Finding, NodeState, SharedCopies, Surveyed, examine
 from lake.peers.reports import Answer, Link
 from sennit_core.errors import StorageFull

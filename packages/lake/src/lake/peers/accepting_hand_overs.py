@@ -1,0 +1,297 @@
+"""The taker of a hand-over: fetches all that it lacks of a dataset, asks its writer for it, and writes it from then on.
+
+What is under way is a row (`lake.peers.handover_rows`), so it goes on after a restart. The last step is one write: until
+then the dataset is read as before, and the giver answers the same request again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lake.objects import ObjectStore
+from lake.peers.downloads import Caller, Downloads
+from lake.peers.handing_over import HandOverHost, HandOverParts, HandOverReply, HandOverRequest
+from lake.peers.handover_rows import ACCEPTING, SETTLED, HandOverRow
+from lake.peers.handovers import HandOver
+from lake.peers.machine import Call, Failed
+from lake.peers.publications import EVERYONE
+from lake.peers.shared_index import KnownDataset, SharedIndex
+from lake.peers.sharing import DATASETS_MAX, SharedDataset, ShareInfo
+from lake.peers.signed import Statement
+from lake.peers.tasks import TaskSet
+from lake.peers.transfers import at_most
+from sennit_core.errors import (
+    Conflict,
+    Denied,
+    NotFound,
+    SennitError,
+    Unavailable,
+    Unsupported,
+    error_from_json,
+)
+from sennit_core.logs import get_logger
+from sennit_core.records import DatasetInfo
+from sennit_core.units import MIB
+
+__all__ = ["Taker"]
+
+_log = get_logger(__name__)
+_AT_ONCE = 16
+_ASK_SECONDS = 30.0
+_RETRY_SECONDS = (0.5, 60.0)
+_METADATA_BYTES_MAX = 64 * MIB
+_REFUSED = ("not-found", "denied", "unsupported", "bad-input", "conflict")
+"""Codes after which the writer will not hand the dataset over, unless it is asked to anew."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attempts:
+    """When a dataset is asked for again."""
+
+    at: float = 0.0
+    wait: float = _RETRY_SECONDS[0]
+
+
+class TakerHost(HandOverHost, Caller, Protocol):
+    """What a taker needs of the network."""
+
+
+class _Refusal(Exception):
+    """The dataset will not be handed over."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Taker:
+    """The hand-overs of which a node is the taker; used in one event loop.
+
+    Args:
+        host: The network.
+        parts: The node.
+        index: The shared datasets.
+        downloads: Fetches objects.
+        objects: The store.
+    """
+
+    def __init__(
+        self,
+        host: TakerHost,
+        parts: HandOverParts,
+        index: SharedIndex,
+        downloads: Downloads,
+        objects: ObjectStore,
+    ) -> None:
+        self._host = host
+        self._parts = parts
+        self._index = index
+        self._downloads = downloads
+        self._objects = objects
+        self._attempts: dict[str, _Attempts] = {}
+        self._running: set[str] = set()
+        self._tasks = TaskSet("hand-overs")
+
+    def start(self) -> None:
+        """Go on with what was under way; blocks.
+
+        Raises:
+            Corrupt: The rows cannot be read.
+        """
+        for dataset in self._parts.table.under_way(ACCEPTING):
+            self._attempts[dataset] = _Attempts()
+
+    async def end(self) -> None:
+        """Stop; what is under way goes on after the next start."""
+        await self._tasks.end()
+
+    async def accept(self, dataset: str, owner: str) -> None:
+        """Begin to accept a dataset that its writer has offered to this node.
+
+        Args:
+            dataset: Its id.
+            owner: The user who is to own it.
+
+        Raises:
+            NotFound: It is no dataset of another node, or was not offered.
+            Unavailable: Its writer cannot be reached.
+            Unsupported: It is restricted or encrypted, or its writer is of an earlier version.
+            Conflict: This node shares too many datasets.
+        """
+        known = self._required(dataset)
+        await self._ask(known.writer, HandOverRequest(dataset))
+        if len(await asyncio.to_thread(self._parts.shares.all)) >= DATASETS_MAX:
+            raise Conflict(f"this node shares {DATASETS_MAX} datasets, the most that are possible")
+        async with self._parts.alone(dataset):
+            await asyncio.to_thread(self._begin, dataset, known.writer, owner)
+        self._attempts[dataset] = _Attempts()
+
+    def _required(self, dataset: str) -> KnownDataset:
+        known = self._index.get(dataset)
+        if known is None or known.writer == self._parts.node:
+            raise NotFound("dataset of another node", dataset[:64], suggestion=None)
+        if known.shared.restricted or known.shared.encrypted:
+            raise Unsupported(
+                f"accepting dataset {known.shared.name!r}, which is encrypted or has an access policy"
+            )
+        return known
+
+    def _begin(self, dataset: str, writer: str, owner: str) -> None:
+        table = self._parts.table
+        with self._parts.catalog.writing():
+            row, info = table.get(dataset), self._parts.catalog.get(dataset)
+            if info.node != writer:
+                raise Conflict(f"dataset {info.name!r} has another writer since", hint="try again")
+            table.put(dataset, replace(row, state=ACCEPTING, peer=writer, owner=owner))
+
+    def tick(self, now: float) -> None:
+        """Let time pass.
+
+        Args:
+            now: Seconds that never run backwards.
+        """
+        for dataset, attempts in self._attempts.items():
+            if attempts.at <= now and dataset not in self._running:
+                self._running.add(dataset)
+                self._tasks.spawn(self._run(dataset, attempts))
+
+    async def _run(self, dataset: str, attempts: _Attempts) -> None:
+        wait, attempts.wait = attempts.wait, min(attempts.wait * 2, _RETRY_SECONDS[1])
+        try:
+            row = await asyncio.to_thread(self._parts.table.get, dataset)
+            if row.state != ACCEPTING or await self._try(dataset, row, attempts):
+                self._attempts.pop(dataset, None)
+        except _Refusal as error:
+            _log.warning("dataset %s is not handed over: %s", dataset[:40], error.reason)
+            self._attempts.pop(dataset, None)
+            async with self._parts.alone(dataset):
+                await asyncio.to_thread(self._note_refusal, dataset)
+        except SennitError as error:
+            _log.warning("the hand-over of dataset %s: %s", dataset[:40], error)
+        finally:
+            attempts.at = self._host.now() + wait
+            self._running.discard(dataset)
+
+    def _note_refusal(self, dataset: str) -> None:
+        with self._parts.catalog.writing():
+            row = self._parts.table.get(dataset)
+            if row.state == ACCEPTING:
+                self._parts.table.put(
+                    dataset, HandOverRow(SETTLED, row.chain, audiences=row.audiences)
+                )
+
+    async def _try(self, dataset: str, row: HandOverRow, attempts: _Attempts) -> bool:
+        """Go one step on; return whether this node writes the dataset now."""
+        known = self._index.get(dataset)
+        if known is None:
+            return (
+                False  # its manifest is just being fetched, or it was withdrawn: its row goes then
+            )
+        try:
+            self._required(dataset)
+        except (NotFound, Unsupported) as error:
+            raise _Refusal(str(error)) from None
+        manifest = known.shared.manifest
+        await self._obtain(known)
+        try:
+            chain = await self._ask(known.writer, HandOverRequest(dataset, manifest))
+        except SennitError as error:
+            if error.code in _REFUSED:
+                raise _Refusal(str(error)) from None
+            raise
+        if not chain:
+            # The writer has stopped, or commits go on: what is missing is published already.
+            attempts.wait = _RETRY_SECONDS[0]
+            return False
+        async with self._parts.alone(dataset):
+            await asyncio.to_thread(self._write, known.shared, row.owner, chain)
+        self._parts.changed()
+        return True
+
+    async def _ask(self, writer: str, message: HandOverRequest) -> tuple[Statement, ...]:
+        result = await self._host.call(Call(writer, 0, message, _ASK_SECONDS))
+        if isinstance(result, Failed):
+            name = self._host.roster.name_of(writer)
+            if result.code == "not-found":
+                raise NotFound(
+                    "dataset offered to this node", message.dataset, suggestion=None,
+                    hint=f"at node {name}: platform hand-over NAME --to NODE",
+                )  # fmt: skip
+            if result.code not in _REFUSED:
+                raise Unavailable(f"node {name}, which writes the dataset", hint=result.reason)
+            raise error_from_json({"code": result.code, "error": f"node {name}: {result.reason}"})
+        if not isinstance(result.message, HandOverReply):
+            raise Unsupported(
+                "the answer to a hand-over", hint="the nodes are of different versions"
+            )
+        return result.message.chain
+
+    # Objects
+
+    async def _obtain(self, known: KnownDataset) -> None:
+        """Fetch all objects of the kept versions which this node has not as those of the dataset."""
+        dataset = known.shared.id
+        missing = await asyncio.to_thread(self._missing, dataset)
+        alive = self._host.members.alive()
+        others = [n for n in alive if n != known.writer and known.objects.may_hold(n)]
+        sources = [known.writer, *others]
+        for start in range(0, len(missing), _AT_ONCE):
+            part = missing[start : start + _AT_ONCE]
+            await asyncio.gather(
+                *(
+                    self._downloads.obtain(
+                        dataset, name, sources, at_most(known.sizes.get(name, _METADATA_BYTES_MAX))
+                    )
+                    for name in part
+                )
+            )
+
+    def _missing(self, dataset: str) -> list[str]:
+        held = self._downloads.copies.held
+        return [
+            name
+            for name in sorted(self._needed(dataset))
+            if name not in self._objects or not held.was_received(dataset, name)
+        ]
+
+    def _needed(self, dataset: str) -> Collection[str]:
+        catalog = self._parts.catalog
+        versions = catalog.snapshots(dataset)
+        return {name for each in versions for name in catalog.objects_of(dataset, each.snapshot.id)}
+
+    # The last step
+
+    def _write(self, shared: SharedDataset, owner: str, chain: tuple[Statement, ...]) -> None:
+        """Become the writer, in one write."""
+        parts, dataset = self._parts, shared.id
+        with parts.catalog.writing():
+            info, row = parts.catalog.get(dataset), parts.table.get(dataset)
+            if row.state != ACCEPTING or info.node is None or info.head is None:
+                raise Conflict(f"dataset {info.name!r} is not being handed over any more")
+            term = parts.terms.follow(dataset, info, parts.node, chain, self._host.wall())
+            if term is None or not chain:
+                raise Denied("accepting a dataset by statements that end at another node")
+            last = HandOver.from_known(chain[-1].body)
+            head, _ = parts.catalog.adopter.manifest_of(info, info.head)
+            missing = self._missing(dataset)
+            if last.manifest != head or missing:
+                raise Unavailable(
+                    f"{len(missing)} objects of the last version of dataset {info.name!r}"
+                )
+            nodes = shared.nodes
+            if EVERYONE not in nodes:
+                nodes = tuple({n: None for n in (*nodes, last.giver) if n != parts.node})
+            share = ShareInfo(dataset, nodes, shared.placement, shared.read_only)
+            parts.catalog.adopter.put(
+                replace(info, node=None, owner=owner, name=self._name(info), replication=1),
+                parts.table.change(dataset, HandOverRow(SETTLED, chain)),
+                parts.shares.change(dataset, share),
+            )
+
+    def _name(self, info: DatasetInfo) -> str:
+        """Return the name of a dataset without that of its former writer, if it is free."""
+        name = info.name.partition("@")[0]
+        return name if self._parts.catalog.find_id(name) in (None, info.id) else info.name
