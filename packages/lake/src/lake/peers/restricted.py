@@ -230,10 +230,9 @@ class RestrictedReads:
                     user=_label(user), restartable=True,
                 )  # fmt: skip
 
-            execution = QueryExecution(
-                submit, "duckdb", lambda: self._tables.release(hold), deadline_seconds=query.seconds
-            )
-            stack.pop_all()  # the execution releases it
+            held = ExitStack()  # until the execution is closed
+            execution = QueryExecution(submit, "duckdb", held.close, deadline_seconds=query.seconds)
+            held.push(stack.pop_all())
             return execution
 
     def _shared(self, dataset: str, user: Requester) -> DatasetInfo:
