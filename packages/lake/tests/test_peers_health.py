@@ -58,6 +58,13 @@ def test_a_dataset_that_two_nodes_publish_is_a_problem() -> None:
     assert "net revoke rome" in finding.remedy
 
 
+def test_a_node_that_has_published_two_histories_is_named() -> None:
+    [finding] = problems(replace(HEALTHY, forked={"rome"}))
+    assert finding.subject == "publications of rome"
+    assert "restored from a backup" in finding.found
+    assert "fork" in finding.remedy
+
+
 def test_a_healthy_network_has_no_problem() -> None:
     assert problems(HEALTHY) == []
     subjects = [finding.subject for finding in examine(HEALTHY)]

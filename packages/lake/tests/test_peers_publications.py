@@ -261,6 +261,7 @@ def test_a_publisher_that_uses_numbers_again_is_noticed_and_believed(
     )
     network.node(0).publish("d", {"version": "next"}, EVERYONE)
     assert network.simulation.run_until(network.agrees, 60)
+    assert network.node(0).machine.forked == {network.names[0]}  # also after it was mended
     numbers = [entry.body["number"] for entry in network.node(5).machine.logs[key].entries]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 

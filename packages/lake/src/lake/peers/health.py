@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lake.peers.copy_states import CopyState
@@ -134,6 +134,7 @@ class Surveyed:
         wrong: The nodes that have sent wrong data since this one was started, by id.
         not_stored: Why this node cannot store what others publish; empty if it can.
         contested: The datasets that several nodes publish as theirs.
+        forked: The nodes that have published two different entries of one number, by id.
     """
 
     nodes: Sequence[NodeState]
@@ -147,6 +148,7 @@ class Surveyed:
     wrong: Sequence[str]
     not_stored: str = ""
     contested: Sequence[Contested] = ()
+    forked: Collection[str] = ()
 
     @property
     def own(self) -> NodeState:
@@ -174,7 +176,7 @@ def examine(found: Surveyed) -> list[Finding]:
             )
         ]  # fmt: skip
     checks: tuple[Callable[[Surveyed], Iterator[Finding]], ...] = (
-        _reachable, _members, _clocks, _versions, _datasets, _room, _damage,
+        _reachable, _members, _clocks, _versions, _datasets, _publications, _room, _damage,
     )  # fmt: skip
     return [finding for check in checks for finding in check(found)]
 
@@ -329,6 +331,17 @@ def examine_copies(
         else:
             wanted = "1 copy" if state.copies == 1 else f"{state.copies} copies"
             yield Finding(subject, True, f"{wanted} of each of its {state.objects:,} shards")
+
+
+def _publications(found: Surveyed) -> Iterator[Finding]:
+    for node in sorted(found.forked):
+        yield Finding(
+            f"publications of {found.name_of(node)}", False,
+            "it has published two different entries of one number: it was restored from a backup, or its "
+            "key is used on two machines. The versions of its datasets that were read before stay",
+            "compare its datasets with those of a node that has its later versions; a fork of one there "
+            "keeps them. If its key was copied, revoke it",
+        )  # fmt: skip
 
 
 def _room(found: Surveyed) -> Iterator[Finding]:

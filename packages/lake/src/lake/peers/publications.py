@@ -227,6 +227,8 @@ class Publications:
         self._wall = wall
         self._damaged = frozenset(damaged)
         self._next_compare = self._next_renewal = 0.0
+        self.forked: set[str] = set()
+        """The publishers with two entries of one number, noticed since this node was started."""
         self.logs: dict[LogKey, StoredLog] = {}
         for key, entries in logs.items():
             for entry in entries:
@@ -449,6 +451,7 @@ class Publications:
         if log.forked:
             return None
         log.forked = True
+        self.forked.add(key.publisher)
         return [LogForked(key, number)]
 
     def _must_renew(self, log: StoredLog) -> bool:

@@ -81,6 +81,7 @@ class Survey:
                 found.no_room, found.quarantined, found.damaged, self._wrong(),
                 network.effects.problem,
                 () if network.exchange is None else network.exchange.contested(),
+                network.logs.forked,
             )
         )  # fmt: skip
 
