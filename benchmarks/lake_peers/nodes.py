@@ -25,8 +25,9 @@ import pyarrow as pa
 
 from lake import Lake
 from lake.peers.copies import CopyOptions
-from lake.peers.data import connect, data_parts
+from lake.peers.data import data_parts
 from lake.peers.identity import Identity
+from lake.peers.lake_connection import connect
 from lake.peers.membership import MembershipOptions
 from lake.peers.placement import Placement
 from lake.peers.service import PeerOptions, PeerService

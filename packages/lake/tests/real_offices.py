@@ -13,8 +13,9 @@ import pytest
 
 from lake import Lake
 from lake.peers.copies import CopyOptions
-from lake.peers.data import DataParts, connect, data_parts
+from lake.peers.data import DataParts, data_parts
 from lake.peers.identity import Identity
+from lake.peers.lake_connection import connect
 from lake.peers.replication import ReplicationOptions
 from lake.peers.service import PeerOptions, PeerService
 

@@ -21,8 +21,9 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.peers.bandwidth import Hours
 from lake.peers.copies import CopyOptions
-from lake.peers.data import connect, data_parts
+from lake.peers.data import data_parts
 from lake.peers.identity import Identity
+from lake.peers.lake_connection import connect
 from lake.peers.service import PeerOptions, PeerService
 from lake.reserve import Reserve
 from lake.retention_rules import RetentionRule

@@ -30,9 +30,8 @@ from sennit_core.units import GIB
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
     from lake import Lake
-    from lake.peers.service import PeerService
 
-__all__ = ["DataParts", "connect", "data_parts"]
+__all__ = ["DataParts", "data_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +132,3 @@ def data_parts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
     )  # fmt: skip
-
-
-def connect(lake: Lake, peers: PeerService) -> None:
-    """Let the statements of a lake read what other nodes have, and change what these accept."""
-    lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
-    lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node
-    lake.remote.was_received = peers.seeder.was_received
-    lake.remote.change, lake.remote.accepts_changes = peers.change, peers.accepts_changes
-    lake.remote.may_have = peers.may_have

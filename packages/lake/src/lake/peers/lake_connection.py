@@ -1,0 +1,20 @@
+"""What a lake may ask of the network that its node is in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lake import Lake
+    from lake.peers.service import PeerService
+
+__all__ = ["connect"]
+
+
+def connect(lake: Lake, peers: PeerService) -> None:
+    """Let the statements of a lake read what other nodes have, and change what these accept."""
+    lake.remote.fetch, lake.remote.distribute = peers.fetch, peers.distribute
+    lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node
+    lake.remote.was_received = peers.seeder.was_received
+    lake.remote.change, lake.remote.accepts_changes = peers.change, peers.accepts_changes
+    lake.remote.may_have = peers.may_have
