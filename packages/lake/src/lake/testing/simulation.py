@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from lake.peers.have_messages import HaveReply
 from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
 from lake.peers.messages import Message, MessageCodec
 from sennit_core.errors import BadInput, SennitError
@@ -292,7 +293,9 @@ class Simulation:
         size = 0
         try:
             answer, body = node.process.serve(caller, message, self.clock(call.peer))
-            if body and self.random.random() < self.faults.body_corrupt:
+            is_wrong = bool(body) and self.random.random() < self.faults.body_corrupt
+            # TLS protects answers; what a bad disk changes is what is read from it.
+            if is_wrong and not isinstance(answer, HaveReply):
                 place = self.random.randrange(len(body))
                 body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
             size = len(self._codec.encode(answer, body))
