@@ -295,6 +295,9 @@ def test_a_stopped_giver_that_starts_again_keeps_its_dataset(tmp_path: Path) -> 
             bern.append("plans", 1)
             dataset = bern.share("plans", oslo)
             await network.until(lambda: "plans" in oslo.names())
+            # So that Oslo has a log here, in which `plans` is missing.
+            oslo.share("trips", rome, bern)
+            await network.until(lambda: "trips" in bern.names())
             await bern.exchange.giver.offer(dataset, oslo.id)
             head = bern.lake.catalog.adopter.newest_manifests(dataset, 1)[0]
             await oslo.ask(bern, HandOverRequest(dataset, head))
