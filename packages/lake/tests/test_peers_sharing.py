@@ -88,7 +88,7 @@ def test_copies_survive_the_loss_of_the_writer(offices: dict[str, Office]) -> No
 def test_without_a_copy_the_query_names_what_is_missing(offices: dict[str, Office]) -> None:
     shared(offices)
     offices["oslo"].peers.close()
-    with pytest.raises(Unavailable, match="1 of 1 parts"):
+    with pytest.raises(Unavailable, match="1 of 1 shards"):
         offices["rome"].query("SELECT sum(id) FROM trips")
 
 
