@@ -76,7 +76,7 @@ def a_node_finds_a_member_that_has_moved(
             wait_for(lambda: sees_oslo(rome), what="oslo where it is now", seconds=60)
 
 
-@effect_of("storage.copy_bytes")
+@effect_of("storage.copy_bytes", "storage.replication")
 def copies_are_made_where_there_is_room(
     _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +91,7 @@ def copies_are_made_where_there_is_room(
     numbers = Random(1)
     rows = (f"{numbers.getrandbits(62)}\n" for _ in range(10_000))
     (folder / "t.csv").write_text("a\n" + "".join(rows))
+    monkeypatch.setenv("SENNIT_STORAGE__REPLICATION", "3")
     with ExitStack() as stack:
 
         def start(name: str, *join: str) -> Any:
@@ -104,7 +105,7 @@ def copies_are_made_where_there_is_room(
         monkeypatch.setenv("SENNIT_STORAGE__COPY_BYTES", "0")
         start("rome", "--join", invites[1])
         platform("put", str(folder / "t.csv"), data=oslo.data)
-        platform("share", "t", "--with", "all", "--copies", "3", data=oslo.data)
+        platform("share", "t", "--with", "all", data=oslo.data)
         wait_for(lambda: shards("bern") or None, what="a copy at bern", seconds=60)
         assert shards("rome") == []
         assert under_replicated() == 1

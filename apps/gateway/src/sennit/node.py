@@ -227,6 +227,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         bootstrap=network.peers,
         zone=network.zone,
         capacity=settings.storage.copy_bytes,
+        replication=settings.storage.replication,
         query_bytes=network.query_bytes,
     )
     identity = Identity(lake.storage.node_key)

@@ -93,7 +93,8 @@ class StorageSettings:
     references are deleted (docs/maintenance.md). Versions
     expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
     newest `retention_keep` that were replaced over `retention_days` ago. `copy_bytes` of the disk are
-    offered for copies of datasets that other nodes share (0: it holds none).
+    offered for copies of datasets that other nodes share (0: it holds none); `replication` nodes hold
+    each shard of a dataset that is shared without a number of copies.
     """
 
     part_bytes: int = 16 * MIB
@@ -113,6 +114,7 @@ class StorageSettings:
     retention_days: float = 0.0
     sweep_hours: float = 24.0
     copy_bytes: int = 16 * GIB
+    replication: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("storage", "copy_bytes"): (0, 1024 * TIB),
+    ("storage", "replication"): (1, 16),  # lake.peers.placement.FACTOR_MAX, not imported for it
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
@@ -64,7 +65,6 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 _PLANNED = {
     "network.discovery": "nodes are not searched for on the local network in this version",
-    "storage.replication": "a node keeps one copy of each object in this version",
     "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",
     "storage.paths": "a node has one data folder in this version: --data",
 }

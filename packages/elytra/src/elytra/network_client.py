@@ -124,7 +124,7 @@ class NetworkClient:
         dataset: str,
         nodes: Sequence[str] | None,
         *,
-        copies: int = 1,
+        copies: int | None = None,
         pins: Sequence[str] = (),
         only: Sequence[str] = (),
         read_only: bool | None = None,
@@ -134,7 +134,8 @@ class NetworkClient:
         Args:
             dataset: Id or name.
             nodes: Names or ids of nodes; None for all, those that join later too.
-            copies: How many nodes are to hold each shard, the writer included.
+            copies: How many nodes are to hold each shard, the writer included; None for the node's
+                setting `storage.replication`.
             pins: Nodes that hold every shard.
             only: The only nodes that may hold one; empty for any.
             read_only: Whether the nodes only read it; else their users may change rows, if the nodes

@@ -61,7 +61,7 @@ def share(
             found = session.network.share(
                 name,
                 None if _ALL in with_ else with_,
-                copies=copies or 1,
+                copies=copies,
                 pins=hold or (),
                 only=only or (),
                 read_only=read_only or _ALL in with_,

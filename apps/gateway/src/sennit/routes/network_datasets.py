@@ -33,7 +33,8 @@ class ShareRequest(Document):
 
     # Required: a body that omits it by mistake must not share with all.
     nodes: list[str] | None = Field(max_length=MEMBERS_MAX)
-    copies: int = Field(default=1, ge=1, le=FACTOR_MAX)
+    # Null: the node's setting storage.replication.
+    copies: int | None = Field(default=None, ge=1, le=FACTOR_MAX)
     pins: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
     only: list[str] = Field(default_factory=list, max_length=MEMBERS_MAX)
     # Null: read only for all members, while users of nodes that are named may change rows.
@@ -70,7 +71,8 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
     def share(dataset: str, body: ShareRequest, request: Request) -> dict[str, Any]:
         """Share a dataset of this node with other nodes; needs its owner or an admin."""
         lake.policies.check_manage(dataset, requester_of(request), "sharing")
-        placement = Placement(body.copies, tuple(body.pins), tuple(body.only))
+        copies = body.copies or peers.options.replication
+        placement = Placement(copies, tuple(body.pins), tuple(body.only))
         peers.share(dataset, body.nodes, placement, read_only=body.read_only)
         return _sharing(peers, lake, _Network.of(peers), lake.catalog.get(dataset))
 

@@ -84,6 +84,7 @@ class PeerOptions:
         bootstrap: Addresses of members to try when none is reached where it was.
         zone: The failure domain that it is in.
         capacity: Bytes that it offers for copies.
+        replication: How many nodes hold each shard of a dataset that is shared without a number.
         query_bytes: What other nodes may send for one query of this one; 0 for no limit.
         limits: Of each peer.
         membership: Times of the membership protocol.
@@ -96,6 +97,7 @@ class PeerOptions:
     bootstrap: tuple[str, ...] = ()
     zone: str = ""
     capacity: int = 0
+    replication: int = 1
     query_bytes: int = 16 * GIB
     limits: PeerLimits = field(default_factory=PeerLimits)
     membership: MembershipOptions = field(default_factory=MembershipOptions)
