@@ -14,6 +14,8 @@ import psutil
 __all__ = ["PeerProxy", "free_port", "peer_proxy"]
 
 _BLOCK_BYTES = 64 << 10
+_ACCEPTING_TURNS = 3
+"""Of the event loop, from a socket that was accepted to a transport that is known here."""
 
 
 def free_port() -> int:
@@ -77,6 +79,9 @@ class PeerProxy:
 
     async def _end(self) -> None:
         self._server.close()
+        # The task of a connection that was just accepted closes its socket only once it has begun.
+        for _ in range(_ACCEPTING_TURNS):
+            await asyncio.sleep(0)
         for line in list(self._lines):
             line.reset()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
