@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,13 @@ def all_become_alive(*nodes: RunningNode) -> None:
 
 
 def start(
-    folder: Path, name: str, *arguments: str, config: str = ""
+    folder: Path, name: str, *arguments: str, config: str = "", within: Sequence[str] = ()
 ) -> AbstractContextManager[RunningNode]:
-    """Start a node; `config` begins in the section of the network."""
+    """Start a node, within a command; `config` begins in the section of the network."""
     data = folder / name
     data.mkdir(exist_ok=True)
     (data / "config.toml").write_text(CONFIG + config)
-    return running_node(data, *UP, "--name", name, *arguments)
+    return running_node(data, *UP, "--name", name, *arguments, within=within)
 
 
 def shown(node: RunningNode) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +38,12 @@ class RunningNode:
         self.process.wait()
 
 
-def platform(*arguments: str, data: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would, against a data folder."""
+def platform(
+    *arguments: str, data: Path, check: bool = True, within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would, against a data folder; `within` is a command that runs it."""
     done = subprocess.run(
-        [sys.executable, "-m", "sennit.cli", *arguments, "--data", str(data)],
+        [*within, sys.executable, "-m", "sennit.cli", *arguments, "--data", str(data)],
         capture_output=True, text=True, check=False, timeout=120, env=quiet_environment(),
     )  # fmt: skip
     assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
@@ -55,9 +57,25 @@ def quiet_environment() -> dict[str, str]:
 
 
 @contextmanager
-def running_node(data: Path, *arguments: str) -> Iterator[RunningNode]:
-    """Start a node in the foreground of its own process; stop it at the end if it still runs."""
-    command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(data), "--port", "0"]
+def running_node(data: Path, *arguments: str, within: Sequence[str] = ()) -> Iterator[RunningNode]:
+    """Start a node in the foreground of its own process; stop it at the end if it still runs.
+
+    Args:
+        data: Its folder.
+        arguments: Of `platform up`.
+        within: A command that becomes the command which is appended to it.
+    """
+    command = [
+        *within,
+        sys.executable,
+        "-m",
+        "sennit.cli",
+        "up",
+        "--data",
+        str(data),
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(
         [*command, "--json", *arguments],
         stdout=subprocess.PIPE, env=quiet_environment(), start_new_session=True,
