@@ -20,14 +20,14 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 def verbs() -> Any:
     commands = {
-        command.name or getattr(command.callback, "__name__", "")
+        command.name or getattr(command.callback, "__name__", "").replace("_", "-")
         for command in app.registered_commands
     }
     return commands | {group.name for group in app.registered_groups}
 
 
 def test_every_verb_is_documented() -> None:
-    documented = set(re.findall(r"^\| `platform (\w+)", DOCS.read_text(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `platform ([\w-]+)", DOCS.read_text(), re.MULTILINE))
     assert documented == verbs()
 
 
