@@ -27,10 +27,16 @@ class EffectQueue:
 
     Args:
         perform: Performs an effect.
+        sleep: Waits for seconds.
     """
 
-    def __init__(self, perform: Callable[[Effect], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        perform: Callable[[Effect], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._perform = perform
+        self._sleep = sleep
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self.problem = ""
         """Why the first of them cannot be stored; empty if it can."""
@@ -58,7 +64,7 @@ class EffectQueue:
             while not await self._is_performed(effect):
                 if not isinstance(effect, StoreLog):
                     break  # the machines repeat what did not arrive
-                await asyncio.sleep(seconds)
+                await self._sleep(seconds)
                 seconds = min(2 * seconds, most)
             self.problem = ""
 
