@@ -23,9 +23,9 @@ Nodes = dict[str, RunningNode]
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def separate_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes that do not know each other, by the names of their folders."""
-    folder = tmp_path_factory.mktemp("strangers")
+    folder = tmp_path_factory.mktemp("separate_nodes")
     with ExitStack() as stack:
         found = {}
         for name in ("oslo", "bern"):
@@ -50,16 +50,16 @@ def blocks() -> list[str]:
 
 
 def test_the_example_of_the_page_brings_a_dataset_to_a_node_without_a_network(
-    strangers: Nodes,
+    separate_nodes: Nodes,
 ) -> None:
-    folder = strangers["oslo"].data.parent
+    folder = separate_nodes["oslo"].data.parent
     printed = shell(blocks()[1], folder)
     assert "trips: new datasets of this node, from node" in printed
     assert printed.split()[-4:] == ["Oslo", "5", "Rome", "2"]
     assert (folder / "trips.bundle").stat().st_mode & 0o077 == 0
 
     options = ("--passphrase-file", str(folder / "passphrase"))
-    bern = strangers["bern"]
+    bern = separate_nodes["bern"]
     again = platform("bundle", "import", str(folder / "trips.bundle"), *options,
                      data=bern.data, check=False)  # fmt: skip
     assert again.returncode == 5
@@ -76,8 +76,8 @@ def test_the_example_of_the_page_brings_a_dataset_to_a_node_without_a_network(
     assert "--passphrase-file" in silent.stderr
 
 
-def test_only_the_owner_on_the_machine_names_files(strangers: Nodes, tmp_path: Path) -> None:
-    bern = strangers["bern"]
+def test_only_the_owner_on_the_machine_names_files(separate_nodes: Nodes, tmp_path: Path) -> None:
+    bern = separate_nodes["bern"]
     issued = httpx.post(
         f"{bern.url}/api/tokens", json={"name": "other", "role": "admin"}, headers=bern.headers
     ).json()["token"]

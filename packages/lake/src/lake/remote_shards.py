@@ -197,8 +197,8 @@ class RemoteShards:
     def ensure_received(self, dataset: DatasetInfo, names: Collection[str]) -> None:
         """Fetch objects of a dataset that another node writes; refuse those that were not sent as its.
 
-        A manifest may list the id of an object that is here and private (design 0151). Whoever sends
-        the objects to others, or makes them part of a dataset of this node, calls this.
+        A manifest may list the id of an object that is here and private (design 0151). A caller
+        that sends the objects to others, or makes them part of a dataset of this node, uses this.
 
         Raises:
             Unavailable: As `ensure`; or no node has sent one of them as an object of the dataset.

@@ -169,9 +169,8 @@ class Adoption:
         admit = at_most(self._metadata.limits.object_bytes)
         for name in self._lost(known):
             with suppress(SennitError):  # the writer has expired that version
-                async with downloads.held(
-                    known.shared.id, [name], self._sources(known.writer), admit
-                ):
+                sources = self._sources(known.writer)
+                async with downloads.held(known.shared.id, {name: admit}, sources):
                     _log.info("object %s of dataset %s is back", name[:16], known.shared.name)
 
     def _sources(self, writer: str) -> list[str]:
@@ -195,7 +194,7 @@ class Adoption:
     def published_here(self, dataset: str) -> tuple[str, SharedDataset] | None:
         """Return the writer of a dataset that is shared with this node, and what it says of it.
 
-        None if nobody shares it, or two nodes do and neither was adopted.
+        None if no node shares it, or two nodes do and neither was adopted.
         """
         known = self._catalog.find_known(dataset)
         publishers = {key.publisher for key in self._host.logs.logs} - {self._node}
@@ -389,7 +388,7 @@ class Adoption:
         budget = self._metadata.budget(writer)
 
         def held(names: Sequence[str]) -> AbstractAsyncContextManager[None]:
-            return downloads.held(shared.id, names, sources, budget.admit)
+            return downloads.held(shared.id, dict.fromkeys(names, budget.admit), sources)
 
         if shared.manifest not in self._fetched.get(shared.id, ()):
             self._begin(shared.id, {shared.manifest})

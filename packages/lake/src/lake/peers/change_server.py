@@ -175,10 +175,10 @@ class ChangeServer:
         key = self._ledger.key(session.peer, message.id)
         self._sweep()
         self._check_room(session.peer, key)
-        begun = self._ledger.begin(session.peer, message, now)
-        if isinstance(begun, Receipt):
-            return await self._reply(message.dataset, begun.count, key), b""
-        if begun is Step.RUN:
+        step = self._ledger.begin(session.peer, message, now)
+        if isinstance(step, Receipt):
+            return await self._reply(message.dataset, step.count, key), b""
+        if step is Step.RUN:
             stop = Stop()
             task = asyncio.create_task(self._run(user, message, key, stop))
             self._running[key] = _Running(task, stop)

@@ -46,7 +46,7 @@ class ChunkRequest(Message):
         object: The object.
         index: Of the chunk.
         dataset: The dataset.
-        background: Whether nobody waits for it; the sender believes that of so many bytes only.
+        background: Whether no query or user waits for it; a sender limits what is urgent.
         doubted: Whether the peer has sent it and it was wrong. A peer need not verify what the receiver
             does, but then it finds no damage of its own disk: so it verifies a doubted chunk.
     """

@@ -6,7 +6,7 @@ Runs in the event loop of the network; what reads or writes files is done by thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -95,16 +95,26 @@ class Downloads:
     async def held(
         self,
         dataset: str,
-        names: Sequence[str],
+        wanted: Mapping[str, Callable[[int], str]],
         sources: Sequence[str],
-        admit: Callable[[int], str],
     ) -> AsyncIterator[None]:
-        """Fetch objects that no row references yet, and keep them until the context is left."""
-        leased = self._retention.acquire(names)
+        """Fetch objects that no row references yet, and keep them until the context is left.
+
+        Args:
+            dataset: The dataset.
+            wanted: The objects, each with what admits it, as of `Transfers.want`.
+            sources: Nodes that may have them.
+
+        Raises:
+            Unavailable: No source has one.
+        """
+        leased = self._retention.acquire(wanted)
         try:
             held = self.copies.held
-            missing = [n for n in names if not (held.is_here(n) and held.was_received(dataset, n))]
-            await asyncio.gather(*(self.obtain(dataset, name, sources, admit) for name in missing))
+            missing = [n for n in wanted if not (held.is_here(n) and held.was_received(dataset, n))]
+            await asyncio.gather(
+                *(self.obtain(dataset, name, sources, wanted[name]) for name in missing)
+            )
             yield
         finally:
             self._retention.release(leased)

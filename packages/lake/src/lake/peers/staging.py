@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from lake.peers.transfers import at_most
@@ -93,26 +93,16 @@ class Staging:
             StorageFull: They have no room.
             DeadlineExceeded: The time is over.
         """
-        sizes = objects_of(inputs)
+        wanted = {name: at_most(size) for name, size in objects_of(inputs).items()}
         await asyncio.to_thread(self._space.check, "the rows of another node", bytes_of(inputs))
-        leased = self._retention.acquire(sizes)
         try:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._fetch(node, dataset, sizes)
-            except TimeoutError:
-                raise DeadlineExceeded("fetching the rows of a change", seconds) from None
-            yield
+            async with AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(seconds):
+                        held = self._downloads.held(dataset, wanted, [node])
+                        await stack.enter_async_context(held)
+                except TimeoutError:
+                    raise DeadlineExceeded("fetching the rows of a change", seconds) from None
+                yield
         finally:
-            self._retention.release(leased)
-            await asyncio.to_thread(self._retention.discard, tuple(sizes))
-
-    async def _fetch(self, node: str, dataset: str, sizes: dict[str, int]) -> None:
-        held = self._downloads.copies.held
-        missing = [n for n in sizes if not (held.is_here(n) and held.was_received(dataset, n))]
-        await asyncio.gather(
-            *(
-                self._downloads.obtain(dataset, name, [node], at_most(sizes[name]))
-                for name in missing
-            )
-        )
+            await asyncio.to_thread(self._retention.discard, tuple(wanted))

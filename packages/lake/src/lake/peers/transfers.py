@@ -279,7 +279,7 @@ class Transfers:
                 returns why it is not to be fetched, or "". None for any number.
         """
         if (dataset, name) in self._storing:
-            return  # it is here in a moment
+            return  # it is being stored
         known = self._downloads.get((dataset, name))
         if known is None:
             self._downloads[dataset, name] = _Download(
@@ -301,7 +301,7 @@ class Transfers:
     def stored(self, dataset: str, name: str) -> None:
         """Go on after a complete object was moved into the store, or could not be.
 
-        Until then nobody starts to fetch it again: it would find the whole file, and move it twice.
+        Until then it is not fetched again: it would find the whole file, and move it twice.
         """
         self._storing.discard((dataset, name))
 

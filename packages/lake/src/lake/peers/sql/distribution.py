@@ -326,7 +326,7 @@ class Localizer:
         return any(table.alias in self._scheme.keys for table in node.find_all(exp.Table))
 
     def _differs(self, node: exp.Expr) -> bool:
-        # All units have to agree; one has nobody to agree with.
+        # All units have to agree, which a single one does.
         return self._scheme.by != "node" and _may_differ(node, self._query.engine.aggregates)
 
     def _is_away(self, alias: str) -> bool:

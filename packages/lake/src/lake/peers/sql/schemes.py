@@ -54,7 +54,7 @@ class Schemes:
 
     Args:
         sources: The table that each name in a FROM clause is of.
-        uses_whole: Whether tables may be whole elsewhere than at the coordinator.
+        uses_whole: Whether tables may be whole at other nodes than the coordinator.
     """
 
     def __init__(self, sources: Mapping[str, Table], *, uses_whole: bool) -> None:
