@@ -95,3 +95,12 @@ def test_a_fork_counts_for_its_owner_by_the_lists_that_it_shares(
     lake.quotas.set(UserQuota("ann", disk_bytes=used))
     fork_dataset(lake, "t", "mine", user="ann")
     assert lake.quotas.stored.owned_by("ann") == used
+
+
+def test_a_deleted_dataset_counts_no_more(lake: Lake) -> None:
+    lake.append("t", pa.table({"a": [1]}))
+    owner = lake.catalog.get("t").owner
+    assert lake.quotas.stored.owned_by(owner) > 0
+    lake.delete("t")
+    assert lake.quotas.stored.owned_by(owner) == 0
+    assert lake.quotas.stored.distinct() == {}

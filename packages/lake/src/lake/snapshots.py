@@ -24,8 +24,10 @@ from lake.provenance import Provenance
 from sennit_core.errors import Corrupt, NotFound
 from sennit_core.hashing import canonical_json
 from sennit_core.records import Record, ShardInfo, SnapshotInfo
+from sennit_core.units import MIB
 
 __all__ = [
+    "METADATA_BYTES_MAX",
     "AnyManifest",
     "Manifest",
     "ShardList",
@@ -37,6 +39,8 @@ __all__ = [
     "write_stored",
 ]
 
+METADATA_BYTES_MAX = 64 * MIB
+"""Of a manifest or a list of another node, which is read as a whole."""
 _VERSION = 2
 _LIST_VERSION = 1
 _DOMAIN = b"sennit-manifest-2\n"

@@ -15,7 +15,7 @@ from sennit_core.errors import Corrupt
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from lake.catalog import Catalog
@@ -174,15 +174,23 @@ class StoredBytes:
 
     def owned_by(self, owner: str) -> int:
         """Return the bytes of all datasets of a user."""
-        owned = [info for info in self._catalog.list() if info.owner == owner and not info.damaged]
+        owned = [info for info in self._datasets() if info.owner == owner and not info.damaged]
         return sum(map(self.bytes_of, owned))
 
     def distinct(self) -> dict[str, int]:
         """Return the size of each shard of any dataset that can be read, by object."""
         found: dict[str, int] = {}
-        for info in self._catalog.list():
+        for info in self._datasets():
             with suppress(Corrupt):
                 found |= self.sizes(info)
+        return found
+
+    def _datasets(self) -> Sequence[DatasetInfo]:
+        """Return all datasets; forget the counts of others, which were deleted."""
+        found = self._catalog.list()
+        with self._lock:
+            for gone in self._counted.keys() - {info.id for info in found}:
+                del self._counted[gone]
         return found
 
     def of(self, info: DatasetInfo) -> DatasetUsage:

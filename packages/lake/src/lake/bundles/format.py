@@ -41,7 +41,6 @@ from sennit_core.units import KIB, MIB
 
 __all__ = [
     "DATASETS_MAX",
-    "METADATA_BYTES_MAX",
     "OBJECTS_MAX",
     "Bundle",
     "BundleDataset",
@@ -53,8 +52,6 @@ __all__ = [
 
 DATASETS_MAX = 1000
 OBJECTS_MAX = 1_000_000
-METADATA_BYTES_MAX = 64 * MIB
-"""Of a manifest or a list of shards, which are read as a whole; as for those that are fetched."""
 _MAGIC = b"SNTBNDL1"
 _SALT_BYTES = 32
 _SECRET_BYTES = len(_MAGIC) + _SALT_BYTES + 32

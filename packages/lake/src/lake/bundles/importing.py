@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lake._failpoints import reached
-from lake.bundles.format import METADATA_BYTES_MAX, Bundle, BundleDataset, BundleReport
+from lake.bundles.format import Bundle, BundleDataset, BundleReport
 from lake.catalog import check_dataset_name
 from lake.catalog_commits import Commit
 from lake.provenance import made_by
-from lake.snapshots import AnyManifest, Manifest, StoredManifest
+from lake.snapshots import METADATA_BYTES_MAX, AnyManifest, Manifest, StoredManifest
 from sennit_core.errors import Cancelled, Conflict, Corrupt, Unsupported
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo

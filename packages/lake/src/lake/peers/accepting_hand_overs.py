@@ -23,6 +23,7 @@ from lake.peers.sharing import DATASETS_MAX, SharedDataset, ShareInfo
 from lake.peers.signed import Statement
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import at_most
+from lake.snapshots import METADATA_BYTES_MAX
 from sennit_core.errors import (
     Conflict,
     Denied,
@@ -34,7 +35,6 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
-from sennit_core.units import MIB
 
 __all__ = ["Taker"]
 
@@ -42,7 +42,6 @@ _log = get_logger(__name__)
 _AT_ONCE = 16
 _ASK_SECONDS = 30.0
 _RETRY_SECONDS = (0.5, 60.0)
-_METADATA_BYTES_MAX = 64 * MIB
 _REFUSED = ("not-found", "denied", "unsupported", "bad-input", "conflict")
 """Codes after which the writer will not hand the dataset over, unless it is asked to anew."""
 
@@ -186,10 +185,8 @@ class Taker:
     async def _try(self, dataset: str, row: HandOverRow, attempts: _Attempts) -> bool:
         """Go one step on; return whether this node writes the dataset now."""
         known = self._index.get(dataset)
-        if known is None:
-            return (
-                False  # its manifest is just being fetched, or it was withdrawn: its row goes then
-            )
+        if known is None:  # its manifest is being fetched, or it was withdrawn: its row goes then
+            return False
         try:
             self._required(dataset)
         except (NotFound, Unsupported) as error:
@@ -243,7 +240,7 @@ class Taker:
             await asyncio.gather(
                 *(
                     self._downloads.obtain(
-                        dataset, name, sources, at_most(known.sizes.get(name, _METADATA_BYTES_MAX))
+                        dataset, name, sources, at_most(known.sizes.get(name, METADATA_BYTES_MAX))
                     )
                     for name in part
                 )

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lake.objects import ObjectStore
+from lake.snapshots import METADATA_BYTES_MAX
 from sennit_core.errors import Denied, StorageFull
-from sennit_core.units import GIB, MIB, format_bytes
+from sennit_core.units import GIB, format_bytes
 
 __all__ = ["MetadataBudget", "MetadataLimits", "MetadataUse"]
 
@@ -28,7 +29,7 @@ class MetadataLimits:
         shards: Shards of the newest versions of all datasets; each needs some 200 bytes of memory.
     """
 
-    object_bytes: int = 64 * MIB
+    object_bytes: int = METADATA_BYTES_MAX
     bytes: int = 4 * GIB
     objects: int = 100_000
     shards: int = 4_000_000
