@@ -392,14 +392,19 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
 
 @pytest.mark.slow
 def test_an_ingest_reports_how_far_it_is_while_it_runs(shared_node: Any, tmp_path: Path) -> None:
-    def reports_progress(csv: Path) -> bool:
-        *phases, _ = [info.progress for info in shared_node.client.upload(csv).job.watch()]
+    csv = tmp_path / "progress.csv"
+    csv.write_text("n,t\n")
+    lines = "".join(f"{n},some text {n}\n" for n in range(600_000))
+
+    def reports_progress(size: int) -> bool:
+        with csv.open("a") as file:
+            file.write(lines)
+        job = shared_node.client.upload(csv, name=f"progress{size}.csv").job
+        *phases, _ = [info.progress for info in job.watch()]
         return any(phase is not None and phase.bytes_done > 0 for phase in phases)
 
-    lines = "".join(f"{n},some text {n}\n" for n in range(600_000))
-    files = [tmp_path / f"progress{number}.csv" for number in range(8)]
-    # A watcher may miss the progress of one of them, but not of all.
-    assert any(reports_progress(file) for file in files if file.write_text(f"n,t\n{lines}"))
+    # A watcher may miss the progress of a short ingest, but not of longer and longer ones.
+    assert any(reports_progress(size) for size in range(8))
 
 
 @pytest.mark.slow
