@@ -240,11 +240,17 @@ def test_states_of_aggregates_come_from_nodes_with_this_version_of_duckdb(tmp_pa
         for name in ("rome", "bern"):
             found[name].peers.join(found["oslo"].peers.invite())
         big(found)
-        eventually(lambda: "big" in found["bern"].names())
-        eventually(lambda: found["bern"].lake.catalog.get("big").shards == 3)
-        shown = {n: explained(found[n], f"EXPLAIN {sql}")["distributed"] for n in ("rome", "bern")}
-        assert "EXPORT_STATE" in shown["rome"]
-        assert "EXPORT_STATE" not in shown["bern"]
+
+        def shown(name: str) -> str:
+            return explained(found[name], f"EXPLAIN {sql}")["distributed"]
+
+        def has_big(name: str) -> bool:
+            node = found[name]
+            return "big" in node.names() and node.lake.catalog.get("big").shards == 3
+
+        eventually(lambda: has_big("rome") and has_big("bern"))
+        eventually(lambda: "EXPORT_STATE" in shown("rome"))  # once it knows oslo's version
+        assert "EXPORT_STATE" not in shown("bern")
         expected = found["oslo"].query(sql)
         for name in ("rome", "bern"):
             for row, other in zip(found[name].query(sql), expected, strict=True):
