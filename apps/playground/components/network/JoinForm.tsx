@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState, type FormEvent } from 'react'
 
+import { CodeField } from '@/components/ui/CodeField'
 import { Failed } from '@/components/ui/States'
 import { useAction } from '@/lib/hooks'
 import { networkApi } from '@/lib/networkApi'
@@ -31,17 +32,12 @@ function InviteForm({ onChange }: { onChange: () => void }) {
   return (
     <form onSubmit={join} className="panel flex flex-col gap-3 px-5 py-4">
       <p className="font-semibold">With an invite</p>
-      <label className="flex flex-col gap-1">
-        <span className="text-ink-2 text-xs">Invite, which an admin of the network made</span>
-        <input
-          className="field w-full font-mono text-xs"
-          value={text}
-          onChange={(event) => setText(event.target.value)}
-          placeholder="sennit-invite:…"
-          autoComplete="off"
-          spellCheck={false}
-        />
-      </label>
+      <CodeField
+        label="Invite, which an admin of the network made"
+        value={text}
+        onChange={setText}
+        placeholder="sennit-invite:…"
+      />
       {error && <Failed title="This node did not join" message={error.message} hint={error.hint} />}
       <div className="mt-auto flex justify-end">
         <button type="submit" className="button" disabled={busy || text.trim() === ''}>
@@ -74,28 +70,18 @@ function AskForm({ onChange }: { onChange: () => void }) {
     <form onSubmit={ask} className="panel flex flex-col gap-3 px-5 py-4">
       <p className="font-semibold">By asking a node, whose owner accepts this one</p>
       <div className="grid gap-3 sm:grid-cols-2">
-        <label className="flex flex-col gap-1">
-          <span className="text-ink-2 text-xs">Address of a node</span>
-          <input
-            className="field w-full font-mono text-xs"
-            value={address}
-            onChange={(event) => setAddress(event.target.value)}
-            placeholder="oslo.example.org:8601"
-            autoComplete="off"
-            spellCheck={false}
-          />
-        </label>
-        <label className="flex flex-col gap-1">
-          <span className="text-ink-2 text-xs">Its id</span>
-          <input
-            className="field w-full font-mono text-xs"
-            value={node}
-            onChange={(event) => setNode(event.target.value)}
-            placeholder="64 digits, as its page Network shows"
-            autoComplete="off"
-            spellCheck={false}
-          />
-        </label>
+        <CodeField
+          label="Address of a node"
+          value={address}
+          onChange={setAddress}
+          placeholder="oslo.example.org:8601"
+        />
+        <CodeField
+          label="Its id"
+          value={node}
+          onChange={setNode}
+          placeholder="64 digits, as its page Network shows"
+        />
       </div>
       {waits && (
         <p role="status" className="text-warn">
