@@ -92,6 +92,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("sql", "count", "left"), CHANGES)
 def test_a_change_is_made_by_the_writer_and_read_here_at_once(
     offices: dict[str, Office], sql: str, count: int, left: list[int]

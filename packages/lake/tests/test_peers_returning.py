@@ -63,6 +63,7 @@ def answer(lake: Lake, sql: str, how: str, max_rows: int | None) -> tuple[object
 
 
 @pytest.mark.slow
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("sql", STATEMENTS)
 @pytest.mark.parametrize(("how", "max_rows"), [("arrow", None), ("json", 1), ("csv", 0)])
 def test_the_answer_is_that_of_a_change_made_here(

@@ -22,7 +22,9 @@ from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable
 from .peers_world import identity
 
 # Not faster: on a busy machine nodes would suspect each other all the time.
-FAST = MembershipOptions(period_seconds=0.4, answer_seconds=0.3, compare_seconds=0.5)
+FAST = MembershipOptions(
+    period_seconds=0.4, answer_seconds=0.3, compare_seconds=0.5, settled_seconds=1.0
+)
 WAIT_SECONDS = 40.0
 
 
