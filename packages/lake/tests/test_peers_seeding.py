@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -275,8 +275,18 @@ def test_a_bundle_makes_no_node_send_what_is_private(tmp_path: Path) -> None:
             await imported(network, rome, forged(oslo.lake, tmp_path / "lie", lie, objects))
         assert not rome.parts.copies.held.was_received(dataset, private)
         assert private in rome.lake.objects
-        with pytest.raises(Unavailable, match="has not sent to this node"):
+        asked: list[tuple[set[str], str | None]] = []
+
+        def fetch(names: Collection[str], /, *, dataset: str | None = None, **_: object) -> None:
+            asked.append((set(names), dataset))
+            raise Unavailable("a shard")
+
+        rome.lake.remote.was_received = rome.parts.copies.held.was_received
+        rome.lake.remote.fetch = fetch
+        with pytest.raises(Unavailable):
             fork_dataset(rome.lake, "trips", "fork")  # which could be shared
+        assert private in asked[0][0]
+        assert asked[0][1] == dataset
         reply = await oslo.ask(rome, ChunkRequest(private, 0, dataset))
         assert isinstance(reply, Failed)
 
@@ -321,7 +331,7 @@ def test_a_node_exports_no_object_that_it_was_not_sent(tmp_path: Path) -> None:
         claim(oslo, "trips", private, size)
         oslo.share("trips", copies=2)
         await network.until(lambda: "trips" in rome.names() and rome.has_all("trips"))
-        with pytest.raises(Unavailable, match="1 objects of 'trips'"):
+        with pytest.raises(Unavailable, match="1 shards"):  # the others were sent
             exported(rome, tmp_path / "b", "trips")
         assert not (tmp_path / "b").exists()
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lake.forks import fork_dataset
 from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement
@@ -402,3 +403,21 @@ def test_functions_that_queries_may_not_use_are_refused(offices: dict[str, Offic
     big(offices)
     with pytest.raises(Denied, match="getenv"):
         offices["rome"].query("SELECT median(v), getenv('HOME') FROM big")
+
+
+def test_a_dataset_with_a_shard_that_is_here_for_another_one_is_forked(
+    offices: dict[str, Office],
+) -> None:
+    shared(offices, factor=3)
+    oslo, rome = offices["oslo"], offices["rome"]
+    eventually(lambda: rome.has_all("trips"))
+    oslo.lake.append("equal", TABLE)
+    assert oslo.lake.catalog.manifest("equal").snapshot.shards[0].object in rome.lake.objects
+    oslo.peers.share("equal", None, Placement(1))
+    eventually(lambda: "equal" in rome.names())
+
+    fork_dataset(rome.lake, "equal", "mine")
+
+    assert rome.query("SELECT sum(id) FROM mine") == [(6,)]
+    [shard] = rome.lake.catalog.manifest("equal").snapshot.shards
+    assert rome.lake.remote.was_received(rome.lake.catalog.get("equal").id, shard.object)

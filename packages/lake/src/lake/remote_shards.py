@@ -69,7 +69,13 @@ class Fetch(Protocol):
     """See `lake.peers.service.PeerService.fetch`."""
 
     def __call__(
-        self, objects: Collection[str], /, *, seconds: float | None, stop: Stop | None
+        self,
+        objects: Collection[str],
+        /,
+        *,
+        dataset: str | None = None,
+        seconds: float | None,
+        stop: Stop | None,
     ) -> object:
         """Fetch objects; blocks."""
         ...
@@ -195,22 +201,21 @@ class RemoteShards:
             self.fetch(missing, seconds=seconds, stop=stop)
 
     def ensure_received(self, dataset: DatasetInfo, names: Collection[str]) -> None:
-        """Fetch objects of a dataset that another node writes; refuse those that were not sent as its.
+        """Fetch objects of a dataset that another node writes, also those that are here for another one.
 
         A manifest may list the id of an object that is here and private (design 0151). A caller
         that sends the objects to others, or makes them part of a dataset of this node, uses this.
 
         Raises:
-            Unavailable: As `ensure`; or no node has sent one of them as an object of the dataset.
+            Unavailable: No node that can be reached sends one of them as an object of the dataset.
         """
-        self.ensure(names)
-        unproven = sum(not self.was_received(dataset.id, name) for name in names)
+        unproven = [
+            name
+            for name in names
+            if name not in self._objects or not self.was_received(dataset.id, name)
+        ]
         if unproven:
-            raise Unavailable(
-                f"{unproven:,} objects of {dataset.name!r}, which its writer has not sent to this node",
-                hint="do it at the node that writes the dataset, or copy its rows: "
-                "CREATE TABLE copy AS FROM …",
-            )
+            self.fetch(unproven, dataset=dataset.id, seconds=None, stop=None)
 
 
 class _NoNetwork:

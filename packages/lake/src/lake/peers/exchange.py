@@ -299,15 +299,26 @@ class Exchange:
 
     # Fetching
 
-    async def fetch(self, names: Collection[str]) -> None:
-        """Fetch objects of shared datasets that this node lacks, for a query.
+    async def fetch(self, names: Collection[str], dataset: str | None = None) -> None:
+        """Fetch objects of shared datasets that this node lacks.
+
+        Args:
+            names: The objects.
+            dataset: The dataset as whose they are fetched, also if they are here for another one; None
+                for any, as for a query.
 
         Raises:
             Unavailable: No node that can be reached has one of them.
         """
-        missing = [name for name in names if name not in self._parts.objects]
+        held = self._parts.copies.held
+        missing = [
+            name
+            for name in names
+            if name not in self._parts.objects
+            or (dataset is not None and not held.was_received(dataset, name))
+        ]
         results = await asyncio.gather(
-            *(self._fetch(name) for name in missing), return_exceptions=True
+            *(self._fetch(name, dataset) for name in missing), return_exceptions=True
         )
         problems = [each for each in results if isinstance(each, BaseException)]
         for problem in problems:
@@ -330,11 +341,13 @@ class Exchange:
             )
         return "no node that holds them can be reached; see `platform net nodes`"
 
-    async def _fetch(self, name: str) -> None:
-        """Fetch a shard as one of the first dataset for which a node has it."""
+    async def _fetch(self, name: str, dataset: str | None) -> None:
+        """Fetch a shard as one of a dataset; or of the first for which a node has it."""
         now, alive = self._host.now(), self._host.members.alive()
         problem = Unavailable(f"object {name[:16]}")
         for known in self._index.named(name):
+            if dataset not in (None, known.shared.id):
+                continue
             # Those that hold it as far as it is known, the writer, then any that may.
             others = [node for node in alive if known.objects.may_hold(node)]
             sources = dict.fromkeys((*self._holders_of(known, name, alive, now), *others))

@@ -338,12 +338,19 @@ class PeerService:
         return Counters() if network is None else self._call(_now(network.counters))
 
     def fetch(
-        self, objects: Collection[str], /, *, seconds: float | None = None, stop: Stop | None = None
+        self,
+        objects: Collection[str],
+        /,
+        *,
+        dataset: str | None = None,
+        seconds: float | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """Fetch objects of shared datasets that this node lacks; blocks.
 
         Args:
             objects: Their ids.
+            dataset: As of `Exchange.fetch`.
             seconds: The longest time to wait; None for five minutes.
             stop: Stops it.
 
@@ -357,7 +364,7 @@ class PeerService:
             raise Unavailable(
                 f"{len(objects)} shards on other nodes", hint="this node is in no network"
             )
-        future = self._submit(network.exchange.fetch(objects))
+        future = self._submit(network.exchange.fetch(objects, dataset))
         _result_of(future, "fetching shards", seconds or _FETCH_SECONDS, stop or Stop())
 
     def accepts_changes(self, dataset: str) -> bool:
