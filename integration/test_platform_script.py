@@ -67,12 +67,22 @@ def fake(folder: Path, name: str, text: str) -> None:
     program.chmod(0o755)
 
 
+ENOUGH_DISK = """\
+import collections, shutil
+Usage = collections.namedtuple('Usage', 'total used free')
+shutil.disk_usage = lambda path: Usage(10**12, 0, 10**12)
+"""
+
+
 def python_here(folder: Path, prelude: str = "") -> None:
-    """A `python3` that is this interpreter, after running some Python that removes a feature."""
+    """A `python3` that is this interpreter, after running some Python that removes a feature.
+
+    What it misses is the first thing that `platform` finds: such a Python sees enough free disk.
+    """
     if not prelude:
         fake(folder, "python3", f'exec {Path(sys.executable).resolve()} "$@"')
         return
-    (folder / "sitecustomize.py").write_text(prelude)
+    (folder / "sitecustomize.py").write_text(ENOUGH_DISK + prelude)
     fake(folder, "python3", f'PYTHONPATH={folder} exec {Path(sys.executable).resolve()} "$@"')
 
 
@@ -115,8 +125,7 @@ def test_too_little_disk_is_reported_before_anything_is_created(
 ) -> None:
     python_here(
         bare_path,
-        "import shutil, collections; U = collections.namedtuple('U', 'total used free')\n"
-        "shutil.disk_usage = lambda p: U(1, 1, 10**6)",
+        "shutil.disk_usage = lambda path: Usage(1, 1, 10**6)",
     )
     done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
