@@ -209,4 +209,4 @@ def test_outside_of_its_hours_a_node_sends_no_copy_and_answers_queries(tmp_path:
 
 def rome_wants(rome: Office) -> bool:
     """Whether Rome is to hold a copy, has the list of its chunks, and waits with these."""
-    return rome.peers.missing_chunks() > 0
+    return rome.peers.repairs.missing_chunks() > 0

@@ -63,11 +63,24 @@ def test_a_dead_node_is_given_up_at_a_request_until_it_is_back() -> None:
     assert repairs.awaited(network.time) == []
     network.peers["rome"].state = "alive"
     assert repairs.awaited(network.time) == []
-    network.peers["rome"] = SimpleNamespace(state="dead", since=110.0, stays=True)
+    network.peers["rome"] = SimpleNamespace(state="dead", since=170.0, stays=True)
     assert repairs.awaited(network.time) == ["rome"]
-    assert repairs.awaited(711.0) == []
+    assert repairs.awaited(771.0) == []
     network.peers["rome"] = SimpleNamespace(state="dead", since=700.0, stays=False)
     assert repairs.awaited(711.0) == []
+
+
+def test_a_node_that_was_suspected_or_alive_at_the_request_is_given_up_once_it_is_dead() -> None:
+    network: Any = FakeNetwork()
+    repairs = Repairs(network, network.copies)
+    network.peers["rome"].state = "suspect"
+    asyncio.run(ask(repairs))
+    assert repairs.awaited(network.time) == []
+    network.peers["rome"] = SimpleNamespace(state="dead", since=112.0, stays=True)
+    assert repairs.awaited(112.0) == []
+    # One that dies long after the request may come back.
+    network.peers["bern"] = SimpleNamespace(state="dead", since=180.0, stays=True)
+    assert repairs.awaited(181.0) == ["bern"]
 
 
 def test_a_peer_that_asks_all_the_time_is_refused() -> None:

@@ -174,6 +174,8 @@ class RemoteShards:
         self.change: Change = _change_nothing
         self.accepts_changes: Callable[[str], bool] = lambda _dataset: False
         """Whether the writer of a dataset makes changes for users of this node."""
+        self.is_shared: Callable[[str], bool] = lambda _name: False
+        """Whether an object is a shard of a dataset of the network, so that other nodes may have it."""
         self.may_have: Callable[[str, str], bool] = lambda _dataset, _node: False
         """Whether a node may have the rows of a dataset that another node writes."""
 

@@ -78,9 +78,12 @@ def _progress(report: Mapping[str, Any]) -> str:
         return f"{report['datasets']:,} shared datasets; {text}"
     if not (report["underReplicated"] or report["unavailable"] or report["missing"]):
         return f"shards: {report['objects']:,}, each with all of its copies; {text}"
+    names = ", ".join(report["waitsFor"])
+    waits = f"waiting up to {report['waitsSeconds']:.0f} s for {names}, which does not answer; "
     return (
-        f"shards: {report['objects']:,}, {report['missing']:,} copies missing, "
-        f"{report['underReplicated']:,} with too few, {report['unavailable']:,} without any; {text}"
+        f"{waits if names else ''}shards: {report['objects']:,}, "
+        f"{report['missing']:,} copies missing, {report['underReplicated']:,} with too few, "
+        f"{report['unavailable']:,} without any; {text}"
     )
 
 

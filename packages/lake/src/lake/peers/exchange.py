@@ -229,6 +229,10 @@ class Exchange:
         found = self._index.get(dataset)
         return None if found is None else (found.shared, found.writer)
 
+    def is_shared(self, name: str) -> bool:
+        """Return whether an object is a shard of a dataset that is shared; for any thread."""
+        return bool(self._index.named(name))
+
     def holders(self, name: str) -> list[str]:
         """Return the live nodes that hold a shard, this node first if it does."""
         now, alive = self._host.now(), self._host.members.alive()

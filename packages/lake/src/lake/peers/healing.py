@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,9 @@ class HealReport(Record):
         unavailable: Shards without any.
         missing: Copies that nodes are to hold and lack.
         problems: What cannot be repaired, with what to do; once `done`.
+        waits_for: The names of nodes that do not answer: their copies are made elsewhere as soon as they
+            count as dead.
+        waits_seconds: In how many seconds the last of them does, unless it answers.
         done: Whether this is the last report.
     """
 
@@ -54,6 +57,8 @@ class HealReport(Record):
     unavailable: int = 0
     missing: int = 0
     problems: tuple[Finding, ...] = ()
+    waits_for: tuple[str, ...] = ()
+    waits_seconds: float = 0.0
     done: bool = False
 
     @property
@@ -114,23 +119,35 @@ def heal(
             verified.note(scrubbed)
             yield HealReport(len(chosen), verified.objects, verified.damaged)
     asked_at = time.monotonic()
-    peers.repair()
+    peers.repairs.repair()
     progress = _Progress(asked_at)
     while not stop.is_set():
         now = time.monotonic()
         # Withdrawn ones are gone.
         copies = {d: c for d, c in peers.shared_copies().items() if d in chosen}
         report = _report(len(chosen), verified, copies)
-        chunks = peers.missing_chunks()
-        progress.note((report.under_replicated, report.unavailable, report.missing, chunks), now)
+        suspected = peers.repairs.suspected()
+        chunks = peers.repairs.missing_chunks()
+        progress.note(
+            (report.under_replicated, report.unavailable, report.missing, chunks, len(suspected)),
+            now,
+        )
         is_hopeless = not any(_can_improve(each) for each in copies.values())
         waited = now - max(asked_at, progress.changed_at)
-        if report.is_whole or waited > (_HOPELESS_SECONDS if is_hopeless else _PATIENCE_SECONDS):
+        if suspected and not report.is_whole:
+            # Soon it is known whether their copies are lost.
+            yield replace(
+                report,
+                waits_for=tuple(each.node for each in suspected),
+                waits_seconds=max(each.seconds for each in suspected),
+            )
+        elif report.is_whole or waited > (_HOPELESS_SECONDS if is_hopeless else _PATIENCE_SECONDS):
             yield _last(report, list(copies.values()), peers)
             return
-        yield report
+        else:
+            yield report
         stop.wait(_POLL_SECONDS)
-        peers.ask_for_copies()
+        peers.repairs.ask_for_copies()
 
 
 def _chosen(copies: Mapping[str, SharedCopies], dataset: str | None) -> list[str]:

@@ -82,7 +82,7 @@ def leave(peers: PeerService, wait_seconds: float, stop: Event) -> Iterator[Leav
 def _drain(peers: PeerService, wait_seconds: float, stop: Event) -> Iterator[LeaveReport]:
     """Yield reports until nothing waits, or nothing more can be handed over."""
     since = peers.start_leaving()
-    peers.repair()  # what dead nodes were to hold is to be elsewhere, too
+    peers.repairs.repair()  # what dead nodes were to hold is to be elsewhere, too
     started_at = changed_at = time.monotonic()
     before: Handover | None = None
     while not stop.is_set():

@@ -238,6 +238,14 @@ class Membership:
         """Return the nodes that can be asked for something, in order of their ids."""
         return sorted(n for n, p in self.peers.items() if p.state in ("alive", "leaving"))
 
+    def suspected(self, now: float) -> dict[str, float]:
+        """Return in how many seconds each suspected node counts as dead, if it does not answer."""
+        return {
+            node: max(0.0, peer.since + self._suspect_seconds(peer) - now)
+            for node, peer in self.peers.items()
+            if peer.state == "suspect"
+        }
+
     def settled(self, now: float) -> list[str]:
         """Return the nodes that count for placement, this one included, in order of their ids.
 

@@ -1,12 +1,14 @@
 """Repairs of copies before their time, asked for by this node or another one.
 
 All nodes are asked to look at their copies at once, and to count the nodes that they see dead as lost
-without waiting. A node decides by its own view who is dead; a request can only end its patience.
+without waiting. A node decides by its own view who is dead; a request can only end its patience, for a while:
+a node that has failed just before the request is only suspected, by some perhaps not even that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -15,19 +17,35 @@ from lake.peers.limits import RateLimit
 from lake.peers.machine import Call, Failed, Replied
 from lake.peers.membership import Membership
 from lake.peers.messages import Message
+from lake.peers.roster import Roster
 from lake.peers.session import Piece, Session
 from sennit_core.errors import Busy
 
-__all__ = ["MESSAGES", "RepairReply", "RepairRequest", "Repairs"]
+__all__ = ["MESSAGES", "RepairReply", "RepairRequest", "Repairs", "Suspected"]
 
 _ANSWER_SECONDS = 10.0
 _REQUESTS_PER_SECOND = 0.5
 _REQUESTS_BURST = 8
+_IMPATIENT_SECONDS = 60.0
+"""For so long after a request a node that becomes dead is lost at once; longer than any suspicion lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """A node that does not answer.
+
+    Args:
+        node: Its name.
+        seconds: In how many seconds it counts as dead, unless it answers.
+    """
+
+    node: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class RepairRequest(Message):
-    """Asks the receiver to look at its copies now, and to count dead nodes as lost."""
+    """Asks the receiver to look at its copies now, and to count nodes as lost once they are dead."""
 
     kind: ClassVar[str] = "repair"
 
@@ -46,6 +64,7 @@ class RepairHost(Protocol):
     """What repairs need of the network."""
 
     members: Membership
+    roster: Roster
 
     def now(self) -> float:
         """Return seconds that never run backwards."""
@@ -69,6 +88,8 @@ class Repairs:
         self._copies = copies
         # The dead nodes that count as lost before their time.
         self._lost_early: set[str] = set()
+        # Those that become dead until then count as lost at once.
+        self._impatient_until = -math.inf
         # Of all nodes together, as each request costs this node a look at all of its copies.
         self._rate = RateLimit(_REQUESTS_PER_SECOND, _REQUESTS_BURST, host.now)
 
@@ -80,6 +101,7 @@ class Repairs:
             node: peer.since for node, peer in peers.items() if peer.state == "dead" and peer.stays
         }
         self._lost_early &= dead.keys()  # the others are back
+        self._lost_early |= {n for n, at in dead.items() if at <= self._impatient_until}
         limit = self._copies.loss_seconds
         return [n for n, at in dead.items() if n not in self._lost_early and now - at < limit]
 
@@ -100,8 +122,14 @@ class Repairs:
         return RepairReply(), b""
 
     def _look_now(self) -> None:
-        self._lost_early |= {n for n, p in self._host.members.peers.items() if p.state == "dead"}
+        # The dead ones too: they died before.
+        self._impatient_until = self._host.now() + _IMPATIENT_SECONDS
         self.ask_for_copies()
+
+    def suspected(self) -> list[Suspected]:
+        """Return the nodes that do not answer and are not counted as dead yet."""
+        found = self._host.members.suspected(self._host.now())
+        return [Suspected(self._host.roster.name_of(node), left) for node, left in found.items()]
 
     def ask_for_copies(self) -> None:
         """Ask again where copies are that no node has confirmed, and plan with the answers."""

@@ -55,7 +55,7 @@ from lake.peers.network import Counters
 from lake.peers.placement import Placement
 from lake.peers.plan_cache import PlanCache
 from lake.peers.publications import EVERYONE
-from lake.peers.repairs import Repairs
+from lake.peers.repair_calls import RepairCalls
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.seeding import Seeder
@@ -314,23 +314,16 @@ class PeerService:
         """Ask the whole network for its connections, and return its map."""
         return self._call(Survey(self._required(), self._parts.data).map())
 
-    def repair(self) -> None:
-        """Let all nodes look at their copies now, and count dead nodes as lost."""
-        self._call(self._repairs().repair_everywhere())
-
-    def ask_for_copies(self) -> None:
-        """Ask again where copies are that no node has confirmed."""
-        self._call(_now(self._repairs().ask_for_copies))
+    @property
+    def repairs(self) -> RepairCalls:
+        """Repairs copies now."""
+        return RepairCalls(self._call, self._required)
 
     def shared_copies(self) -> Mapping[str, SharedCopies]:
         """Return the shared datasets with the state of their copies, by id."""
         exchange = self._required().exchange
         assert exchange is not None, "the service has a lake"
         return self._call(exchange.shared_copies())
-
-    def missing_chunks(self) -> int:
-        """Return how many chunks of copies this node is still to fetch."""
-        return self._call(_now(self._repairs().missing_chunks))
 
     def counters(self) -> Counters:
         """Return what is open, and what was refused or dropped since this node is in its network."""
@@ -378,6 +371,12 @@ class PeerService:
         network = self._network
         changes = None if network is None else network.changes
         return changes is not None and changes.may_have(dataset, node)
+
+    def is_shared(self, name: str) -> bool:
+        """Return whether an object is a shard of a dataset that is shared in the network."""
+        network = self._network
+        exchange = None if network is None else network.exchange
+        return exchange is not None and exchange.is_shared(name)
 
     def change(self, change: ForeignChange) -> Future[Changed]:
         """Let the writer of a dataset make a change; see `Changes.send`.
@@ -490,11 +489,6 @@ class PeerService:
     def ciphertext_of(self, dataset: str) -> str | None:
         """Return the id under which copies of an encrypted dataset of this node are known, if it has any."""
         return self._shares().ciphertexts.find_id(dataset)
-
-    def _repairs(self) -> Repairs:
-        exchange = self._required().exchange
-        assert exchange is not None, "the service has a lake"
-        return exchange.repairs
 
     def _required(self) -> JoinedNetwork:
         if self._network is None:
