@@ -436,15 +436,21 @@ class Catalog:
             used = objects_of(each for key in gone if (each := needs[key]) is not None)
             return sorted(rows[snapshot].version for snapshot in gone), used
 
-    def check_shards(self, snapshot: SnapshotInfo) -> None:
+    def check_shards(
+        self, snapshot: SnapshotInfo, is_replaceable: Callable[[str], bool] = lambda _: False
+    ) -> None:
         """Refuse a snapshot with a shard that a scrub found to be damaged.
+
+        Args:
+            snapshot: The snapshot.
+            is_replaceable: Whether the reader gets a shard that is not here from another node.
 
         Raises:
             Corrupt: A shard is damaged.
         """
         if self._damaged_objects:
             for shard in snapshot.shards:
-                if shard.object in self._damaged_objects:
+                if shard.object in self._damaged_objects and not is_replaceable(shard.object):
                     raise self._snapshots.noted(
                         snapshot.dataset, self._damaged_objects[shard.object]
                     )

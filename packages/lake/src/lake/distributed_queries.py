@@ -18,6 +18,7 @@ from lake.merged_queries import MergedQuery, may_have_parts, start_merge
 from lake.partial import without_shards
 from lake.peers.stop import SECONDS_MAX
 from lake.queries import QueryExecution
+from lake.read_repair import ReadRepair
 from lake.remote_shards import RemoteShards
 from lake.running import RunningStatement
 from lake.statement_request import StatementRequest
@@ -56,9 +57,13 @@ class DistributedQueries:
         pool: The executors.
         catalog: The datasets.
         remote: The network.
+        repair: Replaces damaged shards that are read in place.
     """
 
-    def __init__(self, pool: ExecutorPool, catalog: Catalog, remote: RemoteShards) -> None:
+    def __init__(
+        self, pool: ExecutorPool, catalog: Catalog, remote: RemoteShards, repair: ReadRepair
+    ) -> None:
+        self._repair = repair
         self._pool = pool
         self._catalog = catalog
         self._remote = remote
@@ -97,7 +102,8 @@ class DistributedQueries:
             "explained": _explained(parts, explain) if explain else None,
         }
 
-        query = MergedQuery(merge, parts.folder, parts.missing)
+        repair = self._repair.of(lambda: here, deadline)
+        query = MergedQuery(merge, parts.folder, parts.missing, repair)
         return start_merge(self._pool, query, request, deadline, statement, release)
 
     def _here(self, table: dict[str, Any], parts: Distributed) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from sennit_core.errors import Conflict, Corrupt, Denied, SennitError, Unsupported
@@ -11,6 +12,7 @@ __all__ = [
     "UploadIncomplete",
     "ciphertext_elsewhere",
     "damaged_dataset",
+    "damaged_object",
     "damaged_shard",
     "is_damage_of",
     "not_encrypted",
@@ -18,6 +20,8 @@ __all__ = [
     "restricted_elsewhere",
     "without_snapshot",
 ]
+
+_OBJECT = re.compile(r"\(object ([0-9a-f]{64})\)$")
 
 
 @dataclass(eq=False)
@@ -51,6 +55,12 @@ def damaged_shard(
         found=found,
         hint=_advice(dataset),
     )
+
+
+def damaged_object(error: Corrupt) -> str | None:
+    """Return the object of the shard that an error, possibly from another process, is about."""
+    found = _OBJECT.search(error.what)
+    return None if found is None else found[1]
 
 
 def damaged_dataset(

@@ -17,6 +17,7 @@ from lake.statement_request import StatementRequest
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
     from lake.partial import MissingShards
+    from lake.read_repair import Repair
 
 __all__ = ["MergedQuery", "may_have_parts", "start_merge"]
 
@@ -43,11 +44,13 @@ class MergedQuery:
         merge: The request `merge` of the executor.
         folder: The files of the parts, removed at the end.
         missing: The shards that the user allowed to be missing.
+        repair: Of the shards that the merge reads in place; as of `QueryExecution`.
     """
 
     merge: dict[str, Any]
     folder: Path
     missing: tuple[MissingShards, ...] = ()
+    repair: Repair = lambda _error, _stop: False
 
 
 def start_merge(
@@ -92,6 +95,7 @@ def start_merge(
             end,
             deadline_seconds=request.deadline_seconds,
             missing=query.missing,
+            repair=query.repair,
         )
     except BaseException:
         shutil.rmtree(query.folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from lake.partial import MissingShards, missing_report
+from lake.peers.stop import Stop
 from sennit_core.errors import (
     CapTooSmall,
     DeadlineExceeded,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from emsqrt.executor import Execution
+    from lake.read_repair import Repair
     from sennit_core.records import Progress
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class QueryExecution:
         deadline_seconds: Time limit of all steps together, for errors.
         keeper: Keeps the result for a repetition of the query; None if it must not be kept.
         missing: The shards that it leaves out, if its request allows that.
+        repair: Called with an error of a step before any output; True runs the step again.
     """
 
     def __init__(  # noqa: PLR0913 - of three callers, most by keyword
@@ -68,8 +71,13 @@ class QueryExecution:
         deadline_seconds: float | None = None,
         keeper: ResultKeeper | None = None,
         missing: tuple[MissingShards, ...] = (),
+        repair: Repair = lambda _error, _stop: False,
     ) -> None:
         self.missing = missing
+        self._repair = repair
+        self._stop = Stop()  # of repairs
+        # True once a piece of the result was handed on: then no step can run again.
+        self._has_output = False
         self._start = start
         self._keeper = keeper
         self._complete = complete
@@ -87,7 +95,8 @@ class QueryExecution:
         # `duckdb`, or `plan` and then `emsqrt`: the plan is made in one executor, and runs in
         # another that loads neither DuckDB nor sqlglot, whose memory would count against the cap.
         self._step = "plan" if engine == "emsqrt" else "duckdb"
-        self._execution = start(self._step, {})
+        self._own: dict[str, Any] = {}  # the step's request members, to run it again
+        self._execution = start(self._step, self._own)
 
     @property
     def engine(self) -> str:
@@ -151,6 +160,7 @@ class QueryExecution:
         with self._lock:
             self._cancelled = True
             execution = self._execution
+        self._stop.stop()
         execution.cancel()
 
     def close(self) -> None:
@@ -173,7 +183,7 @@ class QueryExecution:
         while True:
             try:
                 for piece in read(self._execution):
-                    self._may_change = False
+                    self._may_change, self._has_output = False, True
                     yield piece
                 if self._step != "plan":
                     self._may_change = False
@@ -198,9 +208,12 @@ class QueryExecution:
             keeper.keep(b"".join(held), _without_repeatable(answer))
 
     def _after(self, error: SennitError) -> None:
-        """Continue with EM-√ if possible, or raise the error."""
+        """Run the step again after a repair, continue with EM-√ if possible, or raise the error."""
         if isinstance(error, DeadlineExceeded):
             raise self._deadline_exceeded() from error
+        if not self._has_output and self._repair(error, self._stop):
+            self._begin(self._step, self._own)
+            return
         if self._refusal is not None and self._step == "plan" and isinstance(error, Unsupported):
             refusal = self._refusal
             refusal.hint = f"EM-√ was tried too: {error}; {refusal.hint or ''}".rstrip("; ")
@@ -226,7 +239,7 @@ class QueryExecution:
         self._execution.close()
         execution = self._start(step, own)
         with self._lock:
-            self._execution, self._step = execution, step
+            self._execution, self._step, self._own = execution, step, own
             # A cancellation that came between the two steps counts for the new one.
             cancelled = self._cancelled
         if cancelled:

@@ -15,7 +15,7 @@ from lake.errors import damaged_dataset, damaged_shard
 from lake.objects import ObjectStore
 from lake.retention import Retention
 from lake.snapshots import Manifest
-from lake.verification import Damage, find_damage
+from lake.verification import Damage, examine_object
 from sennit_core.errors import Corrupt, Unsupported
 from sennit_core.records import Record
 
@@ -225,22 +225,14 @@ class Scrub:
         problem = None if damage is None else item.describe(damage)
         if fresh:
             self._catalog.note_object(item.object, problem)
+            if damage is not None and damage.is_content and item.object in self._objects:
+                self._catalog.note_object(item.object, None)  # it came back before it was noted
         if problem is not None:
             self._found(item.dataset_id, item.dataset, problem)
         return fresh
 
     def _verify(self, name: str) -> Damage | None:
-        """Verify an object's file; mend its list of hashes, or move the file aside."""
-        path = self._objects.place(name)
-        damage = find_damage(path, self._check, from_disk=True)
-        if damage is None:
-            self._objects.drop_quarantined(name)  # somebody has put the file back
-            return None
-        if not damage.is_content and path.exists() and self._objects.mend_chunks(name):
-            # The list was damaged and not the object; it proves itself by the id.
-            damage = find_damage(path, self._check, from_disk=True)
-        if damage is not None and damage.is_content and not self._objects.quarantine(name):
-            damage = find_damage(path, self._check, from_disk=True)
+        damage = examine_object(self._objects, name, self._check)
         if damage is not None:
             self.damaged_objects += 1
         return damage

@@ -25,6 +25,7 @@ from lake.new_shards import files_of
 from lake.objects import ObjectStore
 from lake.peers.stop import Stop
 from lake.policies import Policies, shown_to
+from lake.read_repair import ReadRepair
 from lake.remote_shards import RemoteShards
 from lake.restricted_tables import RestrictedReader
 from lake.retention import Retention
@@ -81,6 +82,7 @@ class StatementTables:
         self.policies = policies
         self.objects = objects
         self.retention = retention
+        self.repair = ReadRepair(catalog, objects, remote)
 
     def hold(
         self,
@@ -109,7 +111,7 @@ class StatementTables:
             tables, objects = self._find(sql, requester, left_out, with_rows=with_rows)
             for name, manifest in history.items():
                 snapshot = manifest.snapshot
-                self._catalog.check_shards(snapshot)
+                self._catalog.check_shards(snapshot, self.repair.is_replaceable)
                 access = self.policies.access(snapshot.dataset, requester)
                 table = self._snapshot_table(name, snapshot) | _rights(access)
                 label = f"{self._catalog.name(snapshot.dataset)} AT (VERSION => {snapshot.version})"
@@ -361,7 +363,7 @@ class StatementTables:
             if info.node is not None and info.encrypted:
                 raise ciphertext_elsewhere(info.name, info.node)
             found = self._partial(info, left)
-            self._catalog.check_shards(found.snapshot)
+            self._catalog.check_shards(found.snapshot, self.repair.is_replaceable)
         except (Corrupt, Denied) as damage:
             schema: dict[str, Any] = {"fields": []}
             row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}

@@ -82,7 +82,7 @@ class Statements(RewriteStatements):
     ) -> None:
         super().__init__(pool, catalog, tables, writer, running, space)
         self._cache = cache
-        self._distributed = DistributedQueries(pool, catalog, tables.remote)
+        self._distributed = DistributedQueries(pool, catalog, tables.remote, tables.repair)
         self._restricted = RestrictedQueries(pool, tables.remote, tables.staging)
         self._forwarder = Forwarder(pool, catalog, tables, self.start)
 
@@ -236,10 +236,7 @@ class Statements(RewriteStatements):
             return CachedQuery(found)
 
         def start(step: str, own: dict[str, Any]) -> Execution:
-            members = whole
-            if own:
-                sent = {"format": request.format, "maxRows": request.max_rows}
-                members = sent | held.members | own
+            members = _of_later_step(request, held, own) if own else whole
             return self._pool.submit(
                 _SQL_ENTRY,
                 {**members, "engine": step},
@@ -263,6 +260,7 @@ class Statements(RewriteStatements):
                 deadline_seconds=request.deadline_seconds,
                 keeper=None if key is None else self._keeper(key, frozenset(names.values())),
                 missing=missing,
+                repair=self._tables.repair.of(lambda: tables, deadline),
             )
         except BaseException:
             self._tables.release(held)
@@ -314,6 +312,7 @@ class Statements(RewriteStatements):
     ) -> WriteExecution:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
+        read: list[dict[str, Any]] = []
         origin = Origin(request.sql, request.user, "duckdb")
         attempts = itertools.count()
 
@@ -326,6 +325,7 @@ class Statements(RewriteStatements):
             tables, held = self._tables.hold(
                 sql, found, request.requester, with_rows=True, left_out=left_out
             )
+            read[:] = tables
             names.update({t["name"]: dataset_of(t) for t in tables if not is_view(t)})
             statement.datasets |= snapshots_of(tables)
             origin.datasets |= {
@@ -361,6 +361,7 @@ class Statements(RewriteStatements):
             lambda error: self._complete(
                 without_place(error) if history else error, names, request.requester
             ),
+            repair=self._tables.repair.of(lambda: read, deadline),
         )
 
     def _resolve_history(
@@ -428,3 +429,8 @@ def _members(request: StatementRequest) -> dict[str, Any]:
         "maxRows": request.max_rows,
         "describe": request.describe,
     }
+
+
+def _of_later_step(request: StatementRequest, held: Hold, own: dict[str, Any]) -> dict[str, Any]:
+    """Return what the executor gets that goes on with a query, from the step before."""
+    return {"format": request.format, "maxRows": request.max_rows, **held.members, **own}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.errors import damaged_shard
-from lake.objects import LOST, has_list, load_digest, quarantined_path
+from lake.objects import LOST, ObjectStore, has_list, load_digest, quarantined_path
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.hashing import CHUNK_BYTES, ObjectDigest, object_id
 
@@ -34,6 +34,7 @@ __all__ = [
     "ShardFile",
     "Verifier",
     "check_mode",
+    "examine_object",
     "find_damage",
     "verify_shards",
 ]
@@ -208,6 +209,32 @@ def find_damage(
         if quarantined_path(path).exists():
             return _MOVED_ASIDE
         return Damage("the file", "a readable file", str(error.strerror))
+
+
+def examine_object(
+    objects: ObjectStore, name: str, checkpoint: Checkpoint = lambda: None
+) -> Damage | None:
+    """Verify a stored object from the disk; mend its list of hashes, or move a damaged file aside.
+
+    Args:
+        objects: The store.
+        name: The object; it is leased, as a deletion meanwhile would look like damage.
+        checkpoint: Called after each piece.
+
+    Returns:
+        The damage that is left; None if the object is intact now.
+    """
+    path = objects.place(name)
+    damage = find_damage(path, checkpoint, from_disk=True)
+    if damage is None:
+        objects.drop_quarantined(name)  # somebody has put the file back
+        return None
+    if not damage.is_content and path.exists() and objects.mend_chunks(name):
+        # The list was damaged and not the object; it proves itself by the id.
+        damage = find_damage(path, checkpoint, from_disk=True)
+    if damage is not None and damage.is_content and not objects.quarantine(name):
+        damage = find_damage(path, checkpoint, from_disk=True)
+    return damage
 
 
 def check_mode(mode: str) -> bool:

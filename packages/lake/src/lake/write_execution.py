@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
 from lake.origins import Origin
+from lake.peers.stop import Stop
 from lake.writes import Writer
 from sennit_core.errors import Cancelled, Conflict, SennitError
 from sennit_core.records import Progress
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from emsqrt.executor import Execution
+    from lake.read_repair import Repair
 
 __all__ = ["StartWrite", "WriteExecution"]
 
@@ -42,6 +44,7 @@ class WriteExecution:
         origin: The statement and the user; `start` adds what it may read.
         complete: Called with an error before it is raised; returns the error to raise.
         attempts: How often to run it if other changes come first.
+        repair: Called with an error of the executor; True runs the statement again.
     """
 
     engine = "duckdb"
@@ -53,7 +56,10 @@ class WriteExecution:
         origin: Origin,
         complete: Callable[[SennitError], SennitError],
         attempts: int = _ATTEMPTS,
+        repair: Repair = lambda _error, _stop: False,
     ) -> None:
+        self._repair = repair
+        self._stop = Stop()  # of repairs
         self._attempts = attempts
         self._start = start
         self._writer = writer
@@ -123,7 +129,7 @@ class WriteExecution:
         for attempt in range(1, self._attempts + 1):
             if self._answer is not None:
                 break
-            answer = self._run()
+            answer = self._run_repaired()
             try:
                 if self._cancelled:
                     raise Cancelled("the statement")
@@ -157,6 +163,7 @@ class WriteExecution:
         with self._lock:
             self._cancelled = True
             self._execution.cancel()
+        self._stop.stop()
 
     def close(self) -> None:
         """Cancel the statement if it is running; may be called twice."""
@@ -187,6 +194,17 @@ class WriteExecution:
             cancelled = self._cancelled
         if cancelled:
             execution.cancel()
+
+    def _run_repaired(self) -> dict[str, Any]:
+        """Run it, again after each repair of what it reads."""
+        while True:
+            try:
+                return self._run()
+            except SennitError as error:
+                if not self._repair(error, self._stop):
+                    raise
+            self._end()
+            self._begin()
 
     def _run(self) -> dict[str, Any]:
         """Wait for the executor's response, and keep its result."""

@@ -17,7 +17,7 @@ from lake.peers.messages import BODY_BYTES_MAX, Message
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import SharedIndex
 from lake.peers.stop import SECONDS_MAX, Stop
-from sennit_core.errors import BadInput, NotFound
+from sennit_core.errors import BadInput, Corrupt, NotFound
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
@@ -141,10 +141,15 @@ class LocalFragments:
             ) as execution,
         ):
             stop.attach(execution.cancel)
-            for payload in execution.payloads():
-                for start in range(0, len(payload), BODY_BYTES_MAX):
-                    yield bytes(payload[start : start + BODY_BYTES_MAX])
-            execution.result()
+            try:
+                for payload in execution.payloads():
+                    for start in range(0, len(payload), BODY_BYTES_MAX):
+                        yield bytes(payload[start : start + BODY_BYTES_MAX])
+                execution.result()
+            except Corrupt as error:
+                # Another holder answers; replication fetches an intact copy for the next query.
+                self._tables.repair.set_aside(error, tables)
+                raise
 
     @contextmanager
     def _held(self, request: FragmentRequest) -> Iterator[list[dict[str, Any]]]:
