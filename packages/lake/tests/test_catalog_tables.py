@@ -45,7 +45,7 @@ def test_changes_are_one_write(tables: CatalogTables, tree: ElkynStore) -> None:
     assert tables.datasets_with_snapshots() == ["d1"]
     assert tables.snapshots("d1").all() == {"s1": SnapshotRow("ab", 2.0)}
 
-    tables.write(tables.datasets.change("d1", None), tables.forget_snapshots("d1"))
+    tables.write(tables.datasets.change("d1", None), *tables.forget_snapshots("d1"))
     assert tree.get("/") is None
 
 

@@ -15,6 +15,7 @@ import pytest
 from lake.peers.handing_over import HandOverRequest
 from lake.peers.handover_rows import OFFERED, SETTLED, SIGNED, STOPPED
 from lake.peers.machine import Call, Failed, Replied
+from lake.purge import PurgeRequest
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, Unavailable, Unsupported
 from sennit_core.ids import new_id
 
@@ -283,6 +284,42 @@ def test_it_is_handed_over_again_and_back(tmp_path: Path) -> None:
         assert not own_moved(rome)
 
     run(tmp_path, "oslo rome bern", test)
+
+
+def test_a_tag_of_the_earlier_writer_keeps_no_rows_that_the_next_one_purges(
+    tmp_path: Path,
+) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        dataset = dataset_of(oslo)
+        oslo.lake.tag("trips", "before", version=1)
+        oslo.lake.tag("trips", "closing", version=2)
+        await hand_over(network, oslo, rome)
+        shards = {each.object for each in rome.lake.catalog.manifest("trips").snapshot.shards}
+        await rome.exchange.fetch(shards, dataset)
+        await network.until(lambda: not writes(oslo))
+        # Oslo sees the newest version only, which was committed after the purge.
+        network.away.add(oslo.id)
+        report = await asyncio.to_thread(
+            rome.lake.purger.purge, PurgeRequest("trips", "id = 1", wait_seconds=0.0)
+        )
+        assert (report.rows_all, report.still_read) == (1, 0)
+        rome.append("trips", 3)
+        network.away.discard(oslo.id)
+        version = rome.lake.catalog.manifest("trips").snapshot.version
+        await network.until(
+            lambda: oslo.lake.catalog.stored_manifest("trips").snapshot.version == version
+        )
+        await network.until(lambda: oslo.lake.catalog.tags("trips") == {})
+        kept = oslo.lake.catalog.snapshots("trips")
+        assert [each.snapshot.version for each in kept] == [version]
+        gone = shards - {s.object for s in rome.lake.catalog.manifest("trips").snapshot.shards}
+        assert gone
+        assert not any(name in oslo.lake.objects for name in gone)
+        assert rows(rome) == [2, 3]
+        # And back: the count of purges goes with the dataset.
+        assert oslo.lake.catalog.adopter.purge_count(dataset) == 1
+
+    run(tmp_path, "oslo rome", test)
 
 
 def own_moved(node: SharingNode) -> list[str]:

@@ -397,7 +397,12 @@ class Catalog:
             self._tags.set(self.get(dataset), name, snapshot)
 
     def expire(
-        self, dataset: str, choose: Callable[[Mapping[str, SnapshotRow]], set[str]], *, is_own: bool
+        self,
+        dataset: str,
+        choose: Callable[[Mapping[str, SnapshotRow]], set[str]],
+        *,
+        is_own: bool,
+        tagged: bool = False,
     ) -> tuple[Sequence[int], set[str]]:
         """Remove old snapshots of a dataset; return their versions, and the objects that they used.
 
@@ -406,6 +411,7 @@ class Catalog:
         Args:
             dataset: Id or name.
             choose: Returns the ids of those that go; the head and those with a tag stay.
+            tagged: Whether those with a tag go too, with their tags.
             is_own: Whether it is to be a dataset of this node; Denied if another node writes it.
         """
         with self._lock:
@@ -413,22 +419,17 @@ class Catalog:
             if is_own:
                 check_own(info)
             rows = self._snapshots.rows(info.id, info.name)
-            gone = choose(rows) - {info.head, *self.tags(info.id).values()}
+            gone = choose(rows) - {info.head, *(() if tagged else self.tags(info.id).values())}
             needs = self._needs(info.id) if gone else {}
             # What is damaged stays until somebody has looked at it.
             gone = {snapshot for snapshot in gone if needs.get(snapshot) is not None}
             if not gone:
                 return [], set()
             references, table = self._counted(), self._rows.snapshots(info.id)
-            orphans = {
-                snapshot: row
-                for snapshot, row in rows.items()
-                if snapshot not in gone
-                and self._snapshots.stored(info, snapshot, row).snapshot.parent in gone
-            }
+            changed = {**dict.fromkeys(gone), **self._snapshots.orphaned(info, rows, gone)}
             self._rows.write(
-                *(table.change(snapshot, None) for snapshot in gone),
-                *(table.change(key, replace(row, orphaned=True)) for key, row in orphans.items()),
+                *(table.change(snapshot, row) for snapshot, row in changed.items()),
+                *(self._tags.without(info, gone) if tagged else ()),
             )
             # After the write. If it fails, the counts still hold the objects.
             for snapshot in gone:
@@ -543,8 +544,7 @@ class Catalog:
             needs = self._needs(dataset_id)
             self._rows.write(
                 self._rows.datasets.change(dataset_id, None),
-                self._rows.forget_snapshots(dataset_id),
-                self._rows.tags.change(dataset_id, None),
+                *self._rows.forget_snapshots(dataset_id),
                 *self._index.change_of_ids(dataset_id, added=False),
             )
             # After the write. If it fails, the counts still hold the objects, and nothing is

@@ -15,7 +15,7 @@ from lake.access import written_elsewhere
 from lake.catalog_commits import committed_dataset
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
-from lake.catalog_tables import CatalogTables, SnapshotRow
+from lake.catalog_tables import CatalogTables, Purges, SnapshotRow
 from lake.manifests import Manifests
 from lake.references import Needs, References, objects_of
 from lake.snapshots import Manifest, ShardList, StoredManifest
@@ -96,8 +96,7 @@ class SnapshotAdopter:
         needs = {} if known is None else dict(self._snapshots.needs(dataset.id, known.name, known))
         self._rows.write(
             self._rows.datasets.change(dataset.id, dataset),
-            self._rows.forget_snapshots(dataset.id),
-            self._rows.tags.change(dataset.id, None),
+            *self._rows.forget_snapshots(dataset.id),
             *(self._index.change_of_ids(dataset.id, added=True) if known is None else ()),
             *also,
         )
@@ -135,6 +134,14 @@ class SnapshotAdopter:
     def count_of(self, dataset: str) -> int:
         """Return the number of snapshots of a dataset."""
         return len(self._rows.snapshots(dataset).ids())
+
+    def purge_count(self, dataset: str) -> int:
+        """Return how often rows of a dataset were purged, as far as they are gone here; raises `Corrupt`."""
+        return self._rows.purge_count(dataset)
+
+    def note_purges(self, dataset: str, count: int) -> None:
+        """Note that the rows are gone here which so many purges have removed."""
+        self._rows.purges.put(dataset, Purges(count))
 
     def adopt(self, dataset: DatasetInfo, manifest: str | None, *also: Change) -> set[str]:
         """Make a snapshot of another node the head of the dataset that it writes.

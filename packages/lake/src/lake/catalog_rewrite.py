@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from elkyn.records import Change
 from lake.catalog_snapshots import CheckedSnapshots
-from lake.catalog_tables import CatalogTables, SnapshotRow
+from lake.catalog_tables import CatalogTables, Purges, SnapshotRow
 from lake.errors import damaged_dataset
 from lake.manifests import Manifests
 from lake.references import Needs, References, objects_of
@@ -146,6 +146,7 @@ class SnapshotRewriter:
         self._rows.write(
             self._rows.datasets.change(info.id, changed),
             *(table.change(snapshot, row) for snapshot, row in new.items()),
+            self._rows.purges.change(info.id, Purges(self._rows.purge_count(info.id) + 1)),
             marker,
         )
         self._purges += 1

@@ -5,8 +5,9 @@ Damage to one dataset is an error of that dataset only, and is remembered for li
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.errors import damaged_dataset
@@ -187,6 +188,16 @@ class CheckedSnapshots:
                 problem = "its columns, rows, bytes or shards are not those of its newest snapshot"
                 raise self.noted(info.id, damaged_dataset(info.name, "its catalog row", problem))
         return manifest
+
+    def orphaned(
+        self, info: DatasetInfo, rows: Mapping[str, SnapshotRow], gone: Container[str]
+    ) -> dict[str, SnapshotRow]:
+        """Return the new rows of the snapshots whose parents go, and which stay themselves."""
+        return {
+            snapshot: replace(row, orphaned=True)
+            for snapshot, row in rows.items()
+            if snapshot not in gone and self.stored(info, snapshot, row).snapshot.parent in gone
+        }
 
     def _read(self, dataset_id: str, name: str, snapshot: str, row: SnapshotRow) -> StoredManifest:
         try:

@@ -19,7 +19,7 @@ from sennit_core.records import DatasetInfo, Record
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["CatalogTables", "IdSet", "SnapshotRow", "Tag", "Tags"]
+__all__ = ["CatalogTables", "IdSet", "Purges", "SnapshotRow", "Tag", "Tags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,13 @@ class Tags(Record):
     """The tags of a dataset, in the order of their names."""
 
     tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Purges(Record):
+    """How often rows of a dataset were purged, by all nodes that have written it."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class CatalogTables:
         self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
         self.catalog = CheckedTable(tree, "/catalog", IdSet)
         self.tags = CheckedTable(tree, "/tags", Tags)
+        self.purges = CheckedTable(tree, "/purged", Purges)
 
     def snapshots(self, dataset_id: str) -> Table[SnapshotRow]:
         """Return the snapshots of a dataset."""
@@ -111,9 +119,22 @@ class CatalogTables:
         """
         return Table(self._tree, "/snapshots", SnapshotRow).ids()
 
-    def forget_snapshots(self, dataset_id: str) -> Change:
-        """Return the removal of all snapshots of a dataset, for `write`."""
-        return Change(f"snapshots/{dataset_id}", None)
+    def purge_count(self, dataset_id: str) -> int:
+        """Return how often rows of a dataset were purged.
+
+        Raises:
+            Corrupt: The row is damaged.
+        """
+        row = self.purges.get(dataset_id)
+        return 0 if row is None else row.count
+
+    def forget_snapshots(self, dataset_id: str) -> tuple[Change, ...]:
+        """Return the removal of all snapshots of a dataset with their tags, for `write`."""
+        return (
+            Change(f"snapshots/{dataset_id}", None),
+            self.tags.change(dataset_id, None),
+            self.purges.change(dataset_id, None),
+        )
 
     def write(self, *changes: Change) -> None:
         """Apply several changes in one write: a reader sees all of them or none."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from lake.catalog_adoption import check_own
 from lake.catalog_history import check_tag
 from lake.catalog_snapshots import CheckedSnapshots
@@ -9,6 +12,9 @@ from lake.catalog_tables import CatalogTables, Tag, Tags
 from lake.errors import damaged_dataset
 from sennit_core.errors import Corrupt, NotFound, nearest
 from sennit_core.records import DatasetInfo
+
+if TYPE_CHECKING:
+    from elkyn.records import Change
 
 __all__ = ["DatasetTags"]
 
@@ -61,5 +67,17 @@ class DatasetTags:
             if snapshot not in self._rows.snapshots(info.id):
                 raise NotFound(f"snapshot of {info.name!r}", snapshot, suggestion=None)
             tags[name] = snapshot
+        self._rows.write(self._change(info, tags))
+
+    def without(self, info: DatasetInfo, snapshots: Container[str]) -> Sequence[Change]:
+        """Return what removes the tags of some snapshots; a damaged row goes, as its tags are lost."""
+        try:
+            tags = self.of(info)
+        except Corrupt:
+            return [self._rows.tags.change(info.id, None)]
+        left = {tag: snapshot for tag, snapshot in tags.items() if snapshot not in snapshots}
+        return [] if left == tags else [self._change(info, left)]
+
+    def _change(self, info: DatasetInfo, tags: Mapping[str, str]) -> Change:
         row = Tags(tuple(Tag(*each) for each in sorted(tags.items())))
-        self._rows.write(self._rows.tags.change(info.id, row if tags else None))
+        return self._rows.tags.change(info.id, row if tags else None)

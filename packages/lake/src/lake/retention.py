@@ -223,16 +223,28 @@ class Retention:
         """
         return self._expire(dataset, partial(expired, keep=keep, before=before), is_own=is_own)
 
-    def expire_others(self, dataset: str, manifests: Collection[str]) -> Sequence[int]:
+    def expire_others(
+        self, dataset: str, manifests: Collection[str], *, purged: bool = False
+    ) -> Sequence[int]:
         """As `expire`, of another node's dataset: the snapshots whose manifests are none of these.
 
         The head stays.
+
+        Args:
+            dataset: Its id.
+            manifests: The manifests that the writer has.
+            purged: Whether the others have rows that were purged: neither a tag nor the grace time
+                keeps these.
         """
-        return self._expire(
+        versions = self._expire(
             dataset,
             lambda rows: {each for each, row in rows.items() if row.manifest not in manifests},
             is_own=False,
+            tagged=purged,
         )
+        if purged:
+            self.erase(())
+        return versions
 
     def _expire(
         self,
@@ -240,9 +252,10 @@ class Retention:
         choose: Callable[[Mapping[str, SnapshotRow]], set[str]],
         *,
         is_own: bool,
+        tagged: bool = False,
     ) -> Sequence[int]:
         with self._lock:
-            versions, used = self._catalog.expire(dataset, choose, is_own=is_own)
+            versions, used = self._catalog.expire(dataset, choose, is_own=is_own, tagged=tagged)
             reached("expire-uncataloged")
             if self._grace_seconds and used:
                 # After the references, as only now they are known; a crash in between costs the

@@ -339,10 +339,7 @@ class Adoption:
             ):
                 await self._adopt(shared, writer, known)
             if shared.manifests:
-                # What the writer has expired cannot be fetched any more, and is not to be read.
-                await asyncio.to_thread(
-                    self._retention.expire_others, dataset, {shared.manifest, *shared.manifests}
-                )
+                await asyncio.to_thread(self._expire_others, shared)
         found = self._index.get(dataset)
         if found is None or found.shared != shared:
             found = await asyncio.to_thread(read_known, self._catalog, shared, writer, before)
@@ -355,6 +352,18 @@ class Adoption:
             await asyncio.to_thread(self._metadata.note, dataset, writer, metadata, shards)
             self._fetched.pop(dataset, None)
             self._changed()
+
+    def _expire_others(self, shared: SharedDataset) -> None:
+        """Forget the versions that the writer has no more: nobody sends their shards.
+
+        After a purge of the writer that is all that has the purged rows, as each manifest is another one
+        then. The head alone does not show it: it may be a version that was committed after the purge.
+        """
+        adopter, current = self._catalog.adopter, {shared.manifest, *shared.manifests}
+        is_purged = shared.purges > adopter.purge_count(shared.id)
+        self._retention.expire_others(shared.id, current, purged=is_purged)
+        if is_purged:  # after all is gone, as a crash in between repeats it
+            adopter.note_purges(shared.id, shared.purges)
 
     def _has_manifest(self, known: DatasetInfo, shared: SharedDataset) -> bool:
         # The manifest too: a purge of the writer replaces it, and the snapshot's id stays.

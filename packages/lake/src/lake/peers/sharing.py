@@ -120,6 +120,7 @@ class SharedDataset(Record):
         encrypted: Whether it is the ciphertext of a dataset, which only its writer can read.
         handovers: The statements by which its writer is the one, the oldest first; of a node that has
             handed it over, those by which another one is.
+        purges: How often rows were purged; readers keep nothing of before the last time.
     """
 
     id: str
@@ -138,6 +139,7 @@ class SharedDataset(Record):
     read_only: bool = True
     encrypted: bool = False
     handovers: tuple[Statement, ...] = ()
+    purges: int = 0
 
     def accepts_changes_of(self, node: str) -> bool:
         """Return whether the writer makes changes for a node."""
@@ -384,6 +386,7 @@ class Shares:
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
                 share.nodes, share.placement, self._newest(info.id, manifest),
                 read_only=share.read_only, handovers=chain,
+                purges=self._catalog.adopter.purge_count(info.id),
             )  # fmt: skip
             return [(audience, whole) for audience in share.audiences]
         found: list[tuple[str, SharedDataset]] = []
