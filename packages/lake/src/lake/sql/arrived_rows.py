@@ -1,25 +1,62 @@
-"""Step `arrived` of executors: send rows that another node has computed, in the format of a request.
+"""Rows that another node has computed. Step `arrived` of executors sends them in the format of a request.
 
 They are checked first, as a fault in data of another node costs this executor alone. No engine reads them,
 so they keep the types that they have.
+
+A compressed batch can be thousands of times larger than what was received, so one that does not fit is
+refused by the lengths that it names, before it is decompressed.
 
 Request: `file` (an Arrow IPC stream), `format`, `maxRows`. Response: `rows`, `truncated`, `columns`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from emsqrt.io.formats import open_format, type_name
 from sennit_core.arrow_ipc import open_arrow
-from sennit_core.errors import BadInput, Corrupt
+from sennit_core.errors import BadInput, Corrupt, TooLarge
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
+    from sennit_core.arrow_ipc import ArrowReader
 
-__all__ = ["send_arrived"]
+__all__ = ["open_arrived", "send_arrived"]
+
+_SHARE_OF_CAP = 4
+"""Of the memory cap, what a batch may have: its engine needs the rest."""
+
+
+@contextmanager
+def open_arrived(file: Path, what: str, context: EntryContext) -> Iterator[ArrowReader]:
+    """Open rows that another node has sent.
+
+    Args:
+        file: An Arrow IPC stream.
+        what: The rows, for errors.
+        context: Of the step that reads them.
+
+    Raises:
+        Corrupt: They are not what they should be.
+        TooLarge: A batch has too many bytes after decompression.
+    """
+    most = context.cap_bytes // _SHARE_OF_CAP
+    try:
+        with (
+            pa.OSFile(str(file)) as source,
+            open_arrow(source, what, batch_bytes_max=most) as reader,
+        ):
+            yield reader
+    except BadInput as error:
+        raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
+    except TooLarge as error:
+        error.hint = "ask for fewer or shorter columns, or start the node with more --memory"
+        raise
 
 
 def send_arrived(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -27,21 +64,18 @@ def send_arrived(request: dict[str, Any], context: EntryContext) -> dict[str, An
 
     Raises:
         Corrupt: They are not what they should be.
+        TooLarge: A batch has too many bytes after decompression.
     """
     what = "the rows that another node has returned"
-    try:
-        with (
-            pa.OSFile(request["file"]) as source,
-            open_arrow(source, what) as reader,
-            open_format(
-                request["format"], reader.schema, context.emit, max_rows=request["maxRows"]
-            ) as writer,
-        ):
-            for batch in reader:
-                context.check()
-                writer.write(batch)
-    except BadInput as error:
-        raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
+    with (
+        open_arrived(Path(request["file"]), what, context) as reader,
+        open_format(
+            request["format"], reader.schema, context.emit, max_rows=request["maxRows"]
+        ) as writer,
+    ):
+        for batch in reader:
+            context.check()
+            writer.write(batch)
     return {
         "rows": writer.rows,
         "truncated": writer.truncated,

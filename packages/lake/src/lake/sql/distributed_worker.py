@@ -28,6 +28,7 @@ from lake.peers.sql import Table as PlannedTable
 from lake.peers.sql.engine import EmptyTables
 from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
 from lake.sql.aggregate_names import aggregate_names
+from lake.sql.arrived_rows import open_arrived
 from lake.sql.duckdb_worker import (
     Note,
     bind,
@@ -44,8 +45,7 @@ from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.volatility import is_volatile
 from lake.verification import verify_shards
-from sennit_core.arrow_ipc import open_arrow
-from sennit_core.errors import BadInput, Corrupt, Unsupported
+from sennit_core.errors import Unsupported
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "merge_query", "plan_query"]
 
 _ARRIVED = "__sennit_arrived"
+_PART = "a part of the query's result from another node"
 
 
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -148,24 +149,14 @@ def _create(
     limit = "" if files is None else " LIMIT 0"
     connection.execute(f"CREATE TEMP TABLE {name} AS FROM ({step['sql']}){limit}")
     for file in files or ():
-        for table in _checked_batches(Path(file)):
-            context.check()
-            connection.register(_ARRIVED, table)
-            try:
-                connection.execute(f"INSERT INTO {name} FROM {_ARRIVED}")
-            finally:
-                connection.unregister(_ARRIVED)
-
-
-def _checked_batches(file: Path) -> Iterator[pa.Table]:
-    """Yield the batches of a stream that another node wrote, whose values are what they say."""
-    what = "a part of the query's result from another node"
-    try:
-        with pa.OSFile(str(file)) as source, open_arrow(source, what) as reader:
+        with open_arrived(Path(file), _PART, context) as reader:
             for batch in reader:
-                yield pa.Table.from_batches([batch])
-    except BadInput as error:
-        raise Corrupt(what, expected="Arrow data", found=str(error)[:200]) from error
+                context.check()
+                connection.register(_ARRIVED, pa.Table.from_batches([batch]))
+                try:
+                    connection.execute(f"INSERT INTO {name} FROM {_ARRIVED}")
+                finally:
+                    connection.unregister(_ARRIVED)
 
 
 class Engine:
