@@ -265,8 +265,11 @@ def test_the_founder_restarts_and_finds_its_network(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "network.md").read_text(encoding="utf-8")
-    parts = page.split("```sh\n")[1:5]
-    forming, sharing, changing, forking = (part.partition("```")[0] for part in parts)
+    parts = [part.partition("```")[0] for part in page.split("```sh\n")[1:]]
+    forming, sharing, changing = parts[:3]
+    appending, forking = (
+        next(part for part in parts if text in part) for text in ("--mode append", "platform fork")
+    )
     sharing, query, _ = re.split(r'platform sql "(.*)" --data rome\n', sharing)
     example = forming + sharing
     command = f"{sys.executable} -m sennit.cli "
@@ -292,7 +295,10 @@ def test_the_examples_of_the_page_form_a_network_and_share_a_dataset(tmp_path: P
 
         eventually(answered)
         assert run(changing.replace("platform ", command))[-1] == "5"
+        run(appending.replace("platform ", command))
         assert run(forking.replace("platform ", command))[0] == "my_trips"
+        sum_of_bern = "SELECT sum(km) FROM my_trips WHERE city = 'Bern'"
+        assert platform("sql", sum_of_bern, data=tmp_path / "rome").stdout.split()[-1] == "7"
     finally:
         for name in ("rome", "oslo"):
             platform("down", data=tmp_path / name)
