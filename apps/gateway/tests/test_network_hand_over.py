@@ -86,6 +86,27 @@ def test_a_dataset_is_handed_over(nodes: tuple[OpenNode, OpenNode]) -> None:
     until(lambda: total(rome) == 1117)
 
 
+def test_the_quota_of_the_new_owner_is_asked_first(nodes: tuple[OpenNode, OpenNode]) -> None:
+    oslo, rome = nodes
+    assert oslo.client.put(f"{TRIPS}/hand-over", json={"node": "rome"}).is_success
+    assert rome.client.put("/api/quotas/anna", json={"diskBytes": 100}).is_success
+    refused = rome.client.post(f"{TRIPS}/hand-over/accept", json={"owner": "anna"})
+    assert (refused.status_code, refused.json()["code"]) == (507, "storage-full")
+    assert "user 'anna' may store 100 B" in refused.json()["error"]
+    assert "too many" in refused.json()["error"]
+    assert sharing(rome)["handOver"] is None
+    assert sharing(oslo)["handOver"] == {"state": "offered", "node": "rome"}
+    assert insert(oslo, 10) == 200
+    no_user = rome.client.post(f"{TRIPS}/hand-over/accept", json={"owner": "*@*"})
+    assert no_user.json()["code"] == "usage"
+    assert rome.client.put("/api/quotas/anna", json={"diskBytes": 1 << 20}).is_success
+    taken = rome.client.post(f"{TRIPS}/hand-over/accept", json={"owner": "anna"})
+    assert taken.status_code == 202, taken.text
+    until(lambda: sharing(rome)["writer"] is None)
+    assert rome.client.get(TRIPS).json()["owner"] == "anna"
+    assert rome.client.get("/api/quotas/anna").json()["storedBytes"] > 100
+
+
 def test_a_restricted_dataset_is_not_handed_over(nodes: tuple[OpenNode, OpenNode]) -> None:
     oslo, _ = nodes
     rules = [{"principal": "*@rome", "rows": "km > 2"}]

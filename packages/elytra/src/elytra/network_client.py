@@ -169,10 +169,15 @@ class NetworkClient:
         path = f"/api/datasets/{quote(dataset, safe='')}/hand-over"
         return dict(self._transport.json("DELETE", path))
 
-    def accept_hand_over(self, dataset: str) -> dict[str, Any]:
-        """Begin to write a dataset that its writer hands over to the node; `sharing` says when it does."""
+    def accept_hand_over(self, dataset: str, owner: str | None = None) -> dict[str, Any]:
+        """Begin to write a dataset that its writer hands over to the node; `sharing` says when it does.
+
+        Args:
+            dataset: Id or name.
+            owner: The user who owns it then, and whose quota it counts for; None for the caller.
+        """
         path = f"/api/datasets/{quote(dataset, safe='')}/hand-over/accept"
-        return dict(self._transport.json("POST", path))
+        return dict(self._transport.json("POST", path, document={"owner": owner}))
 
     def fork(self, dataset: str, name: str) -> dict[str, Any]:
         """Create a dataset of the node with the rows of another one, which may be of another node.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from lake.catalog import Catalog
     from lake.catalog_commits import Commit
+    from sennit_core.records import DatasetInfo
 
 __all__ = ["MEMORY_MIN_BYTES", "Quotas", "UserQuota"]
 
@@ -127,6 +128,21 @@ class Quotas:
             if used >= limit or used + (coming or 0) > limit:
                 raise _no_room(user, limit, used, coming, what)
 
+    def check_owner(self, user: str, dataset: DatasetInfo) -> None:
+        """Refuse a dataset of another owner that a user has no room for.
+
+        Args:
+            user: The user who is to own it.
+            dataset: The dataset, whose kept versions count.
+
+        Raises:
+            StorageFull: They would use more than the user's quota.
+            Corrupt: A manifest is damaged.
+        """
+        if self.get(user).disk_bytes and dataset.owner != user:
+            coming = self.stored.bytes_of(dataset)
+            self.check_room(user, f"dataset {dataset.name!r}", coming)
+
     def admit_commits(self, commits: Sequence[Commit]) -> None:
         """Refuse commits that together store more than an owner may; under the catalog's lock.
 
@@ -202,7 +218,10 @@ class Quotas:
 
 
 def _no_room(user: str, limit: int, used: int, coming: int | None, what: str) -> StorageFull:
-    needs = "" if coming is None else f"; {what} needs {format_bytes(coming)} more"
+    needs = ""
+    if coming is not None:
+        missing = format_bytes(used + coming - limit)
+        needs = f"; {what} needs {format_bytes(coming)} more, {missing} too many"
     return StorageFull(
         PLACE,
         coming or 0,

@@ -146,6 +146,12 @@ def accept_hand_over(
     wait: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait until this node writes it.")
     ] = 60.0,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="USER", help="The user who owns it then; you if not given."
+        ),
+    ] = None,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -156,7 +162,7 @@ def accept_hand_over(
 
     end = time.monotonic() + wait
     with Session.open(url, token=None, data=data) as session:
-        found = session.network.accept_hand_over(name)
+        found = session.network.accept_hand_over(name, owner)
         dataset = found["dataset"]  # its name may change
         while _is_accepting(found) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)

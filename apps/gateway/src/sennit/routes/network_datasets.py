@@ -47,6 +47,12 @@ class HandOverBody(Document):
     node: str = Field(min_length=1, max_length=_NODE_MAX)
 
 
+class AcceptHandOverBody(Document):
+    """Body of `POST /api/datasets/{dataset}/hand-over/accept`: the user who is to own it, null for the caller."""
+
+    owner: str | None = Field(default=None, min_length=1, max_length=255)
+
+
 def router(peers: PeerService, lake: Lake) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["network"])
@@ -104,15 +110,18 @@ def _add_hand_overs(routes: APIRouter, peers: PeerService, lake: Lake) -> None:
         peers.hand_overs.undo(info.id)
         return sharing(info.id)
 
-    # An admin's, as the dataset counts on this node's disk, and its user owns it.
+    # An admin's, as the dataset counts on this node's disk.
     @routes.post(
         "/api/datasets/{dataset}/hand-over/accept", status_code=202, openapi_extra=needs("admin")
     )
-    def accept_hand_over(dataset: str, request: Request) -> dict[str, Any]:
+    def accept_hand_over(
+        dataset: str, request: Request, body: AcceptHandOverBody | None = None
+    ) -> dict[str, Any]:
         """Begin to write a dataset of another node, which has offered that to this one."""
         requester = requester_of(request)
         info = lake.policies.visible(dataset, requester)
-        peers.hand_overs.accept(info.id, requester.name)
+        owner = None if body is None else body.owner
+        peers.hand_overs.accept(info.id, requester.name if owner is None else owner)
         return sharing(info.id)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from lake.foreign_users import is_foreign
 from lake.objects import ObjectStore
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.handing_over import HandOverHost, HandOverParts, HandOverReply, HandOverRequest
@@ -23,14 +24,17 @@ from lake.peers.sharing import DATASETS_MAX, SharedDataset, ShareInfo
 from lake.peers.signed import Statement
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import at_most
+from lake.quotas import Quotas
 from lake.snapshots import METADATA_BYTES_MAX
 from sennit_core.errors import (
     Conflict,
     Denied,
     NotFound,
     SennitError,
+    StorageFull,
     Unavailable,
     Unsupported,
+    UsageError,
     error_from_json,
 )
 from sennit_core.logs import get_logger
@@ -48,10 +52,18 @@ _REFUSED = ("not-found", "denied", "unsupported", "bad-input", "conflict")
 
 @dataclass(slots=True, eq=False)
 class _Attempts:
-    """When a dataset is asked for again."""
+    """When a dataset is asked for again.
+
+    Args:
+        at: The next time, of the host's clock.
+        wait: Seconds until the one after that.
+        is_asked: Whether the giver may have signed already, so that a full quota ends nothing: if both nodes
+            had stopped, none would write.
+    """
 
     at: float = 0.0
     wait: float = _RETRY_SECONDS[0]
+    is_asked: bool = False
 
 
 class TakerHost(HandOverHost, Caller, Protocol):
@@ -75,6 +87,7 @@ class Taker:
         index: The shared datasets.
         downloads: Fetches objects.
         objects: The store.
+        quotas: What users may store.
     """
 
     def __init__(
@@ -84,12 +97,14 @@ class Taker:
         index: SharedIndex,
         downloads: Downloads,
         objects: ObjectStore,
+        quotas: Quotas,
     ) -> None:
         self._host = host
         self._parts = parts
         self._index = index
         self._downloads = downloads
         self._objects = objects
+        self._quotas = quotas
         self._attempts: dict[str, _Attempts] = {}
         self._running: set[str] = set()
         self._tasks = TaskSet("hand-overs")
@@ -101,7 +116,8 @@ class Taker:
             Corrupt: The rows cannot be read.
         """
         for dataset in self._parts.table.under_way(ACCEPTING):
-            self._attempts[dataset] = _Attempts()
+            # Whether it was asked before the end of this node is not known.
+            self._attempts[dataset] = _Attempts(is_asked=True)
 
     async def end(self) -> None:
         """Stop; what is under way goes on after the next start."""
@@ -119,14 +135,23 @@ class Taker:
             Unavailable: Its writer cannot be reached.
             Unsupported: It is restricted or encrypted, or its writer is of an earlier version.
             Conflict: This node shares too many datasets.
+            StorageFull: The user has no room for it.
+            UsageError: The owner is no user of this node.
         """
+        if not owner.strip() or owner.startswith("*@") or is_foreign(owner):
+            raise UsageError(f"{owner!r} is no user of this node", hint="--owner USER names one")
         known = self._required(dataset)
         await self._ask(known.writer, HandOverRequest(dataset))
         if len(await asyncio.to_thread(self._parts.shares.all)) >= DATASETS_MAX:
             raise Conflict(f"this node shares {DATASETS_MAX} datasets, the most that are possible")
+        await asyncio.to_thread(self._check_room, dataset, owner)
         async with self._parts.alone(dataset):
             await asyncio.to_thread(self._begin, dataset, known.writer, owner)
-        self._attempts[dataset] = _Attempts()
+        before = self._attempts.get(dataset)
+        self._attempts[dataset] = _Attempts(is_asked=before is not None and before.is_asked)
+
+    def _check_room(self, dataset: str, owner: str) -> None:
+        self._quotas.check_owner(owner, self._parts.catalog.get(dataset))
 
     def _required(self, dataset: str) -> KnownDataset:
         known = self._index.get(dataset)
@@ -193,6 +218,12 @@ class Taker:
             raise _Refusal(str(error)) from None
         manifest = known.shared.manifest
         await self._obtain(known)
+        try:
+            if not attempts.is_asked:  # versions came since it was accepted
+                await asyncio.to_thread(self._check_room, dataset, row.owner)
+        except StorageFull as error:
+            raise _Refusal(str(error)) from None
+        attempts.is_asked = True
         try:
             chain = await self._ask(known.writer, HandOverRequest(dataset, manifest))
         except SennitError as error:

@@ -23,6 +23,7 @@ from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
 from lake.policies import Policies
+from lake.quotas import Quotas
 from lake.receipts import Receipts
 from lake.retention import Retention
 from sennit_core.units import GIB
@@ -53,6 +54,7 @@ class DataParts:
         writer: Makes changes of other nodes.
         handovers: Which datasets were handed over.
         key: Signs hand-overs.
+        quotas: What users may store.
     """
 
     catalog: Catalog
@@ -69,6 +71,7 @@ class DataParts:
     writer: WriterParts
     handovers: HandOverTable
     key: NodeKey
+    quotas: Quotas
 
     def leave(self) -> None:
         """Make all datasets private, and delete those of other nodes: the network is left.
@@ -131,4 +134,5 @@ def data_parts(
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
+        lake.quotas,
     )  # fmt: skip

@@ -97,7 +97,7 @@ class Exchange:
             self._adoption.alone, self.publish_soon,
         )  # fmt: skip
         self.giver = Giver(host, handed)
-        self.taker = Taker(host, handed, self._index, self._downloads, parts.objects)
+        self.taker = Taker(host, handed, self._index, self._downloads, parts.objects, parts.quotas)
         self._fragments = Slots("parts of queries")
         self._published_at = self._measured_at = self._refreshed_at = -math.inf
         self._copied_bytes = 0
