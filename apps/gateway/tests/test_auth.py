@@ -152,6 +152,22 @@ def test_a_revoked_token_is_unknown(access: AccessControl, tokens: Tokens) -> No
     assert not tokens.revoke(row["id"])
 
 
+def test_a_user_has_the_role_of_the_tokens_that_are_left_and_no_more_than_before(
+    tokens: Tokens,
+) -> None:
+    assert tokens.role_of("ann", "writer") is None
+    tokens.issue("ann", "reader")
+    assert tokens.role_of("ann", "writer") is None
+    tokens.issue("ann", "writer")
+    assert tokens.role_of("ann", "writer") == tokens.role_of("ann", "admin") == "writer"
+    assert tokens.role_of("ann", "") == "writer"
+    assert tokens.role_of("ann", "reader") is None
+    tokens.issue("ann", "admin")
+    assert tokens.role_of("ann", "writer") == "writer"
+    assert tokens.role_of("bob", "writer") is None
+    assert tokens.role_of("admin", "admin") == "admin"
+
+
 def test_tokens_are_kept_as_hashes(tokens: Tokens) -> None:
     token = tokens.issue("ann", "reader")
     assert token not in str(tokens._tree.get("/"))

@@ -33,6 +33,7 @@ def test_the_defaults_are_those_of_the_verb() -> None:
         "engine",
         "priority",
         "allow_partial",
+        "queue",
         "data",
         "url",
     ):
@@ -47,6 +48,7 @@ def test_the_defaults_are_those_of_the_verb() -> None:
         (["select 1", "--limit=5", "--csv"], {"limit": 5, "as_csv": True}),
         (["select 1", "--json", "--data", "d"], {"as_json": True, "data": Path("d")}),
         (["select 1", "--allow-partial"], {"allow_partial": True}),
+        (["select 1", "--queue"], {"queue": True}),
         (["select 1", "--url=http://a=b"], {"url": "http://a=b"}),
     ],
 )

@@ -66,7 +66,7 @@ def test_what_the_node_has_refused_is_counted(founder: OpenNode) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/peers.json", "/%70eers.json", "/peers/roster.json", "/peers/logs.json",
+        "/peers.json", "/queued.json", "/%70eers.json", "/peers/roster.json", "/peers/logs.json",
         "/db/peers.json", "/db//peers/network.json", "/.json", "/db/.json", "/db//.json",
     ],
 )  # fmt: skip

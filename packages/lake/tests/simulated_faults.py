@@ -46,6 +46,11 @@ def work(random: Random) -> Iterator[Event]:
         yield Event(at, "query", (random.randrange(99), random.choice(DATASETS)))
 
 
+def appends(random: Random) -> Iterator[Event]:
+    for at in _times(random, 1.5):
+        yield Event(at, "append", (random.randrange(99), random.choice(DATASETS)))
+
+
 def delay(random: Random) -> Iterator[Event]:
     for at in _times(random, 8.0):
         yield Event(at, "faults", ({"delay_seconds": (0.001, random.choice([0.1, 1.0, 3.0]))},))
@@ -119,6 +124,7 @@ SCENARIOS = {
     "duplicates": Scenario((duplicates,)),
     "partition": Scenario((partitions,)),
     "crash": Scenario((crashes,)),
+    "appends": Scenario((appends, loss, partitions, crashes)),
     "lost-disks": Scenario((losses,)),
     "stopped": Scenario((stops,)),
     "clocks": Scenario((clocks, bad_clocks, crashes)),

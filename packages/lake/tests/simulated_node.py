@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lake.peers import chunks, have_messages, membership, publications
+from lake.peers import chunks, forwarding, have_messages, membership, publications
 from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.copy_states import CopyState
 from lake.peers.dispatch import Dispatch
@@ -56,6 +56,7 @@ from lake.testing.simulation import Disk
 from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
 
 from . import simulated_queries
+from .simulated_appends import Appends
 from .simulated_data import (
     CHUNK,
     EntrySigner,
@@ -84,7 +85,7 @@ MANIFEST_BYTES_MAX = 64 * 1024
 
 CODEC = MessageCodec(
     (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *chunks.MESSAGES,
-     *simulated_queries.MESSAGES)
+     *simulated_queries.MESSAGES, *forwarding.MESSAGES)
 )  # fmt: skip
 
 
@@ -131,6 +132,7 @@ class SimulatedNode:
             if key.publisher != name:
                 self._expect(Published(key, dataset, item))
         self.queries = Queries(self, self.dispatch)
+        self.appends = Appends(self)
         self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
         self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
         # What is to be done with the answer of each request of the process.
@@ -147,6 +149,7 @@ class SimulatedNode:
             self._tick_datasets,
             self._tick_copies,
             self.queries.tick,
+            self.appends.tick,
         ):
             if self.world.is_up(self.name):  # it may crash in each
                 yield from stage(now)
@@ -198,6 +201,8 @@ class SimulatedNode:
             case ChunkRequest(name, index, doubted=is_doubted):
                 found = self._read(name, verifies=is_doubted)
                 return Chunk(), found.data[index * CHUNK :][:CHUNK]
+            case forwarding.ChangeRequest():
+                return self.appends.serve(peer, message), b""
             case Part(_, names):
                 shards, total = self.sum(names)
                 return PartReply(shards, total), b""
@@ -205,6 +210,9 @@ class SimulatedNode:
 
     def settled(self, result: Replied | Failed, now: float) -> Iterator[Effect]:
         owner, number = self._calls.pop(result.id)
+        if isinstance(owner, tuple):
+            self.appends.ended(owner[1], number, result, now)
+            return
         if isinstance(owner, Query):
             yield from self.queries.ended(owner, number, result, now)
             return

@@ -4,6 +4,7 @@
 - No replicated write is lost: a version whose writer has reported all copies stays readable while fewer
   nodes fail than it has copies.
 - A node's view of a dataset never goes back.
+- An append that was queued is made once.
 - When faults end, all nodes agree, every shard has its copies, and every query is answered.
 """
 
@@ -83,6 +84,9 @@ class World:
         self.failed: set[str] = set()
         self._failed_at = 0.0
         self.gone: set[str] = set()
+        # The appends that were queued, and those that writers have made.
+        self.queued: list[str] = []
+        self.made: list[str] = []
         self._make = make
         self._heads: dict[tuple[str, str], int] = {}
         self._skews: dict[str, float] = {}
@@ -211,6 +215,18 @@ class World:
             node = self.node(name)
             self.simulation.perform(name, node.queries.start(dataset, self.simulation.clock(name)))
 
+    def append(self, number: int, dataset: str) -> None:
+        """Queue an append at a node that does not write the dataset."""
+        name, writer = self.names[number % len(self.names)], self.datasets[dataset]
+        if self.is_up(name) and name not in {writer, *self.liars}:
+            append = f"{len(self.queued) + 1:026d}"
+            if self.node(name).appends.add(append, dataset, writer, self.wall(name)):
+                self.queued.append(append)
+
+    def can_reach(self, name: str, other: str) -> bool:
+        """Return whether a node gets a connection to another one."""
+        return self.is_up(other) and self.simulation._can_reach(name, other)
+
     def faults(self, changes: Mapping[str, Any]) -> None:
         self.simulation.faults = replace(self.simulation.faults, **changes)
 
@@ -300,6 +316,7 @@ class World:
 
     def watch(self) -> None:
         """Check what must hold all the time, and note what writers report."""
+        self.check(len(set(self.made)) == len(self.made), "an append was made twice")
         for dataset, writer in self.datasets.items():
             promised = self.promised.get(dataset)
             is_kept = promised is None or any(map(self._is_whole, self._since(promised)))
@@ -383,6 +400,8 @@ class World:
                 lacking = [name[:8] for name in state.lacking if name not in self.liars]
                 if state.missing_here or lacking:
                     return f"{node.name[:8]} lacks {state.missing_here} copies, and so do {lacking}"
+        if any(node.appends.waiting for node in nodes):
+            return "appends wait"
         return "" if self.is_safe() else "some shards have too few copies"
 
     def check_convergence(self) -> None:
@@ -391,6 +410,7 @@ class World:
         is_done = self.simulation.run_until(lambda: not self.disagreement(), HEAL_SECONDS)
         self.check(is_done, f"no convergence: {self.disagreement()}")
         self.watch()
+        self.check(set(self.queued) <= set(self.made), "a queued append was lost")
         self._finish_queries()
         for _ in range(3):  # a copy may be moved while it is asked for
             before, asked = self.answered_count, self._query_everywhere()

@@ -35,7 +35,7 @@ FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 FEW = 4
 FILE = "packages/lake/tests/test_simulated_networks.py"
 CASES = [(name, FIRST + n) for name in SCENARIOS for n in range(FEW)]
-CASES += [("everything", FIRST + FEW), ("malice", FIRST + FEW)]  # fifty
+CASES += [("everything", FIRST + FEW), ("malice", FIRST + FEW)]
 
 
 def failure(scenario: str, seed: int, make: type[SimulatedNode] = SimulatedNode) -> str:
@@ -84,7 +84,7 @@ def test_histories_of_a_night(scenario: str, request: pytest.FixtureRequest) -> 
 
 
 def test_a_network_of_a_plain_run_has_sixteen_nodes_at_most() -> None:
-    assert len(CASES) == 50
+    assert len(CASES) == 54
     assert max(size_of(SCENARIOS[name], seed).nodes for name, seed in CASES) <= NODES_MAX == 16
 
 
@@ -142,6 +142,14 @@ class StoresUnverified(SimulatedNode):
         return True
 
 
+class ForgetsReceipts(SimulatedNode):
+    """Makes an append again whose answer was lost."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.appends._ledger._find = lambda _key: None
+
+
 class ForgetsItsLog(SimulatedNode):
     """Adopts only what is pushed: what it missed never comes."""
 
@@ -160,6 +168,7 @@ MUTANTS: tuple[tuple[type[SimulatedNode], str], ...] = (
     (DropsUnconfirmed, "lost-disks"),
     (StoresUnverified, "damage"),
     (ForgetsItsLog, "loss"),
+    (ForgetsReceipts, "appends"),
 )
 
 

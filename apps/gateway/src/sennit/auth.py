@@ -110,6 +110,22 @@ class Tokens:
             for digest, row in sorted(rows.items())
         ]
 
+    def role_of(self, name: str, role: str) -> str | None:
+        """Return the role in which a user may still do what needed `writer`; None if in none.
+
+        Args:
+            name: The user's name.
+            role: The role that the user had, which is not exceeded; "" if it is not known.
+        """
+        if name == _ADMIN:
+            return _ADMIN
+        rows = (self._tree.get("/tokens") or {}).values()
+        held = {str(row["role"]) for row in rows if row["name"] == name}
+        most = ROLES.index(role) if role in ROLES else len(ROLES) - 1
+        writing = [ROLES.index(each) for each in held & set(ROLES[1:])]
+        # A stronger token includes the role.
+        return ROLES[min(most, max(writing))] if writing and most else None
+
     def revoke(self, token_id: str) -> bool:
         """Delete the token with this id; return False if there is none."""
         rows = self._tree.get("/tokens") or {}

@@ -60,11 +60,13 @@ class Session:
             mode: `create` refuses an existing name; `replace` and `append` add a snapshot; so does
                 `upsert`, which replaces the rows with an equal `key`, a list of columns.
             on_progress: called with (bytes sent, bytes total).
-            options: reading options, such as `delimiter`, `encoding`, `date_order`, `strict`.
+            options: reading options, such as `delimiter`, `encoding`, `date_order`, `strict`; and
+                `queue=True`, to let an append wait if another node writes the dataset and is away.
 
         Returns:
             The dataset; its `ingest` describes how the file was read: format, delimiter, header,
-            encoding, columns that were widened or renamed, and notes.
+            encoding, columns that were widened or renamed, and notes. Its `queued` is the id of an
+            append that waits, whose rows the dataset does not have yet.
 
         Raises:
             UsageError: the path is not a regular file; nothing is sent.
@@ -123,14 +125,15 @@ class Session:
         done = job.wait()
         document = self._client.dataset(dataset_id).to_json()
         # The job's report, not the dataset's: another upload may have replaced the dataset since.
-        ingest = (done.result or {}).get("ingest")
-        return IngestedDataset.from_known(document | {"ingest": ingest})
+        result = done.result or {}
+        found = {name: result.get(name) for name in ("ingest", "queued")}
+        return IngestedDataset.from_known(document | found)
 
     def paths(self, dataset: str) -> list[str]:
         """Return the paths of a dataset's files on the node's machine; for its owner only."""
         return self._client.paths(dataset)
 
-    def sql(
+    def sql(  # noqa: PLR0913 - independent options, all by keyword
         self,
         query: str,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
@@ -139,6 +142,7 @@ class Session:
         priority: str = "interactive",
         use_cache: bool = True,
         allow_partial: bool = False,
+        queue: bool = False,
     ) -> Result:
         """Run a SQL statement; its result has `.to_arrow() .df() .pl() .rows`.
 
@@ -152,11 +156,15 @@ class Session:
                 `hit` if it did.
             allow_partial: whether a query may leave out shards that no node has which can be reached;
                 `.manifest["missing"]` is there if it did, and says what.
+            queue: whether an INSERT into a dataset that another node writes waits if that node is away;
+                `.manifest["queued"]` is its id then, and `.network.queue()` lists it.
         """
         values = list(params) if params is not None and not isinstance(params, Mapping) else params
         options: dict[str, Any] = {"engine": engine, "priority": priority}
         if allow_partial:
             options["allowPartial"] = True
+        if queue:
+            options["queue"] = True
         return self._client.sql(query, values, use_cache=use_cache, **options)
 
     def iter_sql(

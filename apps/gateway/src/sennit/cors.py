@@ -22,7 +22,7 @@ _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _EXPOSED = (
     b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Location, "
     b"Retry-After, Sennit-Awaited-Version, Sennit-Cache, Sennit-Engine, Sennit-Missing, "
-    b"X-Elkyn-Position, X-Request-Id"
+    b"Sennit-Queued, X-Elkyn-Position, X-Request-Id"
 )
 _VARY = (b"vary", b"Origin")
 _NAME = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")

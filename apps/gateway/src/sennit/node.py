@@ -105,6 +105,7 @@ class Node:
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
+            lake.queued.find_role = tokens.role_of
             node = cls(
                 data, settings, shares, peers.identity.id, version("sennit"),
                 stores, Table(tree, "/nodes", NodeInfo), Table(tree, "/workers", WorkerInfo),

@@ -381,7 +381,8 @@ class Client:
             options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
                 The result's `manifest["engine"]` is the engine that ran the query. With
                 `allowPartial`, shards may be left out that no node has which can be reached;
-                `manifest["missing"]` then says what.
+                `manifest["missing"]` then says what. With `queue`, an INSERT into a dataset of
+                another node waits if that is away; `manifest["queued"]` then is its id.
 
         Raises:
             SqlError: The query does not parse; the error holds the position.
@@ -396,6 +397,8 @@ class Client:
                 manifest["missing"] = json.loads(missing)
             if (awaited := response.headers.get("Sennit-Awaited-Version")) is not None:
                 manifest["awaitedVersion"] = int(awaited)
+            if (queued := response.headers.get("Sennit-Queued")) is not None:
+                manifest["queued"] = queued
             return Result(table, manifest)
 
     @contextmanager

@@ -122,9 +122,11 @@ class IngestedDataset(DatasetInfo):
 
     Args:
         ingest: The report; None when there is none, as for computed data.
+        queued: Id of the append, if it waits for the node that writes the dataset; None if it does not.
     """
 
     ingest: IngestReport | None = None
+    queued: str | None = None
 
 
 def _objects(found: Any) -> Iterable[Mapping[str, Any]]:

@@ -113,6 +113,31 @@ class NetworkClient:
         document = {"waitSeconds": wait_seconds}
         return last_report(self._transport, "/api/network/leave", document, on_progress)
 
+    # Queued appends
+
+    def queue(self) -> list[dict[str, Any]]:
+        """Return the user's appends that wait for other nodes, or that these refused; all for an admin."""
+        return list(self._transport.json("GET", "/api/network/queue"))
+
+    def unqueue(self, append: str, *, forget: bool = False) -> dict[str, Any]:
+        """Take an append back, or remove one that has ended; return it.
+
+        Args:
+            append: Its id.
+            forget: Whether to remove it although the other node may have committed it.
+
+        Raises:
+            Conflict: It may be committed.
+        """
+        path = f"/api/network/queue/{quote(append, safe='')}"
+        query = "?forget=true" if forget else ""
+        return dict(self._transport.json("DELETE", path + query)["removed"])
+
+    def requeue(self, append: str) -> dict[str, Any]:
+        """Queue an append again that was refused, or has expired; return the new one."""
+        path = f"/api/network/queue/{quote(append, safe='')}/retry"
+        return dict(self._transport.json("POST", path))
+
     # Sharing
 
     def sharing(self, dataset: str) -> dict[str, Any]:

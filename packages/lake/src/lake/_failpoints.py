@@ -36,6 +36,10 @@ POINTS = (
     "bundle-stored",
     "rotate-wrapped",
     "rotate-written",
+    "append-pinned",
+    "append-queued",
+    "append-sending",
+    "append-dropped",
 )
 _VARIABLE = "SENNIT_LAKE_CRASH_AT"
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lake.limits import Requester
 from lake.new_shards import adopt_shards, files_of
 from lake.peers.stop import SECONDS_MAX
+from lake.queued_appends import expiry_of
 from lake.remote_shards import Changed, ForeignChange
 from lake.sql.types import quoted
 from lake.staged_inputs import StagedInput, StagedObject
@@ -87,7 +88,7 @@ class ForeignAppends:
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        """Append a file, or merge it by key; blocks until the writer has committed it.
+        """Append a file, or merge it by key; blocks until the writer has committed it, or it is queued.
 
         Args:
             request: The file.
@@ -100,8 +101,9 @@ class ForeignAppends:
             Unavailable: The writer cannot be reached; the hint says whether it may be committed.
             SennitError: The writer's error: nothing was changed.
         """
-        check_options(request.options)
-        options = {name: value for name, value in request.options.items() if name != "key"}
+        check_options(request.mode, request.options)
+        own = ("key", "queue")
+        options = {name: value for name, value in request.options.items() if name not in own}
         is_upsert = request.mode == "upsert"
         encoded = replace(request, mode="append", options=options, all_columns=is_upsert)
         with self._writer.folder() as folder:
@@ -144,12 +146,15 @@ class ForeignAppends:
         )  # fmt: skip
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(mode: str, options: Mapping[str, Any]) -> None:
     """Refuse options that another node does not know.
 
     Raises:
         UsageError: One is there.
     """
+    if options.get("queue") and mode == "upsert":
+        # The rows that it would replace then are others than its user knows.
+        raise UsageError("an upsert cannot be queued", hint="only appends can: --mode append")
     for name in _REFUSED:
         if options.get(name):
             raise UsageError(
@@ -170,9 +175,12 @@ def _change(
     # In the history of the dataset the rows have the file's name.
     name = f"{request.name[:_MAX_NAME]} (file)"
     files = tuple(StagedObject(each.object, each.bytes) for each in shards)
+    is_queued = bool(request.options.get("queue"))
     # So that it is the same in a repetition.
-    is_kept = request.is_upload or request.file is not None
-    expires = id_time(request.snapshot) + _REPEATED_SECONDS if is_kept else None
+    is_repeated = request.is_upload or request.file is not None
+    expires = id_time(request.snapshot) + _REPEATED_SECONDS if is_repeated else None
+    if is_queued:
+        expires = expiry_of(request.snapshot)
     return ForeignChange(
         target.id,
         target.name,
@@ -181,8 +189,11 @@ def _change(
         Requester(request.owner),
         SECONDS_MAX,
         inputs=(StagedInput(name, schema, files),),
-        id=request.snapshot if is_kept else "",
+        id=request.snapshot if is_repeated or is_queued else "",
         expires_at=expires,
+        appends=not key,
+        queue=is_queued,
+        is_repeated=is_repeated,
     )
 
 

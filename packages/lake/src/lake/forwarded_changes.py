@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from lake.deadline import Deadline
 from lake.forwarded_execution import ForwardedChange
+from lake.queued_appends import expiry_of
 from lake.remote_shards import Changed, ForeignChange
 from lake.statement_inputs import StatementInputs
 from lake.statement_request import StatementRequest
 from lake.statement_target import find_target
-from sennit_core.errors import Corrupt, Unsupported
+from sennit_core.errors import Corrupt, Unsupported, UsageError
+from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo
@@ -62,6 +64,7 @@ class Forwarder:
         Raises:
             NotFound: The dataset does not exist for the user.
             Denied: The user may not change it.
+            UsageError: It is to be queued, and does more than add rows.
             Unsupported: The statement is of a form that is not sent.
         """
         foreign = self._foreign(request.sql)
@@ -76,11 +79,19 @@ class Forwarder:
         # A policy of this node is not known at the writer, so it must not restrict the user.
         self._tables.policies.check_change(info.id, request.requester)
         target.check()
+        own = (info.name.casefold(), info.id)
+        others = [name for name in target.reads if name.casefold() not in own]
+        appends = (target.verb, target.returning, len(others)) == (
+            "insert",
+            False,
+            len(target.reads),
+        )
+        if request.queue and not appends:
+            raise _not_queued(info.name)
         params = _packed(request)
+        change_id = new_id() if request.queue else ""
         with ExitStack() as stack:
             assert info.node is not None, "it is another node's"
-            own = (info.name.casefold(), info.id)
-            others = [name for name in target.reads if name.casefold() not in own]
             inputs = self._inputs.read(others, info.node, request, deadline, stack)
             folder = self._folder() if target.returning else None
             stack.callback(_remove, folder)
@@ -89,7 +100,7 @@ class Forwarder:
             None if folder is None else folder / "returned.arrow",
             # One more, so that it is known here whether there are more.
             None if folder is None or request.max_rows is None else request.max_rows + 1,
-            inputs,
+            inputs, change_id, expiry_of(change_id) if change_id else None, appends, request.queue,
             )  # fmt: skip
             return ForwardedChange(
                 self._tables.remote.change(change),
@@ -112,10 +123,13 @@ class Forwarder:
         return found
 
     def _result(self, request: StatementRequest, change: ForeignChange, made: Changed) -> Execution:
-        """Start what sends the number of changed rows, or the rows of RETURNING."""
+        """Start what sends the number of changed rows, the rows of RETURNING, or the id of what waits."""
         members: dict[str, Any] = {"format": request.format}
         if change.place is not None:
             members |= {"engine": "arrived", "file": str(change.place), "maxRows": request.max_rows}
+        elif made.queued:
+            queued = f"SELECT '{made.queued}' AS \"Queued\""
+            members |= {"engine": "duckdb", "sql": queued, "tables": []}
         else:
             count = f'SELECT CAST({made.count} AS BIGINT) AS "Count"'
             members |= {"engine": "duckdb", "sql": count, "tables": []}
@@ -126,6 +140,13 @@ class Forwarder:
             priority=request.priority,
             restartable=True,
         )
+
+
+def _not_queued(dataset: str) -> UsageError:
+    return UsageError(
+        f"only an INSERT that does not read dataset {dataset!r}, without RETURNING, can be queued",
+        hint="run it without --queue while the node that writes the dataset is there",
+    )
 
 
 def _packed(request: StatementRequest) -> str:

@@ -55,6 +55,11 @@ class ForwardedChange:
         made = self._made()
         return None if made.is_here else made.version
 
+    @property
+    def queued(self) -> str | None:
+        """The id of the change if it waits for the other node; None if it is made."""
+        return self._made().queued or None
+
     def payloads(self) -> Iterator[memoryview]:
         """Wait for the change, then yield the result's bytes."""
         return self._sent().payloads()
@@ -64,7 +69,7 @@ class ForwardedChange:
         return self._sent().batches()
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Return `count`, `version`, `isHere`, `columns`, `engine` and `inputs`; blocks.
+        """Return `count`, `version`, `isHere`, `columns`, `engine` and `inputs`, and `queued` if it waits; blocks.
 
         Args:
             timeout: Has no effect, as in `WriteExecution`.
@@ -77,6 +82,7 @@ class ForwardedChange:
             "count": made.count,
             "version": made.version,
             "isHere": made.is_here,
+            **({"queued": made.queued} if made.queued else {}),
             "columns": answer["columns"],
             "truncated": answer["truncated"],
             "engine": self.engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lake.foreign_appends import SENT_MODES
@@ -43,10 +44,13 @@ class Ingests:
         self._foreign = foreign
 
     def read(self, request: IngestRequest, **observers: Any) -> DatasetInfo:
-        """Ingest a file; blocks until it is committed, here or by the writer of its dataset."""
+        """Ingest a file; blocks until it is committed, here or by the writer of its dataset, or queued."""
         target = self._catalog.find(request.dataset_name) if request.mode in SENT_MODES else None
         if target is not None and target.node and self._remote.accepts_changes(target.id):
             self._foreign.append(request, target, **observers)
             return self._catalog.get(target.id)
+        # It has no effect on datasets of this node.
+        options = {name: value for name, value in request.options.items() if name != "queue"}
+        request = replace(request, options=options)
         reader = self._upserts if request.mode == "upsert" else self._ingestor
         return reader.ingest(request, **observers)

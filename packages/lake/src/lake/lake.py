@@ -24,6 +24,7 @@ from lake.plan_sources import PlanSources
 from lake.policies import Policies
 from lake.policy_rules import checked_rules
 from lake.purge import Purger, PurgeReport, PurgeRequest
+from lake.queued_appends import QueuedAppends
 from lake.remote_shards import RemoteShards
 from lake.reserve import Reserve
 from lake.result_cache import ResultCache
@@ -43,13 +44,7 @@ from lake.upserts import Upserts
 from lake.verification import ShardFile, Verifier
 from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import (
-    Cancelled,
-    NotFound,
-    SennitError,
-    Unsupported,
-    UsageError,
-)
+from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.units import GIB
@@ -118,6 +113,7 @@ class Lake:
             self.running = RunningStatements(self.tree, self.storage, self.pool, clock=clock)
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
+            self.queued = QueuedAppends(self.storage, self.tree, self.policies, clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self.staging,
@@ -234,7 +230,8 @@ class Lake:
             table: The dataset's name.
             data: Path of a file, a `pyarrow.Table`, or a data frame of pandas or polars.
             options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`);
-                `encrypt=True` encrypts a new dataset.
+                `encrypt=True` encrypts a new dataset. With `queue=True` the rows wait in `queued` if
+                another node writes the dataset, and is away.
         """
         mode = "append" if self.catalog.find(table) is not None else "create"
         with open_input(self.storage, table, data, options) as (path, name, wire):

@@ -35,6 +35,9 @@ class ForeignChange:
         inputs: Tables of the statement whose rows the writer fetches from here; they are leased.
         id: Names the change in a repetition of it by another process of this node; "" for a new one.
         expires_at: Unix seconds until which it is repeated; None for soon after the time limit.
+        appends: Whether it only adds rows, whatever the dataset has, so that it may wait.
+        queue: Whether it waits here if the writer is away (`lake.queued_appends`).
+        is_repeated: Whether another process of this node may send it again after it was made.
     """
 
     dataset: str
@@ -48,21 +51,26 @@ class ForeignChange:
     inputs: tuple[StagedInput, ...] = ()
     id: str = ""
     expires_at: float | None = None
+    appends: bool = False
+    queue: bool = False
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A change that the writer of a dataset has made.
+    """A change that the writer of a dataset has made, or that waits for it.
 
     Args:
         version: Of a snapshot with the change.
         count: The number of changed rows.
         is_here: Whether that snapshot has reached this node.
+        queued: The id of the change if it waits here instead; "" if it is made.
     """
 
     version: int
     count: int
     is_here: bool
+    queued: str = ""
 
 
 class Fetch(Protocol):

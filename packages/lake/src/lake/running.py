@@ -150,6 +150,11 @@ class RunningStatement:
         return getattr(self.execution, "awaited_version", None)
 
     @property
+    def queued(self) -> str | None:
+        """The id of an append that waits for another node."""
+        return getattr(self.execution, "queued", None)
+
+    @property
     def pid(self) -> int:
         """The process id of the executor; 0 while it is queued."""
         return self.execution.pid

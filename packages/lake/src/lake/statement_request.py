@@ -38,6 +38,7 @@ class StatementRequest:
         allow_partial: Whether a query may leave out shards that no node has which can be reached; its
             report then says so in `missing`.
         returned_bytes_max: Limit of the size of what RETURNING returns, if it is sent to another node.
+        queue: Whether an INSERT into a dataset that another node writes waits here if that is away.
         stop: Stops it while it starts, which may be long if other nodes compute parts of it: until
             then there is nothing else to cancel.
     """
@@ -58,6 +59,7 @@ class StatementRequest:
     priority: str = "interactive"
     allow_partial: bool = False
     returned_bytes_max: int | None = None
+    queue: bool = False
     stop: Stop | None = None
 
     @property

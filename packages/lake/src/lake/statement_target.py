@@ -28,7 +28,7 @@ class Target:
         table: The dataset as named in it.
         returning: Whether it has RETURNING.
         history: Whether it has AT clauses.
-        reads: The names of what it reads besides.
+        reads: The names of what it reads, with that of what it changes if its query reads it.
     """
 
     verb: str

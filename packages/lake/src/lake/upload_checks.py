@@ -53,7 +53,7 @@ def check_upload(
             and mode in SENT_MODES
             and remote.accepts_changes(known.id)
         ):
-            check_options(options)
+            check_options(mode, options)
         else:
             check_own(known)
     if mode == "upsert":

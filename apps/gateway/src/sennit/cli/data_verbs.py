@@ -26,6 +26,12 @@ _SortBy = Annotated[
 _DateOrder = Annotated[
     str | None, typer.Option(help="dmy or mdy, for dates such as 1/2/2026; detected by default.")
 ]
+_Queue = Annotated[
+    bool,
+    typer.Option(
+        "--queue", help="Let an append wait if another node writes the dataset, and is away."
+    ),
+]
 _Types = Annotated[
     list[str] | None,
     typer.Option("--type", metavar="COLUMN=TYPE", help="A column's type, such as zip=Utf8."),
@@ -86,6 +92,7 @@ def put(
         bool, typer.Option("--link-only", help="Query the file where it is; never ingest it.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the file is ingested.")] = False,
+    queue: _Queue = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -106,7 +113,7 @@ def put(
         "sort_by": sort_by or None,
     }
     options |= {"encrypt": encrypt, "date_order": date_order}
-    options["on_bad_row"] = "skip" if skip_bad_rows else None
+    options |= {"on_bad_row": "skip" if skip_bad_rows else None, "queue": queue or None}
     chosen = {key: value for key, value in options.items() if value is not None}
     wanted = Put(files, name, mode, chosen, copy, link_only, wait, as_json)
     check_put(wanted)
@@ -195,6 +202,7 @@ def sql(
             "--allow-partial", help="Leave out shards that no node has which can be reached."
         ),
     ] = False,
+    queue: _Queue = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -202,7 +210,9 @@ def sql(
     """Run a SQL statement and print the result."""
     from sennit.cli.sql import Query, run_query
 
-    run_query(Query(query, limit, as_csv, as_json, engine, priority, allow_partial, data, url))
+    run_query(
+        Query(query, limit, as_csv, as_json, engine, priority, allow_partial, queue, data, url)
+    )
 
 
 def export(

@@ -11,6 +11,7 @@ import typer
 from sennit.cli.data_verbs import Url
 from sennit.cli.net_health_verbs import check, heal, network_map
 from sennit.cli.net_leave_verb import leave
+from sennit.cli.net_queue_verb import queue
 from sennit.cli.node_verbs import Data, Json
 
 _POLL_SECONDS = 2.0
@@ -23,7 +24,7 @@ _LOCAL = (
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     net = typer.Typer(no_args_is_help=True, help="Form a network with other nodes.")
-    for verb in (nodes, check, heal, invite, join, accept, revoke, leave):
+    for verb in (nodes, check, heal, invite, join, accept, revoke, leave, queue):
         net.command()(verb)
     net.command("map")(network_map)
     app.add_typer(net, name="net")

@@ -120,7 +120,11 @@ def _is_ingested(session: Session, file: Path, linked: LinkedFile, put: Put) -> 
 def _ingested(dataset: IngestedDataset, put: Put) -> dict[str, Any]:
     from sennit.cli.ingest_report import report_lines
 
-    if not put.as_json:
+    if dataset.queued is not None:
+        from sennit.cli.sql import queued_note
+
+        typer.echo(queued_note(dataset.queued), err=True)
+    elif not put.as_json:
         typer.echo("\n".join(report_lines(dataset)))
     return dataset.to_json()
 

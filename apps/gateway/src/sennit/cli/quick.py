@@ -18,6 +18,7 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any] | None]] = {
     "--engine": ("engine", str),
     "--priority": ("priority", str),
     "--allow-partial": ("allow_partial", None),
+    "--queue": ("queue", None),
     "--data": ("data", Path),
     "--url": ("url", str),
     "--json": ("as_json", None),

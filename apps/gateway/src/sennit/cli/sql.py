@@ -18,7 +18,7 @@ from sennit.cli.rows import Rows, parse_rows, show
 from sennit.find import find_node
 from sennit_core.errors import UsageError
 
-__all__ = ["Query", "run_query"]
+__all__ = ["Query", "queued_note", "run_query"]
 
 _PATH = "/api/query"
 _PIECE_BYTES = 1 << 16
@@ -37,6 +37,7 @@ class Query:
     engine: str = "auto"
     priority: str = "interactive"
     allow_partial: bool = False
+    queue: bool = False
     data: Path | None = None
     url: str | None = None
 
@@ -99,7 +100,16 @@ def _document(query: Query) -> dict[str, Any]:
         "sql": query.sql, "engine": query.engine, "priority": query.priority
     }  # fmt: skip
     # A node of an earlier version refuses a member that it does not know.
-    return document | {"allowPartial": True} if query.allow_partial else document
+    members = {"allowPartial": query.allow_partial, "queue": query.queue}
+    return document | {name: True for name, value in members.items() if value}
+
+
+def queued_note(append: str) -> str:
+    """Return what a user is told of an append that waits."""
+    return (
+        f"append {append} waits until the node that writes the dataset is back; until then no query "
+        "has its rows (platform net queue)"
+    )
 
 
 def _missing(headers: Mapping[str, str]) -> dict[str, Any] | None:
@@ -111,6 +121,8 @@ def _missing(headers: Mapping[str, str]) -> dict[str, Any] | None:
 def _note_missing(headers: Mapping[str, str]) -> None:
     if (awaited := headers.get("Sennit-Awaited-Version")) is not None:
         print(f"the change is made, but its version {awaited} is not here yet", file=sys.stderr)
+    if (queued := headers.get("Sennit-Queued")) is not None:
+        print(queued_note(queued), file=sys.stderr)
     missing = _missing(headers)
     if missing is None:
         return

@@ -15,7 +15,7 @@ from lake.peers.invites import INVITE_SECONDS
 from lake.peers.joining import Waiting
 from lake.peers.service import NodeState, PeerService
 from lake.routes.documents import Document
-from sennit.routes import network_datasets, network_health
+from sennit.routes import network_datasets, network_health, network_queue
 from sennit_core.errors import UsageError
 from sennit_core.roles import needs
 
@@ -85,6 +85,7 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
 
     routes.include_router(network_datasets.router(peers, lake))
     routes.include_router(network_health.router(peers, lake))
+    routes.include_router(network_queue.router(peers, lake))
     return routes
 
 

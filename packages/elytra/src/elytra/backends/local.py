@@ -209,4 +209,13 @@ class LocalBackend:
             on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
             cancelled=lambda: run.stopped,
         )
+        # A queued append has the id of its upload.
+        queued = self._lake.queued.find(task.upload_id)
+        if queued is not None:
+            return {
+                "dataset": dataset.id,
+                "name": dataset.name,
+                "rows": dataset.rows,
+                "queued": queued.id,
+            }
         return ingest_result(self._lake, dataset)

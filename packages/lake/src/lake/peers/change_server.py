@@ -15,6 +15,7 @@ from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.limits import Requester
 from lake.peers.claims import Claims
 from lake.peers.forwarding import (
+    ChangeKnown,
     ChangeLedger,
     ChangeReply,
     ChangeRequest,
@@ -50,9 +51,11 @@ from sennit_core.units import GIB
 __all__ = ["ChangeServer", "ChangedDatasets", "ChangesHost", "WriterParts"]
 
 _SWEEP_SECONDS = 600.0
+_KNOWN_SECONDS = 3600.0
+"""No request of a connection that was lost arrives so late."""
 _RECEIPTS_MAX = 50_000
 _RECEIPTS_OF_NODE_MAX = 10_000
-"""So that one node, which may let them count for a day, does not use up those of all."""
+"""So that one node, which may let them count for two weeks, does not use up those of all."""
 
 
 class ChangesHost(Protocol):
@@ -193,6 +196,12 @@ class ChangeServer:
         except SennitError as error:
             return ChangeReply(error=error.to_json()), b""
         return await self._reply(message.dataset, count, key), b""
+
+    async def serve_known(self, session: Session, message: ChangeKnown, _: bytes) -> Piece:
+        """Keep the receipt of a change only for what is still on its way."""
+        key, until = self._ledger.key(session.peer, message.id), self._clock.now() + _KNOWN_SECONDS
+        await asyncio.to_thread(self._writer.receipts.shorten, key, until)
+        return message, b""
 
     async def serve_returned(self, session: Session, message: ReturnedRequest, _: bytes) -> Piece:
         """Send a piece of the rows that a change of the asking node returns."""

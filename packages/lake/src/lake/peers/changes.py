@@ -6,19 +6,24 @@ Used in the event loop of the network.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from lake.limits import Requester
+from lake.peers.append_queue import QueuedAppend
 from lake.peers.change_server import ChangedDatasets, ChangeServer, ChangesHost, WriterParts
 from lake.peers.forwarding import (
     STATEMENT_BYTES_MAX,
+    ChangeKnown,
     ChangeRequest,
     ChangeSender,
     Made,
     Outcome,
     Refused,
+    Unknown,
     Unreached,
 )
 from lake.peers.machine import Call, Failed, Replied
@@ -31,6 +36,7 @@ from lake.peers.returned_rows import (
 )
 from lake.peers.sharing import SharedDataset
 from lake.peers.stop import SECONDS_MAX
+from lake.queued_appends import QueuedAppends
 from lake.remote_shards import Changed, ForeignChange
 from sennit_core.clock import Clock
 from sennit_core.errors import (
@@ -55,6 +61,8 @@ _MARGIN_SECONDS = 600.0
 _ADOPTED_SECONDS = 10.0
 _ASK_SECONDS = 0.5
 _READ_SECONDS = 30.0
+_FindUser: TypeAlias = Callable[[], Awaitable[Requester]]
+"""Called when a request is about to leave; its errors stop the sending."""
 
 
 class Changes:
@@ -64,13 +72,20 @@ class Changes:
         host: The network.
         datasets: The shared datasets.
         writer: Makes changes.
+        queued: Appends that wait for their writers.
         clock: Source of times.
     """
 
     def __init__(
-        self, host: ChangesHost, datasets: ChangedDatasets, writer: WriterParts, clock: Clock
+        self,
+        host: ChangesHost,
+        datasets: ChangedDatasets,
+        writer: WriterParts,
+        queued: QueuedAppends,
+        clock: Clock,
     ) -> None:
         self._host = host
+        self._queued = queued
         self._datasets = datasets
         self._writer = writer
         self._clock = clock
@@ -97,10 +112,71 @@ class Changes:
             TooLarge: The statement is too long to be sent.
             SennitError: The error of the statement there: nothing was changed.
         """
-        found = self._datasets.described(change.dataset)
+        shared, writer = self._found(change.dataset, change.name)
+        request = self._request(change)
+        self._check_can(writer, change)
+        outcome: Outcome = Unreached()
+        # Behind those that wait already, so that rows come in their order.
+        if not (change.queue and self._queued.holds(change)):
+            with self._datasets.staging.offered(writer, change.dataset, change.inputs):
+                sender = self._sender(writer, request)
+                outcome = await self._ask(sender, lambda: _now(change.user))
+        if change.queue and isinstance(outcome, Unreached | Unknown):
+            was_sent = isinstance(outcome, Unknown)
+            await asyncio.to_thread(self._queued.add, change, writer, was_sent=was_sent)
+            return Changed(0, 0, is_here=True, queued=request.id)
+        made = self._made(outcome, shared, writer, change)
+        if change.queue and not change.is_repeated:
+            await self.say_known(writer, request.id)
+        if change.place is not None:
+            await self._receive(writer, request.id, made, change.place)
+        return Changed(made.version, made.count, await self._arrives(shared, writer, made.version))
+
+    def writer_of(self, append: QueuedAppend) -> str:
+        """Return the node that an append is sent to.
+
+        Raises:
+            NotFound: The dataset is not shared with this node any more.
+            SennitError: As `QueuedAppends.user_of`.
+        """
+        # Only the node that it was sent to has its receipt (design 0160).
+        if append.was_sent:
+            return append.writer
+        found = self._datasets.described(append.dataset)
         if found is None:
-            raise NotFound("shared dataset", change.name, suggestion=None)
-        shared, writer = found
+            self._queued.user_of(append)
+            raise Unavailable(f"the description of dataset {append.name!r}")
+        return found[1]
+
+    async def deliver(self, append: QueuedAppend, writer: str) -> Outcome:
+        """Send an append that has waited.
+
+        Raises:
+            SennitError: It was not sent, this time.
+        """
+        change = ForeignChange(
+            append.dataset, append.name, append.sql, append.params, Requester(append.user),
+            append.seconds, inputs=append.inputs, id=append.id, expires_at=append.expires_at,
+        )  # fmt: skip
+        sender = self._sender(writer, self._request(change), was_sent=append.was_sent)
+        with self._datasets.staging.offered(writer, change.dataset, change.inputs):
+            return await self._ask(
+                sender, lambda: asyncio.to_thread(self._queued.sending, append, writer)
+            )
+
+    async def say_known(self, writer: str, append: str) -> None:
+        """Tell a writer that an append is never sent again; at most its receipt stays for longer."""
+        with suppress(SennitError):
+            session = await self._host.session(writer)
+            await session.call(ChangeKnown(append), timeout_seconds=_READ_SECONDS)
+
+    def _found(self, dataset: str, name: str) -> tuple[SharedDataset, str]:
+        found = self._datasets.described(dataset)
+        if found is None:
+            raise NotFound("shared dataset", name, suggestion=None)
+        return found
+
+    def _request(self, change: ForeignChange) -> ChangeRequest:
         seconds = min(change.seconds, SECONDS_MAX)
         request = ChangeRequest(
             change.id or new_id(self._clock), change.dataset, change.name, change.sql,
@@ -112,19 +188,22 @@ class Changes:
             what = "a statement for another node, with its parameters"
             raise TooLarge(what, STATEMENT_BYTES_MAX, request.statement_bytes)
         request.check()
-        self._check_can(writer, change)
-        sender = ChangeSender(writer, request, now=self._host.now(), answer_seconds=seconds)
-        with self._datasets.staging.offered(writer, change.dataset, change.inputs):
-            made = self._made(await self._ask(sender, change.user), shared, writer)
-        if change.place is not None:
-            await self._receive(writer, request.id, made, change.place)
-        return Changed(made.version, made.count, await self._arrives(shared, writer, made.version))
+        return request
+
+    def _sender(
+        self, writer: str, request: ChangeRequest, *, was_sent: bool = False
+    ) -> ChangeSender:
+        now = self._host.now()
+        return ChangeSender(
+            writer, request, now=now, answer_seconds=request.seconds, was_sent=was_sent
+        )
 
     def _check_can(self, writer: str, change: ForeignChange) -> None:
         """Refuse what a writer of an earlier version cannot do, and more rows than may be sent."""
         for feature, what, is_needed in (
             ("returning", "RETURNING", change.place is not None),
             ("inputs", "rows of files or of other datasets", bool(change.inputs)),
+            ("queue", "queueing", change.queue),
         ):
             if is_needed and not self._host.can(writer, feature):
                 name = self._host.roster.name_of(writer)
@@ -134,7 +213,7 @@ class Changes:
                 )
         self._writer.check_size(change.inputs)
 
-    async def _ask(self, sender: ChangeSender, user: Requester) -> Outcome:
+    async def _ask(self, sender: ChangeSender, user: _FindUser) -> Outcome:
         while sender.outcome is None:
             for effect in sender.tick(self._host.now()):
                 assert isinstance(effect, Call), "a sender asks"
@@ -147,22 +226,25 @@ class Changes:
                 await asyncio.sleep(sender.wait_seconds(self._host.now()))
         return sender.outcome
 
-    async def _call(self, call: Call, user: Requester) -> Replied | Failed:
+    async def _call(self, call: Call, find_user: _FindUser) -> Replied | Failed:
         assert isinstance(call.message, ChangeRequest), "a sender asks for changes"
-        # A claim counts for a minute.
-        claim = self._host.claims.sign(user, call.peer, call.message, self._clock.now())
-        message: Message = replace(call.message, claim=claim)
         try:
             session = await self._host.session(call.peer)
         except SennitError as error:
             return Failed(call.id, ChangeSender.UNREACHED, str(error))
+        user = await find_user()
+        # A claim counts for a minute.
+        claim = self._host.claims.sign(user, call.peer, call.message, self._clock.now())
+        message: Message = replace(call.message, claim=claim)
         try:
             message, _ = await session.call(message, timeout_seconds=call.timeout_seconds)
         except SennitError as error:
             return Failed(call.id, error.code, str(error))
         return Replied(call.id, message)
 
-    def _made(self, outcome: Outcome, shared: SharedDataset, writer: str) -> Made:
+    def _made(
+        self, outcome: Outcome, shared: SharedDataset, writer: str, change: ForeignChange
+    ) -> Made:
         name = self._host.roster.name_of(writer)
         what = f"node {name}, which writes dataset {shared.name!r},"
         match outcome:
@@ -172,7 +254,8 @@ class Changes:
                 raise error_from_json(error)
             case Unreached():
                 hint = "nothing was changed: repeat it when the node is back"
-                raise Unavailable(what, hint=f"{hint}, or change a copy: platform fork")
+                queue = ", let it wait here with --queue" if change.appends else ""
+                raise Unavailable(what, hint=f"{hint}{queue}, or change a copy: platform fork")
             case _:
                 hint = (
                     "its answer was lost, and the change may have been made: look before repeating"
@@ -230,6 +313,10 @@ class Changes:
             return waiting.done()
         finally:
             waiting.cancel()
+
+
+async def _now(user: Requester) -> Requester:
+    return user
 
 
 def _not_kept(made: Made) -> Unavailable:

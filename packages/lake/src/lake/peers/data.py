@@ -23,6 +23,7 @@ from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
 from lake.policies import Policies
+from lake.queued_appends import QueuedAppends
 from lake.quotas import Quotas
 from lake.receipts import Receipts
 from lake.retention import Retention
@@ -55,6 +56,7 @@ class DataParts:
         handovers: Which datasets were handed over.
         key: Signs hand-overs.
         quotas: What users may store.
+        queued: Appends that wait for other nodes.
     """
 
     catalog: Catalog
@@ -72,6 +74,7 @@ class DataParts:
     handovers: HandOverTable
     key: NodeKey
     quotas: Quotas
+    queued: QueuedAppends
 
     def leave(self) -> None:
         """Make all datasets private, and delete those of other nodes: the network is left.
@@ -79,6 +82,7 @@ class DataParts:
         The nodes of the next network were not named in these shares.
         """
         self.shares.clear()
+        self.queued.close()
         for info in self.catalog.list():
             if info.node is not None and self.handovers.is_frozen(info.id):
                 # The other node may not have it: a copy of what this node wrote is never deleted.
@@ -135,4 +139,5 @@ def data_parts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
         lake.quotas,
+        lake.queued,
     )  # fmt: skip

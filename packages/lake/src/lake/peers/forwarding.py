@@ -33,6 +33,7 @@ from sennit_core.units import KIB
 __all__ = [
     "MESSAGES",
     "STATEMENT_BYTES_MAX",
+    "ChangeKnown",
     "ChangeLedger",
     "ChangeReply",
     "ChangeRequest",
@@ -47,8 +48,9 @@ __all__ = [
 
 STATEMENT_BYTES_MAX = 128 * KIB
 _NAME_MAX = 255
-# A writer's clock may be this much ahead, and the receipt of a request is kept no longer than a day.
-_EXPIRY_SECONDS_MAX = 24 * 3600.0
+# The receipt of a request is kept no longer: two weeks for an append that has waited
+# (`append_queue.ANSWER_SECONDS`), and an hour as clocks differ.
+_EXPIRY_SECONDS_MAX = 14 * 24 * 3600.0 + 3600.0
 _REACH_SECONDS = 3.0
 _LOST_SECONDS = 30.0
 _RETRY_SECONDS = (0.25, 4.0)
@@ -133,7 +135,21 @@ class ChangeReply(Message):
     returned: int | None = None
 
 
-MESSAGES: tuple[type[Message], ...] = (ChangeRequest, ChangeReply)
+@dataclass(frozen=True, slots=True)
+class ChangeKnown(Message):
+    """Says that the sender knows how a change ended, and never asks again; also the answer to that.
+
+    The writer then keeps the receipt for an hour instead of two weeks.
+
+    Args:
+        id: The change's.
+    """
+
+    kind: ClassVar[str] = "change-known"
+    id: str
+
+
+MESSAGES: tuple[type[Message], ...] = (ChangeRequest, ChangeReply, ChangeKnown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +190,20 @@ class ChangeSender:
         now: Seconds that never run backwards.
         answer_seconds: How long to wait for an answer before it is sent again; for as long as the
             statement may run where sessions notice a lost connection by themselves.
+        was_sent: Whether an earlier sender of the request may have reached the writer.
     """
 
     UNREACHED = "unreached"
     """Code of a `Failed` for a request that did not leave this node."""
 
     def __init__(
-        self, writer: str, request: ChangeRequest, *, now: float, answer_seconds: float
+        self,
+        writer: str,
+        request: ChangeRequest,
+        *,
+        now: float,
+        answer_seconds: float,
+        was_sent: bool = False,
     ) -> None:
         self.outcome: Outcome | None = None
         self._writer = writer
@@ -193,8 +216,8 @@ class ChangeSender:
         self._open: int | None = None
         self._number = 0
         # Whether one may have reached the writer, and since when none was answered.
-        self._was_sent = False
-        self._began, self._lost_at = now, 0.0
+        self._was_sent = was_sent
+        self._began = self._lost_at = now
 
     def tick(self, now: float) -> Iterator[Effect]:
         """Let time pass."""

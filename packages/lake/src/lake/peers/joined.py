@@ -20,9 +20,10 @@ from lake.peers.changes import Changes
 from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.claims import Claims
 from lake.peers.data import DataParts
+from lake.peers.deliveries import Deliveries
 from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import Exchange
-from lake.peers.forwarding import ChangeRequest
+from lake.peers.forwarding import ChangeKnown, ChangeRequest
 from lake.peers.fragments import FragmentRequest
 from lake.peers.handing_over import HandOverRequest
 from lake.peers.have_messages import HaveRequest
@@ -131,9 +132,11 @@ class JoinedNetwork:
         self.roster = roster
         self.exchange: Exchange | None = None
         self.changes: Changes | None = None
+        self._deliveries: Deliveries | None = None
         if (data := parts.data) is not None:
             self.exchange = Exchange(identity.id, self, data)
-            self.changes = Changes(self, self.exchange, data.writer, self._clock)
+            self.changes = Changes(self, self.exchange, data.writer, data.queued, self._clock)
+            self._deliveries = Deliveries(self, self.changes, data.queued)
         self.claims = Claims(identity.key, roster.network)
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.reports = Reports(self)
@@ -220,6 +223,7 @@ class JoinedNetwork:
             ).handlers()
         if self.changes is not None:
             found[ChangeRequest] = self.changes.server.serve
+            found[ChangeKnown] = self.changes.server.serve_known
             found[ReturnedRequest] = self.changes.server.serve_returned
         return found
 
@@ -236,6 +240,8 @@ class JoinedNetwork:
         if self.exchange is not None:
             await self.exchange.start()
             self._tasks.spawn(self._exchange_forever(self.exchange))
+        if self._deliveries is not None:
+            self._tasks.spawn(self._deliveries.run())
 
     async def stop(self) -> None:
         """Stop the machines, and close all sessions."""
@@ -243,6 +249,8 @@ class JoinedNetwork:
         if self.changes is not None:
             self.changes.server.stop()
         await self._tasks.end()
+        if self._deliveries is not None:
+            await self._deliveries.end()
         if self.exchange is not None:
             await self.exchange.end()
         await self.outbox.end()

@@ -38,6 +38,7 @@ class QueryRequest(BaseModel):
     engine: str | None = None
     priority: str = "interactive"
     allow_partial: Annotated[bool, Field(alias="allowPartial")] = False
+    queue: bool = False
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
         float | None, Field(alias="deadlineSeconds", gt=0, le=_DEADLINE_SECONDS_MAX)
@@ -76,6 +77,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             role=requester.role,
             read_only=not requester.may_write,
             allow_partial=query.allow_partial,
+            queue=query.queue,
             stop=stop,
             use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )

@@ -45,6 +45,7 @@ QUERY_HEADER = "Sennit-Query"
 CACHE_HEADER = "Sennit-Cache"
 MISSING_HEADER = "Sennit-Missing"
 AWAITED_HEADER = "Sennit-Awaited-Version"
+QUEUED_HEADER = "Sennit-Queued"
 RESULT_HEADER = "Sennit-Result"
 _log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
@@ -106,6 +107,8 @@ async def stream_result(
         headers[MISSING_HEADER] = missing_header(reader.missing)
     if reader.awaited_version is not None:
         headers[AWAITED_HEADER] = str(reader.awaited_version)
+    if reader.queued is not None:
+        headers[QUEUED_HEADER] = reader.queued
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
     return _StreamedResult(opening.data, reader, request, format_name, headers)
@@ -189,6 +192,11 @@ class _Reader:
     def awaited_version(self) -> int | None:
         """The version of a change that another node made, while it has not reached this one."""
         return getattr(self._execution, "awaited_version", None)
+
+    @property
+    def queued(self) -> str | None:
+        """The id of an append that waits for another node."""
+        return getattr(self._execution, "queued", None)
 
     @property
     def missing(self) -> Sequence[MissingShards]:

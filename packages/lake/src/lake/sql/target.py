@@ -45,10 +45,10 @@ def find_target(sql: str, known: Sequence[str]) -> dict[str, Any]:
 
 
 def _reads(write: Write, known: Sequence[str]) -> list[str]:
-    """Return the names that a statement reads besides that of what it changes."""
+    """Return the names that a statement reads, of what it changes too if its query does."""
     target = Table(write.table, "", Schema(()), ())
     merged = matches_of(write, target).text if isinstance(write, Merge) else None
     text = merged or query_of(write, [target])[0]
     found = check_statement(text, frozenset((*known, write.table))).tables
     folded = {name.casefold(): name for name in sorted(found)}
-    return [name for key, name in folded.items() if key != write.table.casefold()]
+    return list(folded.values())
