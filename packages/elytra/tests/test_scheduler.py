@@ -22,6 +22,7 @@ from elytra.messages import (
     StopMerge,
     TaskChanged,
     WorkerJoined,
+    WorkerLeft,
 )
 from elytra.scheduler import Limits, Scheduler
 
@@ -188,6 +189,45 @@ def test_a_merge_is_tried_again_when_that_can_help() -> None:
     assert again == [StartMerge("j", 2, ())]
     assert stale == []
     assert ended == [JobChanged("j", "failed", error=ERROR)]
+
+
+def test_tasks_of_a_worker_that_left_run_on_another(scheduler: Scheduler) -> None:
+    handle_all(scheduler, WorkerJoined("w2"))  # it runs t1
+
+    left = handle_all(scheduler, WorkerLeft("w1", ERROR))
+    next_free = handle_all(scheduler, AttemptFinished("j-t1-1", {"n": 1}))
+    late = handle_all(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
+
+    assert of(left, StartAttempt) == []
+    assert of(next_free, StartAttempt) == [StartAttempt("j-t0-2", "j", "t0", "w2")]
+    assert late == [DropPartial("j-t0-1", {"n": 0})]
+    assert handle_all(scheduler, WorkerLeft("w1", ERROR)) == []
+
+
+def test_a_worker_that_leaves_with_the_last_attempts_ends_its_job_once() -> None:
+    scheduler = Scheduler(Limits(attempts_max=1))
+    handle_all(scheduler, WorkerJoined("w1", slots=2), JobSubmitted("j", ("t0", "t1")))
+
+    ended = handle_all(scheduler, WorkerLeft("w1", ERROR))
+
+    assert of(ended, JobChanged) == [JobChanged("j", "failed", error=ERROR)]
+    assert scheduler.live_jobs == frozenset()
+
+
+def test_tasks_run_only_on_workers_of_their_engine() -> None:
+    scheduler = Scheduler()
+    started = handle_all(
+        scheduler,
+        WorkerJoined("a/1", engine="a"),
+        JobSubmitted("j", ("t0",), engine="b"),
+        JobSubmitted("k", ("t0",), engine="a"),
+        WorkerJoined("b/1", engine="b"),
+    )
+
+    assert [(each.job, each.worker) for each in of(started, StartAttempt)] == [
+        ("k", "a/1"),
+        ("j", "b/1"),
+    ]
 
 
 def test_something_that_is_no_event_is_a_programming_mistake() -> None:

@@ -21,6 +21,7 @@ from elytra.messages import (
     StartMerge,
     TaskChanged,
     WorkerJoined,
+    WorkerLeft,
 )
 from elytra.scheduler import Limits, Scheduler
 from sennit_core.records import check_transition
@@ -111,7 +112,9 @@ class World:
             self.handle(JobSubmitted(job, self.tasks[job]))
         elif dice < 0.2:
             self.handle(WorkerJoined(name, self.dice.randint(1, 3)))
-        elif dice < 0.24 and self.known_jobs():
+        elif dice < 0.22:
+            self.handle(WorkerLeft(name, ERROR))
+        elif dice < 0.26 and self.known_jobs():
             self.handle(CancelRequested(self.dice.choice(self.known_jobs())))
 
     def known_jobs(self) -> list[str]:

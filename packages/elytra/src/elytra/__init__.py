@@ -2,7 +2,8 @@
 
 Layering, client:  transport, sse <- uploads.sender, job_handle <- client <- pipeline <- remote
           node:    messages, backends <- scheduler, splitter (pure) <- work, job_store
-                   <- backends.local, loop <- job_service <- routes
+                   <- backends.local <- backends.table, loop <- job_service <- routes
+          tests:   job_service <- testing
 
 Names are loaded on first use; `import elytra` alone loads no heavy dependency.
 """

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from elytra.backends import ENGINES, Backend
-from elytra.backends.local import LocalBackend
+from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
+from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.maintenance_jobs import KIND, MaintenanceJobs
@@ -83,6 +83,7 @@ class JobService:
         workers: Maximum concurrent attempts; should be the number of executors.
         whole_bytes: Input below this size is processed in one task.
         clock: Source of time; tests inject one.
+        backends: What opens each backend, by its engine.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -95,6 +96,7 @@ class JobService:
         workers: int = 2,
         whole_bytes: int = WHOLE_BYTES,
         clock: Clock = SYSTEM,
+        backends: Mapping[str, OpenBackend] = BACKENDS,
     ) -> None:
         self._lake = lake
         self._pool = pool
@@ -112,15 +114,14 @@ class JobService:
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
         self._closed = False
-        # One thread more than workers, so that a merge need not wait for an attempt.
-        self._backend: Backend = LocalBackend(
-            lake, pool, threads=workers + 1, on_progress=self._job_store.progress
-        )
+        node = NodeParts(lake, pool, workers)
+        opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
+        self._engines = frozenset(opened)
         self._loop = SchedulerLoop(
             self._job_store,
             self._folder,
-            backend=self._backend,
-            workers=workers,
+            backends=opened,
+            node_backend=cast("NodeBackend", opened[NODE_ENGINE]),
             on_end=self._release,
         )
 
@@ -149,12 +150,12 @@ class JobService:
                 the node does not have.
             Denied: A dataset is encrypted, and the lake has no key.
         """
-        self._check_engine(engine)
+        engine = self._engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
         held = ExitStack()
         try:
-            bound, work = self._bind(parsed, mem_cap_bytes, requester, held)
+            bound, work = self._bind(parsed, engine, mem_cap_bytes, requester, held)
         except BaseException:
             held.close()
             raise
@@ -165,7 +166,7 @@ class JobService:
             kind="plan",
             plan=None if shown is None else plan_to_json(shown),
             plan_hash=None if shown is None else plan_hash(shown),
-            engine=self._backend.name,
+            engine=engine,
             state="queued",
             progress=None,
             submitted_by=submitted_by,
@@ -202,7 +203,7 @@ class JobService:
                 kind="ingest",
                 plan=None,
                 plan_hash=None,
-                engine=self._backend.name,
+                engine=NODE_ENGINE,
                 state="queued",
                 progress=None,
                 submitted_by=submitted_by,
@@ -357,7 +358,12 @@ class JobService:
     # Starting jobs
 
     def _bind(
-        self, plan: Plan, mem_cap_bytes: int | None, requester: Requester, held: ExitStack
+        self,
+        plan: Plan,
+        engine: str,
+        mem_cap_bytes: int | None,
+        requester: Requester,
+        held: ExitStack,
     ) -> tuple[Plan, PlanWork]:
         """Pin what the plan reads, which `held` leases, and validate the plan against its columns."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
@@ -370,6 +376,11 @@ class JobService:
             source = self._lake.plan_sources.open(asked, requester)
             held.enter_context(source.held)
             inputs.add(asked, source, verify_always=self._lake.verify_always)
+        if engine != NODE_ENGINE and inputs.needs_whole:
+            raise Unsupported(
+                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
+                hint=f'use "{NODE_ENGINE}"',
+            )
         bound = rebase(plan, inputs.pinned.__getitem__)
         inputs.leave_out_shards(bound)
         job_id = new_id(self._clock)
@@ -385,6 +396,7 @@ class JobService:
             inputs.queries,
             inputs.memory,
             self._sealed.create(job_id) if inputs.encrypted else None,
+            engine,
         )
 
     def _begin(
@@ -476,8 +488,12 @@ class JobService:
         known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
         return upload.dataset if known is None else known.id
 
-    def _check_engine(self, engine: str) -> None:
+    def _engine(self, engine: str) -> str:
+        """Return the engine of a job, by what its submission names."""
         if engine not in ENGINES:
             raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
-        if engine not in {"auto", self._backend.name}:
+        if engine == "auto":
+            return NODE_ENGINE
+        if engine not in self._engines:
             raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')
+        return engine

@@ -11,13 +11,13 @@ import contextlib
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import TypeAlias
 
-from elytra.backends import Backend
+from elytra.backends import Backend, NodeBackend
 from elytra.job_store import PROGRESS_SECONDS_MIN, JobStore
 from elytra.messages import (
     AttemptFailed,
@@ -37,26 +37,26 @@ from elytra.messages import (
     StopMerge,
     TaskChanged,
     WorkerJoined,
+    WorkerLeft,
 )
 from elytra.scheduler import Scheduler
-from elytra.small_results import SmallResults
-from elytra.work import IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
-from sennit_core.errors import InternalError, SennitError
+from elytra.work import MERGE, IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
+from sennit_core.errors import InternalError, SennitError, WorkerLost
 from sennit_core.logs import get_logger
-from sennit_core.records import is_terminal
+from sennit_core.records import Progress, is_terminal
 
 JobWork: TypeAlias = PlanWork | IngestWork
 _log = get_logger(__name__)
 
 
 class SchedulerLoop:
-    """Owns the scheduler, its thread and the backend.
+    """Owns the scheduler, its thread and the backends.
 
     Args:
         job_store: Where state changes are recorded.
         folder: Parent of the jobs' folders.
-        backend: Runs tasks and merges; closed with the loop.
-        workers: Maximum concurrent attempts.
+        backends: Run tasks, by engine; opened and closed with the loop.
+        node_backend: The one among them that runs merges and ingests too.
         on_end: Called with a job's id once it has ended.
     """
 
@@ -65,13 +65,14 @@ class SchedulerLoop:
         job_store: JobStore,
         folder: Path,
         *,
-        backend: Backend,
-        workers: int,
+        backends: Mapping[str, Backend],
+        node_backend: NodeBackend,
         on_end: Callable[[str], None],
     ) -> None:
         self._job_store = job_store
         self._folder = folder
-        self._backend = backend
+        self._backends = backends
+        self._node_backend = node_backend
         self._small_results = job_store.small_results
         self._on_end = on_end
         # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
@@ -79,15 +80,15 @@ class SchedulerLoop:
         self._work: dict[str, JobWork] = {}
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._scheduler = Scheduler()
-        for index in range(workers):
-            self.post(WorkerJoined(f"executor-{index}"))
+        for engine, backend in backends.items():
+            backend.open(_Workers(self.post, engine))
         self._thread = threading.Thread(target=self._run, name="elytra-jobs", daemon=True)
         self._thread.start()
 
     def begin(self, job_id: str, work: JobWork) -> None:
         """Add a job, and queue it."""
         self._work[job_id] = work
-        self.post(JobSubmitted(job_id, work.task_keys, work.has_merge))
+        self.post(JobSubmitted(job_id, work.task_keys, work.has_merge, work.engine))
 
     def post(self, event: Event) -> None:
         """Post an event; may be called from any thread."""
@@ -99,7 +100,8 @@ class SchedulerLoop:
         # and a restarted node could not resume them.
         self._events.put(None)
         self._thread.join()
-        self._backend.close()
+        for backend in self._backends.values():
+            backend.close()
 
     def _run(self) -> None:
         while True:
@@ -184,23 +186,37 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, instruction: StartAttempt) -> None:
-        task = self._work[instruction.job].task(instruction.task, instruction.attempt)
-        self._backend.start(task, _AttemptReport(self.post, instruction.attempt))
+        work = self._work[instruction.job]
+        key, attempt = instruction.task, instruction.attempt
+        report = _AttemptReport(self._job_store, self.post, instruction)
+        if isinstance(work, IngestWork):
+            self._node_backend.start_ingest(work.task(attempt), report)
+            return
+        backend, worker = self._worker(instruction.worker)
+        task, files = work.task(key, attempt)
+        backend.start(task, files, report, worker)
 
     @_do.register
     def _(self, instruction: StartMerge) -> None:
         work = self._work[instruction.job]
         assert isinstance(work, PlanWork), "an ingest has no merge"
-        task = work.merge(instruction.number, instruction.partials)
-        self._backend.start(task, _MergeReport(self.post, work, instruction, self._small_results))
+        task, files = work.merge(instruction.number, instruction.partials)
+        report = _MergeReport(self._job_store, self.post, work, instruction)
+        self._node_backend.start_merge(task, files, report)
 
     @_do.register
     def _(self, instruction: StopAttempt) -> None:
-        self._backend.stop(instruction.attempt)
+        backend, _ = self._worker(instruction.worker)
+        backend.stop(instruction.attempt)
 
     @_do.register
     def _(self, instruction: StopMerge) -> None:
-        self._backend.stop(merge_id(instruction.job, instruction.number))
+        self._node_backend.stop(merge_id(instruction.job, instruction.number))
+
+    def _worker(self, worker: str) -> tuple[Backend, str]:
+        """Return the backend of a worker of the scheduler, and the worker's id there."""
+        engine, _, name = worker.partition("/")
+        return self._backends[engine], name
 
     @_do.register
     def _(self, instruction: DropPartial) -> None:
@@ -208,40 +224,67 @@ class SchedulerLoop:
 
 
 @dataclass(frozen=True, slots=True)
-class _AttemptReport:
-    """Posts the events of an attempt."""
+class _Workers:
+    """Posts which workers a backend has."""
 
     post: Callable[[Event], None]
-    attempt: str
+    engine: str
+
+    def joined(self, worker: str, slots: int = 1) -> None:
+        self.post(WorkerJoined(f"{self.engine}/{worker}", slots, self.engine))
+
+    def left(self, worker: str) -> None:
+        error = WorkerLost(worker).to_json()
+        self.post(WorkerLeft(f"{self.engine}/{worker}", error))
+
+
+@dataclass(frozen=True, slots=True)
+class _AttemptReport:
+    """Posts the events of an attempt; of several ends only the first."""
+
+    store: JobStore
+    post: Callable[[Event], None]
+    instruction: StartAttempt
+    # Taken by the first end and never released. The scheduler drops the files of a second result,
+    # which are those of the first.
+    ended: threading.Lock = field(default_factory=threading.Lock)
 
     def started(self) -> None:
-        self.post(AttemptStarted(self.attempt))
+        self.post(AttemptStarted(self.instruction.attempt))
+
+    def progressed(self, progress: Progress) -> None:
+        self.store.progress(self.instruction.job, self.instruction.task, progress)
 
     def finished(self, result: JsonObject) -> None:
-        self.post(AttemptFinished(self.attempt, result))
+        if self.ended.acquire(blocking=False):
+            self.post(AttemptFinished(self.instruction.attempt, result))
 
     def failed(self, error: JsonObject, *, retryable: bool) -> None:
-        self.post(AttemptFailed(self.attempt, error, retryable))
+        if self.ended.acquire(blocking=False):
+            self.post(AttemptFailed(self.instruction.attempt, error, retryable))
 
 
 @dataclass(frozen=True, slots=True)
 class _MergeReport:
     """Posts the events of a merge, and removes the partials after it."""
 
+    store: JobStore
     post: Callable[[Event], None]
     work: PlanWork
     instruction: StartMerge
-    small_results: SmallResults
 
     def started(self) -> None:
         """No event: the job is merging as soon as its last task is done."""
+
+    def progressed(self, progress: Progress) -> None:
+        self.store.progress(self.instruction.job, MERGE, progress)
 
     def finished(self, result: JsonObject) -> None:
         shutil.rmtree(self.work.folder / "partials", ignore_errors=True)
         try:
             total = self.work.result(self.instruction.partials, result)
             rows = self.work.rows(self.instruction.partials, result)
-            self.small_results.put(self.instruction.job, rows)
+            self.store.small_results.put(self.instruction.job, rows)
         except Exception as problem:  # noqa: BLE001 - the backend does not expect a report to fail
             self.failed(_unexpected(problem).to_json(), retryable=False)
         else:

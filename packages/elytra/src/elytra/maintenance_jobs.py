@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from elytra.backends import NODE_ENGINE
 from elytra.job_store import JobStore
 from elytra.messages import JobChanged
 from sennit_core.clock import Clock
@@ -40,7 +41,7 @@ class MaintenanceJobs:
             kind=KIND,
             plan=None,
             plan_hash=None,
-            engine="local",
+            engine=NODE_ENGINE,
             state="queued",
             progress=None,
             submitted_by=user,

@@ -22,19 +22,30 @@ class JobSubmitted:
         tasks: The keys of its tasks, in shard order.
         has_merge: Whether a merge computes the result; if not, the only task's partial is the
             result.
+        engine: The backend whose workers run its tasks.
     """
 
     job: str
     tasks: tuple[str, ...]
     has_merge: bool = True
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker offers slots: the number of attempts that it runs at the same time."""
+    """A worker of a backend offers slots: the number of attempts that it runs at the same time."""
 
     worker: str
     slots: int = 1
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeft:
+    """A worker is gone, and with it its attempts; the error is theirs."""
+
+    worker: str
+    error: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,7 @@ class CancelRequested:
 Event: TypeAlias = (
     JobSubmitted
     | WorkerJoined
+    | WorkerLeft
     | AttemptStarted
     | AttemptFinished
     | AttemptFailed

@@ -35,6 +35,7 @@ from elytra.messages import (
     StopMerge,
     TaskChanged,
     WorkerJoined,
+    WorkerLeft,
 )
 from sennit_core.records import JobState, TaskState, check_transition
 
@@ -81,6 +82,8 @@ class _Job:
     id: str
     keys: tuple[str, ...]
     has_merge: bool
+    # Only workers of this backend run its tasks.
+    engine: str
     state: JobState = "queued"
     # Empty while the job is queued; afterwards one per key. Python keeps the order of insertion,
     # which is shard order, so the merge needs no sorting.
@@ -97,6 +100,7 @@ class _Job:
 class _Worker:
     id: str
     slots: int
+    engine: str
     # Ids of the attempts that it runs: at most `slots`.
     attempts: set[str] = field(default_factory=set)
 
@@ -154,13 +158,28 @@ class Scheduler:
     @_apply.register
     def _(self, event: JobSubmitted) -> None:
         if event.job not in self._jobs:
-            job = self._jobs[event.job] = _Job(event.job, event.tasks, event.has_merge)
+            job = self._jobs[event.job] = _Job(
+                event.job, event.tasks, event.has_merge, event.engine
+            )
             self._queue.append(job)
 
     @_apply.register
     def _(self, event: WorkerJoined) -> None:
         if event.worker not in self._workers:
-            self._workers[event.worker] = _Worker(event.worker, event.slots)
+            self._workers[event.worker] = _Worker(event.worker, event.slots, event.engine)
+
+    @_apply.register
+    def _(self, event: WorkerLeft) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        for attempt_id in sorted(worker.attempts):
+            # The failure of an earlier one may have ended the job, and so this one.
+            attempt = self._attempts.get(attempt_id)
+            if attempt is not None:
+                self._fail_attempt(attempt, event.error, retryable=True)
+        # Last: releasing an attempt needs its worker.
+        del self._workers[event.worker]
 
     @_apply.register
     def _(self, event: AttemptStarted) -> None:
@@ -241,7 +260,7 @@ class Scheduler:
 
     def _assign_one(self, job: _Job) -> bool:
         for task in job.pending:
-            worker = self._worker_for(task)
+            worker = self._worker_for(job, task)
             if worker is not None:
                 job.pending.remove(task)
                 self._offer(job, task, worker)
@@ -251,12 +270,13 @@ class Scheduler:
     def _has_free_worker(self) -> bool:
         return any(len(w.attempts) < w.slots for w in self._workers.values())
 
-    def _worker_for(self, task: _Task) -> _Worker | None:
+    def _worker_for(self, job: _Job, task: _Task) -> _Worker | None:
         """Return the least loaded free worker that has not failed the task, or any if all have."""
         # If an untried worker exists but is busy, the task waits for it. On a worker that has
         # failed it, it would probably fail again and use up an attempt.
-        untried = [w for w in self._workers.values() if w.id not in task.failed_on]
-        free = [w for w in untried or self._workers.values() if len(w.attempts) < w.slots]
+        workers = [w for w in self._workers.values() if w.engine == job.engine]
+        untried = [w for w in workers if w.id not in task.failed_on]
+        free = [w for w in untried or workers if len(w.attempts) < w.slots]
         # The id breaks ties, so that a history always replays to the same instructions.
         return min(free, key=lambda w: (len(w.attempts) / w.slots, w.id), default=None)
 

@@ -10,19 +10,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.backends import IngestTask, PlanTask
+from elytra.backends import (
+    NODE_ENGINE,
+    IngestTask,
+    NodeFiles,
+    TaskInput,
+    TaskLimits,
+    TaskSpec,
+)
+from elytra.backends.task_spec import InputKind
 from elytra.messages import JsonObject
 from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
     Files,
-    FileTarget,
     Plan,
     Scan,
-    Sink,
-    StreamTarget,
     Union,
-    plan_to_json,
     scans_of,
 )
 from lake.durable import storage_errors
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
 """As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
-_MERGE = "merge"
+MERGE = "merge"
+"""The key of a merge, in place of a task's."""
 SMALL_RESULT_BYTES = 64 << 10
 """The longest result, as an Arrow IPC stream, that a task returns with its report: what an executor
 sends in its control frames, without a ring."""
@@ -77,8 +82,9 @@ class PlanWork:
         mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
         user: The user on whose behalf it runs.
         queries: Its other inputs: queries, in the form of executor requests; they need a whole plan.
-        memory: As of `PlanTask`, for a whole plan over encrypted datasets.
-        secret: As of `PlanTask`.
+        memory: As of `NodeFiles`, for a whole plan over encrypted datasets.
+        secret: As of `NodeFiles`.
+        engine: The backend that runs its tasks.
     """
 
     job: str
@@ -91,6 +97,7 @@ class PlanWork:
     queries: Mapping[DatasetRef, Mapping[str, Any]] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     secret: bytes | None = field(default=None, repr=False)
+    engine: str = NODE_ENGINE
 
     # Also where nothing is executed: the scheduler's state "merging" then only assembles the
     # result.
@@ -139,8 +146,8 @@ class PlanWork:
                 schema = self.cut.partial_schema
                 _write_no_batches(self._no_rows(schema), schema)
 
-    def task(self, key: str, attempt: str) -> PlanTask:
-        """Return an attempt at one task.
+    def task(self, key: str, attempt: str) -> tuple[TaskSpec, NodeFiles]:
+        """Return an attempt at one task, and its files on this node.
 
         Args:
             key: The task's key.
@@ -148,24 +155,25 @@ class PlanWork:
         """
         # Each attempt has a file of its own: an attempt that was given up may still be writing.
         name = f"{key}-{attempt.rsplit('-', 1)[-1]}"
+        inputs = _Inputs()
         if isinstance(self.cut, Whole):
-            return self._to_rows(attempt, key, self.cut.over(self._over), name, self._all)
+            plan = self.cut.over(lambda scan, ref: self._over(scan, ref, inputs))
+            return self._to_rows(attempt, key, plan, name, inputs)
         shard = self._shard_of[key]
-        plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"), shard.columns)
+        plan = self.cut.shard_plan(Files((inputs.add_shard(shard),), "parquet"), shard.columns)
         if self.cut.merge_steps is None:
-            return self._to_rows(attempt, key, plan, name, (shard,))
+            return self._to_rows(attempt, key, plan, name, inputs)
         # Partials are streamed to the node, which writes the file; rows are written by the executor
         # itself.
-        sink = Sink(plan, StreamTarget("arrow"))
-        return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
+        return self._spec(attempt, key, plan, self._partials / f"{name}.arrow", inputs)
 
     @property
     def merges(self) -> bool:
         """Whether a merge executes a plan; if not, the partials are the result."""
         return isinstance(self.cut, Split) and self.cut.merge_steps is not None
 
-    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask:
-        """Return the execution that merges the partials.
+    def merge(self, number: int, partials: Sequence[JsonObject]) -> tuple[TaskSpec, NodeFiles]:
+        """Return the execution that merges the partials, and its files on this node.
 
         Args:
             number: Number of the merge, from 1.
@@ -173,10 +181,12 @@ class PlanWork:
         """
         assert isinstance(self.cut, Split), "a whole plan has no partials"
         # Shard order, not the order of arrival: it decides the order of rows.
-        files = [str(self._partials / partial["file"]) for partial in partials]
-        none = [] if files else [str(self._no_rows(self.cut.partial_schema))]
-        plan = self.cut.merge_plan(Files(tuple(files or none), "arrow"))
-        return self._to_rows(merge_id(self.job, number), _MERGE, plan, f"merged-{number}")
+        inputs = _Inputs()
+        files = [self._partials / partial["file"] for partial in partials]
+        none = [] if files else [self._no_rows(self.cut.partial_schema)]
+        names = tuple(inputs.add("partial", path.name, str(path)) for path in files or none)
+        plan = self.cut.merge_plan(Files(names, "arrow"))
+        return self._to_rows(merge_id(self.job, number), MERGE, plan, f"merged-{number}", inputs)
 
     def result(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> JsonObject:
         """Return the job's result.
@@ -217,17 +227,20 @@ class PlanWork:
         # By the columns alone: empty inputs with the same columns share one file.
         return self._partials / f"none-{schema.fingerprint()}.arrow"
 
-    def _over(self, scan: Scan, snapshot: DatasetRef) -> Plan:
+    def _over(self, scan: Scan, snapshot: DatasetRef, inputs: _Inputs) -> Plan:
         """Return the rows of a snapshot, in place of its scan."""
         schema = self._schema(snapshot)
         if snapshot in self.queries:
-            return replace(scan, source=Files((self.queries[snapshot]["name"],), "parquet"))
+            name = inputs.add_query(self.queries[snapshot]["name"])
+            return replace(scan, source=Files((name,), "parquet"))
         parts = []
         for columns, shards in groupby(self.shards[snapshot], lambda shard: shard.columns):
-            files = Files(tuple(shard.file.path for shard in shards), "parquet")
+            files = Files(tuple(map(inputs.add_shard, shards)), "parquet")
             parts.append(rows_of_files(files, schema, columns, scan.columns))
         if not parts:
-            return replace(scan, source=Files((str(self._no_rows(schema)),), "arrow"))
+            none = self._no_rows(schema)
+            name = inputs.add("partial", none.name, str(none))
+            return replace(scan, source=Files((name,), "arrow"))
         return parts[0] if len(parts) == 1 else Union(tuple(parts))
 
     def _schema(self, snapshot: DatasetRef) -> Schema:
@@ -238,42 +251,75 @@ class PlanWork:
         return schema
 
     def _to_rows(
-        self, task_id: str, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
-    ) -> PlanTask:
+        self, task_id: str, key: str, plan: Plan, name: str, inputs: _Inputs
+    ) -> tuple[TaskSpec, NodeFiles]:
         path = self._rows(name)
         if self.secret is not None:  # the node encrypts the rows as they come
-            sink = Sink(plan, StreamTarget("arrow"))
-            return self._spec(task_id, key, sink, path.with_suffix(".arrow"), shards)
-        return self._spec(task_id, key, Sink(plan, FileTarget(str(path), "parquet")), path, shards)
+            path = path.with_suffix(".arrow")
+        return self._spec(task_id, key, plan, path, inputs)
 
     def _copy_bytes(self, key: str) -> int:
         """Return up to which size a task sends the rows of its result with its report.
 
         Partials of several tasks are read by the merge, and rows of several are not joined.
         """
-        is_whole = key == _MERGE or len(self.task_keys) == 1
+        is_whole = key == MERGE or len(self.task_keys) == 1
         return SMALL_RESULT_BYTES if is_whole and self.secret is None else 0
 
     def _spec(
-        self, task_id: str, key: str, plan: Sink, output: Path, shards: Sequence[Shard]
-    ) -> PlanTask:
-        return PlanTask(
+        self, task_id: str, key: str, plan: Plan, output: Path, inputs: _Inputs
+    ) -> tuple[TaskSpec, NodeFiles]:
+        task = TaskSpec(
             id=task_id,
             job=self.job,
             key=key,
-            plan=plan_to_json(plan),
-            output=str(output),
-            streamed=isinstance(plan.target, StreamTarget),
+            plan=plan,
+            inputs=tuple(inputs.inputs.values()),
+            output="arrow" if output.suffix == ".arrow" else "parquet",
             copy_bytes_max=self._copy_bytes(key),
-            # Those of encrypted datasets were authenticated when they were decrypted.
-            shards=tuple(shard.file for shard in shards if not shard.is_decrypted),
+            limits=TaskLimits(mem_cap_bytes=self.mem_cap_bytes),
+            user=self.user,
+        )
+        files = NodeFiles(
+            paths=inputs.paths,
+            output=output,
+            shards=tuple(inputs.shards),
             sources=tuple(self.queries.values()),
             memory=self.memory,
             secret=self.secret,
             datasets=self.datasets,
-            mem_cap_bytes=self.mem_cap_bytes,
-            user=self.user,
         )
+        return task, files
+
+
+class _Inputs:
+    """The inputs of a task, named as they are added."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, TaskInput] = {}
+        self.paths: dict[str, str] = {}
+        # To be verified: those of encrypted datasets were authenticated when they were decrypted.
+        # Once, also if several scans read them.
+        self.shards: dict[ShardFile, None] = {}
+
+    def add(self, kind: InputKind, input_id: str, path: str) -> str:
+        """Add a file; return its name."""
+        return self._add(f"{kind}-{len(self.inputs)}", kind, input_id, path)
+
+    def add_shard(self, shard: Shard) -> str:
+        """Add a shard; return its name."""
+        if not shard.is_decrypted:
+            self.shards[shard.file] = None
+        return self.add("shard", shard.info.object, shard.file.path)
+
+    def add_query(self, name: str) -> str:
+        """Add a query, which may be there already; return its name."""
+        return self._add(name, "query", name, name)
+
+    def _add(self, name: str, kind: InputKind, input_id: str, path: str) -> str:
+        self.inputs[name] = TaskInput(name, kind, input_id)
+        self.paths[name] = path
+        return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +339,7 @@ class IngestWork:
     owner: str
 
     has_merge = False
+    engine = NODE_ENGINE
 
     @property
     def task_keys(self) -> tuple[str, ...]:
@@ -307,14 +354,14 @@ class IngestWork:
     def prepare(self) -> None:
         """An ingest needs no files before it starts."""
 
-    def task(self, key: str, attempt: str) -> IngestTask:
+    def task(self, attempt: str) -> IngestTask:
         """Return an attempt at the only task."""
-        return IngestTask(attempt, self.job, key, self.upload_id, self.owner)
+        return IngestTask(attempt, self.upload_id, self.owner)
 
 
 def merge_id(job: str, number: int) -> str:
     """Return the id of the execution of a merge."""
-    return f"{job}-{_MERGE}-{number}"
+    return f"{job}-{MERGE}-{number}"
 
 
 def ingest_result(lake: Lake, dataset: DatasetInfo) -> JsonObject:

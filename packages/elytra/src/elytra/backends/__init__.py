@@ -1,95 +1,103 @@
-"""elytra.backends: where the tasks and merges of jobs run.
+"""elytra.backends: where the tasks of jobs run.
 
-A backend is one module with a class that implements `Backend`; `JobService` creates it and hands it
-to the scheduler's loop. There is one: `local`, the executors of this node.
+A backend is a module with a class that implements `Backend`, and an entry in `elytra.backends.table`.
+There is one: `local`, the executors of this node. `elytra.testing.BackendContract` has the tests that
+each must pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from elytra.backends.task_spec import NodeFiles, TaskInput, TaskLimits, TaskSpec
 
 if TYPE_CHECKING:
-    from lake.verification import ShardFile
+    from emsqrt.executor import ExecutorPool
+    from lake import Lake
+    from sennit_core.records import Progress
 
-__all__ = ["ENGINES", "Backend", "IngestTask", "PlanTask", "Report", "TaskSpec"]
+__all__ = [
+    "ENGINES",
+    "NODE_ENGINE",
+    "Backend",
+    "IngestTask",
+    "NodeBackend",
+    "NodeFiles",
+    "NodeParts",
+    "Report",
+    "TaskInput",
+    "TaskLimits",
+    "TaskSpec",
+    "Workers",
+]
 
-ENGINES = ("auto", "local", "browser", "ray", "peers")
+NODE_ENGINE = "local"
+"""The backend that every node has: it also runs merges and ingests."""
+
+ENGINES = ("auto", NODE_ENGINE, "browser", "ray", "peers")
 """The engines that a submission may name; a node refuses those whose backend it does not have."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlanTask:
-    """One execution of a plan, for a task or for a merge.
-
-    Args:
-        id: Identifies the execution in `stop` and in reports; never reused.
-        job: The job's id.
-        key: The task's key; "merge" for a merge.
-        plan: The plan's JSON; its scans name files, and its sink the output file or a stream.
-        output: The output file.
-        streamed: Whether the plan's sink is a stream, which the backend writes to the output file.
-        copy_bytes_max: The rows are in the result too, as the Arrow IPC stream `rows`, if it has no
-            more bytes than this; 0 for never.
-        shards: The shards that the plan reads, which are verified first.
-        sources: Queries whose rows the plan reads, in the form of `lake.plan`.
-        memory: The members of requests for temporary files in memory, if encrypted datasets are read.
-        secret: The key that encrypts the output file; None for no encryption.
-        datasets: The ids of the shards' datasets by their names.
-        mem_cap_bytes: Memory cap of the execution; None uses the executor's cap.
-        user: The user on whose behalf it runs.
-    """
-
-    id: str
-    job: str
-    key: str
-    plan: Mapping[str, Any]
-    output: str
-    streamed: bool
-    copy_bytes_max: int = 0
-    shards: tuple[ShardFile, ...] = ()
-    sources: tuple[Mapping[str, Any], ...] = ()
-    memory: Mapping[str, Any] = field(default_factory=dict)
-    secret: bytes | None = field(default=None, repr=False)
-    datasets: Mapping[str, str] = field(default_factory=dict)
-    mem_cap_bytes: int | None = None
-    user: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class IngestTask:
-    """One execution of an ingest.
+    """One execution of an ingest, which only the node itself runs.
 
     Args:
-        id: Identifies the execution in `stop` and in reports; never reused.
-        job: The job's id.
-        key: The task's key.
+        id: Identifies the execution in `stop`; never reused.
         upload_id: The sealed upload.
         owner: Owner of the new dataset.
     """
 
     id: str
-    job: str
-    key: str
     upload_id: str
     owner: str
 
 
-TaskSpec: TypeAlias = PlanTask | IngestTask
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a backend is made of.
+
+    Args:
+        lake: Datasets and uploads of the node.
+        pool: Its executors.
+        workers: How many of them tasks may use at the same time.
+    """
+
+    lake: Lake
+    pool: ExecutorPool
+    workers: int
+
+
+class Workers(Protocol):
+    """Receives which workers a backend has, from any thread."""
+
+    def joined(self, worker: str, slots: int = 1) -> None:
+        """A worker can run this many attempts at the same time."""
+
+    def left(self, worker: str) -> None:
+        """A worker is gone; its attempts are made again by others, whatever it still reports."""
 
 
 class Report(Protocol):
-    """Receives the progress of one execution, from any thread."""
+    """Receives what happens in one execution, from any thread."""
 
     def started(self) -> None:
         """The execution has started."""
 
+    def progressed(self, progress: Progress) -> None:
+        """The execution has come this far."""
+
     def finished(self, result: dict[str, Any]) -> None:
-        """The execution has ended with this result."""
+        """The execution has ended with this result; its rows are in the output file."""
 
     def failed(self, error: dict[str, Any], *, retryable: bool) -> None:
-        """The execution has ended with this error, in the form of `SennitError.to_json`."""
+        """The execution has ended with this error, in the form of `SennitError.to_json`.
+
+        Args:
+            error: Its `code` is the kind of failure.
+            retryable: Whether another worker may succeed.
+        """
 
 
 class Backend(Protocol):
@@ -98,12 +106,26 @@ class Backend(Protocol):
     name: ClassVar[str]
     """The engine that a job's record names."""
 
-    def start(self, task: TaskSpec, report: Report) -> None:
-        """Start a task; its end is reported exactly once, unless the backend is closed first.
+    def open(self, workers: Workers) -> None:
+        """Start, and report the workers; called once, before all other methods.
+
+        Args:
+            workers: Receives each worker that joins or leaves.
+        """
+
+    def start(self, task: TaskSpec, files: NodeFiles, report: Report, worker: str) -> None:
+        """Start a task; its end is reported, unless the backend is closed first.
+
+        Of several ends only the first counts.
+
+        A backend ends each task within its limits, also one whose worker has died: with `failed`, or
+        with `Workers.left`. A task that has ended with an error leaves no output file.
 
         Args:
             task: The task.
-            report: Receives its start and its end.
+            files: Its inputs on this node, and the file that its rows go to.
+            report: Receives its start, progress and end.
+            worker: One that has joined and has a free slot.
         """
 
     def stop(self, task_id: str) -> None:
@@ -111,3 +133,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop all tasks and wait a few seconds for them to end."""
+
+
+class NodeBackend(Backend, Protocol):
+    """The backend `NODE_ENGINE`: its tasks and more may use the node's files."""
+
+    def start_merge(self, task: TaskSpec, files: NodeFiles, report: Report) -> None:
+        """Start a merge, which takes no worker's slot; see `start`."""
+
+    def start_ingest(self, task: IngestTask, report: Report) -> None:
+        """Start an ingest; see `start`."""

@@ -6,26 +6,34 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from elytra.backends import IngestTask, PlanTask, Report, TaskSpec
+from elytra.backends import (
+    NODE_ENGINE,
+    IngestTask,
+    NodeFiles,
+    NodeParts,
+    Report,
+    TaskSpec,
+    Workers,
+)
+from elytra.backends.task_spec import bound_plan
 from elytra.sealed_results import sealed, without_values
 from elytra.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
+from emsqrt.plan import plan_to_json
 from lake.durable import NewFile
-from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError
+from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError, TooLarge
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import Progress
 
 if TYPE_CHECKING:
     from elytra.messages import JsonObject
-    from emsqrt.executor import Execution, ExecutorPool
-    from lake import Lake
+    from emsqrt.executor import Execution
 
 # A node that stops waits at most this long for executors that do not react to the cancellation.
 _CLOSE_SECONDS = 3.0
 _log = get_logger(__name__)
+_Shown: TypeAlias = Callable[[SennitError], dict[str, Any]]  # an error, as its job may show it
 
 
 class _Run:
@@ -76,36 +84,50 @@ class LocalBackend:
     """Runs tasks in the executors of this node.
 
     Args:
-        lake: Runs ingests, and is notified of damaged shards.
-        pool: The executors.
-        threads: Maximum concurrent tasks and merges.
-        on_progress: Called with (job id, task key, progress).
+        node: The node's lake and executors.
     """
 
-    name: ClassVar[str] = "local"
+    name: ClassVar[str] = NODE_ENGINE
 
-    def __init__(
-        self,
-        lake: Lake,
-        pool: ExecutorPool,
-        *,
-        threads: int,
-        on_progress: Callable[[str, str, Progress], None],
-    ) -> None:
-        self._lake = lake
-        self._pool = pool
-        self._on_progress = on_progress
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="elytra-attempt")
+    def __init__(self, node: NodeParts) -> None:
+        self._lake = node.lake
+        self._pool = node.pool
+        self._workers = node.workers
+        # One thread more than workers, so that a merge need not wait for an attempt.
+        self._threads = ThreadPoolExecutor(node.workers + 1, thread_name_prefix="elytra-attempt")
         self._lock = threading.Lock()
         # The tasks that were started and have not ended, by id; those that wait for a thread too.
         self._runs: dict[str, _Run] = {}
 
-    def start(self, task: TaskSpec, report: Report) -> None:
+    def open(self, workers: Workers) -> None:
+        """Report a worker for each executor; see `Backend.open`."""
+        # Slots, not processes: the pool replaces a process that dies, and its task fails.
+        for index in range(self._workers):
+            workers.joined(f"executor-{index}")
+
+    def start(self, task: TaskSpec, files: NodeFiles, report: Report, worker: str) -> None:
         """Start a task on a thread, or queue it for one; see `Backend.start`."""
+        del worker  # the pool assigns the process
+        self.start_merge(task, files, report)
+
+    def start_merge(self, task: TaskSpec, files: NodeFiles, report: Report) -> None:
+        """Start a merge; see `NodeBackend.start_merge`."""
+        shown = SennitError.to_json if files.secret is None else without_values
+        self._submit(task.id, report, shown, lambda run: self._run_plan(task, files, run, report))
+
+    def start_ingest(self, task: IngestTask, report: Report) -> None:
+        """Start an ingest; see `NodeBackend.start_ingest`."""
+        self._submit(
+            task.id, report, SennitError.to_json, lambda run: self._run_ingest(task, run, report)
+        )
+
+    def _submit(
+        self, task_id: str, report: Report, shown: _Shown, work: Callable[[_Run], JsonObject]
+    ) -> None:
         run = _Run()
         with self._lock:
-            self._runs[task.id] = run
-        self._threads.submit(self._attempt, task, run, report)
+            self._runs[task_id] = run
+        self._threads.submit(self._attempt, task_id, run, report, shown, work)
 
     def stop(self, task_id: str) -> None:
         """Cancel a task; its end is still reported."""
@@ -125,67 +147,74 @@ class LocalBackend:
             run.ended.wait(max(0.0, deadline - time.monotonic()))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _attempt(self, task: TaskSpec, run: _Run, report: Report) -> None:
+    def _attempt(
+        self,
+        task_id: str,
+        run: _Run,
+        report: Report,
+        shown: _Shown,
+        work: Callable[[_Run], JsonObject],
+    ) -> None:
         try:
-            outcome = self._outcome(task, run, report)
+            outcome = _outcome(run, report, work)
         finally:
             with self._lock:
-                del self._runs[task.id]
+                del self._runs[task_id]
             run.ended.set()
         # Reported last: the receiver may rely on the task having ended here.
         if isinstance(outcome, SennitError):
-            is_sealed = isinstance(task, PlanTask) and task.secret is not None
-            error = without_values(outcome) if is_sealed else outcome.to_json()
-            report.failed(error, retryable=outcome.retryable)
+            report.failed(shown(outcome), retryable=outcome.retryable)
         else:
             report.finished(outcome)
 
-    def _outcome(self, task: TaskSpec, run: _Run, report: Report) -> JsonObject | SennitError:
-        try:
-            run.check()
-            report.started()
-            if isinstance(task, PlanTask):
-                return self._run_plan(task, run)
-            return self._run_ingest(task, run)
-        except SennitError as error:
-            return error
-        except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
-            _log.exception("an attempt failed unexpectedly")
-            return InternalError(
-                f"an attempt failed unexpectedly: {type(problem).__name__}: {problem}"
-            )
-
-    def _run_plan(self, task: PlanTask, run: _Run) -> JsonObject:
+    def _run_plan(self, task: TaskSpec, files: NodeFiles, run: _Run, report: Report) -> JsonObject:
         """Run a plan; the result names the output file, and has its rows if they are few."""
-        path = Path(task.output)
-        if not task.streamed:
+        path = files.output
+        limit = task.limits.output_bytes_max
+        if task.output != "arrow":
             make_private_folder(path.parent)
             rows: list[bytes] = []
-            manifest = self._execute(task, run, lambda piece: rows.append(bytes(piece)))
-            result = {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+            manifest = self._execute(task, files, run, report, lambda x: rows.append(bytes(x)))
+            size = path.stat().st_size
+            try:
+                _check_size(task, size)
+            except TooLarge:
+                path.unlink()
+                raise
+            result = {"file": path.name, "bytes": size, "manifest": manifest}
             return {**result, "rows": b"".join(rows)} if rows else result
         # Of any size, so never held in this process.
         with NewFile(path.parent) as file:
-            with sealed(file, path, task.secret) as sink:
-                manifest = self._execute(task, run, sink.write)
+            with sealed(file, path, files.secret) as sink:
+                write: Callable[[memoryview], object] = sink.write
+                if limit is not None:
+                    write = _Bounded(task, sink.write).write
+                manifest = self._execute(task, files, run, report, write)
             file.commit(path)
         return {"file": path.name, "bytes": file.size, "manifest": manifest}
 
     def _execute(
-        self, task: PlanTask, run: _Run, write: Callable[[memoryview], object]
+        self,
+        task: TaskSpec,
+        files: NodeFiles,
+        run: _Run,
+        report: Report,
+        write: Callable[[memoryview], object],
     ) -> dict[str, Any]:
-        request: dict[str, Any] = {"plan": dict(task.plan)}
+        plan = bound_plan(task, files.paths.__getitem__, files.output)
+        request: dict[str, Any] = {"plan": plan_to_json(plan)}
         if task.copy_bytes_max:
             request["copyBytesMax"] = task.copy_bytes_max
-        reads_lake = bool(task.shards or task.sources or task.memory)
+        reads_lake = bool(files.shards or files.sources or files.memory)
         if reads_lake:
-            request["shards"] = [shard.to_json() for shard in task.shards]
-            request |= {"sources": list(task.sources), **task.memory}
+            request["shards"] = [shard.to_json() for shard in files.shards]
+            request |= {"sources": list(files.sources), **files.memory}
         with self._pool.submit(
             SHARDS_ENTRY if reads_lake else PLAN_ENTRY,
             request,
-            mem_cap_bytes=task.mem_cap_bytes,
-            on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
+            mem_cap_bytes=task.limits.mem_cap_bytes,
+            deadline_seconds=task.limits.seconds,
+            on_progress=report.progressed,
             user=task.user,
             restartable=True,  # its files are temporary and rewritten from the start
             bounded=False,  # jobs have their own queue
@@ -196,17 +225,17 @@ class LocalBackend:
                     write(payload)
                 return execution.result()
             except Corrupt as damage:
-                self._lake.catalog.note_damage(task.datasets, damage)
+                self._lake.catalog.note_damage(files.datasets, damage)
                 raise
             finally:
                 run.detach()
 
-    def _run_ingest(self, task: IngestTask, run: _Run) -> JsonObject:
+    def _run_ingest(self, task: IngestTask, run: _Run, report: Report) -> JsonObject:
         """Ingest an upload; safe to repeat after a crash."""
         dataset = self._lake.ingest(
             task.upload_id,
             owner=task.owner,
-            on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
+            on_progress=report.progressed,
             cancelled=lambda: run.stopped,
         )
         # A queued append has the id of its upload.
@@ -219,3 +248,38 @@ class LocalBackend:
                 "queued": queued.id,
             }
         return ingest_result(self._lake, dataset)
+
+
+class _Bounded:
+    """Writes the rows of a task up to its limit."""
+
+    def __init__(self, task: TaskSpec, write: Callable[[memoryview], object]) -> None:
+        self._task = task
+        self._write = write
+        self._size = 0
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes; raises TooLarge beyond the limit, and writes none of these."""
+        self._size += data.nbytes
+        _check_size(self._task, self._size)
+        self._write(data)
+
+
+def _check_size(task: TaskSpec, size_bytes: int) -> None:
+    limit = task.limits.output_bytes_max
+    if limit is not None and size_bytes > limit:
+        raise TooLarge(f"the result of task {task.key}", limit, size_bytes)
+
+
+def _outcome(
+    run: _Run, report: Report, work: Callable[[_Run], JsonObject]
+) -> JsonObject | SennitError:
+    try:
+        run.check()
+        report.started()
+        return work(run)
+    except SennitError as error:
+        return error
+    except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
+        _log.exception("an attempt failed unexpectedly")
+        return InternalError(f"an attempt failed unexpectedly: {type(problem).__name__}: {problem}")

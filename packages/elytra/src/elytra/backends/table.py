@@ -1,0 +1,15 @@
+"""The backends that a node opens: one entry for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from elytra.backends import Backend, NodeParts
+from elytra.backends.local import LocalBackend
+
+__all__ = ["BACKENDS", "OpenBackend"]
+
+OpenBackend = Callable[[NodeParts], Backend]
+
+BACKENDS: Mapping[str, OpenBackend] = {LocalBackend.name: LocalBackend}
+"""By the engine that submissions name, which must be one of `ENGINES`."""

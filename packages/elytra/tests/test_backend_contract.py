@@ -1,0 +1,175 @@
+"""The backends of a node pass the contract: `local`, and one that gets its tasks as text."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from elkyn import open_namespaces
+from elytra.backends import (
+    NODE_ENGINE,
+    NodeFiles,
+    NodeParts,
+    Report,
+    TaskSpec,
+    Workers,
+)
+from elytra.backends.local import LocalBackend
+from elytra.backends.table import BACKENDS
+from elytra.job_service import JobService
+from elytra.testing import BackendContract, BackendWorld
+from emsqrt.executor import ExecutorPool
+from emsqrt.expr import count
+from emsqrt.plan import DatasetRef, Scan
+from lake import Lake
+from sennit_core.errors import Unsupported
+from sennit_core.records import Progress
+
+
+class Repeated:
+    """A report that sends each result twice, as a connection that was resumed may."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def started(self) -> None:
+        self._report.started()
+
+    def progressed(self, progress: Progress) -> None:
+        self._report.progressed(progress)
+
+    def finished(self, result: dict[str, Any]) -> None:
+        self._report.finished(result)
+        self._report.finished(result)
+
+    def failed(self, error: dict[str, Any], *, retryable: bool) -> None:
+        self._report.failed(error, retryable=retryable)
+        self._report.failed(error, retryable=retryable)
+
+
+class TextBackend:
+    """Three workers that get specs as text, run them in the node's executors, and repeat themselves."""
+
+    name: ClassVar[str] = "browser"
+
+    def __init__(self, node: NodeParts) -> None:
+        self._local = LocalBackend(node)
+        self.workers: Workers | None = None
+        self.started: list[tuple[str, str]] = []  # (worker, task key)
+
+    def open(self, workers: Workers) -> None:
+        self.workers = workers
+        for index in range(3):
+            workers.joined(f"tab-{index}")
+
+    def start(self, task: TaskSpec, files: NodeFiles, report: Report, worker: str) -> None:
+        self.started.append((worker, task.key))
+        sent = TaskSpec.from_json(json.dumps(task.to_json()))
+        self._local.start(sent, files, Repeated(report), worker)
+
+    def stop(self, task_id: str) -> None:
+        self._local.stop(task_id)
+
+    def close(self) -> None:
+        self._local.close()
+
+
+def open_world(
+    folder: Path, owned: ExitStack, open_backend: Callable[[NodeParts], Any], worker: str
+) -> BackendWorld:
+    stores = open_namespaces(folder / "elkyn")
+    owned.callback(stores.close)
+    pool = owned.enter_context(ExecutorPool(2, memory_bytes=1 << 30, spill_dir=folder / "spill"))
+    tree = stores["sys"]
+    lake = owned.enter_context(Lake(folder, tree=tree, pool=pool))
+    opened: list[Any] = []
+
+    def opening(node: NodeParts) -> Any:
+        opened.append(open_backend(node))
+        return opened[-1]
+
+    engine = open_backend.name  # type: ignore[attr-defined]
+    backends = {**BACKENDS, engine: opening}
+    jobs = JobService(tree, lake, pool, whole_bytes=0, backends=backends)
+    owned.callback(jobs.close)
+
+    def kill() -> None:
+        for pid in pool.stats().pids:
+            os.kill(pid, signal.SIGKILL)
+
+    return BackendWorld(
+        jobs, lake, tree, folder, engine, opened[0], worker, lambda: pool.stats().busy, kill
+    )
+
+
+@pytest.mark.slow
+class TestLocal(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
+        with ExitStack() as owned:
+            folder = tmp_path_factory.mktemp("local")
+            yield open_world(folder, owned, LocalBackend, "executor-0")
+
+
+@pytest.mark.nightly
+class TestLocalAtMoreCuts(TestLocal):
+    cuts = (1, 2, 7, 40, 240)
+
+
+@pytest.mark.nightly
+class TestTasksAsText(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
+        with ExitStack() as owned:
+            folder = tmp_path_factory.mktemp("text")
+            yield open_world(folder, owned, TextBackend, "tab-0")
+
+    def test_a_worker_that_leaves_costs_its_attempts(self, world: BackendWorld) -> None:
+        backend = world.backend
+        assert isinstance(backend, TextBackend)
+        assert backend.workers is not None
+        backend.started.clear()
+        job = world.submit(world.long())
+        while not backend.started:
+            time.sleep(0.001)
+        (first, _) = backend.started[0]
+        backend.workers.left(first)
+
+        (row,) = world.rows(job)
+        assert "'n': 400000" in row
+        assert world.task_of(job)["attempts"] == 2
+        assert [worker for worker, _ in backend.started][1] != first
+        backend.workers.joined(first)
+
+    def test_another_engine_reads_only_what_may_leave_the_node(self, world: BackendWorld) -> None:
+        world.lake.append("seen", pa.table({"n": [1, 2]}))
+        world.lake.sql("create view some_of_seen as select n from seen")
+        some = world.pipeline("seen")
+        assert world.rows(world.submit(some.agg(n=count()))) == ["{'n': 2}"]
+
+        with pytest.raises(Unsupported, match='engine "browser" cannot read views'):
+            world.jobs.submit(Scan(DatasetRef("some_of_seen")), engine=world.engine)
+
+
+def test_the_table_names_each_backend_by_its_engine() -> None:
+    assert list(BACKENDS) == [NODE_ENGINE]
+
+
+@pytest.mark.slow
+def test_reports_that_are_repeated_do_not_change_the_answer(tmp_path: Path) -> None:
+    with ExitStack() as owned:
+        world = open_world(tmp_path, owned, TextBackend, "tab-0")
+        for start in (0, 10):
+            world.lake.append("numbers", pa.table({"n": range(start, start + 10)}))
+        everything = world.submit(world.pipeline("numbers"))
+        assert world.rows(everything) == [repr({"n": n}) for n in range(20)]
+        assert world.rows(world.submit(world.pipeline("numbers").agg(n=count()))) == ["{'n': 20}"]
