@@ -76,6 +76,25 @@ def a_node_finds_a_member_that_has_moved(
             wait_for(lambda: sees_oslo(rome), what="oslo where it is now", seconds=60)
 
 
+@effect_of("network.discovery")
+def nodes_of_the_local_network_are_listed(
+    opened: OpenNodes, _folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = opened({}).client.get("/api/network/discover")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "network.discovery" in answer.json()["hint"]
+    # Nothing is sent on the networks of the machine that runs the tests.
+    monkeypatch.setattr("lake.peers.discovery.private_interfaces", list)
+    client = opened({"network.discovery": True}).client
+
+    def problem() -> str | None:
+        found = client.get("/api/network/discover").json()
+        assert (found["announced"], found["nodes"]) == (False, [])
+        return found["problem"] if "private" in found["problem"] else None
+
+    wait_for(problem, what="discovery", seconds=20)
+
+
 @effect_of("storage.copy_bytes", "storage.replication")
 def copies_are_made_where_there_is_room(
     _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -167,6 +167,9 @@ def test_a_node_is_revoked_while_it_is_connected_and_cannot_come_back(
     platform("net", "join", used, data=guest.data)
     name = shown(guest)["node"]["name"]
     all_become_alive(*offices.values(), guest)
+    platform("sql", "CREATE TABLE guests AS SELECT 1 AS a", data=guest.data)
+    platform("share", "guests", "--with", "all", data=guest.data)
+    eventually(lambda: "guests" in platform("datasets", data=oslo.data).stdout)
     shown_member = platform("net", "revoke", name, "--yes", "--json", data=oslo.data).stdout
     assert json.loads(shown_member)["revoked"] is True
     all_become_alive(*offices.values())
@@ -178,6 +181,13 @@ def test_a_node_is_revoked_while_it_is_connected_and_cannot_come_back(
         assert (refused.returncode, reason in refused.stderr) == (5, True), refused.stderr
     rows = httpx.get(f"{oslo.url}/nodes.json?ns=sys", headers=oslo.headers).json()
     assert set(rows) == {shown(each)["node"]["id"] for each in offices.values()}
+    # What came from it stays, and is shown as what it is.
+    listed = platform("datasets", data=oslo.data)
+    assert "guests" in listed.stdout
+    assert "guests: it is of a node, which was removed from the network" in listed.stderr
+    assert "removed from the network" in platform("share", "guests", data=oslo.data).stdout
+    [found] = httpx.get(f"{oslo.url}/api/network/datasets", headers=oslo.headers).json()
+    assert found["writerRevoked"] is True
 
 
 def test_a_node_leaves_and_comes_back(offices: Offices) -> None:
@@ -244,7 +254,11 @@ def test_three_nodes_of_one_machine_form_a_network_once(tmp_path: Path) -> None:
     words = ("up", "--nodes", "3", "--detach", *UP, "--name", "lab", "--port", "0")
     try:
         for _ in range(2):
-            platform(*words, data=tmp_path)
+            lines = platform(*words, data=tmp_path).stdout.splitlines()
+            said = [line for line in lines if " is up" in line]
+            assert [line.partition(" is up")[0] for line in said] == [
+                "Node lab-0", "Node lab-1", "Node lab-2", "Sennit"
+            ]  # fmt: skip
             found = json.loads(platform("net", "nodes", "--json", data=tmp_path).stdout)
             assert {each["name"] for each in found["nodes"]} == {"lab-0", "lab-1", "lab-2"}
             platform("down", data=tmp_path)

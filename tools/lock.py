@@ -26,7 +26,7 @@ def main() -> int:
         "runtime",
         [*projects, str(LOCK / "runtime.in")],
         omit=WITHOUT_PANDAS,
-        extras=("arrow", "excel", "redis", "server", "sql", "yaml"),
+        extras=("arrow", "discovery", "excel", "redis", "server", "sql", "yaml"),
     )
     _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
     _compile("bench", [str(LOCK / "bench.in"), "-c", str(LOCK / "runtime.txt")], omit=())

@@ -44,6 +44,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/network/leave": [("", {"json": {}})],
     "GET /api/network/leave": [("", {})],
     "GET /api/network/check": [("", {})],
+    "GET /api/network/discover": [("", {})],
     "GET /api/network/map": [("", {})],
     "GET /api/network/datasets": [("", {})],
     "POST /api/network/heal": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}})],

@@ -165,5 +165,21 @@ def test_quotas_of_users_at_every_door(
         assert 429 in codes
         assert "disk" not in quinn.get("/api/stats/storage").json()
     assert run(["quota", "quinn", "--clear"]) == 0
+    unknown, known = "ab" * 32, node.node.node_id
+    node.node.peers.invite()  # founds a network, in which this node is known by its name
+    for each in (unknown, known):
+        assert run(["quota", f"*@{each}", "--statements", "3"]) == 0
+    capsys.readouterr()
+    assert run(["quota"]) == 0
+    shown = capsys.readouterr().out
+    assert "*@abababababababab " in shown
+    assert f"*@{node.node.peers.options.name} " in shown
+    assert unknown not in shown
+    assert run(["quota", "--json"]) == 0
+    whole = capsys.readouterr().out
+    assert unknown in whole
+    assert known in whole
+    for each in (unknown, known):
+        assert run(["quota", f"*@{each}", "--clear"]) == 0
     assert run(["quota", "--clear"]) == 2
     assert run(["quota"]) == 0

@@ -96,7 +96,7 @@ def test_origins_are_kept_as_browsers_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["network.discovery", "storage.chunk_bytes", "storage.paths"],
+    ["storage.chunk_bytes", "storage.paths"],
 )
 @pytest.mark.parametrize("place", ["file", "environment", "arguments"])
 def test_settings_of_later_versions_are_refused_by_name(

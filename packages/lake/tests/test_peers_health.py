@@ -13,7 +13,15 @@ import pytest
 
 from elkyn import ElkynStore
 from lake.peers.copy_states import CopyState
-from lake.peers.health import Contested, Finding, NodeState, SharedCopies, Surveyed, examine
+from lake.peers.health import (
+    Contested,
+    Finding,
+    NodeState,
+    SharedCopies,
+    Surveyed,
+    examine,
+    examine_copies,
+)
 from lake.peers.machine import Call, Replied
 from lake.peers.reports import Answer, Dialed, Link, ReportReply, Reports
 from lake.peers.roster import Member
@@ -214,3 +222,13 @@ def test_real_nodes_are_asked_and_dial_back(tmp_path: Path) -> None:
         assert to_oslo.connection is not None
         assert to_oslo.connection.relay == ""
         assert min(to_oslo.connection.sent_bytes, to_oslo.connection.received_bytes) > 1000
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"), [(1, "2 copies of its shard"), (10, "of each of its 10 shards")]
+)
+def test_a_single_shard_is_no_plural(objects: int, said: str) -> None:
+    shared = copies(replace(FULL, objects=objects))["datasets"]
+    [found] = examine_copies(shared, str)
+    assert found.ok
+    assert said in found.found

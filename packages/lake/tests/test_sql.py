@@ -130,6 +130,22 @@ def test_an_error_deep_in_a_long_text_has_its_position(flights: Lake) -> None:
     assert caught.value.offset == sql.index("nofunction")
 
 
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT 1 // 0", r"Use TRY\(...\) to return NULL for this expression\.$"),
+        ("SELECT (SELECT i FROM range(2) t(i))", "can only return a single row"),
+        ("SELECT 'x. SET a=1'::INT", "Could not convert string"),
+    ],
+)  # fmt: skip
+def test_errors_advise_no_settings_that_statements_may_not_change(
+    lake: Lake, sql: str, message: str
+) -> None:
+    with pytest.raises(SqlError, match=message) as failed:
+        lake.sql(sql)
+    assert "SET " not in f"{failed.value} {failed.value.hint}".replace("SET a=1", "")
+
+
 def test_files_cannot_be_read(flights: Lake) -> None:
     with pytest.raises(Denied):
         flights.sql("SELECT * FROM read_text('/etc/passwd')")

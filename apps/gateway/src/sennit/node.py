@@ -226,6 +226,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
         port=peer_port(network),
         announce=network.peer_addresses,
         bootstrap=network.peers,
+        discovery=network.discovery,
         zone=network.zone,
         capacity=settings.storage.copy_bytes,
         replication=settings.storage.replication,

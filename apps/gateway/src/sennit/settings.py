@@ -48,7 +48,8 @@ class NetworkSettings:
     a network it listens for them on `peer_host`, the gateway's host if it is empty, and `peer_port`, one
     above the gateway's if it is None; or only connects to them if `peer_listen` is false.
     `peer_addresses` are where they reach it, if that is another address. `peers` are addresses of
-    members, which are tried when none is reached where it was. Copies of shared datasets
+    members, which are tried when none is reached where it was. `discovery` announces the node on its
+    local networks, and lists the nodes that are announced there. Copies of shared datasets
     are received and sent with at most `copy_rate_bytes` in a second each (0: no limit), and only
     in `copy_hours`, if any, such as "22:00-06:00"; what a query waits for comes at once. Other nodes
     send at most `query_bytes` for one query (0: no limit). A change of a dataset that another node writes
@@ -71,6 +72,7 @@ class NetworkSettings:
     peer_port: int | None = None
     peer_addresses: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    discovery: bool = False
     copy_rate_bytes: int = 0
     copy_hours: str = ""
     query_bytes: int = 16 * GIB

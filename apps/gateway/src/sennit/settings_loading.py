@@ -64,7 +64,6 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 _PLANNED = {
-    "network.discovery": "nodes are not searched for on the local network in this version",
     "storage.chunk_bytes": "chunks have 1 MiB in this version, as objects are named by them",
     "storage.paths": "a node has one data folder in this version: --data",
 }

@@ -66,6 +66,16 @@ class NetworkClient:
             body["seconds"] = seconds
         return str(self._transport.json("POST", "/api/network/invites", document=body)["invite"])
 
+    def discover(self) -> dict[str, Any]:
+        """Return the nodes that are announced on the local network, as `{announced, problem, nodes}`.
+
+        Nothing of it is verified: compare the fingerprint of a node with its owner before it counts.
+
+        Raises:
+            Conflict: The node does not search there.
+        """
+        return dict(self._transport.json("GET", "/api/network/discover"))
+
     def join(self, invite: str) -> dict[str, Any]:
         """Join the network that an invite is of; return what `show` returns."""
         document = {"invite": invite}

@@ -10,6 +10,7 @@ import typer
 from sennit.cli.node_verbs import Data, Json
 
 _SHOWN_ROWS = 100
+WRITER_REVOKED = "which was removed from the network: it gets no new versions"
 
 Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
 _Key = Annotated[
@@ -160,6 +161,7 @@ def datasets(
             typer.echo(f"deleted {name}")
             return
         found = [session.dataset(name)] if name else session.datasets()
+        orphans = [] if as_json else _of_revoked_nodes(session, found)
     if as_json:
         emit_json([dataset.to_json() for dataset in found])
     elif name:
@@ -174,6 +176,16 @@ def datasets(
         for dataset in found:
             if dataset.damaged is not None:
                 typer.echo(f"damaged: {dataset.damaged}", err=True)
+    for orphan in orphans:
+        typer.echo(f"{orphan.name}: it is of a node, {WRITER_REVOKED}", err=True)
+
+
+def _of_revoked_nodes(session: Any, found: list[Any]) -> list[Any]:
+    """Return the datasets whose writer was removed from the network; what came from it stays."""
+    if all(each.node is None for each in found):
+        return []
+    members = {each["id"] for each in session.network.show()["nodes"]}
+    return [each for each in found if each.node is not None and each.node not in members]
 
 
 def _print_views(views: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sennit.cli.data_verbs import Url
+from sennit.cli.net_discover_verb import discover, find_announced, is_fingerprint
 from sennit.cli.net_health_verbs import check, heal, network_map
 from sennit.cli.net_leave_verb import leave
 from sennit.cli.net_queue_verb import queue
@@ -24,7 +25,7 @@ _LOCAL = (
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     net = typer.Typer(no_args_is_help=True, help="Form a network with other nodes.")
-    for verb in (nodes, check, heal, invite, join, accept, revoke, leave, queue):
+    for verb in (nodes, discover, check, heal, invite, join, accept, revoke, leave, queue):
         net.command()(verb)
     net.command("map")(network_map)
     app.add_typer(net, name="net")
@@ -73,7 +74,8 @@ def join(
     invite_or_address: Annotated[
         str,
         typer.Argument(
-            metavar="INVITE|HOST:PORT", help="An invite (- reads it from stdin), or a node to ask."
+            metavar="INVITE|HOST:PORT|FINGERPRINT",
+            help="An invite (- reads it from stdin), a node to ask, or one that `discover` lists.",
         ),
     ],
     node: Annotated[
@@ -94,7 +96,8 @@ def join(
     if invite_or_address == "-":
         invite_or_address = sys.stdin.readline().strip()
     is_invite = invite_or_address.startswith("sennit-invite:")
-    if not is_invite and node is None:
+    is_announced = not is_invite and node is None and is_fingerprint(invite_or_address)
+    if not (is_invite or is_announced) and node is None:
         raise UsageError(
             "asking a node needs its id",
             hint="--node ID: `platform net nodes` shows it there; or use an invite",
@@ -102,9 +105,12 @@ def join(
     with Session.open(url, token=None, data=data) as session:
         if is_invite:
             found = session.network.join(invite_or_address)
+        elif is_announced:
+            node, addresses = find_announced(session.network, invite_or_address)
+            found = _ask(session.network, addresses, node, wait)
         else:
             assert node is not None, "checked above"
-            found = _ask(session.network, invite_or_address, node, wait)
+            found = _ask(session.network, [invite_or_address], node, wait)
     if as_json:
         emit_json(found)
     else:
@@ -151,15 +157,19 @@ def revoke(
         typer.echo(f"{member['name']} is no member any more")
 
 
-def _ask(network: Any, address: str, node: str, wait: float) -> dict[str, Any]:
-    """Ask to join until an admin accepts this node."""
-    from sennit_core.errors import WaitingToJoin
+def _ask(network: Any, addresses: list[str], node: str, wait: float) -> dict[str, Any]:
+    """Ask to join, at the first address that answers, until an admin accepts this node."""
+    from sennit_core.errors import Unavailable, WaitingToJoin
 
     end = time.monotonic() + wait
     shown = False
     while True:
         try:
-            return dict(network.ask_to_join(address, node))
+            return dict(network.ask_to_join(addresses[0], node))
+        except Unavailable:
+            if len(addresses) == 1:
+                raise
+            addresses = addresses[1:]
         except WaitingToJoin:
             if time.monotonic() >= end:
                 raise

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from sennit.cli.data_verbs import Url
 from sennit.cli.node_verbs import Data, Json
+
+_FOREIGN = re.compile(r"\*@(?P<node>[0-9a-f]{64})")
+_SHORT_ID = 16
 
 
 def register(app: typer.Typer) -> None:
@@ -60,13 +65,29 @@ def quota(
                 # Those that are not named stay.
                 before = session.set_quota(user, {name: before[name] for name in limits} | changes)
             found = [before]
+        names = {} if as_json else _node_names(session, found)
     if as_json:
         emit_json(found if user is None else found[0])
     else:
-        _print(found)
+        _print(found, names)
 
 
-def _print(quotas: list[dict[str, Any]]) -> None:
+def _node_names(session: Any, quotas: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the names of nodes by their ids, if a quota is of users of other nodes."""
+    if not any(_FOREIGN.fullmatch(each["user"]) for each in quotas):
+        return {}
+    return {each["id"]: each["name"] for each in session.network.show()["nodes"]}
+
+
+def _shown_user(user: str, names: Mapping[str, str]) -> str:
+    """Return `*@` with the name of the node, or the beginning of its id if it is no member."""
+    found = _FOREIGN.fullmatch(user)
+    if found is None:
+        return user
+    return f"*@{names.get(found['node'], found['node'][:_SHORT_ID])}"
+
+
+def _print(quotas: list[dict[str, Any]], names: Mapping[str, str]) -> None:
     from sennit.cli.output import table
     from sennit_core.units import format_bytes
 
@@ -75,7 +96,7 @@ def _print(quotas: list[dict[str, Any]]) -> None:
 
     rows = [
         [
-            each["user"],
+            _shown_user(each["user"], names),
             format_bytes(each["storedBytes"]),
             size(each["diskBytes"]),
             size(each["memoryBytes"]),

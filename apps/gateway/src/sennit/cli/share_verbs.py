@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sennit.cli.data_verbs import Url
+from sennit.cli.data_verbs import WRITER_REVOKED, Url
 from sennit.cli.node_verbs import Data, Json
 
 _ALL = "all"
@@ -190,11 +190,16 @@ _HAND_OVER_STATES = {
 }
 
 
+_SHORT_ID = 16
+
+
 def _lines(name: str, found: dict[str, Any]) -> list[str]:
     if not found["shared"]:
         return [f"{name} is private: `platform share {name} --with NODE` shares it"]
     read_only = found["readOnly"] or found["restricted"]
-    if found["writer"] is not None:
+    if found["writerRevoked"]:
+        lines = [f"{name} is written by {found['writer'][:_SHORT_ID]}, {WRITER_REVOKED}"]
+    elif found["writer"] is not None:
         how = "" if read_only else ", which makes changes of this node"
         lines = [f"{name} is written by {found['writer']}{how}"]
     else:

@@ -116,11 +116,14 @@ def _is_up(wanted: Start) -> bool:
     return True
 
 
-def _show_running(wanted: Start, running: run_file.RunFile, *, word: str = "up") -> None:
+def _show_running(
+    wanted: Start, running: run_file.RunFile, *, word: str = "up", subject: str = "Sennit"
+) -> None:
     from sennit.serve import run_token
 
     login_url = f"{running.url}/?token={run_token(wanted.folder)}"
-    _print_address(wanted, running.url, login_url, running.pid, running.flight, word=word)
+    said = f"{subject} is {word}"
+    _print_address(wanted, running.url, login_url, running.pid, running.flight, said=said)
     if wanted.open_browser:
         _open_browser(wanted.folder, login_url)
 
@@ -207,10 +210,12 @@ def _start_several(wanted: Start) -> None:
         run_file.check_free(one.folder)
     try:
         for one in each:
-            _announce(one, _spawn(one), one.folder)
+            _announce(one, _spawn(one), one.folder, of_several=True)
         _form_network([one.folder for one in each])
         if wanted.join is not None:
             _join(wanted.folder, wanted.join)
+        if not wanted.as_json:
+            typer.echo(f"Sennit is up: {wanted.nodes} nodes of one network")
         if wanted.demo:
             _run_demo(wanted.folder).wait()
         if not wanted.detach:
@@ -253,15 +258,20 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None:
+def _announce(
+    wanted: Start, child: subprocess.Popen[bytes], data: Path, *, of_several: bool = False
+) -> None:
     """Wait until the spawned node is up and print its address; if it fails, print its output."""
+    # Of several nodes none is what was asked for before they have formed their network.
+    subject = f"Node {wanted.name}" if of_several else "Sennit"
     deadline = time.monotonic() + _UP_SECONDS
     while time.monotonic() < deadline:
         running = run_file.read(data)
         exited = child.poll() is not None
         if running is not None and (running.pid == child.pid or exited):
             # Of two concurrent `up` commands one starts the node, and both succeed.
-            _show_running(wanted, running, word="already up" if exited else "up")
+            word = "already up" if exited else "up"
+            _show_running(wanted, running, word=word, subject=subject)
             # The node outlives this command on purpose: keep Popen from warning about the child.
             child.returncode = 0
             return
@@ -280,13 +290,19 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
 
 
 def _print_address(
-    wanted: Start, url: str, login_url: str, pid: int, flight: str | None, *, word: str = "up"
+    wanted: Start,
+    url: str,
+    login_url: str,
+    pid: int,
+    flight: str | None,
+    *,
+    said: str = "Sennit is up",
 ) -> None:
     if wanted.as_json:
         where = {"url": url, "loginUrl": login_url, "flight": flight}
         emit_json({**where, "pid": pid, "data": str(wanted.folder)})
     else:
-        typer.echo(f"Sennit is {word}: {url if _is_kept(sys.stdout) else login_url}")
+        typer.echo(f"{said}: {url if _is_kept(sys.stdout) else login_url}")
         if flight is not None:
             typer.echo(f"Flight SQL: {flight}")
         if not wanted.detach:

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from lake import Lake
+from lake.peers.announcements import network_tag
 from lake.peers.identity import fingerprint
 from lake.peers.invites import INVITE_SECONDS
 from lake.peers.joining import Waiting
 from lake.peers.service import NodeState, PeerService
 from lake.routes.documents import Document
 from sennit.routes import network_datasets, network_health, network_queue
-from sennit_core.errors import UsageError
+from sennit_core.errors import Conflict, UsageError
 from sennit_core.roles import needs
 
 __all__ = ["router"]
@@ -83,6 +84,11 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         """Remove a node from the network for ever."""
         return peers.revoke(node).to_json()
 
+    @routes.get("/api/network/discover", openapi_extra=needs("admin"))
+    def discover() -> dict[str, Any]:
+        """The nodes that are announced on the local network; nothing of that is verified."""
+        return _discovered(peers)
+
     routes.include_router(network_datasets.router(peers, lake))
     routes.include_router(network_health.router(peers, lake))
     routes.include_router(network_queue.router(peers, lake))
@@ -107,6 +113,33 @@ def _shown(peers: PeerService) -> dict[str, Any]:
         "nodes": [_state(each, names) for each in nodes],
         "waiting": [_waiting(each) for each in peers.waiting()],
         "counters": peers.counters().to_json(),
+    }
+
+
+def _discovered(peers: PeerService) -> dict[str, Any]:
+    discovery = peers.discovery
+    if discovery is None:
+        raise Conflict(
+            "this node does not search the local network",
+            hint="set network.discovery = true in its config.toml, and start it again",
+        )
+    network = peers.network_id
+    own_tag = None if network is None else network_tag(network)
+    members = {each.member.id for each in peers.nodes() if not each.member.revoked}
+    return {
+        "announced": discovery.problem is None,
+        "problem": discovery.problem,
+        "nodes": [
+            {
+                "id": each.node,
+                "name": each.name,
+                "fingerprint": fingerprint(each.node),
+                "addresses": list(each.addresses),
+                "member": each.node in members,
+                "sameNetwork": each.network == own_tag,
+            }
+            for each in discovery.found()
+        ],
     }
 
 

@@ -175,6 +175,7 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
     return {
         "dataset": info.id,
         "writer": None if info.node is None else seen.names.get(info.node, info.node),
+        "writerRevoked": info.node is not None and info.node not in seen.names,
         "shared": share is not None or info.node is not None,
         "restricted": info.head is None or not lake.policies.is_open(info),
         "nodes": None if share is None or "*" in share.nodes else seen.named(share.nodes),

@@ -309,7 +309,7 @@ def examine_copies(
         lacking = _listed(
             f"{name_of(node)} lacks {count:,}" for node, count in state.lacking.items()
         )
-        shards = f"of {state.objects:,} shards"
+        shards = f"of {state.objects:,} {'shard' if state.objects == 1 else 'shards'}"
         if state.unavailable:
             yield Finding(
                 subject, False, f"no node that answers has {state.unavailable:,} {shards}",
@@ -330,7 +330,8 @@ def examine_copies(
             )  # fmt: skip
         else:
             wanted = "1 copy" if state.copies == 1 else f"{state.copies} copies"
-            yield Finding(subject, True, f"{wanted} of each of its {state.objects:,} shards")
+            of = "its shard" if state.objects == 1 else f"each of its {state.objects:,} shards"
+            yield Finding(subject, True, f"{wanted} of {of}")
 
 
 def _publications(found: Surveyed) -> Iterator[Finding]:

@@ -16,11 +16,13 @@ from typing import TypeVar
 
 from lake.peers import membership, publications
 from lake.peers.addresses import network_of, reachable_host
+from lake.peers.announcements import Listening, network_tag
 from lake.peers.changes import Changes
 from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.claims import Claims
 from lake.peers.data import DataParts
 from lake.peers.deliveries import Deliveries
+from lake.peers.discovery import LocalDiscovery
 from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import Exchange
 from lake.peers.forwarding import ChangeKnown, ChangeRequest
@@ -29,6 +31,7 @@ from lake.peers.handing_over import HandOverRequest
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
+from lake.peers.hints import follow_hints
 from lake.peers.identity import Identity
 from lake.peers.joining import Host, Join, Welcome, digits_of
 from lake.peers.limits import PeerLimits
@@ -83,6 +86,7 @@ class PeerOptions:
         port: Port to listen on; 0 for any free one.
         announce: Addresses under which others reach it; empty for the one that it listens on.
         bootstrap: Addresses of members to try when none is reached where it was.
+        discovery: Whether it is announced, and searches for others, on the local network.
         zone: The failure domain that it is in.
         capacity: Bytes that it offers for copies.
         replication: How many nodes hold each shard of a dataset that is shared without a number.
@@ -96,6 +100,7 @@ class PeerOptions:
     port: int = 0
     announce: tuple[str, ...] = ()
     bootstrap: tuple[str, ...] = ()
+    discovery: bool = False
     zone: str = ""
     capacity: int = 0
     replication: int = 1
@@ -115,6 +120,7 @@ class NodeParts:
     duckdb: str
     clock: Clock
     data: DataParts | None = None
+    discovery: LocalDiscovery | None = None
 
 
 class JoinedNetwork:
@@ -237,6 +243,10 @@ class JoinedNetwork:
         self._perform_now(self.members.update(self.now(), addresses=tuple(addresses)))
         self._tasks.spawn(self.effects.run())
         self._tasks.spawn(self._tick_forever())
+        if (discovery := self._parts.discovery) is not None:
+            self._tasks.spawn(
+                follow_hints(discovery.found, self.sessions, self._is_missed, self.now)
+            )
         if self.exchange is not None:
             await self.exchange.start()
             self._tasks.spawn(self._exchange_forever(self.exchange))
@@ -277,6 +287,20 @@ class JoinedNetwork:
         if host is None:
             return []
         return [f"[{host}]:{self.sessions.port}" if ":" in host else f"{host}:{self.sessions.port}"]
+
+    def listening(self) -> Listening | None:
+        """Return what may be announced on the local network; any thread may call it."""
+        if self.is_revoked:
+            return None
+        return Listening(
+            self.node_id, self._parts.options.name, network_tag(self.roster.network),
+            self.sessions.host, self.sessions.port,
+        )  # fmt: skip
+
+    def _is_missed(self, node: str) -> bool:
+        """Return whether a node is another member, and no session with it is open."""
+        is_other = node != self.node_id and self.roster.is_member(node)
+        return is_other and not self.is_revoked and self.sessions.open_session(node) is None
 
     def states(self) -> list[NodeState]:
         """Return all members, this node first."""

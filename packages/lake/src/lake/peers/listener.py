@@ -56,14 +56,11 @@ class PeerListener(socket.socket):
             self.setblocking(False)
             self.bind(address)
             self.listen()
+            # Noted, as another thread may ask for them while the socket is closed.
+            self.host, self.port = str(self.getsockname()[0]), int(self.getsockname()[1])
         except OSError:
             self.close()
             raise
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self.getsockname()[1])
 
     @property
     def unverified(self) -> int:

@@ -54,6 +54,7 @@ __all__ = ["Counters", "NetworkOptions", "PeerNetwork"]
 _log = get_logger(__name__)
 
 _HELLO_SECONDS = 10.0
+_NEAR_SECONDS = 3.0
 _REDIAL_SECONDS = (1.0, 60.0)
 UNKNOWN_MAX = 32
 UNKNOWN_PER_HOST_MAX = 4
@@ -227,6 +228,11 @@ class PeerNetwork:
         """The port that it listens on; 0 if it does not."""
         return 0 if self._listener is None or self._server is None else self._listener.port
 
+    @property
+    def host(self) -> str:
+        """The IP address that it listens on; "" if it does not."""
+        return "" if self._listener is None else self._listener.host
+
     def counters(self) -> Counters:
         """Return what is open, and what was refused since the start."""
         listener, sessions = self._listener, self._all_sessions()
@@ -337,9 +343,26 @@ class PeerNetwork:
             Unavailable: Nothing answers there, or this node dials no such address.
             Denied: Another node answers there.
         """
+        await (await self._dial_at(node, address)).close()
+
+    async def connect(self, node: str, address: str) -> None:
+        """Start a session with a member at an address that was announced on the local network.
+
+        Raises:
+            Unavailable: Nothing answers there within some seconds.
+            Denied: Another node answers there.
+        """
+        try:
+            async with asyncio.timeout(_NEAR_SECONDS):
+                channel = await self._dial_at(node, address)
+        except TimeoutError:
+            raise Unavailable(f"node {node[:16]} at {address}") from None
+        await self._start(channel, dialed=True)
+
+    async def _dial_at(self, node: str, address: str) -> Channel:
         if not dialable((address,), from_loopback=self._is_local):
             raise Unavailable(f"node {node[:16]} at {address}", hint="others dial no such address")
-        await (await dial(self._identity, node, address)).close()
+        return await dial(self._identity, node, address)
 
     @property
     def _is_local(self) -> bool:

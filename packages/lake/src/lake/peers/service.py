@@ -13,9 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -36,8 +34,10 @@ from lake.peers import (
 )
 from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
+from lake.peers.announcements import Listening
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.data import DataParts
+from lake.peers.discovery import LocalDiscovery
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
 from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
@@ -61,16 +61,14 @@ from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.seeding import Seeder
 from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.step_dispatch import Coordinator
-from lake.peers.stop import Stop
+from lake.peers.stop import Stop, result_of
 from lake.peers.store import PeerStore
 from lake.peers.survey import NetworkMap, Survey
 from lake.remote_shards import Changed, ForeignChange
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
-    Cancelled,
     Closed,
     Conflict,
-    DeadlineExceeded,
     SennitError,
     Unavailable,
     WaitingToJoin,
@@ -125,7 +123,11 @@ class PeerService:
                 *returned_rows.MESSAGES, *chunks.MESSAGES, *FRAGMENT_MESSAGES, *HAND_OVER_MESSAGES,
             )
         )  # fmt: skip
-        self._parts = NodeParts(identity, options, self._store, self._codec, duckdb, clock, data)
+        self.discovery = LocalDiscovery(identity.id, self._listening) if options.discovery else None
+        """What is announced on the local network; None unless the node searches there."""
+        self._parts = NodeParts(
+            identity, options, self._store, self._codec, duckdb, clock, data, self.discovery
+        )
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "lake-peers"))
         self._thread = threading.Thread(target=self._run_loop, name="lake-peers", daemon=True)
@@ -142,6 +144,8 @@ class PeerService:
         self._thread.start()
         try:
             self._call(self._open_stored())
+            if self.discovery is not None:
+                self.discovery.__enter__()
         except BaseException:
             self.close()
             raise
@@ -160,6 +164,8 @@ class PeerService:
         if self._closed:
             return
         self._closed = True
+        if self.discovery is not None:
+            self.discovery.close()
         if self._thread.is_alive():
             self._submit(self._close_network()).result(_CALL_SECONDS)
             self._submit(self._loop.shutdown_default_executor()).result()
@@ -185,6 +191,10 @@ class PeerService:
         network = JoinedNetwork(self._parts, members)
         await network.start()
         self._network = network
+
+    def _listening(self) -> Listening | None:
+        network = self._network
+        return None if network is None else network.listening()
 
     async def _close_network(self) -> None:
         network, self._network = self._network, None
@@ -358,7 +368,7 @@ class PeerService:
                 f"{len(objects)} shards on other nodes", hint="this node is in no network"
             )
         future = self._submit(network.exchange.fetch(objects, dataset))
-        _result_of(future, "fetching shards", seconds or _FETCH_SECONDS, stop or Stop())
+        result_of(future, "fetching shards", seconds or _FETCH_SECONDS, stop or Stop())
 
     def accepts_changes(self, dataset: str) -> bool:
         """Return whether the writer of a dataset makes changes for users of this node."""
@@ -448,7 +458,7 @@ class PeerService:
             self.options.query_bytes,
         )
         work = Distributor(coordinator, data.pool, data.staging, self._plans).run(query, stop)
-        return _result_of(self._submit(work), "the query", query.seconds, stop)
+        return result_of(self._submit(work), "the query", query.seconds, stop)
 
     @property
     def restricted(self) -> RestrictedClient:
@@ -567,18 +577,6 @@ class PeerService:
         if self._parts.data is not None:
             await asyncio.to_thread(self._parts.data.leave)
         self._store.forget_network(self.identity.id)
-
-
-def _result_of(future: Future[T], what: str, seconds: float, stop: Stop) -> T:
-    """Wait for what runs in the loop; end it there at the stop and after the time."""
-    stop.attach(future.cancel)
-    try:
-        return future.result(seconds)
-    except FutureTimeout:
-        future.cancel()
-        raise DeadlineExceeded(what, seconds) from None
-    except FutureCancelled:
-        raise Cancelled(what) from None
 
 
 def _no_address() -> Conflict:

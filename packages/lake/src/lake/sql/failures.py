@@ -37,6 +37,10 @@ _MEANT = re.compile(r'Did you mean "(.*?)"')
 _MEANT_LINE = re.compile(r'\n?Did you mean ".*?"\??')
 _KIND = re.compile(r"^(?:[A-Z][A-Za-z ]*Error|INTERNAL Error): ")
 _PATH = re.compile(r"(?:/[^\s/'\",:;]+){2,}/?")
+# Advice to change a setting of DuckDB's, which no statement may.
+_SETTING = r"['\"]?(?:SET|set|PRAGMA) \w+ ?="
+_SETTING_CLAUSE = re.compile(rf",? or (?:use )?{_SETTING}[^.\n]*")
+_SETTING_SENTENCE = re.compile(rf"(?<=[.!?\n]) *[^.!?\n]*{_SETTING}[^.\n]*\.?")
 _ELLIPSIS = "..."
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
 _STREAMED = re.compile(r"(?:Arrow\w*: )?([A-Z][A-Za-z ]*Error): ")
@@ -192,4 +196,5 @@ def _unreadable_shard(shard: ShardFile, text: str) -> SennitError:
 
 
 def _clean(text: str) -> str:
-    return _PATH.sub("<file>", _KIND.sub("", text.strip())).strip()
+    text = _SETTING_SENTENCE.sub("", _SETTING_CLAUSE.sub("", _KIND.sub("", text.strip())))
+    return _PATH.sub("<file>", text).strip()
