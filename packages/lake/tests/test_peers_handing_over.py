@@ -568,6 +568,7 @@ async def _survives(world: HandOverWorld, crash: tuple[str, int, bool] | None) -
     return is_reopened
 
 
+@pytest.mark.sample(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("name", "number"), [
