@@ -44,7 +44,7 @@ def requests(shared_node: Any) -> Iterator[list[str]]:
 
 def submit(node: Any, pipeline: Pipeline, **query: Any) -> Any:
     document = {"plan": plan_to_json(pipeline.plan)}
-    return httpx.post(f"{node.url}/api/jobs", params=query, json=document).json()
+    return httpx.post(f"{node.url}/api/jobs", params=query, json=document, timeout=60).json()
 
 
 def eventually(look: Any, seconds: float = 30.0) -> None:
