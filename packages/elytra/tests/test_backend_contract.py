@@ -165,6 +165,7 @@ def test_the_table_names_each_backend_by_its_engine() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_reports_that_are_repeated_do_not_change_the_answer(tmp_path: Path) -> None:
     with ExitStack() as owned:
         world = open_world(tmp_path, owned, TextBackend, "tab-0")
