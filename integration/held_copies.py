@@ -8,6 +8,7 @@ from typing import Any, Self
 from networks import Member, eventually
 
 from nodes import RunningNode, platform
+from sennit_core.hashing import hash_file
 
 __all__ = [
     "BATCHES",
@@ -18,6 +19,7 @@ __all__ = [
     "WRITER",
     "Asking",
     "fill",
+    "is_intact",
     "shards",
     "share",
 ]  # fmt: skip
@@ -35,6 +37,18 @@ def shards(node: RunningNode) -> dict[str, int]:
     objects = (node.data / "lake" / "objects").rglob("*")
     sizes = {each.name: each.stat().st_size for each in objects if each.is_file()}
     return {name: size for name, size in sizes.items() if size > SHARD_BYTES}
+
+
+def is_intact(node: RunningNode) -> bool:
+    """Whether all shards are at a node, and have the bytes that their names say."""
+    objects = node.data / "lake" / "objects"
+    names = shards(node)
+    try:
+        return len(names) == BATCHES and all(
+            hash_file(objects / name[:2] / name).object == name for name in names
+        )
+    except FileNotFoundError:  # it was just moved aside
+        return False
 
 
 def share(nodes: dict[str, Member], *holders: str) -> None:

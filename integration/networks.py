@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from peer_proxy import PeerProxy, free_port, peer_proxy
@@ -93,10 +94,10 @@ class Member:
         """Its process."""
         return self.node.process.pid
 
-    def up(self, *arguments: str) -> None:
-        """Start it."""
+    def up(self, *arguments: str, within: Sequence[str] = ()) -> None:
+        """Start it, within a command."""
         self.node = self._life.enter_context(
-            start(self._folder, self.name, *arguments, config=self._config)
+            start(self._folder, self.name, *arguments, config=self._config, within=within)
         )
 
     def kill(self) -> None:
@@ -120,8 +121,20 @@ class Member:
 
 
 @contextmanager
-def members(folder: Path, *names: str, config: str = "") -> Iterator[dict[str, Member]]:
-    """A network of nodes that reach each other through proxies; the first one has founded it."""
+def members(
+    folder: Path,
+    *names: str,
+    config: str = "",
+    within: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Iterator[dict[str, Member]]:
+    """A network of nodes that reach each other through proxies; the first one has founded it.
+
+    Args:
+        folder: Has their folders.
+        names: Of the nodes.
+        config: As of `Member`.
+        within: Commands that nodes are started within.
+    """
     with ExitStack() as stack:
         found = {}
         for name in names:
@@ -130,6 +143,6 @@ def members(folder: Path, *names: str, config: str = "") -> Iterator[dict[str, M
         first, *others = found.values()
         first.up()
         for each in others:
-            each.up("--join", invite(first.node))
+            each.up("--join", invite(first.node), within=within.get(each.name, ()))
         all_become_alive(*(each.node for each in found.values()))
         yield found

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from small_disks import fill, mounted
 
 from nodes import RunningNode, platform, running_node
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]  # several processes, two starts
-_MNT_DETACH = 2
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 140 MiB: an upload leaves 64 MiB free; only root may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=140m") != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {os.strerror(ctypes.get_errno())}")
-    yield folder
-    libc.umount2(os.fsencode(folder), _MNT_DETACH)
-
-
-def fill(folder: Path) -> None:
-    """Leave no free byte."""
-    with (folder / "filler").open("ab", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    assert os.statvfs(folder).f_bavail == 0
+    """A tmpfs of 140 MiB: an upload leaves 64 MiB free."""
+    with mounted(tmp_path / "disk", 140) as folder:
+        yield folder
 
 
 def put(node: RunningNode, folder: Path, *names: str) -> None:

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 from held_copies import (
-    BATCHES,
     GROUPS,
     HOLDER,
     READER,
     WRITER,
     Asking,
     fill,
+    is_intact,
     shards,
     share,
 )
 from networks import all_become_alive, eventually, members
 
 from nodes import RunningNode, platform
-from sennit_core.hashing import hash_file
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]  # real nodes, several starts
 
@@ -36,18 +35,6 @@ def flip(node: RunningNode, name: str, at: float) -> None:
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes((byte ^ 4,)))
-
-
-def is_intact(node: RunningNode) -> bool:
-    """Whether all shards are at a node, and have the bytes that their names say."""
-    objects = node.data / "lake" / "objects"
-    names = shards(node)
-    try:
-        return len(names) == BATCHES and all(
-            hash_file(objects / name[:2] / name).object == name for name in names
-        )
-    except FileNotFoundError:  # it was just moved aside
-        return False
 
 
 def test_queries_are_right_while_bits_flip_at_every_node(tmp_path: Path) -> None:
