@@ -175,7 +175,8 @@ def test_a_node_is_revoked_while_it_is_connected_and_cannot_come_back(
     all_become_alive(*offices.values())
     eventually(lambda: shown(guest)["revoked"])
     assert "was removed" in platform("net", "nodes", data=guest.data).stdout
-    assert json.loads(platform("net", "leave", "--yes", "--json", data=guest.data).stdout)["left"] is True
+    left = platform("net", "leave", "--yes", "--json", data=guest.data).stdout
+    assert json.loads(left)["left"] is True
     for text, reason in ((used, "revoked"), (invite(oslo), "revoked")):
         refused = platform("net", "join", text, data=guest.data, check=False)
         assert (refused.returncode, reason in refused.stderr) == (5, True), refused.stderr

@@ -48,6 +48,9 @@ REQUESTS: dict[str, list[Sent]] = {
     "GET /api/network/map": [("", {})],
     "GET /api/network/datasets": [("", {})],
     "POST /api/network/heal": [("", {"json": {}}), ("", {"json": {"dataset": "{dataset}"}})],
+    "GET /api/network/queue": [("", {})],
+    "DELETE /api/network/queue/{append}": [("", {}), ("?forget=true", {})],
+    "POST /api/network/queue/{append}/retry": [("", {})],
     "POST /api/session": [("", {"json": {"token": "x"}})],
     "GET /api/tokens": [("", {})],
     "POST /api/tokens": [("", {"json": {"name": "admin", "role": "admin"}})],
@@ -181,7 +184,7 @@ def targets(guard: GuardedNode) -> Iterator[dict[str, str]]:
     for name, job in (("people", "people_job"), (HIDDEN, f"{HIDDEN}_job"), (HIDDEN, "upload_job")):
         others = {"shard": "0.parquet", "tag": "kept", "job_id": ids[job], "task": "scrub"}
         others |= {"user": "admin", "index": "0", "token_id": "1", "query_id": ids[job]}
-        others |= {"result_id": ids[job], "upload_id": ids[job]}
+        others |= {"result_id": ids[job], "upload_id": ids[job], "append": ids[job]}
         for snapshot in ("head", "1", ids[f"{name}_head"]):
             for dataset in (name, ids[name]):
                 yield others | {"dataset": dataset, "snapshot": snapshot}
