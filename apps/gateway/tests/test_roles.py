@@ -127,7 +127,7 @@ def test_a_route_answers_its_role_and_those_above(
     filled = path.format(
         dataset="none", snapshot="none", shard="none", tag="none", token_id="none", upload_id="none",
         job_id="none", result_id="none", query_id="none", task="none",
-        user="none", node="none", index=0,
+        user="none", node="none", append="none", index=0,
     )  # fmt: skip
     for role, client in clients.items():
         if (path, role) == ("/db/.settings/changes", "admin"):
