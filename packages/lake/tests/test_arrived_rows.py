@@ -13,9 +13,10 @@ from lake.sql.arrived_rows import send_arrived
 from lake.sql.distributed_worker import merge_query
 from sennit_core.errors import Corrupt, TooLarge
 
-CAP = 1 << 30
-ROWS, COLUMNS = 1 << 20, 64
-"""They have half of the cap. All columns are the same bytes, so that the test needs 8 MiB for them."""
+CAP = 4 << 30
+"""The cap counts what this process has of the tests before."""
+ROWS, COLUMNS = 1 << 20, 160
+"""They have more than a quarter of the cap. All columns are the same bytes, so that the test needs 8 MiB for them."""
 
 
 class Payloads:

@@ -113,12 +113,13 @@ def test_what_is_not_here_is_not_found_and_what_is_at_the_writer_is_not_read(
 READS = [
     ("INSERT INTO t SELECT * FROM a JOIN b USING (x)", ["a", "b"]),
     ("INSERT INTO t VALUES (1)", []),
-    ("WITH a AS (FROM c) INSERT INTO t FROM a, T", ["c"]),
+    ("WITH a AS (FROM c) INSERT INTO t FROM a, T", ["T", "c"]),
     ("UPDATE t SET x = (SELECT max(x) FROM a), y = DEFAULT FROM b WHERE t.x IN (FROM c)",
-     ["a", "b", "c"]),
-    ("DELETE FROM t AS u USING a WHERE u.x = a.x", ["a"]),
-    ("TRUNCATE t", []),
-    ("MERGE INTO t USING a ON t.x = a.x WHEN MATCHED AND EXISTS (FROM b) THEN DELETE", ["a", "b"]),
+     ["a", "b", "c", "t"]),
+    ("DELETE FROM t AS u USING a WHERE u.x = a.x", ["a", "t"]),
+    ("TRUNCATE t", ["t"]),
+    ("MERGE INTO t USING a ON t.x = a.x WHEN MATCHED AND EXISTS (FROM b) THEN DELETE",
+     ["a", "b", "t"]),
     ('INSERT INTO t FROM "more.csv"', ["more.csv"]),
 ]  # fmt: skip
 

@@ -90,7 +90,7 @@ class LocalDiscovery:
         except ModuleNotFoundError as error:
             raise Unsupported(
                 f"discovery on the local network without the library {error.name}",
-                hint="pip install 'sennit[discovery]', or set network.discovery to false",
+                hint="pip install zeroconf, or set network.discovery to false",
             ) from None
         self._node = node
         self._describe = describe
