@@ -38,7 +38,7 @@ class ReadRepair:
     """Replaces damaged shards of datasets that other nodes hold too.
 
     Args:
-        catalog: Is told what is damaged.
+        catalog: Records what is damaged.
         objects: The store.
         remote: The network.
     """

@@ -105,7 +105,7 @@ def _document(query: Query) -> dict[str, Any]:
 
 
 def queued_note(append: str) -> str:
-    """Return what a user is told of an append that waits."""
+    """Return the note for a user about an append that waits."""
     return (
         f"append {append} waits until the node that writes the dataset is back; until then no query "
         "has its rows (platform net queue)"

@@ -76,7 +76,7 @@ class Workers(Protocol):
         """A worker can run this many attempts at the same time."""
 
     def left(self, worker: str) -> None:
-        """A worker is gone; its attempts are made again by others, whatever it still reports."""
+        """A worker is gone; its attempts are made again by others, and later reports of it are ignored."""
 
 
 class Report(Protocol):

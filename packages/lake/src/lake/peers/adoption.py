@@ -354,7 +354,7 @@ class Adoption:
             self._changed()
 
     def _expire_others(self, shared: SharedDataset) -> None:
-        """Forget the versions that the writer has no more: nobody sends their shards.
+        """Forget the versions that the writer has no more: no node sends their shards.
 
         After a purge of the writer that is all that has the purged rows, as each manifest is another one
         then. The head alone does not show it: it may be a version that was committed after the purge.

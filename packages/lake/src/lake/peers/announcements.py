@@ -82,7 +82,7 @@ class Announcement:
 
 
 def network_tag(network: str) -> str:
-    """Return what tells announcements of one network from others, without its id."""
+    """Return what distinguishes the announcements of one network, without its id."""
     return hashlib.sha256(b"sennit-network-1\n" + network.encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@
 
 An append has one id for its whole life, which is that of its change (`forwarding`). It is sent again until
 the writer says how it ended, so its receipt there makes it once. `sent` is durable before the first byte
-leaves: such an append may be committed, and is taken back by nobody.
+leaves: such an append may be committed, and cannot be taken back.
 
 A state machine without clock and I/O: its methods return what is to be stored, and `apply` makes that its state
 once it is durable. `lake.queued_appends` stores, `lake.peers.deliveries` sends.
@@ -315,7 +315,7 @@ class AppendQueue:
         if found.state == "sent" and not forget:
             raise Conflict(
                 f"append {append} was sent, and may be committed",
-                hint="it ends when the writer answers; --forget removes it here, whatever it did there",
+                hint="it ends when the writer answers; --forget removes it here, committed or not",
             )
         return DropAppend(found)
 
