@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from opened_node import OpenNode, OpenNodes
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 
 __all__ = ["ABSENT", "COLUMN", "HIDDEN", "MARKERS", "USERS", "GuardedNode", "guarded"]
 

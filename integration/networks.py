@@ -12,7 +12,7 @@ from typing import Any
 
 from peer_proxy import PeerProxy, free_port, peer_proxy
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from nodes import RunningNode, running_node
 from sennit_core.errors import DeadlineExceeded
 

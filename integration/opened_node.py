@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.app import Application, create_app
 from sennit.limits import protocols_for
 from sennit.node import Node

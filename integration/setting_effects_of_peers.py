@@ -14,7 +14,7 @@ import pytest
 from opened_node import OpenNodes
 from setting_effects import effect_of
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from nodes import platform, running_node
 from sennit_core.errors import Conflict, TooLarge
 from sennit_core.units import MIB

@@ -22,8 +22,7 @@ from workspace import packages
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = (
-    "packages/elytra/src/elytra/*.py",
-    "packages/elytra/src/elytra/uploads/*.py",
+    "packages/elytra/src/elytra/*/*.py",
     "apps/gateway/src/sennit/cli/*.py",
     "packages/elytra/js/src/*.ts",
     "apps/playground/lib/*.ts",

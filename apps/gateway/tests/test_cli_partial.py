@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from elytra.client import Client
+from elytra.client.client import Client
 from sennit.cli import run
 
 MISSING = {

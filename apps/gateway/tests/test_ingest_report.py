@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from elytra.ingest_report import IngestedDataset, IngestReport
+from elytra.client.ingest_report import IngestedDataset, IngestReport
 from sennit.cli.ingest_report import report_lines
 from sennit_core.schema import Schema
 

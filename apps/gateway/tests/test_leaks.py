@@ -19,7 +19,7 @@ from guarded_node import ABSENT, COLUMN, HIDDEN, MARKERS, USERS, GuardedNode, gu
 from opened_node import OpenNodes
 from websockets.sync.client import ClientConnection, connect
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.route_roles import declared_roles
 
 PLAN = {"v": 1, "op": "scan", "source": {"dataset": "{dataset}"}}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opened_node import OpenNode, OpenNodes
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.cli import run
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opened_node import OpenNode, open_node
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.cli.share_verbs import _lines
 
 pytestmark = pytest.mark.slow  # two nodes, which find each other

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from opened_node import OpenNode, open_node
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.cli.policy_verb import _names_of_nodes, _print
 from sennit.client import Session
 

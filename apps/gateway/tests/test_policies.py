@@ -12,7 +12,7 @@ import httpx
 import pytest
 from opened_node import OpenNode, OpenNodes
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit.cli import run
 
 CSV = b"id,owner,ssn\n1,alice,SECRET1\n2,bob,SECRET2\n3,alice,SECRET3\n"

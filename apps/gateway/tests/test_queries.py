@@ -12,7 +12,7 @@ import httpx
 import pytest
 from opened_node import OpenNode, OpenNodes
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from sennit import logs
 from sennit.cli import run
 from sennit.settings import LoggingSettings

@@ -23,7 +23,7 @@ import setting_effects_of_peers  # noqa: F401  (registers its effects)
 from opened_node import OpenNode, OpenNodes
 from setting_effects import EFFECTS, Effect, effect_of
 
-from elytra.transport import wait_for
+from elytra.client.transport import wait_for
 from nodes import platform, running_node
 from sennit import run_file
 from sennit.settings import Settings

@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse
 
 from elkyn import Stores, open_namespaces
 from elkyn.server.app import elkyn_app
-from elytra.client import Client
-from elytra.job_service import JobService
-from elytra.pipeline import Pipeline
+from elytra.client.client import Client
+from elytra.pipelines.pipeline import Pipeline
 from elytra.routes import router
+from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from emsqrt.plan import Plan
 from lake import Lake

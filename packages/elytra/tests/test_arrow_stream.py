@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from elytra.arrow_stream import open_batches, read_table
+from elytra.client.arrow_stream import open_batches, read_table
 from sennit_core.errors import BadInput
 
 

@@ -23,7 +23,7 @@ from elytra.backends import (
 )
 from elytra.backends.local import LocalBackend
 from elytra.backends.table import BACKENDS
-from elytra.job_service import JobService
+from elytra.service.job_service import JobService
 from elytra.testing import BackendContract, BackendWorld
 from emsqrt.executor import ExecutorPool
 from emsqrt.expr import count

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from elytra import Client, Elytra, SendOptions
-from elytra.uploads.progress import TransferProgress
+from elytra.client.upload_progress import TransferProgress
 from sennit_core.errors import NotFound, SqlError, UsageError
 
 

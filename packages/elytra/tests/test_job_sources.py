@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from elytra import Elytra, col, count
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from emsqrt.plan import DatasetRef, Scan, plan_to_json
 from lake.access import PolicyRule
 from lake.limits import Requester

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
-from elytra.job_store import JobStore
-from elytra.messages import JobChanged, TaskChanged
+from elytra.service.job_store import JobStore
+from elytra.service.messages import JobChanged, TaskChanged
 from sennit_core.errors import NotFound
 from sennit_core.records import JobInfo, Progress
 from sennit_core.testing import ManualClock

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from elkyn import ElkynStore
-from elytra.job_table import JobTable
+from elytra.service.job_table import JobTable
 from sennit_core.records import JobInfo, Progress, TaskInfo
 
 

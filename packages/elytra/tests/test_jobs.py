@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from elytra import Elytra, Pipeline, col, count
-from elytra.work import PlanWork
+from elytra.service.work import PlanWork
 from emsqrt.plan import Files, FileTarget, Scan, Sink, plan_to_json
 from sennit_core.errors import (
     Cancelled,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import col, count
 from sennit_core.errors import Corrupt
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import col, count
 from emsqrt.plan import Aggregate, Filter, plan_hash
 from sennit_core.errors import UnknownColumn, Unsupported, UsageError

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elytra import Elytra, col
-from elytra.plan_inputs import PlanInputs
+from elytra.service.plan_inputs import PlanInputs
 from emsqrt.expr import Expr
 from emsqrt.plan import DatasetRef, Filter, Scan
 from lake.limits import Requester

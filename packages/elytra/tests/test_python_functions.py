@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elytra import when
-from elytra.python_function import trace_condition, trace_map, trace_value
+from elytra.tracing.function import trace_condition, trace_map, trace_value
 from emsqrt.expr import parse_expr
 from emsqrt.expr.evaluate import evaluate
 from emsqrt.expr.walk import same

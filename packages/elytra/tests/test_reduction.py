@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from elytra.pipeline import Pipeline
-from elytra.reduction import recognise
+from elytra.pipelines.pipeline import Pipeline
+from elytra.tracing.reduction import recognise
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 

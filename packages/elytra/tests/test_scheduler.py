@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import pytest
 
-from elytra.messages import (
+from elytra.service.messages import (
     AttemptFailed,
     AttemptFinished,
     CancelRequested,
@@ -24,7 +24,7 @@ from elytra.messages import (
     WorkerJoined,
     WorkerLeft,
 )
-from elytra.scheduler import Limits, Scheduler
+from elytra.service.scheduler import Limits, Scheduler
 
 T = TypeVar("T")
 ERROR = {"error": "boom", "code": "internal", "hint": None}

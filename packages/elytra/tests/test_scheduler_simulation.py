@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from elytra.messages import (
+from elytra.service.messages import (
     AttemptFailed,
     AttemptFinished,
     AttemptStarted,
@@ -23,7 +23,7 @@ from elytra.messages import (
     WorkerJoined,
     WorkerLeft,
 )
-from elytra.scheduler import Limits, Scheduler
+from elytra.service.scheduler import Limits, Scheduler
 from sennit_core.records import check_transition
 
 ERROR = {"error": "boom", "code": "internal", "hint": None}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from elytra.splitter import Split, split
 from emsqrt.expr import col, count
 from emsqrt.plan import Files, Plan, chain, check

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from elytra import Elytra, Pipeline, col, count
-from elytra.small_results import SmallResults
+from elytra.service.small_results import SmallResults
 from emsqrt.plan import plan_to_json
 from sennit_core.clock import SYSTEM
 from sennit_core.errors import DeadlineExceeded

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from elytra.splitter import Split, split
 from emsqrt.expr import col, count
 from emsqrt.plan import Aggregate, DatasetRef, Files, FileTarget, Filter, Scan, Sink

@@ -9,7 +9,7 @@ from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elytra.sse import fold, watched_values
+from elytra.client.sse import fold, watched_values
 
 
 def event(name: str, path: str, data: Any) -> ServerSentEvent:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from elytra.transport import Transport, wait_for
+from elytra.client.transport import Transport, wait_for
 from sennit_core.errors import (
     Busy,
     DeadlineExceeded,

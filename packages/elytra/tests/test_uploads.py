@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from elytra.uploads.sender import SendOptions
+from elytra.client.upload_sender import SendOptions
 from sennit_core.errors import Conflict, SennitError, UsageError
 
 CSV = b"carrier,distance\n" + b"UA,1400\nAA,1089\nB6,1576\n" * 1000

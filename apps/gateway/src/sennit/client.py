@@ -8,19 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from elytra.client import Client
+from elytra.client.client import Client
 from sennit.find import find_node
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from elytra.bundle_client import BundleClient
-    from elytra.client import LinkedFile
-    from elytra.ingest_report import IngestedDataset
-    from elytra.job_handle import Job
-    from elytra.network_client import NetworkClient
-    from elytra.pipeline import Pipeline
-    from elytra.result import Result
+    from elytra.client.bundle_client import BundleClient
+    from elytra.client.client import LinkedFile
+    from elytra.client.ingest_report import IngestedDataset
+    from elytra.client.job_handle import Job
+    from elytra.client.network_client import NetworkClient
+    from elytra.client.result import Result
+    from elytra.pipelines.pipeline import Pipeline
     from lake.scrub import ScrubReport
     from sennit_core.records import DatasetInfo, JobInfo
 
@@ -74,7 +74,7 @@ class Session:
                 the error names line and byte offset.
             Conflict: the dataset exists and `mode` is `create`.
         """
-        from elytra.uploads.sender import SendOptions
+        from elytra.client.upload_sender import SendOptions
         from sennit_core.text import camel_case
 
         # The file's own name is sent too: its extension may determine the format.
@@ -120,7 +120,7 @@ class Session:
 
     def ingested(self, dataset_id: str, job: Job) -> IngestedDataset:
         """Wait until a file is ingested, and return its dataset with the report of the ingest."""
-        from elytra.ingest_report import IngestedDataset
+        from elytra.client.ingest_report import IngestedDataset
 
         done = job.wait()
         document = self._client.dataset(dataset_id).to_json()
@@ -180,7 +180,7 @@ class Session:
             dataset: Its id or name.
             place: `version=3`, a number or tag, or `timestamp=…`; the newest version by default.
         """
-        from elytra.pipeline import Pipeline
+        from elytra.pipelines.pipeline import Pipeline
 
         return Pipeline.over(self._client, dataset, **place)
 

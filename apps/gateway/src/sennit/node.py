@@ -16,7 +16,7 @@ from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
-from elytra.job_service import JobService
+from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.peers.bandwidth import Hours

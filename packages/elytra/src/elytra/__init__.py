@@ -1,9 +1,9 @@
 """elytra: fluent pipelines over a node, HTTP endpoints for uploads and jobs, and the job scheduler.
 
-Layering, client:  transport, sse <- uploads.sender, job_handle <- client <- pipeline <- remote
-          node:    messages, backends <- scheduler, splitter (pure) <- work, job_store
-                   <- backends.local <- backends.table, loop <- job_service <- routes
-          tests:   job_service <- testing
+Layering, client:  client <- pipelines; tracing <- pipelines
+          node:    splitter (pure) <- service (messages <- scheduler; work, job_store <- loop <- job_service)
+                   service.work <- backends <- service.job_service <- routes
+          tests:   service <- testing
 
 Names are loaded on first use; `import elytra` alone loads no heavy dependency.
 """
@@ -18,12 +18,12 @@ from sennit_core.ownership import check_distribution
 check_distribution(__file__, "sennit-elytra")
 
 if TYPE_CHECKING:
-    from elytra.client import Client, Uploaded
-    from elytra.job_handle import Job
-    from elytra.pipeline import Pipeline
-    from elytra.remote import Elytra
-    from elytra.result import Result
-    from elytra.uploads.sender import SendOptions
+    from elytra.client.client import Client, Uploaded
+    from elytra.client.job_handle import Job
+    from elytra.client.result import Result
+    from elytra.client.upload_sender import SendOptions
+    from elytra.pipelines.pipeline import Pipeline
+    from elytra.pipelines.remote import Elytra
     from emsqrt.expr import col, count, lit, when
 
 __all__ = [
@@ -43,13 +43,13 @@ __all__ = [
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
 # file, but its import adds 2 ms to the 50 ms of `import elytra`.
 _HOMES = {
-    "Client": "elytra.client",
-    "Elytra": "elytra.remote",
-    "Job": "elytra.job_handle",
-    "Pipeline": "elytra.pipeline",
-    "Result": "elytra.result",
-    "SendOptions": "elytra.uploads.sender",
-    "Uploaded": "elytra.client",
+    "Client": "elytra.client.client",
+    "Elytra": "elytra.pipelines.remote",
+    "Job": "elytra.client.job_handle",
+    "Pipeline": "elytra.pipelines.pipeline",
+    "Result": "elytra.client.result",
+    "SendOptions": "elytra.client.upload_sender",
+    "Uploaded": "elytra.client.client",
     "col": "emsqrt.expr",
     "count": "emsqrt.expr",
     "lit": "emsqrt.expr",

@@ -11,7 +11,7 @@ from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
-    from elytra.ingest_report import IngestedDataset, IngestReport
+    from elytra.client.ingest_report import IngestedDataset, IngestReport
 
 __all__ = ["report_lines"]
 

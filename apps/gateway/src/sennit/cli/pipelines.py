@@ -11,8 +11,8 @@ from emsqrt.expr import parse_expr
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elytra.job_handle import Job
-    from elytra.pipeline import Pipeline
+    from elytra.client.job_handle import Job
+    from elytra.pipelines.pipeline import Pipeline
     from sennit.client import Session
 
 

@@ -14,8 +14,8 @@ from sennit.cli.output import emit_json, progress
 from sennit_core.errors import DeadlineExceeded, Denied, NotFound, SennitError, UsageError
 
 if TYPE_CHECKING:
-    from elytra.client import LinkedFile
-    from elytra.ingest_report import IngestedDataset
+    from elytra.client.client import LinkedFile
+    from elytra.client.ingest_report import IngestedDataset
     from sennit.client import Session
 
 __all__ = ["Put", "check_put", "print_paths", "run_put"]
@@ -52,7 +52,7 @@ class Put:
 
 def check_put(put: Put) -> None:
     """Refuse options that exclude each other and unreadable files, before anything is sent."""
-    from elytra.uploads.sender import check_file
+    from elytra.client.upload_sender import check_file
 
     if put.name is not None and len(put.files) > 1:
         raise UsageError("--name works with one file only", hint="put the files one by one")

@@ -18,8 +18,8 @@ from elytra.backends import (
     Workers,
 )
 from elytra.backends.task_spec import bound_plan
-from elytra.sealed_results import sealed, without_values
-from elytra.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
+from elytra.service.sealed_results import sealed, without_values
+from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from emsqrt.plan import plan_to_json
 from lake.durable import NewFile
 from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError, TooLarge
@@ -27,7 +27,7 @@ from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
 
 if TYPE_CHECKING:
-    from elytra.messages import JsonObject
+    from elytra.service.messages import JsonObject
     from emsqrt.executor import Execution
 
 # A node that stops waits at most this long for executors that do not react to the cancellation.

@@ -16,7 +16,7 @@ from sennit_core.errors import NotFound
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
-    from elytra.job_service import JobService
+    from elytra.service.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
 _WAIT_SECONDS_MAX = 30.0  # below the idle timeout of common proxies

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elytra.backends import Backend, NodeFiles, TaskInput, TaskLimits, TaskSpec
-from elytra.pipeline import Pipeline
+from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import col, count
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, rewrite
 from lake.limits import Requester
@@ -30,7 +30,7 @@ from sennit_core.records import JobInfo, Progress, is_terminal
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
-    from elytra.job_service import JobService
+    from elytra.service.job_service import JobService
     from lake import Lake
 
 __all__ = ["BackendContract", "BackendWorld"]

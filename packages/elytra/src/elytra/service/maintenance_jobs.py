@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 from elytra.backends import NODE_ENGINE
-from elytra.job_store import JobStore
-from elytra.messages import JobChanged
+from elytra.service.job_store import JobStore
+from elytra.service.messages import JobChanged
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, SennitError
 from sennit_core.ids import new_id

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.reports import last_report
+from elytra.client.reports import last_report
 
 if TYPE_CHECKING:
-    from elytra.transport import Transport
+    from elytra.client.transport import Transport
 
 __all__ = ["BundleClient"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from elytra.backends import Backend, NodeBackend
-from elytra.job_store import PROGRESS_SECONDS_MIN, JobStore
-from elytra.messages import (
+from elytra.service.job_store import PROGRESS_SECONDS_MIN, JobStore
+from elytra.service.messages import (
     AttemptFailed,
     AttemptFinished,
     AttemptStarted,
@@ -39,8 +39,8 @@ from elytra.messages import (
     WorkerJoined,
     WorkerLeft,
 )
-from elytra.scheduler import Scheduler
-from elytra.work import MERGE, IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
+from elytra.service.scheduler import Scheduler
+from elytra.service.work import MERGE, IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
 from sennit_core.errors import InternalError, SennitError, WorkerLost
 from sennit_core.logs import get_logger
 from sennit_core.records import Progress, is_terminal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sennit_core.errors import Unavailable, error_from_json
 
 if TYPE_CHECKING:
-    from elytra.transport import Transport
+    from elytra.client.transport import Transport
 
 __all__ = ["last_report"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from elytra.python_terms import Term
+from elytra.tracing.terms import Term
 from emsqrt.expr import any_of
 from emsqrt.expr.nodes import call
 

@@ -13,9 +13,9 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from elytra.python_function import Shape, call_traced, placeholder_row
-from elytra.python_terms import Term, Trace
-from elytra.python_values import Value, lift
+from elytra.tracing.function import Shape, call_traced, placeholder_row
+from elytra.tracing.terms import Term, Trace
+from elytra.tracing.values import Value, lift
 from emsqrt.expr import Expr, columns_of
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.schema import Schema

@@ -6,8 +6,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from elytra.client import Client
-from elytra.pipeline import Pipeline
+from elytra.client.client import Client
+from elytra.pipelines.pipeline import Pipeline
 
 
 class Elytra:

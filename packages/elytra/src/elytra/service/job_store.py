@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.job_table import JobTable
-from elytra.messages import JobChanged, TaskChanged
-from elytra.small_results import SmallResults
+from elytra.service.job_table import JobTable
+from elytra.service.messages import JobChanged, TaskChanged
+from elytra.service.small_results import SmallResults
 from lake.durable import write_whole
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError

@@ -1,7 +1,7 @@
 """The job scheduler: a pure state machine.
 
 Events come in, instructions go out; there is no clock, no thread and no I/O here, so every
-history can be replayed. `elytra.loop` executes the instructions and reports back.
+history can be replayed. `elytra.service.loop` executes the instructions and reports back.
 
     job   queued -> running -> merging -> done | failed | cancelled
     task  pending -> leased -> running -> done | failed | poisoned | cancelled
@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
-from elytra.messages import (
+from elytra.service.messages import (
     AttemptFailed,
     AttemptFinished,
     AttemptStarted,

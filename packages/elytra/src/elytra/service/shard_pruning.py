@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from elytra.work import Shard
+from elytra.service.work import Shard
 from emsqrt.io.pruning import ColumnFacts, Condition, conditions_of, may_match
 from emsqrt.plan import DatasetRef, Filter, Plan, Scan, scans_of, walk
 from sennit_core.records import ShardInfo

@@ -19,7 +19,7 @@ from elytra.backends import (
     TaskSpec,
 )
 from elytra.backends.task_spec import InputKind
-from elytra.messages import JsonObject
+from elytra.service.messages import JsonObject
 from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from elytra.shard_pruning import conditions_on_scans, matching_shards
-from elytra.work import Shard
+from elytra.service.shard_pruning import conditions_on_scans, matching_shards
+from elytra.service.work import Shard
 from emsqrt.plan import DatasetRef, Plan
 from lake.file_schemas import columns_of_files
 from lake.verification import ShardFile

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from elytra.reports import last_report
+from elytra.client.reports import last_report
 
 if TYPE_CHECKING:
-    from elytra.transport import Transport
+    from elytra.client.transport import Transport
 
 __all__ = ["NetworkClient"]
 

@@ -1,7 +1,7 @@
 """The job service: submit, list, cancel and fetch the results of jobs.
 
 A submission is validated and bound to a snapshot before it is queued, so an invalid plan is refused
-at once. `elytra.loop` then runs the job as the scheduler decides.
+at once. `elytra.service.loop` then runs the job as the scheduler decides.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
 from elytra.backends.table import BACKENDS, OpenBackend
-from elytra.job_store import JobStore
-from elytra.loop import JobWork, SchedulerLoop
-from elytra.maintenance_jobs import KIND, MaintenanceJobs
-from elytra.messages import CancelRequested, JobChanged
-from elytra.plan_inputs import PlanInputs
-from elytra.sealed_results import HeldExecution, SealedResults
-from elytra.splitter import datasets_of, rebase, split
-from elytra.work import (
+from elytra.service.job_store import JobStore
+from elytra.service.loop import JobWork, SchedulerLoop
+from elytra.service.maintenance_jobs import KIND, MaintenanceJobs
+from elytra.service.messages import CancelRequested, JobChanged
+from elytra.service.plan_inputs import PlanInputs
+from elytra.service.sealed_results import HeldExecution, SealedResults
+from elytra.service.work import (
     PLAN_ENTRY,
     IngestWork,
     PlanWork,
     ingest_result,
     remove_outputs,
 )
+from elytra.splitter import datasets_of, rebase, split
 from emsqrt.plan import (
     DatasetRef,
     Files,

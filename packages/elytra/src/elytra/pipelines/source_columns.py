@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Protocol
 
-from elytra.result import Result
+from elytra.client.result import Result
 from emsqrt.plan import DatasetRef
 from sennit_core.errors import NotFound
 from sennit_core.records import DatasetInfo

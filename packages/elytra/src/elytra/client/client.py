@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from elytra.arrow_stream import open_batches, read_table
-from elytra.bundle_client import BundleClient
-from elytra.job_handle import Job
-from elytra.network_client import NetworkClient
-from elytra.result import Result
-from elytra.sse import watched_values
-from elytra.transport import ARROW, Transport
-from elytra.uploads.progress import OnProgress
-from elytra.uploads.sender import SendOptions, send_file
+from elytra.client.arrow_stream import open_batches, read_table
+from elytra.client.bundle_client import BundleClient
+from elytra.client.job_handle import Job
+from elytra.client.network_client import NetworkClient
+from elytra.client.result import Result
+from elytra.client.sse import watched_values
+from elytra.client.transport import ARROW, Transport
+from elytra.client.upload_progress import OnProgress
+from elytra.client.upload_sender import SendOptions, send_file
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unavailable, UsageError, error_from_json
 from sennit_core.records import DatasetInfo, JobInfo, SnapshotInfo

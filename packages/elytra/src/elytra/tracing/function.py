@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, TypeAlias
 
-from elytra.python_terms import EXPRESSION_HINT, Trace
-from elytra.python_values import CONSTANTS, Value, value_of
+from elytra.tracing.terms import EXPRESSION_HINT, Trace
+from elytra.tracing.values import CONSTANTS, Value, value_of
 from emsqrt.expr import Agg, Column, Expr, lit
 from emsqrt.expr.walk import same
 from sennit_core.errors import SennitError, UnknownColumn, Unsupported

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elytra.transport import Transport
-from elytra.uploads.progress import OnProgress, TransferProgress
+from elytra.client.transport import Transport
+from elytra.client.upload_progress import OnProgress, TransferProgress
 from sennit_core.errors import BadInput, Conflict, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.units import KIB

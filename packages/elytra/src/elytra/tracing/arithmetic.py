@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from elytra.python_terms import (
+from elytra.tracing.terms import (
     Term,
     beyond_float,
     failing,

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from elytra.job_handle import Job
-from elytra.planned import Planned
-from elytra.python_function import Shape, trace_condition, trace_map, trace_value
-from elytra.reduction import Fold, check_initial, recognise
-from elytra.result import Result
-from elytra.source_columns import Reader, columns_of_source, source_at
+from elytra.client.job_handle import Job
+from elytra.client.result import Result
+from elytra.pipelines.planned import Planned
+from elytra.pipelines.source_columns import Reader, columns_of_source, source_at
+from elytra.pipelines.writing import write_file
 from elytra.splitter import Whole, datasets_of, split
-from elytra.writing import write_file
+from elytra.tracing.function import Shape, trace_condition, trace_map, trace_value
+from elytra.tracing.reduction import Fold, check_initial, recognise
 from emsqrt.expr import Agg, Column, Expr, coalesce, greatest, least, lit, parse_expr
 from emsqrt.expr import count as count_rows
 from emsqrt.expr.nodes import as_expr
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 Formula: TypeAlias = Expr | str | Callable[[Any], object]
 """An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`.
 
-Expressions and text have SQL's meaning, functions have Python's (`elytra.python_values`)."""
+Expressions and text have SQL's meaning, functions have Python's (`elytra.tracing.values`)."""
 
 On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
 """Keys of a join: names that both sides have, or pairs of (left, right)."""
@@ -76,7 +76,7 @@ ColumnName: TypeAlias = Expr | str
 
 
 class Runner(Reader, Protocol):
-    """The methods of a client that a pipeline uses; `elytra.client.Client` has them."""
+    """The methods of a client that a pipeline uses; `elytra.client.client.Client` has them."""
 
     def submit(self, plan: Plan, **options: Any) -> Job:
         """Start a job."""

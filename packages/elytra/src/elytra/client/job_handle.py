@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from elytra.result import Result
-from elytra.transport import wait_for
+from elytra.client.result import Result
+from elytra.client.transport import wait_for
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, InternalError, error_from_json
 from sennit_core.records import JobInfo

@@ -14,9 +14,9 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from elytra.python_arithmetic import arithmetic, comparison
-from elytra.python_terms import EXPRESSION_HINT, Term, Trace
-from elytra.python_text import METHODS, piece
+from elytra.tracing.arithmetic import arithmetic, comparison
+from elytra.tracing.terms import EXPRESSION_HINT, Term, Trace
+from elytra.tracing.text import METHODS, piece
 from emsqrt.expr import Agg, Expr
 from emsqrt.expr.nodes import call
 

@@ -1,0 +1,1 @@
+"""The client of a node: transport, datasets, uploads, jobs and their results."""

@@ -1,0 +1,1 @@
+"""Fluent pipelines: plans that are built verb by verb, and run on a node."""

@@ -1,0 +1,1 @@
+"""Jobs of a node: split, scheduled, run on backends and recorded."""
