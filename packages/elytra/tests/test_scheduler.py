@@ -214,6 +214,16 @@ def test_a_worker_that_leaves_with_the_last_attempts_ends_its_job_once() -> None
     assert scheduler.live_jobs == frozenset()
 
 
+def test_a_worker_that_drains_ends_its_tasks_and_gets_no_more(scheduler: Scheduler) -> None:
+    drained = handle_all(
+        scheduler, WorkerJoined("w1", slots=0), AttemptFinished("j-t0-1", {"n": 0})
+    )
+    again = handle_all(scheduler, WorkerJoined("w1", slots=1))
+
+    assert of(drained, StartAttempt) == []
+    assert of(again, StartAttempt) == [StartAttempt("j-t1-1", "j", "t1", "w1")]
+
+
 def test_tasks_run_only_on_workers_of_their_engine() -> None:
     scheduler = Scheduler()
     started = handle_all(

@@ -7,6 +7,7 @@ each must pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sennit_core.records import Progress
 
 __all__ = [
+    "CACHED_MAX",
     "ENGINES",
     "NODE_ENGINE",
     "Backend",
@@ -31,6 +33,9 @@ __all__ = [
     "TaskSpec",
     "Workers",
 ]
+
+CACHED_MAX = 10_000
+"""Cached inputs of a worker that the scheduler knows; a tab's cache of 8 MiB shards has 80 GiB then."""
 
 NODE_ENGINE = "local"
 """The backend that every node has: it also runs merges and ingests."""
@@ -72,8 +77,24 @@ class NodeParts:
 class Workers(Protocol):
     """Receives which workers a backend has, from any thread."""
 
-    def joined(self, worker: str, slots: int = 1) -> None:
-        """A worker can run this many attempts at the same time."""
+    def joined(
+        self,
+        worker: str,
+        slots: int = 1,
+        cached: Sequence[str] = (),
+        lease_seconds: float | None = None,
+    ) -> None:
+        """A worker can run tasks; called again for one that has joined, it replaces what was said.
+
+        Args:
+            worker: Its id, unique in its backend.
+            slots: How many attempts it runs at the same time; 0 for a worker that drains: it ends
+                those that it has, and gets no more.
+            cached: Object ids of shards whose bytes it has: tasks over these go to it first. At most
+                `CACHED_MAX` count.
+            lease_seconds: After so much time without progress an attempt of it has failed, and is
+                made again by another; None for workers whose end the node always notices.
+        """
 
     def left(self, worker: str) -> None:
         """A worker is gone; its attempts are made again by others, and later reports of it are ignored."""
@@ -86,7 +107,7 @@ class Report(Protocol):
         """The execution has started."""
 
     def progressed(self, progress: Progress) -> None:
-        """The execution has come this far."""
+        """The execution has come this far; more bytes or rows than before renew its lease."""
 
     def finished(self, result: dict[str, Any]) -> None:
         """The execution has ended with this result; its rows are in the output file."""

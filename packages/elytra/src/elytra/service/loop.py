@@ -14,10 +14,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from elytra.backends import Backend, NodeBackend
+from elytra.backends import CACHED_MAX, Backend, NodeBackend
 from elytra.service.job_store import PROGRESS_SECONDS_MIN, JobStore
 from elytra.service.messages import (
     AttemptFailed,
@@ -230,8 +231,17 @@ class _Workers:
     post: Callable[[Event], None]
     engine: str
 
-    def joined(self, worker: str, slots: int = 1) -> None:
-        self.post(WorkerJoined(f"{self.engine}/{worker}", slots, self.engine))
+    def joined(
+        self,
+        worker: str,
+        slots: int = 1,
+        cached: Sequence[str] = (),
+        lease_seconds: float | None = None,
+    ) -> None:
+        inputs = frozenset(islice(cached, CACHED_MAX))
+        self.post(
+            WorkerJoined(f"{self.engine}/{worker}", slots, self.engine, inputs, lease_seconds)
+        )
 
     def left(self, worker: str) -> None:
         error = WorkerLost(worker).to_json()

@@ -33,11 +33,21 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker of a backend offers slots: the number of attempts that it runs at the same time."""
+    """A worker of a backend can run tasks; for a known worker: it has other slots or inputs now.
+
+    Args:
+        worker: Its id.
+        slots: How many attempts it runs at the same time; 0 while it drains.
+        engine: Its backend.
+        cached: Object ids of the inputs that it has.
+        lease_seconds: Time without progress after which its attempts fail; None for no leases.
+    """
 
     worker: str
     slots: int = 1
     engine: str = ""
+    cached: frozenset[str] = frozenset()
+    lease_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

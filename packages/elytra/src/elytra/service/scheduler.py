@@ -101,7 +101,7 @@ class _Worker:
     id: str
     slots: int
     engine: str
-    # Ids of the attempts that it runs: at most `slots`.
+    # Ids of the attempts that it runs: at most `slots`, unless these became fewer.
     attempts: set[str] = field(default_factory=set)
 
 
@@ -165,8 +165,11 @@ class Scheduler:
 
     @_apply.register
     def _(self, event: WorkerJoined) -> None:
-        if event.worker not in self._workers:
+        worker = self._workers.get(event.worker)
+        if worker is None:
             self._workers[event.worker] = _Worker(event.worker, event.slots, event.engine)
+        else:
+            worker.slots = event.slots
 
     @_apply.register
     def _(self, event: WorkerLeft) -> None:
