@@ -1,4 +1,4 @@
-"""Runs the parts of one distributed query on the nodes that hold their shards: a state machine.
+"""Runs parts of a query, or of a job, on the nodes that hold their shards: a state machine.
 
 A unit of work is a shard, or the shards of one bucket. An attempt is some units at one node; its result
 is accepted as a whole or not at all, and when it is accepted its units are done. A unit is in at most one
@@ -13,7 +13,7 @@ counted twice if messages are lost or repeated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -127,6 +127,8 @@ class Dispatch:
         units: All units.
         alive: The nodes that can be reached.
         options: Numbers.
+        durations: Seconds of earlier attempts at like work, to which those of this one are added. A
+            task of a job is a dispatch of its own, and slow compared with the job's others.
     """
 
     def __init__(
@@ -134,6 +136,8 @@ class Dispatch:
         units: Sequence[Unit],
         alive: Collection[str],
         options: DispatchOptions | None = None,
+        *,
+        durations: MutableSequence[float] | None = None,
     ) -> None:
         self._options = options or DispatchOptions()
         self._alive = set(alive)
@@ -143,7 +147,7 @@ class Dispatch:
         self._running: dict[int, _Attempt] = {}
         self._accepted: list[int] = []
         self._missing: dict[str, str] = {}
-        self._durations: list[float] = []
+        self._durations: MutableSequence[float] = [] if durations is None else durations
         self._is_over = False
 
     def start(self, now: float) -> list[Effect]:

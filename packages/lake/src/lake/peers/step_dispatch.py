@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lake.partial import ShardsUnavailable
-from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.attempts import OF_THE_NODE, Attempts
+from lake.peers.dispatch import Dispatch, RunAttempt, Unit
 from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentRunner, FragmentTable
 from lake.peers.limits import ByteLimit
-from lake.peers.machine import Effect
 from lake.peers.sql import Fragment, Gather, StepRun
 from lake.peers.stop import Stop
-from sennit_core.errors import (
-    Busy,
-    Cancelled,
-    Corrupt,
-    NotFound,
-    SennitError,
-    Unavailable,
-)
+from sennit_core.errors import SennitError, Unavailable
 
 if TYPE_CHECKING:
     from lake.deadline import Deadline
@@ -32,10 +25,6 @@ if TYPE_CHECKING:
     from lake.peers.distributed_query import DistributedQuery, Placed
 
 __all__ = ["Coordinator", "StepDispatch", "StepResult", "WholeTablesUnavailable"]
-
-_TICK_SECONDS = 0.25
-_OF_THE_NODE = (Unavailable, Busy, NotFound, Corrupt, Cancelled)
-"""Errors that another holder of the shards may not have. All others are of the query, at every node."""
 
 
 class WholeTablesUnavailable(ShardsUnavailable):
@@ -113,11 +102,9 @@ class StepDispatch:
         }
         # The shards of each unit, by the table's name.
         self._shards: dict[str, Mapping[str, Sequence[str]]] = {}
-        self._attempts: dict[int, RunAttempt] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._received: dict[int, int] = {}
         self._errors: dict[str, SennitError] = {}
-        self._end: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._attempts = Attempts(self._placed, stop, self._receive, self._failed)
 
     async def run(self) -> StepResult:
         """Run all units; return the files of the attempts that count, by the first of their units.
@@ -129,23 +116,8 @@ class StepDispatch:
         """
         units = self._units()
         self._check_holders(units)
-        known = set(self._placed.alive())
-        dispatch = self._dispatch = Dispatch(units, [*known, self._coordinator.node])
-        try:
-            self._perform(dispatch.start(self._now()))
-            while not self._end.done():
-                await asyncio.wait((self._end,), timeout=_TICK_SECONDS)
-                if self._stop.stopped:
-                    raise Cancelled("the query")
-                for lost in known - set(self._placed.alive()):
-                    self._perform(dispatch.node_lost(lost, self._now()))
-                known &= set(self._placed.alive())
-                self._perform(dispatch.tick(self._now()))
-        finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        end = self._end.result()
+        dispatch = Dispatch(units, [*self._placed.alive(), self._coordinator.node])
+        end = await self._attempts.finish(dispatch)
         if end.missing:
             raise self._problem(end.missing, end.problem)
         return self._result(end.attempts)
@@ -161,15 +133,16 @@ class StepDispatch:
 
     def _result(self, attempts: Sequence[int]) -> StepResult:
         moved: dict[str, int] = {}
-        for number, attempt in self._attempts.items():
+        started = self._attempts.started
+        for number, attempt in started.items():
             name = self._placed.name(attempt.node)
             moved[name] = moved.get(name, 0) + self._received.get(number, 0)
         # By their units and not by time, so that rows without an order stay where they were.
         order = {unit: number for number, unit in enumerate(self._shards)}
         counted = sorted(
-            (self._attempts[number] for number in attempts), key=lambda each: order[each.units[0]]
+            (started[number] for number in attempts), key=lambda each: order[each.units[0]]
         )
-        run = StepRun(self._units_by_node(counted), attempts=len(self._attempts), bytes=moved)
+        run = StepRun(self._units_by_node(counted), attempts=len(started), bytes=moved)
         return StepResult([str(self._place(each.attempt)) for each in counted], run)
 
     def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
@@ -232,7 +205,7 @@ class StepDispatch:
         """Return the error for units that no node has run."""
         for unit in units:
             error = self._errors.get(unit)
-            if error is not None and not isinstance(error, _OF_THE_NODE):
+            if error is not None and not isinstance(error, OF_THE_NODE):
                 return error
         if self._whole:
             return WholeTablesUnavailable(f"{len(units)} parts with whole tables", hint=problem)
@@ -247,32 +220,11 @@ class StepDispatch:
             hint=f"{problem}; see `platform net nodes`",
         )
 
-    def _perform(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case RunAttempt(number):
-                    self._attempts[number] = effect
-                    self._tasks[number] = asyncio.create_task(self._attempt(effect))
-                case StopAttempt(number):
-                    self._tasks[number].cancel()
-                case Finished() if not self._end.done():
-                    self._end.set_result(effect)
-
-    async def _attempt(self, attempt: RunAttempt) -> None:
+    def _failed(self, attempt: RunAttempt, error: SennitError) -> None:
         number = attempt.attempt
-        try:
-            await self._receive(attempt)
-        except SennitError as error:
-            self._place(number).unlink(missing_ok=True)
-            self._limit.remove(self._received.get(number, 0))
-            self._errors |= dict.fromkeys(attempt.units, error)
-            retry = getattr(error, "retryable", False)
-            self._perform(self._dispatch.failed(number, str(error), self._now(), retry=retry))
-        except Exception as error:  # noqa: BLE001 - raised by `run`: a full disk here, or a fault
-            if not self._end.done():
-                self._end.set_exception(error)
-        else:
-            self._perform(self._dispatch.succeeded(number, self._now()))
+        self._place(number).unlink(missing_ok=True)
+        self._limit.remove(self._received.get(number, 0))
+        self._errors |= dict.fromkeys(attempt.units, error)
 
     async def _receive(self, attempt: RunAttempt) -> None:
         """Run an attempt, and write its result."""
