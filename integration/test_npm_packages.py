@@ -17,7 +17,9 @@ pytestmark = pytest.mark.timeout(180)
 
 TYPED = """
 import { ElkynClient, ElkynStore, type Json } from '@sennit/elkyn'
-import { startUploadWorker, Upload, UploadError, WorkerPool, type UploadResult } from '@sennit/elytra'
+import {
+  count, Elytra, startUploadWorker, Upload, UploadError, WorkerPool, type UploadResult,
+} from '@sennit/elytra'
 import { buildSchema, computeStrandMap, StrandView, type StrandSchema } from '@sennit/strand'
 
 const schema: StrandSchema = buildSchema([{ name: 'id', type: 'u32' }])
@@ -28,6 +30,18 @@ export const pool: WorkerPool = new WorkerPool(startUploadWorker, 2)
 export const send = (file: File): Promise<UploadResult> => new Upload(file, { pool }).finished
 export const read = async (url: string): Promise<Json> => new ElkynClient(url).get('/a')
 export const failed = new UploadError('no', { code: 'usage', status: 400 })
+interface Sale { price: number; qty: number; country: string }
+const sales = Elytra.remote<Sale>('sales')
+export const dear = sales.filter((r) => r.price * r.qty > 500 && r.country !== 'US')
+export const rows: Promise<number> = dear.count().collect().then((result) => result.value)
+export const first = async (): Promise<string | undefined> => {
+  const found = await sales.groupBy('country').agg({ n: count() }).collect()
+  return found.rows[0]?.country
+}
+// @ts-expect-error the rows have no such column
+sales.filter((r) => r.cost > 5)
+// @ts-expect-error and this one is not selected
+sales.select('price').sort('qty')
 export const view = (buffer: SharedArrayBuffer) => new StrandView(buffer)
 export { ElkynStore }
 // @ts-expect-error the declarations know what a schema is
@@ -80,6 +94,36 @@ const again = await new Upload(file, { pool, api: denied }).finished.catch((erro
 pool.close()
 console.log(JSON.stringify([
   jobId, upload.snapshot().parts, again instanceof UploadError, again.code,
+]))
+"""
+
+PIPELINES = """
+import { Elytra, JobFailed, SennitError, col, count } from '@sennit/elytra'
+
+const [url, token, dataset] = process.argv.slice(2)
+Elytra.configure({ url, token })
+const rows = Elytra.remote(dataset)
+const ports = await rows
+  .filter((r) => r.berth % 2 === 0 && r.port !== 'port 3')
+  .groupBy('port')
+  .agg({ n: count(), last: col('berth').max() })
+  .collect()
+const states = new Set()
+const total = await rows
+  .map((r) => r.berth)
+  .reduce((a, b) => a + b, 0)
+  .distribute({ onProgress: ({ state }) => states.add(state) })
+const seen = []
+for await (const row of rows.drop('port').limit(12_000)) seen.push(row.berth)
+const failed = await rows.map((r) => r.port.cast('Int64')).collect().catch((error) => error)
+const unknown = await Elytra.remote('no_such').count().collect().catch((error) => error)
+const stop = new AbortController()
+const stopped = rows.collect({ signal: stop.signal }).catch((error) => error.name)
+stop.abort()
+console.log(JSON.stringify([
+  ports.rows.slice(0, 2), total.value, [seen.length, seen.at(-1)], states.has('done'),
+  [failed instanceof JobFailed, failed.code], [unknown instanceof SennitError, unknown.code],
+  await stopped,
 ]))
 """
 
@@ -163,6 +207,24 @@ def test_an_upload_from_node_becomes_a_table(installed: Path, node: RunningNode)
     with node.session() as session:
         session.job(job).wait()
         assert session.sql("select count(*), max(berth) from npm_upload").rows == [(20_000, 19_999)]
+
+
+def test_pipelines_from_node_give_the_answers_of_sql(installed: Path, node: RunningNode) -> None:
+    with node.session() as session:
+        session.sql("""
+            create table npm_ports as
+            select i as berth, 'port ' || i % 7 as port from range(20000) r(i)
+        """)
+        expected = session.sql("""
+            select port, count(*), max(berth) from npm_ports
+            where berth % 2 = 0 and port <> 'port 3' group by port order by port limit 2
+        """).rows
+    found = run_module(installed, PIPELINES, node.url, node.token, "npm_ports")
+    ports, total, seen, has_progress, failed, unknown, stopped = found
+    assert [tuple(row.values()) for row in ports] == expected
+    assert (total, seen, has_progress) == (sum(range(20_000)), [12_000, 11_999], True)
+    assert (failed, unknown) == ([True, "value-out-of-range"], [True, "not-found"])
+    assert stopped == "AbortError"
 
 
 def test_a_client_and_a_store_hold_the_same_tree(installed: Path, served: Served) -> None:

@@ -37,7 +37,7 @@ document.body.textContent = 'ready'
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A consumer whose upload code is the README's, bundled with its worker."""
+    """A consumer whose code is the README's, bundled with its worker."""
     folder = tmp_path_factory.mktemp("bundled")
     install([pack(name, folder) for name in NAMES], folder)
     readme = (folder_of("elytra") / "README.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(code, encoding="utf-8")
     strict = "--strict --target es2022 --module nodenext --lib es2024,dom,dom.iterable --types node"
     roots = ("--typeRoots", str(TSC.parents[1] / "@types"))
-    run(str(TSC), "upload.ts", "node.ts", *strict.split(), *roots, cwd=folder)
+    run(str(TSC), "upload.ts", "node.ts", "pipeline.ts", *strict.split(), *roots, cwd=folder)
     return bundle(folder, ENTRY)
 
 

@@ -1,5 +1,5 @@
 /**
- * Copies the modules of `@noble/hashes` that `dist/sha256.js` imports into `dist/noble`.
+ * Copies the modules of `@noble/hashes` that `dist/uploads/sha256.js` imports into `dist/noble`.
  *
  * The upload worker must load without a bundler, and import maps do not apply to workers, so that
  * `dist` may import relative paths only.
@@ -31,7 +31,8 @@ mkdirSync(join(dist, 'noble'), { recursive: true })
 copy('sha2.js')
 copyFileSync(join(dirname(entry), 'LICENSE'), join(dist, 'noble/LICENSE'))
 
-const hash = join(dist, 'sha256.js')
+const hash = join(dist, 'uploads/sha256.js')
 const code = readFileSync(hash, 'utf8')
-if (!code.includes(SPECIFIER)) throw new Error(`dist/sha256.js does not import ${SPECIFIER}`)
-writeFileSync(hash, code.replace(SPECIFIER, './noble/sha2.js'))
+if (!code.includes(SPECIFIER))
+  throw new Error(`dist/uploads/sha256.js does not import ${SPECIFIER}`)
+writeFileSync(hash, code.replace(SPECIFIER, '../noble/sha2.js'))

@@ -1,13 +1,62 @@
 /**
- * Uploads for browsers. Layering: parts, rate, retry, sha256 (pure) <- session (HTTP), pool and
- * worker (threads) <- startWorker, upload (one file). Nothing else is public.
+ * Pipelines and uploads for browsers and Node.
+ *
+ * Layering: plan (expressions, JSON) <- functions (translated to expressions) <- pipelines
+ *           <- client (HTTP); uploads stand apart. Nothing else is public.
  */
 
-export { UploadError, type ErrorDocument } from './errors.ts'
-export { WorkerPool, type WorkerLike } from './pool.ts'
-export { resumeKey, storageResume, type ResumeStore } from './resume.ts'
-export { DEFAULT_RETRY, type RetryPolicy } from './retry.ts'
-export { UploadApi, type UploadResult, type UploadSession } from './session.ts'
-export { sha256Hex } from './sha256.ts'
-export { startUploadWorker } from './startWorker.ts'
-export { Upload, type UploadOptions, type UploadSnapshot, type UploadState } from './upload.ts'
+export { Elytra, type At } from './client/elytra.ts'
+export type { NodeOptions } from './client/http.ts'
+export { Job, type JobOptions, type JobProgress } from './client/job.ts'
+export { Result, type ResultColumn } from './client/result.ts'
+export {
+  JobFailed,
+  SennitError,
+  Unsupported,
+  UploadError,
+  UsageError,
+  type ErrorDocument,
+} from './errors.ts'
+export type { Scope } from './functions/translate.ts'
+export { Groups, Pipeline } from './pipelines/pipeline.ts'
+export type { AnyRow, Cell, Cells, Formula, Key } from './pipelines/types.ts'
+export {
+  denseRank,
+  firstValue,
+  lag,
+  lastValue,
+  lead,
+  ntile,
+  rank,
+  rowNumber,
+} from './pipelines/window.ts'
+export { canonicalJson, planHash } from './plan/canonical.ts'
+export {
+  Agg,
+  call,
+  coalesce,
+  col,
+  concat,
+  count,
+  Expr,
+  greatest,
+  least,
+  lit,
+  SortKey,
+  when,
+  WindowCall,
+  type Operand,
+} from './plan/expr.ts'
+export type { ExprJson, PlanJson, PlanNode } from './plan/json.ts'
+export { WorkerPool, type WorkerLike } from './uploads/pool.ts'
+export { resumeKey, storageResume, type ResumeStore } from './uploads/resume.ts'
+export { DEFAULT_RETRY, type RetryPolicy } from './uploads/retry.ts'
+export { UploadApi, type UploadResult, type UploadSession } from './uploads/session.ts'
+export { sha256Hex } from './uploads/sha256.ts'
+export { startUploadWorker } from './uploads/startWorker.ts'
+export {
+  Upload,
+  type UploadOptions,
+  type UploadSnapshot,
+  type UploadState,
+} from './uploads/upload.ts'

@@ -2,10 +2,10 @@
 
 import { createHash } from 'node:crypto'
 
-import type { FromWorker, PutPart, ToWorker } from '../src/messages.ts'
-import type { WorkerLike } from '../src/pool.ts'
-import { UploadApi } from '../src/session.ts'
-import type { UploadClock } from '../src/upload.ts'
+import type { FromWorker, PutPart, ToWorker } from '../src/uploads/messages.ts'
+import type { WorkerLike } from '../src/uploads/pool.ts'
+import { UploadApi } from '../src/uploads/session.ts'
+import type { UploadClock } from '../src/uploads/upload.ts'
 
 /** Statuses to answer with before the real answer; 0 is a broken connection. */
 export type Faults = number[]

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { cutParts, missingParts, partLength } from '../src/parts.ts'
+import { cutParts, missingParts, partLength } from '../src/uploads/parts.ts'
 
 test('parts cover the file once, in order, and only the last is shorter', () => {
   const parts = cutParts(10, 4)

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { RateMeter } from '../src/rate.ts'
-import { retryDelay } from '../src/retry.ts'
+import { RateMeter } from '../src/uploads/rate.ts'
+import { retryDelay } from '../src/uploads/retry.ts'
 
 test('a steady transfer has its rate and the time that is left', () => {
   const meter = new RateMeter()

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 
-import { sha256Hex } from '../src/sha256.ts'
+import { sha256Hex } from '../src/uploads/sha256.ts'
 
 async function withoutSubtle<T>(action: () => Promise<T>): Promise<T> {
   const platform = Object.getOwnPropertyDescriptor(globalThis, 'crypto')!

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { WorkerPool } from '../src/pool.ts'
-import { resumeKey, storageResume } from '../src/resume.ts'
-import { Upload, type UploadOptions, type UploadSnapshot } from '../src/upload.ts'
+import { WorkerPool } from '../src/uploads/pool.ts'
+import { resumeKey, storageResume } from '../src/uploads/resume.ts'
+import { Upload, type UploadOptions, type UploadSnapshot } from '../src/uploads/upload.ts'
 import { FakeClock, FakeNode, fakeWorker } from './fakeNode.ts'
 
 const CONTENT = 'carrier,distance\nUA,1400\nAA,1089\n'

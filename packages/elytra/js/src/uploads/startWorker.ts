@@ -1,6 +1,6 @@
 /** Start upload workers: a Web Worker in browsers, otherwise `fetch` on the calling thread. */
 
-import { unreadable } from './errors.ts'
+import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 import type { WorkerLike } from './pool.ts'
 import { sha256Hex } from './sha256.ts'

@@ -1,6 +1,6 @@
 /** A fixed set of upload workers, shared by all uploads of a page; parts queue in FIFO order. */
 
-import { UploadError, errorFromResponse } from './errors.ts'
+import { UploadError, errorFromResponse } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 
 /** The part of `Worker` that a pool uses. */

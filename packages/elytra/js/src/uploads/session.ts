@@ -1,6 +1,6 @@
 /** The HTTP requests of an upload: start, look up, complete, abort. */
 
-import { UploadError, errorFromResponse } from './errors.ts'
+import { UploadError, errorFromResponse } from '../errors.ts'
 
 /** The node's record of an upload. */
 export interface UploadSession {

@@ -1,6 +1,6 @@
 /** The upload worker: reads a part from disk, hashes it and sends it, off the page's thread. */
 
-import { unreadable } from './errors.ts'
+import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 import { sha256Hex } from './sha256.ts'
 

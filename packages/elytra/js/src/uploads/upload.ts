@@ -7,7 +7,7 @@
  * Parts are sent by a shared pool of workers; parts that the node has stored are not sent again.
  */
 
-import { UploadError } from './errors.ts'
+import { UploadError } from '../errors.ts'
 import { cutParts, missingParts, partLength, type Part } from './parts.ts'
 import { abortError, type WorkerPool } from './pool.ts'
 import { RateMeter } from './rate.ts'

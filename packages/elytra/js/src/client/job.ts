@@ -1,0 +1,147 @@
+/** A job that runs on a node. */
+
+import { JobFailed, readErrorDocument, UsageError } from '../errors.ts'
+import type { PlanJson, SourceJson } from '../plan/json.ts'
+import type { Http } from './http.ts'
+import { Result, rowsOf, type Page } from './result.ts'
+
+/** How a job runs, and who hears of it. */
+export interface JobOptions {
+  /** The backend; the node chooses by default. */
+  engine?: string
+  /** Memory limit of each task, such as `"64MiB"`. */
+  memCap?: string
+  /** Cancels the job when aborted. */
+  signal?: AbortSignal
+  onProgress?: (progress: JobProgress) => void
+}
+
+export interface JobProgress {
+  state: string
+  done: number
+  total: number | null
+  bytesDone: number
+  bytesTotal: number | null
+  rows: number
+}
+
+interface JobRecord {
+  id: string
+  state: string
+  progress: Omit<JobProgress, 'state'> | null
+  error: unknown
+}
+
+/** What a pipeline needs of a node. */
+export interface Runner {
+  /** Names of a source's columns. */
+  columns(source: SourceJson): Promise<readonly string[]>
+  submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>>
+}
+
+const ENDED = ['done', 'failed', 'cancelled']
+/** Below the idle timeout of common proxies. */
+const WAIT_SECONDS = 20
+/** Between two readings of the progress, where somebody listens. */
+const PROGRESS_SECONDS = 0.5
+const PAGE_ROWS = 10_000
+/** Rows that `result` holds in memory at most; `rows` has no limit. */
+const RESULT_ROWS_MAX = 5_000_000
+
+/** One submitted job; it goes on when the page is closed. */
+export class Job<R extends object> {
+  constructor(
+    readonly id: string,
+    private readonly http: Http,
+  ) {}
+
+  /** Cancel the job; no effect if it has ended. */
+  async cancel(): Promise<void> {
+    await this.http.json(this.path(), { method: 'DELETE' })
+  }
+
+  /**
+   * Wait for the end of the job.
+   *
+   * @throws JobFailed with the job's error if it failed or was cancelled.
+   */
+  async wait(options: JobOptions = {}): Promise<void> {
+    const { signal, onProgress } = options
+    const cancel = (): void => void this.cancel().catch(() => undefined)
+    if (signal?.aborted) cancel()
+    signal?.addEventListener('abort', cancel, { once: true })
+    try {
+      const seconds = onProgress ? PROGRESS_SECONDS : WAIT_SECONDS
+      for (;;) {
+        signal?.throwIfAborted()
+        const record = await this.http.json<JobRecord>(`${this.path()}?wait=${seconds}`, {
+          ...(signal && { signal }),
+        })
+        if (record.progress) onProgress?.({ ...record.progress, state: record.state })
+        if (record.state === 'done') return
+        if (ENDED.includes(record.state)) throw this.failure(record)
+      }
+    } finally {
+      signal?.removeEventListener('abort', cancel)
+    }
+  }
+
+  /**
+   * Wait, then read the whole result.
+   *
+   * @throws UsageError beyond five million rows: `rows` reads such a result page by page.
+   */
+  async result(options: JobOptions = {}): Promise<Result<R>> {
+    let columns: Page['columns'] = []
+    const rows: R[] = []
+    for await (const page of this.pages(options)) {
+      columns = page.columns
+      for (const row of rowsOf<R>(page)) rows.push(row)
+      if (rows.length > RESULT_ROWS_MAX)
+        throw new UsageError(
+          `the result has more than ${RESULT_ROWS_MAX} rows`,
+          'read it with `for await (const row of pipeline)`',
+        )
+    }
+    return new Result(columns, rows)
+  }
+
+  /** Wait, then yield the rows page by page. */
+  async *rows(options: JobOptions = {}): AsyncGenerator<R> {
+    for await (const page of this.pages(options)) yield* rowsOf<R>(page)
+  }
+
+  /** Wait, then read the result as an Arrow IPC stream, for `apache-arrow` or a file. */
+  async arrow(options: JobOptions = {}): Promise<Uint8Array<ArrayBuffer>> {
+    await this.wait(options)
+    const response = await this.http.send(`${this.path()}/result`, {
+      accept: 'application/vnd.apache.arrow.stream',
+      ...(options.signal && { signal: options.signal }),
+    })
+    return new Uint8Array(await response.arrayBuffer())
+  }
+
+  private async *pages(options: JobOptions): AsyncGenerator<Page> {
+    await this.wait(options)
+    for (let offset = 0; ; offset += PAGE_ROWS) {
+      const page = await this.http.json<Page>(
+        `${this.path()}/result?offset=${offset}&limit=${PAGE_ROWS}`,
+        { ...(options.signal && { signal: options.signal }) },
+      )
+      yield page
+      if (page.rows.length < PAGE_ROWS) return
+    }
+  }
+
+  private path(): string {
+    return `/api/jobs/${encodeURIComponent(this.id)}`
+  }
+
+  private failure(record: JobRecord): JobFailed {
+    if (record.state === 'cancelled')
+      return new JobFailed(this.id, `job ${this.id} was cancelled`, { code: 'cancelled' })
+    const document = readErrorDocument(record.error)
+    if (document) return new JobFailed(this.id, document.error, document)
+    return new JobFailed(this.id, `job ${this.id} failed`, { code: 'internal' })
+  }
+}

@@ -1,0 +1,53 @@
+/** The types that a pipeline infers: its rows, what functions receive, what formulas give. */
+
+import type { Agg, Expr, SortKey } from '../plan/expr.ts'
+import type { Constant } from '../plan/values.ts'
+
+/** A row of a pipeline whose columns are not declared. */
+export type AnyRow = Record<string, unknown>
+
+/**
+ * What a function receives for a value of type `V`. It is a `V`, so that JavaScript's operators can
+ * be written, and an expression, so that its methods can.
+ */
+export type Cell<V> = unknown extends V ? UntypedCell : V & Expr<V>
+
+/** A cell of a column whose type is not declared. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- operators need some operand type
+type UntypedCell = any
+
+/** What a function receives for a row. */
+export type Cells<Row> = { readonly [Name in keyof Row]: Cell<Row[Name]> }
+
+/** The JavaScript type of what a formula computes. */
+export type ValueOf<F> = F extends Expr<infer V> ? V : F extends Constant ? F : unknown
+
+/** The row that a formula returns: `value` for one value, `_0 _1 …` for several. */
+export type RowOf<F> =
+  F extends Expr<infer V>
+    ? { value: V }
+    : F extends Constant
+      ? { value: F }
+      : F extends readonly unknown[]
+        ? AnyRow
+        : { [Name in keyof F]: ValueOf<F[Name]> }
+
+/** What a function of a later step receives for what this one returned. */
+export type InputOf<F> =
+  F extends Expr<infer V>
+    ? Cell<V>
+    : F extends Constant
+      ? Cell<F>
+      : F extends readonly unknown[]
+        ? { readonly [At in keyof F]: Cell<ValueOf<F[At]>> }
+        : Cells<RowOf<F>>
+
+/** A formula of one row: an expression, or a function that is translated to one. */
+export type Formula<In> = Expr<unknown> | ((row: In) => unknown)
+
+/** A key to sort by: a column, `"name:desc"`, `"name:desc:nulls_first"`, or an expression. */
+export type Key<Row> = (keyof Row & string) | `${keyof Row & string}:${string}` | SortKey | Expr
+
+export type Aggregates = Record<string, Agg<unknown>>
+
+export type AggregateRow<A extends Aggregates> = { [Name in keyof A]: ValueOf<A[Name]> }
