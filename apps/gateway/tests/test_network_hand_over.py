@@ -10,7 +10,9 @@ import pytest
 from opened_node import OpenNode, open_node
 
 from elytra.client.transport import wait_for
+from lake.peers.accepting_hand_overs import Taker
 from sennit.cli.share_verbs import _lines
+from sennit_core.errors import Unavailable
 
 pytestmark = pytest.mark.slow  # two nodes, which find each other
 TRIPS = "/api/datasets/trips"
@@ -105,6 +107,28 @@ def test_the_quota_of_the_new_owner_is_asked_first(nodes: tuple[OpenNode, OpenNo
     until(lambda: sharing(rome)["writer"] is None)
     assert rome.client.get(TRIPS).json()["owner"] == "anna"
     assert rome.client.get("/api/quotas/anna").json()["storedBytes"] > 100
+
+
+def test_the_writer_is_told_why_it_is_refused(
+    nodes: tuple[OpenNode, OpenNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oslo, rome = nodes
+
+    async def no_room(*_: Any) -> None:
+        raise Unavailable("a shard")
+
+    monkeypatch.setattr(Taker, "_obtain", no_room)
+    assert oslo.client.put(f"{TRIPS}/hand-over", json={"node": "rome"}).is_success
+    assert rome.client.post(f"{TRIPS}/hand-over/accept").status_code == 202
+    assert sharing(rome)["handOver"] == {"state": "accepting", "node": "oslo"}
+    assert rome.client.delete(f"{TRIPS}/hand-over").is_success
+    until(lambda: sharing(oslo)["handOverRefusal"])
+    assert sharing(oslo)["handOver"] is None
+    reason = "it was not handed over: node rome: its administrator does not accept"
+    assert any(line.startswith(reason) for line in _lines("trips", sharing(oslo)))
+    assert insert(oslo, 10) == 200
+    until(lambda: sharing(rome)["handOver"] is None)
+    assert oslo.client.delete(f"{TRIPS}/hand-over").json()["handOverRefusal"] is None
 
 
 def test_a_restricted_dataset_is_not_handed_over(nodes: tuple[OpenNode, OpenNode]) -> None:

@@ -19,7 +19,7 @@ from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
 from lake.peers.exchange import Exchange
-from lake.peers.handing_over import HandOverRequest
+from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
 from lake.peers.have_messages import HaveRequest
 from lake.peers.hello import FEATURES
 from lake.peers.identity import Identity
@@ -114,6 +114,7 @@ class SharingNode:
             ListRequest: self.exchange.serve_list,
             ChunkRequest: self.exchange.serve_chunk,
             HandOverRequest: self.exchange.giver.serve,
+            HandOverRefusal: self.exchange.giver.serve_refusal,
         }
         return await handlers[type(message)](Peer(peer), message, b"")
 

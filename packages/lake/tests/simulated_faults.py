@@ -51,6 +51,15 @@ def appends(random: Random) -> Iterator[Event]:
         yield Event(at, "append", (random.randrange(99), random.choice(DATASETS)))
 
 
+def hand_overs(random: Random) -> Iterator[Event]:
+    for at in _times(random, 3.0):
+        number, dataset = random.randrange(99), random.choice(DATASETS)
+        yield Event(at, "offer", (number, dataset))
+        yield Event(at + random.uniform(0, 2), "accept", (number, dataset))
+        if random.random() < 0.4:  # at either node, or at one that has nothing to undo
+            yield Event(at + random.uniform(0, 4), "undo", (random.randrange(99), dataset))
+
+
 def delay(random: Random) -> Iterator[Event]:
     for at in _times(random, 8.0):
         yield Event(at, "faults", ({"delay_seconds": (0.001, random.choice([0.1, 1.0, 3.0]))},))
@@ -125,6 +134,7 @@ SCENARIOS = {
     "partition": Scenario((partitions,)),
     "crash": Scenario((crashes,)),
     "appends": Scenario((appends, loss, partitions, crashes)),
+    "hand-overs": Scenario((hand_overs, delay, loss, partitions, crashes, clocks)),
     "lost-disks": Scenario((losses,)),
     "stopped": Scenario((stops,)),
     "clocks": Scenario((clocks, bad_clocks, crashes)),
@@ -132,7 +142,8 @@ SCENARIOS = {
     "backup": Scenario((backups,)),
     "malice": Scenario((loss,), liars=1),
     "everything": Scenario(
-        (delay, loss, partitions, crashes, losses, stops, clocks, damages, backups), liars=1
+        (delay, loss, partitions, crashes, losses, stops, clocks, damages, backups, hand_overs),
+        liars=1,
     ),
 }
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lake.peers import chunks, forwarding, have_messages, membership, publications
+from lake.peers import (
+    chunks,
+    forwarding,
+    handover_messages,
+    have_messages,
+    membership,
+    publications,
+)
 from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.copy_states import CopyState
 from lake.peers.dispatch import Dispatch
@@ -65,6 +72,7 @@ from .simulated_data import (
     Version,
     version_of,
 )
+from .simulated_hand_overs import Transfers as HandOverTransfers
 from .simulated_queries import Part, PartReply, Queries, Query
 
 if TYPE_CHECKING:
@@ -85,7 +93,7 @@ MANIFEST_BYTES_MAX = 64 * 1024
 
 CODEC = MessageCodec(
     (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *chunks.MESSAGES,
-     *simulated_queries.MESSAGES, *forwarding.MESSAGES)
+     *simulated_queries.MESSAGES, *forwarding.MESSAGES, *handover_messages.MESSAGES)
 )  # fmt: skip
 
 
@@ -133,6 +141,7 @@ class SimulatedNode:
                 self._expect(Published(key, dataset, item))
         self.queries = Queries(self, self.dispatch)
         self.appends = Appends(self)
+        self.hand_overs = HandOverTransfers(self)
         self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
         self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
         # What is to be done with the answer of each request of the process.
@@ -150,6 +159,7 @@ class SimulatedNode:
             self._tick_copies,
             self.queries.tick,
             self.appends.tick,
+            self.hand_overs.tick,
         ):
             if self.world.is_up(self.name):  # it may crash in each
                 yield from stage(now)
@@ -203,6 +213,8 @@ class SimulatedNode:
                 return Chunk(), found.data[index * CHUNK :][:CHUNK]
             case forwarding.ChangeRequest():
                 return self.appends.serve(peer, message), b""
+            case handover_messages.HandOverRequest() | handover_messages.HandOverRefusal():
+                return self.hand_overs.serve(peer, message), b""
             case Part(_, names):
                 shards, total = self.sum(names)
                 return PartReply(shards, total), b""
@@ -210,6 +222,9 @@ class SimulatedNode:
 
     def settled(self, result: Replied | Failed, now: float) -> Iterator[Effect]:
         owner, number = self._calls.pop(result.id)
+        if isinstance(owner, tuple) and owner[0] is self.hand_overs:
+            self.hand_overs.ended(owner[1], owner[2], result)
+            return
         if isinstance(owner, tuple):
             self.appends.ended(owner[1], number, result, now)
             return
@@ -292,7 +307,8 @@ class SimulatedNode:
             case StopFetch(dataset, name):
                 self.transfers.cancel(dataset, name)
             case DropCopy(name):
-                del self.objects[name]
+                if not self.hand_overs.needs(name):
+                    del self.objects[name]
             case ObjectComplete(dataset, name, _, _, digests):
                 self.transfers.stored(dataset, name)
                 chunks = self._partial.pop(name, {})
@@ -361,6 +377,12 @@ class SimulatedNode:
         self._noted = [self.objects_of(dataset) for dataset in self.shared]
         self.copies.soon()
 
+    def take(self, shared: SharedDataset) -> None:
+        """Write a dataset from now on, which another node wrote."""
+        self.shared[shared.id] = (self.name, shared)
+        self.world.taken(self.name, self.versions[shared.id][-1])
+        self._noted = [self.objects_of(dataset) for dataset in self.shared]
+
     def _expire(self) -> None:
         """Forget old versions of datasets whose newest one has all its copies."""
         for dataset, kept in self.versions.items():
@@ -388,9 +410,17 @@ class SimulatedNode:
     def _publish(self) -> Iterator[Effect]:
         alive = self.members.alive()
         for dataset, (writer, shared) in self.shared.items():
-            known = self.logs.logs.get(LogKey(self.name), StoredLog()).items.get(dataset)
-            if writer == self.name and (known is None or known["manifest"] != shared.manifest):
-                yield from self.logs.publish(dataset, shared.to_json(), EVERYONE, alive)
+            if writer == self.name:
+                signed = replace(shared, handovers=self.hand_overs.chain_of(dataset))
+                yield from self._describe(signed, alive)
+        for moved in self.hand_overs.moved():
+            yield from self._describe(moved, alive)
+
+    def _describe(self, shared: SharedDataset, alive: list[str]) -> Iterator[Effect]:
+        known = self.logs.logs.get(LogKey(self.name), StoredLog()).items.get(shared.id)
+        state = (shared.manifest, len(shared.handovers))
+        if known is None or (known["manifest"], len(known.get("handovers", ()))) != state:
+            yield from self.logs.publish(shared.id, shared.to_json(), EVERYONE, alive)
 
     def _expect(self, news: Published) -> None:
         self.pending[news.key.publisher, news.dataset] = Pending(news)
@@ -402,12 +432,21 @@ class SimulatedNode:
             shared = None if news.item is None else read_shared(news.item, news.dataset)
         except SennitError:
             return
-        if known is not None and known[0] != news.key.publisher:
-            return
+        publisher = news.key.publisher
         if shared is None:
-            self.shared.pop(news.dataset, None)
-            del self.pending[news.key.publisher, news.dataset]
+            is_frozen = self.hand_overs.is_frozen(news.dataset)
+            if (known is None or known[0] == publisher) and not is_frozen:
+                self.shared.pop(news.dataset, None)
+            del self.pending[publisher, news.dataset]
             return
+        try:
+            found = self.hand_overs.follow(publisher, shared)
+        except SennitError:
+            return
+        if found is None:  # it has handed the dataset over: the next writer describes it
+            del self.pending[publisher, news.dataset]
+            return
+        shared = found[1]
         self._adopting[shared.manifest] = (news, shared)
         with suppress(SennitError):
             self._stored(shared.manifest)
@@ -429,6 +468,13 @@ class SimulatedNode:
         if pending is None or pending.news is not news:  # there is a newer one
             return
         version = version_of(self.objects[manifest])
+        try:  # it may have met another writer while the manifest was fetched
+            found = self.hand_overs.follow(news.key.publisher, shared)
+        except SennitError:
+            return
+        if found is None:
+            return
         self.world.adopts(self.name, version)
+        self.hand_overs.adopted(shared)
         self.commit(version, shared, news.key.publisher)
         del self.pending[news.key.publisher, news.dataset]

@@ -5,6 +5,7 @@
   nodes fail than it has copies.
 - A node's view of a dataset never goes back.
 - An append that was queued is made once.
+- Never do two nodes write one dataset, and the next writer has every version of the one before.
 - When faults end, all nodes agree, every shard has its copies, and every query is answered.
 """
 
@@ -15,13 +16,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from lake.node_key import NodeKey
+from lake.peers.handover_rows import ACCEPTING, SIGNED, HandOverRow
+from lake.peers.handover_steps import commits
 from lake.peers.sharing import read_shared
 from lake.peers.signed import Statement
 from lake.peers.statuses import NodeStatus
 from lake.testing.simulation import Disk, Faults, Simulation
 
-from .peers_gossip import WALL, node_name
+from .peers_gossip import WALL
 from .simulated_data import GossipSigner, StoredObject, Version, described, manifest_of
+from .simulated_hand_overs import UNDER_WAY, key_of
 from .simulated_liar import Liar
 from .simulated_node import CODEC, SimulatedNode
 
@@ -84,6 +89,10 @@ class World:
         self.failed: set[str] = set()
         self._failed_at = 0.0
         self.gone: set[str] = set()
+        self.keys: dict[str, NodeKey] = {}
+        # All nodes that have written a dataset: one from a backup would write it again.
+        self.writers: set[str] = set()
+        self.taken_count = 0
         # The appends that were queued, and those that writers have made.
         self.queued: list[str] = []
         self.made: list[str] = []
@@ -101,7 +110,9 @@ class World:
             self.simulation.crash(name)
             self.simulation.restart(name)
         self.failed |= self.liars
+        # Which node writes each dataset, as seen by all nodes at once.
         self.datasets = dict(zip(DATASETS, self.names, strict=False))
+        self.writers |= set(self.datasets.values())
         for dataset in self.datasets:
             self.write(dataset)
 
@@ -171,7 +182,9 @@ class World:
         """Add a node, unless there are enough."""
         if len(self.names) == NODES_MAX:
             return
-        name = node_name(self._number)
+        key = key_of(self._number)
+        name = key.id
+        self.keys[name] = key
         self._number += 1
         self.names.append(name)
         self.zones[name] = f"zone{self._number % self.size.zones}" if self.size.zones else ""
@@ -182,11 +195,13 @@ class World:
 
     def write(self, dataset: str, *, merge: bool = False) -> None:
         """Commit a version at the writer: with one shard more, or with two merged into one."""
-        writer = self.datasets[dataset]
-        if not self.is_up(writer):
-            return
-        node = self.node(writer)
-        head = node.head(dataset)
+        for node in self.honest():
+            is_first = node.name == self.datasets[dataset] and node.head(dataset) is None
+            if is_first or node.hand_overs.writes(dataset):
+                self._commit(dataset, node, merge=merge)
+
+    def _commit(self, dataset: str, node: SimulatedNode, *, merge: bool) -> None:
+        writer, head = node.name, node.head(dataset)
         number, shards = (head.number + 1, head.shards) if head else (1, ())
         rest = shards[2:] if merge else shards
         total = sum(self.contents[name].total for name, _ in shards[:2]) if merge else None
@@ -195,6 +210,7 @@ class World:
         for each in (data, manifest):
             self.contents[each.name] = node.objects[each.name] = each
         version = Version(dataset, number, manifest.name, (*rest, (data.name, len(data.data))))
+        self.check((dataset, number) not in self.history, f"two nodes wrote version {number}")
         self.history[dataset, number] = version
         self._heads[writer, dataset] = number
         item = described(version, self.size.factor)
@@ -204,6 +220,63 @@ class World:
         value = self.random.randrange(10**9) if total is None else total
         text = label.encode() * self.random.randrange(1, 12)
         return StoredObject.of(text + value.to_bytes(8, "big"))
+
+    def offer(self, number: int, dataset: str) -> None:
+        """Offer a dataset to a node, if its writer runs and that node is not malicious."""
+        taker = self.names[number % len(self.names)]
+        for node in self.honest():
+            if taker not in {node.name, *self.liars} and node.hand_overs.writes(dataset):
+                node.hand_overs.offer(dataset, taker)
+
+    def accept(self, number: int, dataset: str) -> None:
+        """Let a node accept a dataset, whether or not it is offered to it."""
+        name = self.names[number % len(self.names)]
+        if self.is_up(name) and name not in self.liars:
+            self.node(name).hand_overs.accept(dataset)
+
+    def undo(self, number: int, dataset: str) -> None:
+        """Let a node end a hand-over, if it has one."""
+        name = self.names[number % len(self.names)]
+        if self.is_up(name) and name not in self.liars:
+            self.node(name).hand_overs.undo(dataset)
+
+    def taken(self, name: str, version: Version) -> None:
+        """Note that a node writes a dataset from now on."""
+        dataset = version.dataset
+        newest = max(number for known, number in self.history if known == dataset)
+        self.check(version.number == newest, f"{name[:8]} writes on without version {newest}")
+        lacking = [n for n, _ in version.shards if n not in self.node(name).objects]
+        self.check(not lacking, f"{name[:8]} writes on without {len(lacking)} shards")
+        self.datasets[dataset] = name
+        self.writers.add(name)
+        self.taken_count += 1
+
+    def _rows(self, name: str) -> Mapping[str, HandOverRow]:
+        """Return the hand-overs of a node, running or not."""
+        found: Mapping[str, HandOverRow] = self.simulation._nodes[name].disk.get("handovers", {})
+        return found
+
+    def _check_writers(self) -> None:
+        """Check that of all disks at most one is that of a writer, for each dataset."""
+        for dataset in self.datasets:
+            found = []
+            for name in self.names:
+                known = self.simulation._nodes[name].disk.get("shared", {}).get(dataset)
+                row = self._rows(name).get(dataset)
+                is_own = known is not None and known[0] == name
+                if is_own and (row is None or commits(row)) and name not in self.liars:
+                    found.append(name[:8])
+            self.check(len(found) <= 1, f"{found} all write {dataset}")
+
+    def _hand_overs_under_way(self) -> str:
+        for name in self.names:
+            for dataset, row in self._rows(name).items():
+                if row.state not in UNDER_WAY or {name, row.peer} & (self.gone | self.liars):
+                    continue
+                known = self.simulation._nodes[name].disk["versions"].get(dataset, ())
+                if row.state != ACCEPTING or all(map(self._is_whole, known)):
+                    return f"{name[:8]} has a hand-over of {dataset} that is {row.state}"
+        return ""
 
     def merge(self, dataset: str) -> None:
         self.write(dataset, merge=True)
@@ -302,7 +375,7 @@ class World:
     def restore(self, number: int) -> None:
         """Start a node from its backup; no writer, whose own newer versions would be lost."""
         name = self.names[number % len(self.names)]
-        if name not in self._backups or name in self.datasets.values() or not self._may_fail(name):
+        if name not in self._backups or name in self.writers or not self._may_fail(name):
             return
         if self.is_up(name):
             self.simulation.crash(name)
@@ -317,13 +390,14 @@ class World:
     def watch(self) -> None:
         """Check what must hold all the time, and note what writers report."""
         self.check(len(set(self.made)) == len(self.made), "an append was made twice")
+        self._check_writers()
         for dataset, writer in self.datasets.items():
             promised = self.promised.get(dataset)
             is_kept = promised is None or any(map(self._is_whole, self._since(promised)))
             self.check(is_kept, f"a replicated version of {dataset} was lost")
             if self.is_up(writer):
                 node = self.node(writer)
-                if not node.copies_of(dataset).under_replicated:
+                if dataset in node.versions and not node.copies_of(dataset).under_replicated:
                     self.promised[dataset] = node.versions[dataset][-1]
 
     def _since(self, promised: Version) -> Iterator[Version]:
@@ -376,6 +450,10 @@ class World:
         for number, name in enumerate(self.names):
             self.simulation.thaw(name)
             self.restart(number)
+        for name in self.names:
+            for dataset, row in self._rows(name).items():
+                if row.state == SIGNED:  # its users let it end
+                    self.accept(self.names.index(row.peer), dataset)
 
     def disagreement(self) -> str:
         """Return what nodes do not agree on; "" if nothing."""
@@ -402,7 +480,9 @@ class World:
                     return f"{node.name[:8]} lacks {state.missing_here} copies, and so do {lacking}"
         if any(node.appends.waiting for node in nodes):
             return "appends wait"
-        return "" if self.is_safe() else "some shards have too few copies"
+        return self._hand_overs_under_way() or (
+            "" if self.is_safe() else "some shards have too few copies"
+        )
 
     def check_convergence(self) -> None:
         """Check that the network recovers, and answers."""

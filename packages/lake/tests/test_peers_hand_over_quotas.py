@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from lake.peers.handing_over import HandOverRequest
+from lake.peers.handover_messages import HandOverRequest
 from lake.peers.handover_rows import SETTLED, SIGNED
 from lake.peers.machine import Call, Failed
 from lake.quotas import UserQuota
 from sennit_core.errors import StorageFull
 
+from .hand_over_world import dataset_of, rows, state, writes
 from .peers_exchange import SharingNetwork, SharingNode
-from .test_peers_handing_over import dataset_of, rows, run, state, writes
+from .test_peers_handing_over import run
 
 
 def test_an_owner_without_room_gets_no_dataset_unless_the_giver_may_have_signed(
@@ -32,11 +33,12 @@ def test_an_owner_without_room_gets_no_dataset_unless_the_giver_may_have_signed(
         quotas.set(UserQuota("anna", disk_bytes=size))
         await rome.exchange.taker.accept(dataset, "anna")
         quotas.set(UserQuota("anna", disk_bytes=size - 1))
-        await network.until(lambda: state(rome) == SETTLED)
+        await network.until(lambda: state(rome) == state(oslo) == SETTLED)
         assert writes(oslo)
         assert not writes(rome)
         # But not once the giver has signed: then no node would write.
         quotas.set(UserQuota("anna", disk_bytes=size * 2))
+        await oslo.exchange.giver.offer(dataset, rome.id)
         ask = rome.call
         lost: list[Call] = []
 

@@ -15,18 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lake.peers.dispatch import Dispatch
+from lake.peers.handover_rows import OFFERED, SIGNED
 from lake.peers.machine import Effect
 from lake.peers.publications import Publications
 from lake.peers.transfers import WriteChunk
 from sennit_core.errors import SennitError
 
 from .simulated_faults import SCENARIOS, Event, events_of, run_history, size_of
+from .simulated_hand_overs import Transfers as HandOvers
 from .simulated_node import SimulatedNode
 from .simulated_world import NODES_MAX, BrokenPromise
 
@@ -84,7 +87,7 @@ def test_histories_of_a_night(scenario: str, request: pytest.FixtureRequest) -> 
 
 
 def test_a_network_of_a_plain_run_has_sixteen_nodes_at_most() -> None:
-    assert len(CASES) == 54
+    assert len(CASES) == 58
     assert max(size_of(SCENARIOS[name], seed).nodes for name, seed in CASES) <= NODES_MAX == 16
 
 
@@ -164,12 +167,56 @@ class _NoComparison(Publications):
         return iter(())
 
 
+class WritesAgain(SimulatedNode):
+    """Writes a dataset again that it has handed over by a signature, since the taker is silent."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.hand_overs.__class__ = _ResumesAlways
+        self.hand_overs.signed_at = {}  # type: ignore[attr-defined]
+
+
+class _ResumesAlways(HandOvers):
+    signed_at: dict[str, float]
+
+    def tick(self, now: float) -> Iterator[Effect]:
+        signed = {d: row for d, row in self.rows.items() if row.state == SIGNED}
+        for dataset in signed:
+            self.signed_at.setdefault(dataset, now)
+        for dataset in [d for d, at in self.signed_at.items() if now - at > 2.0]:
+            del self.signed_at[dataset]
+            if (row := signed.get(dataset)) is not None:
+                self.rows[dataset] = replace(row, state=OFFERED, chain=row.chain[:-1])
+        return super().tick(now)
+
+
+class TakesIncomplete(SimulatedNode):
+    """Writes a dataset of which it has the manifest, and not all shards."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.hand_overs._missing = lambda dataset: []  # type: ignore[method-assign]
+
+
+class CommitsWhileSigned(SimulatedNode):
+    """Goes on to commit after it has signed a hand-over."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.hand_overs.writes = lambda dataset: (  # type: ignore[method-assign]
+            self.shared.get(dataset, ("",))[0] == self.name
+        )
+
+
 MUTANTS: tuple[tuple[type[SimulatedNode], str], ...] = (
     (CountsTwice, "delay"),
     (DropsUnconfirmed, "lost-disks"),
     (StoresUnverified, "damage"),
     (ForgetsItsLog, "loss"),
     (ForgetsReceipts, "appends"),
+    (WritesAgain, "hand-overs"),
+    (TakesIncomplete, "hand-overs"),
+    (CommitsWhileSigned, "hand-overs"),
 )
 
 

@@ -174,12 +174,16 @@ def accept_hand_over(
     elif _is_accepting(found):
         typer.echo(f"{name} is being handed over by {found['writer']}; that goes on")
     else:
-        typer.echo(f"{name} is written by {found['writer']}: it was not handed over")
+        reason = found["handOverRefusal"]
+        why = "" if reason is None else f": {reason}"
+        typer.echo(f"{name} is written by {found['writer']}: it was not handed over{why}")
         raise typer.Exit(1)
 
 
 def _is_accepting(found: dict[str, Any]) -> bool:
-    return found["writer"] is not None and found["handOver"] is not None
+    moving = found["handOver"]
+    is_accepting: bool = moving is not None and moving["state"] == "accepting"
+    return found["writer"] is not None and is_accepting
 
 
 _HAND_OVER_STATES = {
@@ -187,6 +191,7 @@ _HAND_OVER_STATES = {
     "stopped": "it is being handed over to {node}: it accepts no changes until then, or --undo",
     "signed": "it was handed over to {node}, which does not write it yet",
     "accepting": "it is being handed over to this node by {node}",
+    "refused": "this node does not accept it; {node} writes on when it hears of that",
 }
 
 
@@ -208,6 +213,8 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
         lines = [f"{name} is shared with {readers}, {how}"]
     if (moving := found["handOver"]) is not None:
         lines.append(_HAND_OVER_STATES[moving["state"]].format(name=name, node=moving["node"]))
+    if (refusal := found["handOverRefusal"]) is not None:
+        lines.append(f"it was not handed over: {refusal}")
     state = found["state"]
     if found["restricted"]:
         lines.append("restricted: its writer answers queries, with what the user may see")

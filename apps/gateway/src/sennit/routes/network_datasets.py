@@ -183,7 +183,7 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
         "copies": info.replication if info.node is not None else placement.factor,
         "pins": seen.named(placement.pins),
         "only": seen.named(placement.only),
-        "handOver": _hand_over(lake, info, seen),
+        **_hand_over(lake, info, seen),
         "state": None
         if copies is None
         else {
@@ -198,9 +198,10 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
     }
 
 
-def _hand_over(lake: Lake, info: DatasetInfo, seen: _Network) -> dict[str, str] | None:
+def _hand_over(lake: Lake, info: DatasetInfo, seen: _Network) -> dict[str, Any]:
     row = HandOverTable(lake.tree).get(info.id)
-    return {"state": row.state, "node": seen.named([row.peer])[0]} if row.peer else None
+    under_way = {"state": row.state, "node": seen.named([row.peer])[0]} if row.peer else None
+    return {"handOver": under_way, "handOverRefusal": row.refusal or None}
 
 
 def _is_read_only(peers: PeerService, info: DatasetInfo, share: ShareInfo | None) -> bool | None:

@@ -13,11 +13,13 @@ from typing import Protocol
 
 from lake.foreign_users import is_foreign
 from lake.objects import ObjectStore
+from lake.peers import handover_steps as steps
 from lake.peers.downloads import Caller, Downloads
-from lake.peers.handing_over import HandOverHost, HandOverParts, HandOverReply, HandOverRequest
-from lake.peers.handover_rows import ACCEPTING, SETTLED, HandOverRow
+from lake.peers.handing_over import HandOverHost, HandOverParts
+from lake.peers.handover_messages import HandOverRefusal, HandOverReply, HandOverRequest
+from lake.peers.handover_rows import ACCEPTING, REFUSED, SETTLED, HandOverRow
 from lake.peers.handovers import HandOver
-from lake.peers.machine import Call, Failed
+from lake.peers.machine import Call, Failed, Replied
 from lake.peers.publications import EVERYONE
 from lake.peers.shared_index import KnownDataset, SharedIndex
 from lake.peers.sharing import DATASETS_MAX, SharedDataset, ShareInfo
@@ -115,7 +117,8 @@ class Taker:
         Raises:
             Corrupt: The rows cannot be read.
         """
-        for dataset in self._parts.table.under_way(ACCEPTING):
+        table = self._parts.table
+        for dataset in (*table.under_way(ACCEPTING), *table.under_way(REFUSED)):
             # Whether it was asked before the end of this node is not known.
             self._attempts[dataset] = _Attempts(is_asked=True)
 
@@ -169,7 +172,26 @@ class Taker:
             row, info = table.get(dataset), self._parts.catalog.get(dataset)
             if info.node != writer:
                 raise Conflict(f"dataset {info.name!r} has another writer since", hint="try again")
-            table.put(dataset, replace(row, state=ACCEPTING, peer=writer, owner=owner))
+            table.put(dataset, steps.accepted(row, writer, owner))
+
+    async def undo(self, dataset: str) -> bool:
+        """Stop accepting a dataset; return whether it was being accepted.
+
+        The writer hears of it, and commits again. If it has signed already, this node does become the
+        writer: else none would be.
+
+        Args:
+            dataset: Its id.
+        """
+        async with self._parts.alone(dataset):
+            is_accepting = await asyncio.to_thread(
+                self._note_refusal,
+                dataset,
+                "its administrator does not accept the dataset any more",
+            )
+        if is_accepting:
+            self._attempts[dataset] = _Attempts(is_asked=True)
+        return is_accepting
 
     def tick(self, now: float) -> None:
         """Let time pass.
@@ -185,27 +207,57 @@ class Taker:
     async def _run(self, dataset: str, attempts: _Attempts) -> None:
         wait, attempts.wait = attempts.wait, min(attempts.wait * 2, _RETRY_SECONDS[1])
         try:
-            row = await asyncio.to_thread(self._parts.table.get, dataset)
-            if row.state != ACCEPTING or await self._try(dataset, row, attempts):
-                self._attempts.pop(dataset, None)
-        except _Refusal as error:
-            _log.warning("dataset %s is not handed over: %s", dataset[:40], error.reason)
-            self._attempts.pop(dataset, None)
-            async with self._parts.alone(dataset):
-                await asyncio.to_thread(self._note_refusal, dataset)
+            if await self._step(dataset, attempts) and self._attempts.get(dataset) is attempts:
+                del self._attempts[dataset]
         except SennitError as error:
             _log.warning("the hand-over of dataset %s: %s", dataset[:40], error)
         finally:
             attempts.at = self._host.now() + wait
             self._running.discard(dataset)
 
-    def _note_refusal(self, dataset: str) -> None:
+    async def _step(self, dataset: str, attempts: _Attempts) -> bool:
+        """Go one step on; return whether nothing is under way any more."""
+        row = await asyncio.to_thread(self._parts.table.get, dataset)
+        if row.state == REFUSED:
+            return await self._tell_refusal(dataset, row)
+        if row.state != ACCEPTING:
+            return True
+        try:
+            return await self._try(dataset, row, attempts)
+        except _Refusal as error:
+            _log.warning("dataset %s is not handed over: %s", dataset[:40], error.reason)
+            async with self._parts.alone(dataset):
+                await asyncio.to_thread(self._note_refusal, dataset, error.reason)
+            attempts.wait = _RETRY_SECONDS[0]
+            return False
+
+    def _note_refusal(self, dataset: str, reason: str) -> bool:
+        """Note that this node does not want a dataset that it accepts; return whether it did."""
         with self._parts.catalog.writing():
             row = self._parts.table.get(dataset)
             if row.state == ACCEPTING:
-                self._parts.table.put(
-                    dataset, HandOverRow(SETTLED, row.chain, audiences=row.audiences)
-                )
+                self._parts.table.put(dataset, steps.refused(row, reason))
+            return row.state in (ACCEPTING, REFUSED)
+
+    async def _tell_refusal(self, dataset: str, row: HandOverRow) -> bool:
+        """Tell the writer that this node refuses, until it answers; return whether that was all."""
+        call = Call(row.peer, 0, HandOverRefusal(dataset, row.refusal), _ASK_SECONDS)
+        result = await self._host.call(call)
+        is_known = isinstance(result, Replied) or result.code in _REFUSED
+        if not is_known and self._host.roster.is_member(row.peer):
+            return False
+        is_signed = isinstance(result, Replied) and bool(getattr(result.message, "chain", ()))
+        async with self._parts.alone(dataset):
+            await asyncio.to_thread(self._end_refusal, dataset, is_signed)
+        return not is_signed
+
+    def _end_refusal(self, dataset: str, is_signed: bool) -> None:
+        with self._parts.catalog.writing():
+            row = self._parts.table.get(dataset)
+            if row.state == REFUSED:
+                again = steps.accepted(row, row.peer, row.owner)
+                new = again if is_signed else steps.ended(row, row.refusal)
+                self._parts.table.put(dataset, new)
 
     async def _try(self, dataset: str, row: HandOverRow, attempts: _Attempts) -> bool:
         """Go one step on; return whether this node writes the dataset now."""

@@ -113,6 +113,7 @@ class Exchange:
     async def start(self) -> None:
         """Adopt what was published, and forget what was withdrawn, while this node was away."""
         try:
+            await asyncio.to_thread(self.giver.start)
             await asyncio.to_thread(self.taker.start)
             await self._adoption.start()
         except SennitError as error:
@@ -141,6 +142,7 @@ class Exchange:
             await self._adoption.expire(self._is_placed)
             await self._adoption.expect_lost()
         self._adoption.tick(now)
+        await self.giver.tick(now)
         self.taker.tick(now)
         await self._plan(now)
         self._downloads.tick()

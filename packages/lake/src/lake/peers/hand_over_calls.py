@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
-
 from lake.peers.exchange import Exchange
-from lake.peers.roster import Roster
+from lake.peers.loop_calls import LoopCalls
 
 __all__ = ["HandOverCalls"]
 
 
-class HandOverNetwork(Protocol):
-    """What hand-overs need of the network."""
-
-    roster: Roster
-    exchange: Exchange | None
-
-
-class HandOverCalls:
-    """See `lake.peers.handing_over` and `lake.peers.accepting_hand_overs`.
-
-    Args:
-        call: Runs a coroutine in the loop, and waits for it.
-        network: Returns the network, or raises `Conflict` while the node is in none.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[Coroutine[Any, Any, None]], None],
-        network: Callable[[], HandOverNetwork],
-    ) -> None:
-        self._call = call
-        self._network = network
+class HandOverCalls(LoopCalls):
+    """See `lake.peers.handing_over` and `lake.peers.accepting_hand_overs`."""
 
     def offer(self, dataset: str, node: str) -> None:
         """Let a node take a dataset over; raises as `Giver.offer`.
@@ -46,13 +23,13 @@ class HandOverCalls:
 
     def undo(self, dataset: str) -> None:
         """Withdraw an offer, or stop accepting one; raises as `Giver.undo`."""
-        self._call(self._exchange().giver.undo(dataset))
+        self._call(_undo(self._exchange(), dataset))
 
     def accept(self, dataset: str, owner: str) -> None:
         """Begin to accept a dataset that its writer has offered; raises as `Taker.accept`."""
         self._call(self._exchange().taker.accept(dataset, owner))
 
-    def _exchange(self) -> Exchange:
-        exchange = self._network().exchange
-        assert exchange is not None, "the service has a lake"
-        return exchange
+
+async def _undo(exchange: Exchange, dataset: str) -> None:
+    if not await exchange.taker.undo(dataset):
+        await exchange.giver.undo(dataset)

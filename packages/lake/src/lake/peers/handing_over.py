@@ -17,62 +17,36 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from lake.catalog import Catalog
+from lake.peers import handover_steps as steps
+from lake.peers.handover_messages import HandOverRefusal, HandOverReply, HandOverRequest
 from lake.peers.handover_rows import (
-    ACCEPTING,
     OFFERED,
-    SETTLED,
     SIGNED,
     STOPPED,
     HandOverRow,
     HandOverTable,
     Terms,
 )
+from lake.peers.handover_steps import Answer
 from lake.peers.handovers import HandOvers
 from lake.peers.membership import Membership
-from lake.peers.messages import Message
 from lake.peers.roster import Roster
 from lake.peers.session import Piece, Session
 from lake.peers.sharing import VERSIONS_KEPT, Shares
 from lake.peers.signed import Statement
 from sennit_core.errors import Conflict, Denied, NotFound, Unsupported, UsageError
+from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
 
-__all__ = ["MESSAGES", "Giver", "HandOverParts", "HandOverReply", "HandOverRequest"]
+__all__ = ["Giver", "HandOverParts"]
 
+_log = get_logger(__name__)
 _FEATURE = "handover"
-
-
-@dataclass(frozen=True, slots=True)
-class HandOverRequest(Message):
-    """Asks the writer of a dataset to hand it over to the sender, to whom it was offered.
-
-    Args:
-        dataset: Its id.
-        manifest: Object id of the newest manifest of which the sender has every object; "" only asks
-            whether it is offered.
-    """
-
-    kind: ClassVar[str] = "hand-over"
-    dataset: str
-    manifest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HandOverReply(Message):
-    """The answer.
-
-    Args:
-        chain: The statements that make the sender the writer; empty if it lacks a version.
-    """
-
-    kind: ClassVar[str] = "handed-over"
-    chain: tuple[Statement, ...] = ()
-
-
-MESSAGES: tuple[type[Message], ...] = (HandOverRequest, HandOverReply)
+_STOPPED_SECONDS = 600.0
+"""After so long without a question of the taker, a writer that has stopped commits again."""
 
 
 class HandOverHost(Protocol):
@@ -126,6 +100,38 @@ class Giver:
     def __init__(self, host: HandOverHost, parts: HandOverParts) -> None:
         self._host = host
         self._parts = parts
+        # Datasets that this node has stopped to write, and when their takers have last asked.
+        self._stopped: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Go on with what was under way; blocks.
+
+        Raises:
+            Corrupt: The rows cannot be read.
+        """
+        now = self._host.now()
+        self._stopped = dict.fromkeys(self._parts.table.under_way(STOPPED), now)
+
+    async def tick(self, now: float) -> None:
+        """Commit again to datasets of which the taker is gone, or has not asked for long.
+
+        Args:
+            now: Seconds that never run backwards.
+        """
+        for dataset, asked_at in list(self._stopped.items()):
+            row = await asyncio.to_thread(self._parts.table.get, dataset)
+            if row.state != STOPPED:
+                del self._stopped[dataset]
+            elif self._has_left(row.peer):
+                await self._end(dataset, "it is not in the network any more")
+            elif now - asked_at > _STOPPED_SECONDS:
+                async with self._parts.alone(dataset):
+                    await asyncio.to_thread(self._resume, dataset)
+
+    def _has_left(self, taker: str) -> bool:
+        peer = self._host.members.peers.get(taker)
+        is_gone = peer is not None and peer.state == "left"
+        return is_gone or not self._host.roster.is_member(taker)
 
     async def offer(self, dataset: str, taker: str) -> None:
         """Let a node become the writer of a dataset.
@@ -147,7 +153,7 @@ class Giver:
             await asyncio.to_thread(self._offer, dataset, taker)
 
     async def undo(self, dataset: str) -> None:
-        """Withdraw an offer, or stop accepting one.
+        """Withdraw an offer, or forget why one was refused.
 
         Raises:
             Conflict: None is under way, or the taker may write the dataset already.
@@ -167,11 +173,63 @@ class Giver:
         await asyncio.to_thread(self._check_taker, session.peer, message.dataset)
         async with parts.alone(message.dataset):
             chain = await asyncio.to_thread(self._answer, session.peer, message)
+        # Looked at by `tick`, which forgets it if the dataset is not stopped.
+        self._stopped[message.dataset] = self._host.now()
         if message.manifest:
             parts.changed()
         return HandOverReply(chain), b""
 
+    async def serve_refusal(
+        self, session: Session, message: HandOverRefusal, _body: bytes
+    ) -> Piece:
+        """Commit again to a dataset that the node to which it was offered does not want.
+
+        What is signed is answered: that node may have the statements, and completes it.
+
+        Raises:
+            NotFound: It was not offered to this node.
+        """
+        row = await asyncio.to_thread(self._check_taker, session.peer, message.dataset)
+        if row.state != SIGNED:
+            row = await self._end(message.dataset, message.reason, of=session.peer)
+        return HandOverReply(row.chain if row.state == SIGNED else ()), b""
+
+    async def _end(self, dataset: str, reason: str, *, of: str = "") -> HandOverRow:
+        """End what is not signed; return the row after that."""
+        async with self._parts.alone(dataset):
+            row = await asyncio.to_thread(self._refused, dataset, reason, of)
+        self._parts.changed()
+        return row
+
     # In threads
+
+    def _refused(self, dataset: str, reason: str, of: str) -> HandOverRow:
+        parts = self._parts
+        with parts.catalog.writing():
+            row = self._check_taker(of, dataset) if of else parts.table.get(dataset)
+            if row.state not in (OFFERED, STOPPED):
+                return row
+            name = self._host.roster.name_of(row.peer)
+            _log.warning("dataset %s is not handed over: node %s: %s", dataset[:40], name, reason)
+            return self._write_again(dataset, row, steps.ended(row, f"node {name}: {reason}"))
+
+    def _resume(self, dataset: str) -> None:
+        parts = self._parts
+        with parts.catalog.writing():
+            row = parts.table.get(dataset)
+            if row.state == STOPPED:
+                self._write_again(dataset, row, steps.resumed(row))
+
+    def _write_again(self, dataset: str, row: HandOverRow, new: HandOverRow) -> HandOverRow:
+        """Write the row of a hand-over that is not signed; this node commits as before."""
+        parts = self._parts
+        if row.state == STOPPED:
+            # In one write: whoever commits is decided by the row and by `node` alike.
+            info = replace(parts.catalog.get(dataset), node=None)
+            parts.catalog.adopter.put(info, parts.table.change(dataset, new))
+        else:
+            parts.table.put(dataset, new)
+        return new
 
     def check_done(self) -> None:
         """Refuse to leave the network while the taker of a dataset may not know that it writes it.
@@ -212,7 +270,7 @@ class Giver:
                 )
             self._check(info, taker)
             parts.statements.check_length(dataset, parts.terms.current(dataset, info))
-            parts.table.put(dataset, replace(row, state=OFFERED, peer=taker))
+            parts.table.put(dataset, steps.offered(row, taker))
 
     def _check(self, info: DatasetInfo, taker: str) -> None:
         """Refuse a dataset that the taker could not go on with."""
@@ -237,19 +295,14 @@ class Giver:
         parts = self._parts
         with parts.catalog.writing():
             info, row = parts.catalog.get(dataset), parts.table.get(dataset)
-            new = HandOverRow(SETTLED, row.chain, audiences=row.audiences)
-            if row.state in (OFFERED, ACCEPTING):
-                parts.table.put(dataset, new)
-            elif row.state == STOPPED:
-                change = parts.table.change(dataset, new)
-                parts.catalog.adopter.put(replace(info, node=None), change)
-            elif row.state == SIGNED:
+            if row.state == SIGNED:
                 raise Conflict(
                     f"dataset {info.name!r} was handed over, and the other node may write it already",
                     hint="it can be handed over back",
                 )
-            else:
+            if row.state not in (OFFERED, STOPPED) and not row.refusal:
                 raise Conflict(f"dataset {info.name!r} is not being handed over")
+            self._write_again(dataset, row, steps.ended(row))
 
     def _check_taker(self, peer: str, dataset: str) -> HandOverRow:
         # The same answer whether or not there is such a dataset.
@@ -260,7 +313,7 @@ class Giver:
         if self._parts.catalog.find_known(dataset) is None:
             raise not_offered
         row = self._parts.table.get(dataset)
-        if row.state not in (OFFERED, STOPPED, SIGNED) or row.peer != peer:
+        if not steps.is_asked_by(row, peer):
             raise not_offered
         return row
 
@@ -269,25 +322,30 @@ class Giver:
         with parts.catalog.writing():
             row = self._check_taker(peer, dataset)
             info = parts.catalog.get(dataset)
-            if row.state == SIGNED:
-                return row.chain
-            self._check(info, peer)
-            if not message.manifest:
-                return ()
+            if row.state != SIGNED:
+                self._check(info, peer)
+                if not message.manifest:
+                    return ()
             assert info.head is not None, "a dataset that is shared has versions"
             head, version = parts.catalog.adopter.manifest_of(info, info.head)
-            if message.manifest != head:
-                newest = parts.catalog.adopter.newest_manifests(dataset, VERSIONS_KEPT)
-                if row.state == OFFERED and message.manifest in newest:
-                    # The taker lacks the last few versions: no more may come.
+            newest = parts.catalog.adopter.newest_manifests(dataset, VERSIONS_KEPT)
+            match steps.answer(row, message.manifest, head, newest):
+                case Answer.REPEAT:
+                    return row.chain
+                case Answer.SIGN:
+                    return self._sign(info, row, (info.head, head, version))
+                case Answer.STOP:
                     stopped = parts.table.change(dataset, replace(row, state=STOPPED))
                     parts.catalog.adopter.put(replace(info, node=peer), stopped)
-                return ()
-            term = parts.terms.current(dataset, info)
-            statement = parts.statements.sign(
-                dataset, term, peer, (info.head, head, version), self._host.wall()
-            )
-            signed = replace(row, state=SIGNED, chain=(*row.chain, statement))
-            # In one write, and durable before it is sent: this node commits no more.
-            parts.catalog.adopter.put(replace(info, node=peer), parts.table.change(dataset, signed))
-            return signed.chain
+            return ()
+
+    def _sign(
+        self, info: DatasetInfo, row: HandOverRow, head: tuple[str, str, int]
+    ) -> tuple[Statement, ...]:
+        parts, dataset = self._parts, info.id
+        term = parts.terms.current(dataset, info)
+        statement = parts.statements.sign(dataset, term, row.peer, head, self._host.wall())
+        signed = replace(row, state=SIGNED, chain=(*row.chain, statement))
+        # In one write, and durable before it is sent: this node commits no more.
+        parts.catalog.adopter.put(replace(info, node=row.peer), parts.table.change(dataset, signed))
+        return signed.chain

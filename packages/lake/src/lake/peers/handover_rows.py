@@ -7,7 +7,8 @@ crash both are of before or of after:
     offered    writes           yes            signed; stopped, if the taker has an earlier version; or none: undone
     stopped    wrote            no             signed, or none: undone
     signed     wrote            no             settled, once it has adopted what the taker publishes
-    accepting  reads            no             settled: it writes from then on
+    accepting  reads            no             settled: it writes from then on; or refused
+    refused    reads            no             settled, once the writer knows; accepting, if that has signed already
     settled    writes or reads  if it writes   offered, accepting
 
 While a giver is stopped, or has signed, the dataset's `node` is the taker already, so that the catalog refuses commits.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCEPTING",
     "OFFERED",
+    "REFUSED",
     "SETTLED",
     "SIGNED",
     "STOPPED",
@@ -44,6 +46,7 @@ OFFERED = "offered"
 STOPPED = "stopped"
 SIGNED = "signed"
 ACCEPTING = "accepting"
+REFUSED = "refused"
 SETTLED = "settled"
 
 
@@ -57,6 +60,7 @@ class HandOverRow(Record):
         peer: The other node of the one that is under way; "" if none is.
         owner: The user who owns the dataset when this node writes it.
         audiences: The logs in which this node says that it writes the dataset no more.
+        refusal: Why the last hand-over was refused; "" if it was not, or another one has begun.
     """
 
     state: str
@@ -64,6 +68,7 @@ class HandOverRow(Record):
     peer: str = ""
     owner: str = ""
     audiences: tuple[str, ...] = ()
+    refusal: str = ""
 
 
 class HandOverTable:

@@ -27,7 +27,7 @@ from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import Exchange
 from lake.peers.forwarding import ChangeKnown, ChangeRequest
 from lake.peers.fragments import FragmentRequest
-from lake.peers.handing_over import HandOverRequest
+from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import NodeState
 from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
@@ -222,6 +222,7 @@ class JoinedNetwork:
             found[FragmentRequest] = self.exchange.serve_fragment
             found[RepairRequest] = self.exchange.repairs.serve
             found[HandOverRequest] = self.exchange.giver.serve
+            found[HandOverRefusal] = self.exchange.giver.serve_refusal
         if self._parts.data is not None:
             reads = self._parts.data.restricted
             found |= RestrictedServer(

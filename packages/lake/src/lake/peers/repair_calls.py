@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
-
+from lake.peers.loop_calls import LoopCalls
 from lake.peers.repairs import Repairs, Suspected
-
-if TYPE_CHECKING:
-    from lake.peers.joined import JoinedNetwork
 
 __all__ = ["RepairCalls"]
 
-T = TypeVar("T")
 
-
-class RepairCalls:
-    """See `lake.peers.repairs`.
-
-    Args:
-        call: Runs a coroutine in the loop, and waits for it.
-        network: Returns the network, or raises `Conflict` while the node is in none.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[Coroutine[Any, Any, Any]], Any],
-        network: Callable[[], JoinedNetwork],
-    ) -> None:
-        self._call = call
-        self._network = network
+class RepairCalls(LoopCalls):
+    """See `lake.peers.repairs`."""
 
     def repair(self) -> None:
         """Let all nodes look at their copies now, and count nodes as lost as soon as they are dead."""
@@ -47,14 +27,5 @@ class RepairCalls:
         """Return the nodes that do not answer and are not counted as dead yet."""
         return self._now(self._repairs().suspected)
 
-    def _now(self, compute: Callable[[], T]) -> T:
-        async def work() -> T:
-            return compute()
-
-        found: T = self._call(work())
-        return found
-
     def _repairs(self) -> Repairs:
-        exchange = self._network().exchange
-        assert exchange is not None, "the service has a lake"
-        return exchange.repairs
+        return self._exchange().repairs

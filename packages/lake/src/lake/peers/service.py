@@ -43,7 +43,7 @@ from lake.peers.distributor import Distributor
 from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
 from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.hand_over_calls import HandOverCalls
-from lake.peers.handing_over import MESSAGES as HAND_OVER_MESSAGES
+from lake.peers.handover_messages import MESSAGES as HAND_OVER_MESSAGES
 from lake.peers.health import Finding, NodeState, SharedCopies
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
