@@ -27,6 +27,7 @@ CLIENTS = (
     "packages/elytra/js/src/*.ts",
     "apps/playground/lib/*.ts",
 )
+METHOD_AND_PATH = r"`(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([^`]+)`"
 PLAN = (
     '{"aggs":[{"agg":{"agg":"count"},"name":"n"}],"input":{"input":{"op":"scan","source":{"da'
     'taset":"flights"}},"op":"filter","predicate":{"args":[{"col":"distance"},{"lit":"1000","'
@@ -56,8 +57,7 @@ def test_every_route_is_in_the_contract(served: set[str]) -> None:
     table = text.partition("## HTTP")[2].partition("`elkyn serve`")[0]
     rows = [row for row in table.splitlines() if "*planned*" not in row]
     frozen = {
-        f"{method} {unnamed(path)}"
-        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) ([^`]+)`", "\n".join(rows))
+        f"{method} {unnamed(path)}" for method, path in re.findall(METHOD_AND_PATH, "\n".join(rows))
     }
     assert frozen == served | {"GET /docs", "GET /api/openapi.json"}
 

@@ -24,6 +24,12 @@ from sennit.route_roles import declared_roles
 
 PLAN = {"v": 1, "op": "scan", "source": {"dataset": "{dataset}"}}
 D = "/api/datasets/{dataset}"
+TUS = {"tus-resumable": "1.0.0"}
+APPEND_TUS = TUS | {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
+# To the dataset `people`, by mode `append`, both in Base64.
+CREATE_TUS = TUS | {
+    "upload-length": "3", "upload-metadata": "filename cGVvcGxlLmNzdg==,mode YXBwZW5k"
+}  # fmt: skip
 Sent = tuple[str, dict[str, Any]]
 
 # What is sent to each route: the query and the body, in which `{dataset}` and others are replaced.
@@ -143,6 +149,13 @@ REQUESTS: dict[str, list[Sent]] = {
     "GET /api/uploads/{upload_id}": [("", {})],
     "DELETE /api/uploads/{upload_id}": [("", {})],
     "POST /api/uploads/{upload_id}/complete": [("", {})],
+    "OPTIONS /tus/": [("", {})],
+    "POST /tus": [("", {"headers": CREATE_TUS})],
+    "POST /tus/": [("", {"headers": CREATE_TUS})],
+    "HEAD /tus/{upload_id}": [("", {"headers": TUS})],
+    "POST /tus/{upload_id}": [("", {"headers": TUS | {"x-http-method-override": "HEAD"}})],
+    "PATCH /tus/{upload_id}": [("", {"headers": APPEND_TUS, "content": b"id\n1\n"})],
+    "DELETE /tus/{upload_id}": [("", {"headers": TUS})],
     "GET /api/jobs": [("", {})],
     "POST /api/jobs": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
     "GET /api/jobs/{job_id}": [("", {}), ("?wait=0.1", {})],

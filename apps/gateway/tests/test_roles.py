@@ -33,6 +33,7 @@ WITHOUT_EFFECT = {
     ("POST", "/api/session"): "open",
     ("POST", "/api/query"): "reader",
     ("DELETE", "/api/queries/{query_id}"): "reader",
+    ("OPTIONS", "/tus/"): "open",
 }
 
 TREE: dict[tuple[str, str], str] = {

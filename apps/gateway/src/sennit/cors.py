@@ -21,8 +21,10 @@ _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 # Response headers that pages may read, in addition to those the Fetch standard always exposes.
 _EXPOSED = (
     b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Location, "
-    b"Retry-After, Sennit-Awaited-Version, Sennit-Cache, Sennit-Engine, Sennit-Missing, "
-    b"Sennit-Queued, X-Elkyn-Position, X-Request-Id"
+    b"Retry-After, Sennit-Awaited-Version, Sennit-Cache, Sennit-Dataset, Sennit-Engine, "
+    b"Sennit-Job, Sennit-Missing, Sennit-Queued, Tus-Checksum-Algorithm, Tus-Extension, "
+    b"Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Concat, Upload-Expires, Upload-Length, "
+    b"Upload-Metadata, Upload-Offset, X-Elkyn-Position, X-Request-Id"
 )
 _VARY = (b"vary", b"Origin")
 _NAME = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")

@@ -19,7 +19,7 @@ from sennit_core.units import KIB
 
 # Opening a session needs only a token, so this is generous.
 UNAUTHENTICATED_BYTES_MAX = 64 * KIB
-STREAMED_PATHS = ("/api/upload",)  # also /api/upload-chunk and /api/uploads/…
+STREAMED_PATHS = ("/api/upload", "/tus/")  # also /api/upload-chunk and /api/uploads/…
 CONNECTIONS = Limits(head_seconds=60.0)  # also between two pieces of a body: an upload may pause
 
 

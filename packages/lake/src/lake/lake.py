@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lake", "open"]
 
-_ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
-
 
 class Lake:
     """The datasets of a folder; a context manager.
@@ -151,7 +149,7 @@ class Lake:
         self.storage.recover()
         self.purger.recover()
         self.linker.sweep()
-        self.parts.sweep(_ABANDONED_SECONDS)
+        self.parts.sweep()
 
     def ingest(
         self,

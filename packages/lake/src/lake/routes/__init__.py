@@ -22,6 +22,7 @@ from lake.routes import (
     query,
     quotas,
     rejects,
+    tus,
     uploads,
     verify,
     versions,
@@ -59,4 +60,5 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(quotas.router(lake))
     routes.include_router(aborted_results.router())
     routes.include_router(uploads.router(lake, submit_ingest))
+    routes.include_router(tus.router(lake, submit_ingest))
     return routes

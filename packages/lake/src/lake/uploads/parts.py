@@ -9,9 +9,9 @@ Client input, such as file names, is stored as data and never used in a path.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -19,20 +19,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from lake.disk_space import DiskSpace, Usage
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
-from lake.encrypted_files import EncryptedWriter, Source, plain_bytes, source_bytes
+from lake.encrypted_files import Source, plain_bytes, source_bytes
 from lake.errors import UploadIncomplete
 from lake.local_files import LocalFile
-from lake.uploads.table import UploadRow, UploadTable
+from lake.uploads.part_checks import check_whole, remove_damaged
+from lake.uploads.part_writer import PartWriter
+from lake.uploads.table import FinishedTable, UploadRow, UploadTable
+from lake.uploads.tus_upload import TusUpload
 from lake.uploads.upload import MODES, SealedUpload, UploadInfo, check_name, check_sha256
 from lake.uploads.upload_keys import UploadKeys
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, NotFound, TooLarge, UsageError
-from sennit_core.file_kinds import HEAD_BYTES, check_readable
+from sennit_core.errors import (
+    BadInput,
+    Busy,
+    Conflict,
+    Corrupt,
+    Denied,
+    NotFound,
+    TooLarge,
+    UsageError,
+)
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.ids import is_id, new_id
 from sennit_core.private_files import FOLDER_MODE, make_private_folder
@@ -41,7 +51,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["PART_BYTES", "PartStore", "PartWriter"]
+__all__ = ["PART_BYTES", "PartStore"]
 
 _log = logging.getLogger("sennit.lake")
 
@@ -49,103 +59,12 @@ _log = logging.getLogger("sennit.lake")
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
-# A part that lies here for longer may come from the disk when it is read, not from the page cache.
-_AT_REST_SECONDS = 600.0
+UPLOADS_MAX = 4096
+"""Open uploads of a node. Each costs a folder, and a start with a resume key reads their records."""
+EXPIRE_SECONDS = 7 * 24 * 3600.0
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
 _CHECKSUM = "checksum"
-
-
-class PartWriter:
-    """Writes and hashes one part, which is invisible until `commit`."""
-
-    def __init__(
-        self, store: PartStore, upload: UploadInfo, index: int, sha256: str | None
-    ) -> None:
-        self._store = store
-        self._upload = upload
-        self._index = index
-        self._declared = sha256
-        self._limit = upload.expected_bytes(index)
-        self._hash = hashlib.sha256()
-        self._size = 0
-        folder = store.folder(upload.id)
-        self._encrypted: EncryptedWriter | None = None
-        if upload.encrypted:
-            part = store.keys_of(upload).part(upload.id, index, folder)
-            self._encrypted = EncryptedWriter(
-                lambda data: self._new.write(data), part.name, part.key
-            )
-        self._new = NewFile(folder)
-        # The file's first bytes, until the format check; only the first part has them.
-        self._head: bytearray | None = bytearray() if index == 0 else None
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes.
-
-        Raises:
-            TooLarge: The part would exceed its size.
-            StorageFull: The disk is full.
-            BadInput: The file's first bytes are of a format that holds no table.
-        """
-        size = self._size + memoryview(data).nbytes
-        if size > self._limit:
-            raise TooLarge(
-                what=f"part {self._index} of upload {self._upload.id}",
-                limit_bytes=self._limit,
-                actual_bytes=size,
-            )
-        self._store.check_end(self._upload.part_bytes * self._index + size)
-        # Again for each piece: other writers may have used the room since the upload's start.
-        self._store.space.check_disk(f"the upload {self._upload.name!r}", size - self._size)
-        self._look_at(data)
-        self._hash.update(data)
-        (self._encrypted or self._new).write(data)
-        self._size = size
-
-    def commit(self) -> str:
-        """Store the part; return its SHA-256 as hex.
-
-        Raises:
-            BadInput: The part is too short or its hash differs from the declared one; not stored.
-            Conflict: A part with this index and other bytes exists; it is kept.
-        """
-        if self._head is not None:
-            check_readable(bytes(self._head), self._upload.name)
-        sha256 = self._hash.hexdigest()
-        what = f"part {self._index} of upload {self._upload.id}"
-        if self._declared is not None and sha256 != self._declared:
-            reason = (
-                f"its SHA-256 was declared as {self._declared}, the bytes received have {sha256}"
-            )
-            raise BadInput(what=what, reason=reason, hint="send the part again")
-        if self._upload.size is not None and self._size != self._limit:
-            reason = f"it has {self._size} bytes, expected {self._limit}"
-            raise BadInput(what=what, reason=reason, hint="send the part again, whole")
-        if self._encrypted is not None:
-            self._encrypted.finish()
-        self._store.keep(self._upload, self._index, sha256, self._new, self._size)
-        return sha256
-
-    def _look_at(self, data: bytes | memoryview) -> None:
-        """Refuse an image or an archive by its first bytes, before gigabytes are received."""
-        if self._head is None:
-            return
-        self._head += memoryview(data).cast("B")[: HEAD_BYTES - len(self._head)]
-        if len(self._head) == HEAD_BYTES:
-            check_readable(bytes(self._head), self._upload.name)
-            self._head = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._new.__exit__(kind, error, trace)
 
 
 class PartStore:
@@ -159,6 +78,7 @@ class PartStore:
         size_max: Largest accepted upload, in bytes; None for no limit except the disk.
         space: Knows the disk's reserve and the lake's quota; None for the default reserve.
         keys: Which uploads are encrypted, and their keys; None encrypts none.
+        expire_seconds: How long an incomplete upload stays after its last part.
         clock: Source of time for ids and expiry.
     """
 
@@ -172,20 +92,25 @@ class PartStore:
         size_max: int | None = None,
         space: DiskSpace | None = None,
         keys: UploadKeys | None = None,
+        expire_seconds: float = EXPIRE_SECONDS,
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
         self.space = space or DiskSpace(self.root, lambda: Usage(0, 0))
         self._rows = None if tree is None else UploadTable(tree)
+        self.finished = None if tree is None else FinishedTable(tree)
+        self.expire_seconds = expire_seconds
         self._admit = admit
         self._keys = keys
         self._part_bytes = part_bytes
-        self._size_max = size_max
+        self.size_max = size_max
         self._clock = clock
         # Held while a part gets its name and while an upload is sealed, not while bytes arrive.
         self._lock = threading.RLock()
         # The bytes of the stored parts of each upload; only for display, and recomputed at startup.
         self._done: dict[str, int] = {}
+        # When each upload was started, or got its last part.
+        self._changed_at: dict[str, float] = {}
         with storage_errors(self.root, 0):
             make_private_folder(self.root)
         self._recover()
@@ -200,6 +125,7 @@ class PartStore:
         mode: str = "create",
         options: dict[str, Any] | None = None,
         resume_key: str | None = None,
+        tus: TusUpload | None = None,
     ) -> UploadInfo:
         """Start an upload, or return the unfinished upload with the same resume key.
 
@@ -211,8 +137,10 @@ class PartStore:
             mode: Ingest mode, of `MODES`.
             options: Ingest options, stored with the upload.
             resume_key: The client's name for the file; None always starts a new upload.
+            tus: What it has if it is one of tus.
 
         Raises:
+            Busy: There are too many uploads.
             Conflict: The dataset exists (raised by `admit`).
             StorageFull: The disk has too little free space.
         """
@@ -229,6 +157,11 @@ class PartStore:
         if not 1 <= each <= PART_BYTES_MAX:
             raise UsageError(f"partBytes is {each}; it must be between 1 and {PART_BYTES_MAX}")
         self._check_size(name, size, each)
+        if len(self._done) >= UPLOADS_MAX:
+            raise Busy(
+                f"the node has {UPLOADS_MAX:,} unfinished uploads",
+                hint="finish or abort some; those that are left expire",
+            )
         upload = UploadInfo(
             id=new_id(self._clock),
             dataset=new_id(self._clock),
@@ -241,6 +174,7 @@ class PartStore:
             created_at=self._clock.now(),
             resume_key=resume_key,
             encrypted=encrypted,
+            tus=tus,
         )
         self._create(upload)
         return upload
@@ -282,7 +216,8 @@ class PartStore:
             self._admit(name, mode, options)
 
     def _create(self, upload: UploadInfo) -> None:
-        self.check(upload.name, upload.mode, upload.options)
+        if upload.tus is None or not upload.tus.partial:
+            self.check(upload.name, upload.mode, upload.options)
         with storage_errors(self.root, 0):
             self.folder(upload.id).mkdir(mode=FOLDER_MODE)
         if upload.encrypted:
@@ -293,6 +228,7 @@ class PartStore:
         self._save(upload)
         fsync_folder(self.root)
         self._done[upload.id] = upload.size or 0 if upload.file is not None else 0
+        self._changed_at[upload.id] = upload.created_at
         self._mirror(upload)
 
     def get(self, upload_id: str) -> UploadInfo:
@@ -358,8 +294,53 @@ class PartStore:
         if expected_bytes is not None and expected_bytes > limit:
             what = f"part {index} of upload {upload_id}"
             raise TooLarge(what=what, limit_bytes=limit, actual_bytes=expected_bytes)
-        self.check_end(upload.part_bytes * index + (expected_bytes or 0))
-        return PartWriter(self, upload, index, sha256)
+        start = upload.part_bytes * index
+        self.check_end(start + (expected_bytes or 0))
+        return PartWriter(self, upload, index, sha256, start)
+
+    def position(self, upload_id: str) -> tuple[int, int]:
+        """Return the number of parts of an upload that gets them in order, and their bytes."""
+        with self._lock:
+            return len(self._parts(upload_id)), self._done.get(upload_id, 0)
+
+    def open_next(self, upload: UploadInfo, index: int, start: int) -> PartWriter:
+        """Return a writer of the next part of an upload that gets them in order.
+
+        Args:
+            upload: The upload.
+            index: Index of the part.
+            start: Offset of its first byte in the file.
+
+        Raises:
+            UsageError: The upload has too many parts.
+        """
+        if index >= PARTS_MAX:
+            raise UsageError(
+                f"upload {upload.id} came in {PARTS_MAX:,} requests",
+                hint="send it again with more bytes in each request",
+            )
+        return PartWriter(self, upload, index, None, start)
+
+    def link_parts(self, source: UploadInfo, target: UploadInfo) -> None:
+        """Add the parts of an upload to the end of another one, without copying their bytes."""
+        assert not source.encrypted, "its parts have its own key"
+        assert not target.encrypted, "its parts need its own key"
+        with self._lock:
+            index, done = self.position(target.id)
+            folder = self.folder(target.id)
+            for sha256, name in (part for _, part in sorted(self._parts(source.id).items())):
+                path = self.folder(source.id) / name
+                os.link(path, folder / f"{index:06d}-{sha256}.part")
+                index, done = index + 1, done + path.stat().st_size
+            fsync_folder(folder)
+            self._done[target.id] = done
+
+    def sources_of(self, upload: UploadInfo) -> Sequence[Source]:
+        """Return the parts that an upload has, in order."""
+        return [
+            self._source(upload, index, name)
+            for index, (_, name) in sorted(self._parts(upload.id).items())
+        ]
 
     def check_end(self, end: int) -> None:
         """Raise `TooLarge` if a file of at least `end` bytes exceeds the limit.
@@ -367,10 +348,10 @@ class PartStore:
         A part's index determines its position in the file, so this limits uploads of unknown size
         in any order of their parts.
         """
-        if self._size_max is not None and end > self._size_max:
+        if self.size_max is not None and end > self.size_max:
             raise TooLarge(
                 what="the upload",
-                limit_bytes=self._size_max,
+                limit_bytes=self.size_max,
                 actual_bytes=end,
                 hint="the limit is the setting storage.upload_bytes_max of the node",
             )
@@ -392,6 +373,7 @@ class PartStore:
             # other file.
             new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
             self._done[upload_id] = self._done.get(upload_id, 0) + size
+            self._changed_at[upload_id] = self._clock.now()
         self._mirror(upload)
 
     def seal(self, upload_id: str) -> SealedUpload:
@@ -406,8 +388,14 @@ class PartStore:
             upload = self.get(upload_id)
             if upload.file is not None:
                 return SealedUpload(upload, (Path(upload.file.path),), upload.file.size)
+            if upload.tus is not None and upload.tus.partial:
+                raise Conflict(
+                    f"upload {upload_id} is a part of a file",
+                    hint="concatenate it with the others: POST /tus/ with Upload-Concat: final;…",
+                )
             parts = self._parts(upload_id)
-            self._remove_damaged(upload, parts)
+            if not upload.encrypted:  # an encrypted part is authenticated when it is read
+                remove_damaged(upload, self.folder(upload_id), parts, self._clock.now())
             missing = upload.missing(frozenset(parts))
             if missing:
                 raise UploadIncomplete(
@@ -415,15 +403,22 @@ class PartStore:
                     missing=missing[:100],
                     hint="send the missing parts, then complete it again",
                 )
-            paths = [self._source(upload, index, parts[index][1]) for index in sorted(parts)]
+            paths = self.sources_of(upload)
             sizes = [source_bytes(path) for path in paths]
+            if upload.tus is not None and sum(sizes) != upload.size:
+                raise UploadIncomplete(
+                    f"upload {upload_id} has {sum(sizes)} of {upload.size} bytes",
+                    missing=[len(sizes)],
+                    hint="send the rest",
+                )
             # Offsets of parts are computed from their indexes, so only the last one may be shorter.
-            if any(size != upload.part_bytes for size in sizes[:-1]):
+            if upload.tus is None and any(size != upload.part_bytes for size in sizes[:-1]):
                 raise BadInput(
                     what=f"upload {upload_id}", reason="a part before the last is not full"
                 )
             if upload.state == "receiving":
-                self._check_whole(upload, paths)
+                if upload.sha256 is not None:
+                    check_whole(upload, paths, lambda sha256: self._stored_hash(upload, sha256))
                 upload = upload.with_state("sealed", size=sum(sizes))
                 # From here on no part is accepted, also after a restart: an ingest reads these
                 # files.
@@ -441,6 +436,7 @@ class PartStore:
                 shutil.rmtree(folder, ignore_errors=True)
                 fsync_folder(self.root)
             self._done.pop(upload_id, None)
+            self._changed_at.pop(upload_id, None)
         if self._keys is not None:
             self._keys.forget(upload_id)
         if self._rows is not None:
@@ -450,12 +446,26 @@ class PartStore:
         """Set the state of a sealed upload in the tree (`ingesting`, `failed`)."""
         self._mirror(self.get(upload_id).with_state(state))
 
-    def sweep(self, older_than_seconds: float) -> Sequence[str]:
-        """Delete incomplete uploads that are older than this; return their ids."""
-        limit = self._clock.now() - older_than_seconds
-        stale = [u.id for u in self.list() if u.created_at < limit and u.state == "receiving"]
-        for upload_id in stale:
-            self.abort(upload_id)
+    def expires_at(self, upload_id: str) -> float:
+        """Return when an upload is deleted if it gets no other part; Unix seconds."""
+        with self._lock:
+            return self._changed_at.get(upload_id, 0.0) + self.expire_seconds
+
+    def sweep(self) -> Sequence[str]:
+        """Delete incomplete uploads that got no part for long; return their ids."""
+        now = self._clock.now()
+        with self._lock:
+            stale = [
+                upload.id
+                for upload in self.list()
+                if upload.state == "receiving" and self.expires_at(upload.id) < now
+            ]
+            for upload_id in stale:
+                self.abort(upload_id)
+        if self.finished is not None:
+            for upload_id, row in self.finished.all().items():
+                if row.ended_at + self.expire_seconds < now:
+                    self.finished.remove(upload_id)
         return stale
 
     def folder(self, upload_id: str) -> Path:
@@ -477,44 +487,6 @@ class PartStore:
     def _source(self, upload: UploadInfo, index: int, name: str) -> Source:
         path = self.folder(upload.id) / name
         return self.keys_of(upload).part(upload.id, index, path) if upload.encrypted else path
-
-    def _remove_damaged(self, upload: UploadInfo, parts: dict[int, tuple[str, str]]) -> None:
-        """Verify the parts that have lain here for long; those that are damaged can be sent again.
-
-        An encrypted part is authenticated when it is read.
-        """
-        if upload.encrypted:
-            return
-        for index, (sha256, name) in list(parts.items()):
-            path = self.folder(upload.id) / name
-            if self._clock.now() - path.stat().st_mtime < _AT_REST_SECONDS:
-                continue
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found == sha256:
-                continue
-            damage = Corrupt(
-                f"part {index} of upload {upload.id}", sha256, found,
-                hint="abort the upload and send the file again",
-            )  # fmt: skip
-            if upload.state != "receiving":
-                raise damage
-            _log.error("%s; it is to be sent again", damage)
-            path.unlink()
-            del parts[index]
-
-    def _check_whole(self, upload: UploadInfo, paths: Sequence[Source]) -> None:
-        if upload.sha256 is None:
-            return
-        whole = hashlib.sha256()
-        for path in paths:
-            with path.open("rb") as file:
-                while piece := file.read(MIB):
-                    whole.update(piece)
-        if self._stored_hash(upload, whole.hexdigest()) != upload.sha256:
-            found = "" if upload.encrypted else f" as {upload.sha256}"
-            reason = f"the file's SHA-256 was declared{found}, the parts make {whole.hexdigest()}"
-            raise BadInput(what=upload.name, reason=reason, hint="start the upload again")
 
     def _ids(self) -> Iterator[str]:
         for folder in sorted(self.root.iterdir()):
@@ -572,6 +544,8 @@ class PartStore:
             measure = plain_bytes if upload.encrypted else _file_bytes
             parts = self._parts(upload_id).values()
             self._done[upload_id] = sum(measure(self.folder(upload_id) / name) for _, name in parts)
+            changed_at = max(upload.created_at, self.folder(upload_id).stat().st_mtime)
+            self._changed_at[upload_id] = min(changed_at, self._clock.now())
             self._mirror(upload)
         if self._keys is not None:
             self._keys.forget_others(self._ids())

@@ -11,7 +11,8 @@ from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
-    from lake.uploads.parts import PartStore, PartWriter
+    from lake.uploads.part_writer import PartWriter
+    from lake.uploads.parts import PartStore
     from lake.uploads.upload import UploadInfo
 
 __all__ = ["BytesWriter", "WholeUpload", "receive"]

@@ -1,17 +1,21 @@
-"""The rows of uploads in the namespace `sys`: `/uploads/{id}`, for display."""
+"""The rows of uploads in the namespace `sys`.
+
+/uploads/{id}       the progress of an upload, for display
+/tus/{id}           a whole upload of tus, also after its ingest has removed it
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elkyn.records import Table
+from elkyn.records import CheckedTable, Table
 from sennit_core.records import Record
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["UploadRow", "UploadTable"]
+__all__ = ["FinishedRow", "FinishedTable", "UploadRow", "UploadTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,35 @@ class UploadTable(Table[UploadRow]):
 
     def __init__(self, tree: ElkynStore) -> None:
         super().__init__(tree, "/uploads", UploadRow)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRow(Record):
+    """An upload of tus that has all its bytes: a client that missed the last response asks for it.
+
+    Args:
+        size: Its bytes.
+        dataset: Id of the dataset of its ingest.
+        job: The ingest's job; empty until it was submitted.
+        ended_at: Unix seconds.
+        metadata: The header Upload-Metadata of its creation.
+        sources: The uploads that it was concatenated of.
+    """
+
+    size: int
+    dataset: str
+    job: str
+    ended_at: float
+    metadata: str = ""
+    sources: tuple[str, ...] = ()
+
+
+class FinishedTable(CheckedTable[FinishedRow]):
+    """The whole uploads of tus.
+
+    Args:
+        tree: The namespace `sys`.
+    """
+
+    def __init__(self, tree: ElkynStore) -> None:
+        super().__init__(tree, "/tus", FinishedRow)

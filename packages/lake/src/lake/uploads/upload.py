@@ -8,6 +8,7 @@ from typing import Any
 
 from lake.encrypted_files import Source
 from lake.local_files import LocalFile
+from lake.uploads.tus_upload import TusUpload
 from sennit_core.errors import UsageError
 
 __all__ = ["MODES", "SealedUpload", "UploadInfo"]
@@ -39,6 +40,8 @@ class UploadInfo:
         file: The file, if it is ingested where it is and has no parts.
         linked: Whether its dataset exists already, linked to the file.
         encrypted: Whether its parts are; then `sha256` is a keyed hash (`lake.uploads.upload_keys`).
+        tus: What it has as an upload of the protocol tus. Its parts arrive in order, and each has any
+            size up to `part_bytes`; a part of other uploads has its size by its index.
     """
 
     id: str
@@ -56,18 +59,26 @@ class UploadInfo:
     file: LocalFile | None = None
     linked: bool = False
     encrypted: bool = False
+    tus: TusUpload | None = None
+
+    @property
+    def has_fixed_parts(self) -> bool:
+        """Whether the size of each part is known from its index."""
+        return self.size is not None and self.tus is None
 
     @property
     def parts(self) -> int | None:
-        """The number of parts; None while the size is unknown."""
-        return None if self.size is None else -(-self.size // self.part_bytes)
+        """The number of parts; None if it is not known before the last one."""
+        if self.size is None or self.tus is not None:
+            return None
+        return -(-self.size // self.part_bytes)
 
     def expected_bytes(self, index: int) -> int:
-        """Return the bytes of part `index`; the maximum if the file's size is unknown."""
+        """Return the bytes of part `index`; the maximum if the size of parts is not fixed."""
         parts = _INDEX_MAX + 1 if self.parts is None else self.parts
         if not 0 <= index < parts:
             raise UsageError(f"part {index} is outside upload {self.id}, which has {parts} parts")
-        if self.size is None:
+        if self.size is None or self.tus is not None:
             return self.part_bytes
         return min(self.part_bytes, self.size - index * self.part_bytes)
 
@@ -129,6 +140,7 @@ class UploadInfo:
             file=None if file is None else LocalFile.from_json(file),
             linked=bool(data.get("linked")),
             encrypted=bool(data.get("encrypted")),
+            tus=None if data.get("tus") is None else TusUpload.from_json(data["tus"]),
         )
 
     def to_stored_json(self) -> dict[str, Any]:
@@ -137,6 +149,8 @@ class UploadInfo:
         del stored["have"]
         if self.encrypted:
             stored["encrypted"] = True
+        if self.tus is not None:
+            stored["tus"] = self.tus.to_json()
         if self.file is not None:
             stored |= {"file": self.file.to_json(), "linked": self.linked}
         return stored

@@ -1,0 +1,78 @@
+"""Whether the parts of a complete upload are those that were received, and make the announced file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lake.encrypted_files import Source
+from lake.uploads.upload import UploadInfo
+from sennit_core.errors import BadInput, Corrupt
+from sennit_core.logs import get_logger
+from sennit_core.units import MIB
+
+__all__ = ["check_whole", "remove_damaged"]
+
+_log = get_logger("sennit.lake")
+
+# A part that lies here for longer may come from the disk when it is read, not from the page cache.
+_AT_REST_SECONDS = 600.0
+
+
+def remove_damaged(
+    upload: UploadInfo, folder: Path, parts: dict[int, tuple[str, str]], now: float
+) -> None:
+    """Verify the parts that have lain here for long, and delete damaged ones: they can be sent again.
+
+    Args:
+        upload: The upload, which is not encrypted.
+        folder: Its folder.
+        parts: The SHA-256 and the file of each part by its index; damaged ones are removed from it.
+        now: Unix seconds.
+
+    Raises:
+        Corrupt: A part was damaged after the upload had been complete.
+    """
+    for index, (sha256, name) in list(parts.items()):
+        path = folder / name
+        if now - path.stat().st_mtime < _AT_REST_SECONDS:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found == sha256:
+            continue
+        damage = Corrupt(
+            f"part {index} of upload {upload.id}", sha256, found,
+            hint="abort the upload and send the file again",
+        )  # fmt: skip
+        # A client of tus sends only what follows the last byte.
+        if upload.state != "receiving" or upload.tus is not None:
+            raise damage
+        _log.error("%s; it is to be sent again", damage)
+        path.unlink()
+        del parts[index]
+
+
+def check_whole(
+    upload: UploadInfo, paths: Sequence[Source], stored_hash: Callable[[str], str]
+) -> None:
+    """Compare the file that the parts make with its announced SHA-256.
+
+    Args:
+        upload: The upload, which has such a hash.
+        paths: The parts.
+        stored_hash: Returns a hash in the form of the upload's record.
+
+    Raises:
+        BadInput: It is another file.
+    """
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(MIB):
+                whole.update(piece)
+    if stored_hash(whole.hexdigest()) != upload.sha256:
+        found = "" if upload.encrypted else f" as {upload.sha256}"
+        reason = f"the file's SHA-256 was declared{found}, the parts make {whole.hexdigest()}"
+        raise BadInput(what=upload.name, reason=reason, hint="start the upload again")
