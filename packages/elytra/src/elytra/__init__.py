@@ -1,6 +1,6 @@
-"""elytra: fluent pipelines over a node, HTTP endpoints for uploads and jobs, and the job scheduler.
+"""elytra: fluent pipelines over a node or local files, uploads, HTTP endpoints and the scheduler.
 
-Layering, client:  client <- pipelines; tracing <- pipelines
+Layering, client:  errors, client, tracing, splitter <- local.derived <- pipelines <- local.session
           node:    splitter (pure) <- service (messages <- scheduler; work, job_store <- loop <- job_service)
                    service.work <- backends <- service.job_service <- routes
           tests:   service <- testing
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elytra.client.job_handle import Job
     from elytra.client.result import Result
     from elytra.client.upload_sender import SendOptions
+    from elytra.errors import StepFailed
     from elytra.pipelines.pipeline import Pipeline
     from elytra.pipelines.remote import Elytra
     from emsqrt.expr import col, count, lit, when
@@ -33,6 +34,7 @@ __all__ = [
     "Pipeline",
     "Result",
     "SendOptions",
+    "StepFailed",
     "Uploaded",
     "col",
     "count",
@@ -49,6 +51,7 @@ _HOMES = {
     "Pipeline": "elytra.pipelines.pipeline",
     "Result": "elytra.client.result",
     "SendOptions": "elytra.client.upload_sender",
+    "StepFailed": "elytra.errors",
     "Uploaded": "elytra.client.client",
     "col": "emsqrt.expr",
     "count": "emsqrt.expr",

@@ -105,10 +105,12 @@ class Whole:
     Args:
         plan: The plan; its scans name datasets and hold their schemas.
         schema: Schema of the answer.
+        because: Why it is not split.
     """
 
     plan: Plan
     schema: Schema
+    because: str = ""
 
     @property
     def datasets(self) -> tuple[DatasetRef, ...]:
@@ -151,14 +153,16 @@ def split(plan: Plan, schema: Schema | SchemaOf, *, whole: bool = False) -> Cut:
     # result's schema does not depend on the split.
     typed = rewrite(plan, lambda node: _with_schema(node, schema_of))
     answer = check(typed)
-    if whole or not _is_chain(typed):
-        return Whole(typed, answer)
+    if whole:
+        return Whole(typed, answer, "the node found that one task is faster, or needed")
+    if (joint := _first_joint(typed)) is not None:
+        return Whole(typed, answer, f"{_verb(joint)} reads several inputs")
     scan, *steps = chain(typed)
     assert isinstance(scan, Scan)
     assert scan.schema is not None, "it was put there"
     cut = _cut(steps, scan)
-    if cut is None:
-        return Whole(typed, answer)
+    if isinstance(cut, str):
+        return Whole(typed, answer, cut)
     shard_steps, merge_steps = cut
     shard_scan = Scan(scan.source, scan.schema, scan.columns)
     # Only the steps at the shard count: all columns of a partial are read by the merge.
@@ -190,21 +194,26 @@ def _with_schema(node: Plan, schema_of: SchemaOf) -> Plan:
     return node
 
 
-def _is_chain(plan: Plan) -> bool:
-    return all(len(inputs_of(node)) <= 1 for node in walk(plan))
+def _first_joint(plan: Plan) -> Plan | None:
+    """Return an operator of a plan with several inputs, if there is one."""
+    return next((node for node in walk(plan) if len(inputs_of(node)) > 1), None)
+
+
+def _verb(step: Plan) -> str:
+    return f"a {type(step).__name__.lower()}"
 
 
 def _cut(
     steps: Sequence[Plan], scan: Scan
-) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None] | None:
-    """Return the steps at a shard and the steps of the merge; None if there is no split."""
+) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None] | str:
+    """Return the steps at a shard and the steps of the merge; or why there is no split."""
     for index, step in enumerate(steps):
         before, after = tuple(steps[:index]), tuple(steps[index + 1 :])
         match step:
             case Aggregate():
                 # Such as a median: its state is one cell of a partial, with all values of a group.
-                if _keeps_values(step, check(_stack(scan, before))):
-                    return None
+                if kept := _kept_values(step, check(_stack(scan, before))):
+                    return f"{kept} needs all values of a group in one place"
                 partial, final = replace(step, phase="partial"), replace(step, phase="final")
                 return (*before, partial), (final, *after)
             case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
@@ -219,16 +228,20 @@ def _cut(
             # Sorting at the shards would write every row once more, to be merged by a single
             # executor (`design/0061`).
             case _ if not isinstance(step, _EACH_ROW):
-                return None
+                return f"{_verb(step)} needs all rows in one place"
     # Row operators alone: the partials, in shard order, are the rows.
     return tuple(steps), None
 
 
-def _keeps_values(step: Aggregate, schema: Schema) -> bool:
-    """Whether a state is a list of values: one cell of a partial, of unbounded size."""
+def _kept_values(step: Aggregate, schema: Schema) -> str | None:
+    """Return an aggregate whose state is a list of values: one cell of a partial, of any size."""
     states = partial_schema(step, schema)
     # Only the states, which follow the keys: a key may well be a list.
-    return any(field.type.name == "List" for field in states.fields[len(step.keys) :])
+    kept = [field.name for field in states.fields[len(step.keys) :] if field.type.name == "List"]
+    if not kept:
+        return None
+    named = [agg for name, agg in step.aggs if kept[0].startswith(name)]
+    return str(named[0]) if named else kept[0]
 
 
 def _prune(steps: Sequence[Plan], available: tuple[str, ...], schema: Schema) -> tuple[str, ...]:

@@ -168,15 +168,35 @@ class Engine:
             plan: without a sink, or with an Arrow stream as its sink.
             mem_cap: such as "64MiB"; the configured cap when None.
         """
+        with self.open_execution(plan, mem_cap=mem_cap) as execution:
+            yield from execution.batches()
+
+    @contextmanager
+    def open_execution(
+        self,
+        plan: Plan,
+        *,
+        mem_cap: str | int | None = None,
+        deadline_seconds: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Execution]:
+        """Start a plan whose batches are read inside the `with`; leaving it stops the run.
+
+        Args:
+            plan: without a sink, or with an Arrow stream as its sink.
+            mem_cap: such as "64MiB"; the configured cap when None.
+            deadline_seconds: cancel the run after this.
+            on_progress: called with each new `Progress`; must return quickly.
+        """
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         with (
             self._requiring_whole_plan(plan, cap_bytes),
             self._leasing(cap_bytes),
-            self._executing(plan, cap_bytes) as execution,
+            self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution,
         ):
-            yield from execution.batches()
+            yield execution
 
     def estimate(
         self,

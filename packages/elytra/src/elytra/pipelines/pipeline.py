@@ -1,24 +1,22 @@
 """The fluent API: a pipeline builds a plan, and nothing runs until a result is requested.
 
 Every method returns a new pipeline. `count`, `sum`, `reduce`, `agg` … are as lazy as `filter`;
-`collect`, `to_arrow`, `df`, `pl`, `show`, `iter_results`, `distribute` and `submit` run the plan.
+`collect`, `to_arrow`, `df`, `pl`, `show`, `iter_results`, `distribute` and `submit` run the plan
+(`elytra.pipelines.running`). Functions that are not traced are in `elytra.pipelines.opaque`.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from elytra.client.job_handle import Job
-from elytra.client.result import Result
-from elytra.pipelines.planned import Planned
-from elytra.pipelines.source_columns import Reader, columns_of_source, source_at
-from elytra.pipelines.writing import write_file
-from elytra.splitter import Whole, datasets_of, split
+from elytra.local.python_steps import NO_INITIAL
+from elytra.pipelines.explanation import explain_pipeline
+from elytra.pipelines.opaque import Declared, Opaque
+from elytra.pipelines.origin import Origin, Runner
+from elytra.pipelines.source_columns import source_at
+from elytra.splitter import split
 from elytra.tracing.function import Shape, trace_condition, trace_map, trace_value
 from elytra.tracing.reduction import Fold, check_initial, recognise
 from emsqrt.expr import Agg, Column, Expr, coalesce, greatest, least, lit, parse_expr
@@ -26,11 +24,9 @@ from emsqrt.expr import count as count_rows
 from emsqrt.expr.nodes import as_expr
 from emsqrt.plan import (
     Aggregate,
-    DatasetRef,
     Distinct,
     Expect,
     Explode,
-    Files,
     Filter,
     Join,
     JoinKind,
@@ -47,19 +43,15 @@ from emsqrt.plan import (
     Window,
     WindowCall,
     WithColumn,
-    explain,
     sort_key,
     window_call,
 )
 from emsqrt.plan.nodes import SUFFIX
-from sennit_core.errors import UsageError
-from sennit_core.optional import import_optional
+from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Schema
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-    import pyarrow as pa
+    from elytra.local.runner import LocalRunner
 
 Formula: TypeAlias = Expr | str | Callable[[Any], object]
 """An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`.
@@ -75,40 +67,12 @@ ColumnName: TypeAlias = Expr | str
 """A column, as `col("name")` or by its bare name."""
 
 
-class Runner(Reader, Protocol):
-    """The methods of a client that a pipeline uses; `elytra.client.client.Client` has them."""
-
-    def submit(self, plan: Plan, **options: Any) -> Job:
-        """Start a job."""
-        ...
-
-    def run(self, plan: Plan, *, timeout_seconds: float | None = None, **options: Any) -> Result:
-        """Run a job and return its result."""
-        ...
-
-
-@dataclass(slots=True)
-class _Origin:
-    """The node that derived pipelines share; each dataset's schema is requested once."""
-
-    runner: Runner
-    _schemas: dict[DatasetRef, Schema] = field(default_factory=dict)
-
-    def schema(self, ref: DatasetRef) -> Schema:
-        if ref not in self._schemas:
-            self._schemas[ref] = columns_of_source(self.runner, ref)
-        return self._schemas[ref]
-
-
-_NO_INITIAL: Any = object()
-
-
 @dataclass(frozen=True, slots=True)
-class Pipeline(Planned):
+class Pipeline(Opaque):
     """A lazy computation over one dataset, or over several joined datasets."""
 
     plan: Plan
-    _origin: _Origin = field(repr=False)
+    _origin: Origin = field(repr=False)
     _shape: Shape = field(default="row", repr=False)
     """The form in which functions receive a row; `map` sets it, named columns reset it."""
 
@@ -124,15 +88,33 @@ class Pipeline(Planned):
             snapshot: The id of one snapshot; the newest by default.
             place: `version` or `timestamp` instead, as of `Elytra.remote`.
         """
-        return cls(Scan(source_at(dataset, snapshot, **place)), _Origin(runner))
+        return cls(Scan(source_at(dataset, snapshot, **place)), Origin(runner))
+
+    @classmethod
+    def over_rows(cls, runner: LocalRunner, plan: Plan, shape: Shape = "row") -> Pipeline:
+        """Begin a pipeline over files of this machine, which a local session runs."""
+        return cls(plan, Origin(runner, runner), shape)
 
     # Rows
 
-    def filter(self, *conditions: Formula) -> Pipeline:
-        """Keep the rows for which all conditions are true; NULL is not true."""
+    def filter(self, *conditions: Formula, opaque: bool = False) -> Pipeline:
+        """Keep the rows for which all conditions are true; NULL is not true.
+
+        Args:
+            conditions: Expressions, texts, or functions of a row, which are traced.
+            opaque: Call functions with each row instead; only in `Elytra.local()`.
+        """
+        if opaque:
+            return self._filtered_opaquely(conditions)
         grown = self
         for condition in conditions:
             grown = grown._keep(Filter(grown.plan, grown._condition(condition)))
+        return grown
+
+    def _filtered_opaquely(self, conditions: tuple[Formula, ...]) -> Pipeline:
+        grown = self
+        for condition in conditions:
+            grown = grown._apply("filter", _function(condition, "filter"), None)
         return grown
 
     def where(self, *conditions: Formula) -> Pipeline:
@@ -235,7 +217,13 @@ class Pipeline(Planned):
         """Keep these columns and add computed ones: `select("a", total=col("b") * 2)`."""
         return self._grow(Project(self.plan, self._named(columns, formulas, verb="select")))
 
-    def map(self, formula: Formula | Mapping[str, Formula]) -> Pipeline:
+    def map(
+        self,
+        formula: Formula | Mapping[str, Formula],
+        *,
+        opaque: bool = False,
+        schema: Declared = None,
+    ) -> Pipeline:
         """Compute new rows.
 
         Functions of later steps receive what this function returned: a value, a tuple, or a dict.
@@ -244,10 +232,16 @@ class Pipeline(Planned):
             formula: A function of a row that returns a dict, a tuple (its columns are `_0 _1 …`)
                 or one value; a mapping from names to formulas; or one formula (its column is
                 called "value" unless it is a column).
+            opaque: Call the function with each row instead of tracing it; only in
+                `Elytra.local()`.
+            schema: The columns that an opaque function returns, `{"id": "Int64"}`, or the type of
+                its value. Without them it is called now, with the first rows, to find them.
 
         Raises:
             Unsupported: The function does something that cannot be traced; the message names it.
         """
+        if opaque:
+            return self._apply("map", _function(formula, "map"), schema)
         if isinstance(formula, Mapping):
             return self.select(**formula)
         if callable(formula) and not isinstance(formula, Expr):
@@ -256,6 +250,33 @@ class Pipeline(Planned):
         expr = self._read(formula)
         name = expr.name if isinstance(expr, Column) else "value"
         return self._grow(Project(self.plan, ((name, expr),)), "value")
+
+    def flat_map(
+        self, function: Callable[[Any], Any], *, opaque: bool = False, schema: Declared = None
+    ) -> Pipeline:
+        """Make one row of each item that a function of a row returns.
+
+        Args:
+            function: Returns a list column, `lambda r: r.tags`. With `opaque`, anything that can
+                be iterated over: values, tuples or dicts, as of `map`.
+            opaque: Call the function with each row instead of tracing it; only in
+                `Elytra.local()`.
+            schema: The columns that an opaque function's items have, as of `map`.
+
+        Raises:
+            Unsupported: The function returns no list column, or cannot be traced.
+        """
+        if opaque:
+            return self._apply("flat_map", _function(function, "flat_map"), schema)
+        lists = self.map(function)
+        fields = lists.schema.fields
+        if len(fields) != 1 or fields[0].type.name != "List":
+            found = fields[0].type if len(fields) == 1 else "several columns"
+            raise Unsupported(
+                f"a traced flat_map needs a function that returns a list column, not {found}",
+                hint="in Elytra.local(), flat_map(f, opaque=True) takes any function",
+            )
+        return self._grow(Explode(lists.plan, fields[0].name), "value")
 
     def with_column(self, name: str, formula: Formula) -> Pipeline:
         """Add one column, or replace the column of that name."""
@@ -313,9 +334,11 @@ class Pipeline(Planned):
     def reduce(
         self,
         fold: Callable[[Any, Any], Any],
-        initial: Any = _NO_INITIAL,
+        initial: Any = NO_INITIAL,
         *,
         column: Formula | None = None,
+        opaque: bool = False,
+        schema: Declared = None,
     ) -> Pipeline:
         """Fold the rows with a function of an accumulator and a row, as `functools.reduce` does.
 
@@ -329,6 +352,9 @@ class Pipeline(Planned):
             initial: The initial value, and the result where there are no rows. Without it, the
                 fold starts with the first value, and the result of no rows is None.
             column: A column or formula to fold instead of the rows.
+            opaque: Call the function with one row after the other, as Python does; only in
+                `Elytra.local()`.
+            schema: The columns of an opaque fold's result, as of `map`.
 
         Raises:
             Unsupported: The function is not such a fold; the message names what was found.
@@ -340,9 +366,12 @@ class Pipeline(Planned):
                 hint=f"write reduce(f, column={initial!r}) to fold the column",
             )
         if column is not None:
-            return self.map(self._column(column)).reduce(fold, initial)
+            folded = self.map(self._column(column))
+            return folded.reduce(fold, initial, opaque=opaque, schema=schema)
+        if opaque:
+            return self._apply("reduce", _function(fold, "reduce"), schema, initial=initial)
         found = recognise(fold, self.schema, self._shape)
-        if initial is _NO_INITIAL:
+        if initial is NO_INITIAL:
             if not found.is_plain or found.constant or found.term is None:
                 raise UsageError(
                     "this fold needs an initial value: without one it starts with a whole row"
@@ -379,94 +408,8 @@ class Pipeline(Planned):
         return split(self.plan, self._origin.schema).schema
 
     def explain(self) -> str:
-        """Return the plan as text: the steps at each shard and the steps of the merge."""
-        cut = split(self.plan, self._origin.schema)
-        if isinstance(cut, Whole):
-            whole = cut.over(
-                lambda scan, ref: replace(
-                    scan, source=Files((f"<shards of {ref.dataset}>",), "parquet")
-                )
-            )
-            return f"in one task:\n{_indented(explain(whole))}"
-        (ref,) = datasets_of(self.plan)
-        shard = cut.shard_plan(Files((f"<shard of {ref.dataset}>",), "parquet"))
-        text = f"at each shard:\n{_indented(explain(shard))}"
-        if cut.merge_steps is None:
-            return f"{text}\nthe result: the shards' rows, in order"
-        merge = cut.merge_plan(Files(("<partials>",), "arrow"))
-        return f"{text}\nmerge:\n{_indented(explain(merge))}"
-
-    # Running
-
-    def submit(self, engine: str = "auto", mem_cap: str | int | None = None) -> Job:
-        """Start the job and return immediately.
-
-        Args:
-            engine: The backend; "auto" lets the node choose.
-            mem_cap: Memory limit of each task, such as "64MiB".
-        """
-        options = {} if mem_cap is None else {"memCap": mem_cap}
-        return self._origin.runner.submit(self.plan, engine=engine, **options)
-
-    def distribute(
-        self,
-        engine: str = "auto",
-        mem_cap: str | int | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Result:
-        """Run on the node and wait for the result; a timeout or Ctrl-C cancels the job.
-
-        Raises:
-            SennitError: The job's error.
-            DeadlineExceeded: The job ran longer than the timeout.
-        """
-        options = {} if mem_cap is None else {"memCap": mem_cap}
-        runner = self._origin.runner
-        return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
-
-    def collect(self) -> Result:
-        """Run and return the result."""
-        return self.distribute()
-
-    def to_arrow(self) -> pa.Table:
-        """Run and return the result as a pyarrow Table."""
-        return self.collect().to_arrow()
-
-    def df(self) -> pd.DataFrame:
-        """Run and return the result as a pandas DataFrame."""
-        import_optional("pandas", ".df()")  # fail before the job runs, not after
-        return self.collect().df()
-
-    def pl(self) -> pl.DataFrame:
-        """Run and return the result as a polars DataFrame."""
-        import_optional("polars", ".pl()")
-        return self.collect().pl()
-
-    to_pandas = df
-    to_polars = pl
-
-    def write_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the result to a local CSV file, batch by batch; return its path."""
-        return self._write("csv", path)
-
-    def write_json(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the result to a local JSON Lines file: one object per line."""
-        return self._write("json", path)
-
-    def write_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the result to a local Parquet file."""
-        return self._write("parquet", path)
-
-    def _write(self, form: str, path: str | os.PathLike[str]) -> Path:
-        return write_file(form, path, self.schema.to_arrow(), self.iter_results())
-
-    def iter_results(self) -> Iterator[pa.RecordBatch]:
-        """Run and yield the result batch by batch; it may be larger than memory."""
-        return self.submit().iter_results()
-
-    def show(self, count: int = 20) -> None:
-        """Run and print the first rows."""
-        sys.stdout.write(f"{self.limit(count).collect()}\n")
+        """Return the plan as text: where each step runs, the split, and what is read."""
+        return explain_pipeline(self.plan, self._origin)
 
     # Building plans and reading formulas
 
@@ -580,5 +523,11 @@ def join_pairs(on: On) -> tuple[tuple[str, str], ...]:
     return tuple((key, key) if isinstance(key, str) else (key[0], key[1]) for key in on)
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+def _function(formula: Any, verb: str) -> Callable[..., Any]:
+    if not callable(formula) or isinstance(formula, Expr):
+        raise UsageError(
+            f"{verb}(..., opaque=True) needs a function, not {formula!r:.80}",
+            hint="expressions run in the engine: leave out opaque",
+        )
+    function: Callable[..., Any] = formula
+    return function

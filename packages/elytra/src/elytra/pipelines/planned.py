@@ -7,8 +7,6 @@ from typing import NoReturn
 from sennit_core.errors import Unsupported
 
 PLANNED = {
-    "flat_map": "explode(column) makes one row of each item of a list",
-    "map_batches": "map(...) and expressions run at the shards",
     "save_as": "write_parquet(path), then upload the file",
 }
 """Each planned method and its current alternative; `docs/not-yet.md` has the reasons."""

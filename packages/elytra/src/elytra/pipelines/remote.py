@@ -1,13 +1,17 @@
-"""`Elytra(url).remote(name)`: the entry point of pipelines."""
+"""`Elytra(url).remote(name)` and `Elytra.local()`: the entry points of pipelines."""
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from elytra.client.client import Client
 from elytra.pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from elytra.local.session import LocalElytra
 
 
 class Elytra:
@@ -23,6 +27,20 @@ class Elytra:
         self, node: str | Client | None = None, token: str | None = None, **options: Any
     ) -> None:
         self.client = node if isinstance(node, Client) else Client(node, token, **options)
+
+    @staticmethod
+    def local(
+        mem_cap: str | int | None = None, spill_dir: str | os.PathLike[str] | None = None
+    ) -> LocalElytra:
+        """Open a session of pipelines on this machine, without a node, under a memory cap.
+
+        Args:
+            mem_cap: The most memory that the process of one run may use, such as "256MiB".
+            spill_dir: The folder of temporary files.
+        """
+        from elytra.local.session import LocalElytra
+
+        return LocalElytra(mem_cap, spill_dir)
 
     def remote(
         self,

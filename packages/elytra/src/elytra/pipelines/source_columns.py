@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from elytra.client.result import Result
 from emsqrt.plan import DatasetRef
@@ -11,9 +11,10 @@ from sennit_core.errors import NotFound
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
 
-__all__ = ["columns_of_source", "source_at"]
+__all__ = ["Reader", "columns_of_source", "source_at"]
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What of a client finds the columns of a source."""
 

@@ -1,0 +1,102 @@
+"""`explain`: where each step of a pipeline runs, how the plan is split, and what is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from elytra.local.derived import DerivedSource
+from elytra.pipelines.source_columns import Reader
+from elytra.splitter import Split, Whole, datasets_of, split
+from emsqrt.plan import DatasetRef, Files, Plan, Scan, explain, rewrite, scans_of
+from sennit_core.errors import NotFound
+from sennit_core.units import format_bytes
+
+if TYPE_CHECKING:
+    from elytra.local.runner import LocalRunner
+    from elytra.pipelines.origin import Origin
+
+
+def explain_pipeline(plan: Plan, origin: Origin) -> str:
+    """Return a plan as text, in the order in which it runs; nothing runs.
+
+    Args:
+        plan: A pipeline's plan.
+        origin: Where it would run. A node is asked for the sizes of the datasets.
+    """
+    if origin.local is not None:
+        return "\n".join(_local_lines(plan, origin.local))
+    assert isinstance(origin.runner, Reader), "what is no local session is a node"
+    sizes = [_read_line(ref, origin.runner) for ref in datasets_of(plan)]
+    cut = split(plan, origin.schema)
+    if isinstance(cut, Split):
+        (ref,) = datasets_of(plan)
+        lines = _split_lines(cut, ref.dataset)
+    else:
+        lines = _whole_lines(cut)
+    return "\n".join([*lines, *sizes])
+
+
+# A node
+
+
+def _split_lines(cut: Split, dataset: str) -> list[str]:
+    shard = cut.shard_plan(Files((f"<shard of {dataset}>",), "parquet"))
+    lines = ["at each shard:", *_indented(explain(shard))]
+    if cut.merge_steps is None:
+        return [*lines, "the result: the shards' rows, in order"]
+    merge = cut.merge_plan(Files(("<partials>",), "arrow"))
+    return [*lines, "merge:", *_indented(explain(merge))]
+
+
+def _whole_lines(cut: Whole) -> list[str]:
+    named = cut.over(
+        lambda scan, ref: replace(scan, source=Files((f"<shards of {ref.dataset}>",), "parquet"))
+    )
+    reason = f" ({cut.because})" if cut.because else ""
+    return [f"in one task{reason}:", *_indented(explain(named))]
+
+
+def _read_line(ref: DatasetRef, node: Reader) -> str:
+    try:
+        found = node.dataset(ref.dataset)
+    except NotFound:
+        return f"reads {ref.dataset}: a view, whose query runs first"
+    shards = "1 shard" if found.shards == 1 else f"{found.shards} shards"
+    return f"reads {ref.dataset}: {found.rows} rows, {format_bytes(found.bytes)} in {shards}"
+
+
+# This machine
+
+
+def _local_lines(plan: Plan, local: LocalRunner) -> list[str]:
+    lines: list[str] = []
+    for scan in scans_of(plan):
+        source = scan.source
+        if isinstance(source, DerivedSource) and source.derivation is not None:
+            made = source.derivation
+            lines += _local_lines(made.upstream, local)
+            place = "kept in a file" if made.keep else "in this process, outside of the cap"
+            lines.append(f"{place}:")
+            lines.append(f"  {made}")
+    cap = format_bytes(local.engine.config.mem_cap_bytes)
+    return [*lines, f"in one process of this machine, under {cap}:", *_indented(_estimated(plan))]
+
+
+def _estimated(plan: Plan) -> str:
+    """Return the operators, with estimates where all rows are in files."""
+    from emsqrt.te import explain_plan
+
+    if any(isinstance(scan.source, DerivedSource) for scan in scans_of(plan)):
+        return explain(rewrite(plan, _without_source))
+    return str(explain_plan(plan))
+
+
+def _without_source(node: Plan) -> Plan:
+    if isinstance(node, Scan) and isinstance(node.source, DerivedSource):
+        return replace(node, source=Files((f"<{node.source.derivation}>",), "arrow"))
+    return node
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]

@@ -1,0 +1,112 @@
+"""The verbs that run a pipeline's plan and return, print or write its rows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elytra.client.job_handle import Job
+from elytra.client.result import Result
+from elytra.pipelines.origin import Origin
+from elytra.pipelines.planned import Planned
+from elytra.pipelines.writing import write_file
+from elytra.splitter import split
+from emsqrt.plan import Limit, Plan
+from sennit_core.errors import UsageError
+from sennit_core.optional import import_optional
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+
+class Runnable(Planned):
+    """A plan and where it runs; `Pipeline` adds the verbs that extend the plan."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # the fields of `Pipeline`
+        plan: Plan
+        _origin: Origin
+
+    def submit(self, engine: str = "auto", mem_cap: str | int | None = None) -> Job:
+        """Start the job and return immediately.
+
+        Args:
+            engine: The backend; "auto" lets the node choose.
+            mem_cap: Memory limit of each task, such as "64MiB".
+        """
+        options = {} if mem_cap is None else {"memCap": mem_cap}
+        return self._origin.runner.submit(self.plan, engine=engine, **options)
+
+    def distribute(
+        self,
+        engine: str = "auto",
+        mem_cap: str | int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Result:
+        """Run on the node and wait for the result; a timeout or Ctrl-C cancels the job.
+
+        Raises:
+            SennitError: The job's error.
+            DeadlineExceeded: The job ran longer than the timeout.
+        """
+        options = {} if mem_cap is None else {"memCap": mem_cap}
+        runner = self._origin.runner
+        return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
+
+    def collect(self) -> Result:
+        """Run and return the result."""
+        return self.distribute()
+
+    def to_arrow(self) -> pa.Table:
+        """Run and return the result as a pyarrow Table."""
+        return self.collect().to_arrow()
+
+    def df(self) -> pd.DataFrame:
+        """Run and return the result as a pandas DataFrame."""
+        import_optional("pandas", ".df()")  # fail before the job runs, not after
+        return self.collect().df()
+
+    def pl(self) -> pl.DataFrame:
+        """Run and return the result as a polars DataFrame."""
+        import_optional("polars", ".pl()")
+        return self.collect().pl()
+
+    to_pandas = df
+    to_polars = pl
+
+    def write_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the result to a local CSV file, batch by batch; return its path."""
+        return self._write("csv", path)
+
+    def write_json(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the result to a local JSON Lines file: one object per line."""
+        return self._write("json", path)
+
+    def write_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the result to a local Parquet file."""
+        return self._write("parquet", path)
+
+    def _write(self, form: str, path: str | os.PathLike[str]) -> Path:
+        if self._origin.local is not None:
+            return self._origin.local.write(form, path, self.plan)
+        schema = split(self.plan, self._origin.schema).schema
+        return write_file(form, path, schema.to_arrow(), self.iter_results())
+
+    def iter_results(self) -> Iterator[pa.RecordBatch]:
+        """Run and yield the result batch by batch; it may be larger than memory."""
+        if self._origin.local is not None:
+            return self._origin.local.batches(self.plan)
+        return self.submit().iter_results()
+
+    def show(self, count: int = 20) -> None:
+        """Run and print the first rows."""
+        if count < 0:
+            raise UsageError(f"show({count}): it cannot be negative")
+        first = self._origin.runner.run(Limit(self.plan, count), engine="auto")
+        sys.stdout.write(f"{first}\n")
