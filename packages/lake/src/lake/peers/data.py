@@ -133,7 +133,7 @@ def data_parts(
     writer = WriterParts(
         ForeignChanges(lake), receipts, shares, version, returned, change_bytes_max
     )
-    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
+    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool, lake.staging)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
