@@ -35,7 +35,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Office
     folder = tmp_path_factory.mktemp("mixed")
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lake.peers.service.MessageCodec", first_codec)
+            patch.setattr("lake.peers.codec.MessageCodec", first_codec)
             patch.setattr("lake.peers.joined.FEATURES", FIRST_FEATURES)
             oslo = stack.enter_context(office(folder, "oslo"))
             invite = oslo.peers.invite()

@@ -16,6 +16,7 @@ from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
+from elytra.backends.peer_tasks import PeerTasks
 from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
@@ -236,7 +237,7 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
     copies = CopyOptions(
         bytes_per_second=network.copy_rate_bytes, hours=Hours.parse(network.copy_hours)
     )
-    data = data_parts(lake, copies, network.change_bytes)
+    data = data_parts(lake, copies, network.change_bytes, tasks=PeerTasks(lake))
     return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
 
 

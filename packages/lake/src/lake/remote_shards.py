@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.limits import Requester
 from lake.objects import ObjectStore
@@ -15,6 +15,9 @@ from lake.staged_inputs import StagedInput
 from sennit_core.errors import Unavailable
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from lake.network_jobs import NetworkJobs
 
 __all__ = ["Changed", "ForeignChange", "RemoteShards", "RestrictedColumns", "RestrictedRows"]
 
@@ -175,6 +178,8 @@ class RemoteShards:
         self.fetch: Fetch = _refuse
         self.distribute: Distribute = _distribute_nothing
         self.restricted: RestrictedRows = _NoNetwork()
+        # Runs tasks of jobs at other nodes; None until there is a network to be in.
+        self.jobs: NetworkJobs | None = None
         # Returns the id of another member of the network by its name; None if there is none.
         self.find_node: Callable[[str], str | None] = lambda _name: None
         # Of a dataset and an object: whether a node has sent the object as one of the dataset.

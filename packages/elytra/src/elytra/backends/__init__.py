@@ -1,8 +1,8 @@
 """elytra.backends: where the tasks of jobs run.
 
 A backend is a module with a class that implements `Backend`, and an entry in `elytra.backends.table`.
-There is one: `local`, the executors of this node. `elytra.testing.BackendContract` has the tests that
-each must pass.
+`local` is the executors of this node, `peers` the nodes of its network that hold the shards. `elytra.testing.BackendContract`
+has the tests that each must pass.
 """
 
 from __future__ import annotations

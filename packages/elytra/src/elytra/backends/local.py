@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from elytra.backends import (
@@ -22,6 +23,7 @@ from elytra.service.sealed_results import sealed, without_values
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from emsqrt.plan import plan_to_json
 from lake.durable import NewFile
+from lake.peers.stop import Stop
 from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError, TooLarge
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
@@ -43,7 +45,7 @@ class _Run:
         # Guards both fields: a stop must see the execution, or the execution must see the stop.
         self._lock = threading.Lock()
         # The execution to cancel; None before it starts and after it ended.
-        self._execution: Execution | None = None
+        self._execution: Execution | _Fetching | None = None
         # Never reset: an execution that is attached later is cancelled at once.
         self._stopped = False
         self.ended = threading.Event()
@@ -53,7 +55,7 @@ class _Run:
         """Whether a stop was requested."""
         return self._stopped
 
-    def attach(self, execution: Execution) -> None:
+    def attach(self, execution: Execution | _Fetching) -> None:
         """Set the execution that `stop` cancels; cancel it now if a stop was already requested."""
         with self._lock:
             self._execution = execution
@@ -78,6 +80,17 @@ class _Run:
         """Raise Cancelled when a stop was requested."""
         if self._stopped:
             raise Cancelled("the attempt")
+
+
+class _Fetching:
+    """What fetches shards, to be cancelled as an execution is."""
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+
+    def cancel(self) -> None:
+        """Stop it."""
+        self.stop.stop()
 
 
 class LocalBackend:
@@ -201,6 +214,7 @@ class LocalBackend:
         report: Report,
         write: Callable[[memoryview], object],
     ) -> dict[str, Any]:
+        self._fetch_shards(files, run)
         plan = bound_plan(task, files.paths.__getitem__, files.output)
         request: dict[str, Any] = {"plan": plan_to_json(plan)}
         if task.copy_bytes_max:
@@ -229,6 +243,20 @@ class LocalBackend:
                 raise
             finally:
                 run.detach()
+
+    def _fetch_shards(self, files: NodeFiles, run: _Run) -> None:
+        """Fetch the shards of other nodes' datasets that are not here; the job leases them."""
+        found = {name: self._lake.catalog.find_known(id_) for name, id_ in files.datasets.items()}
+        foreign = {name for name, info in found.items() if info is not None and info.node}
+        names = [Path(each.path).name for each in files.shards if each.dataset in foreign]
+        if not self._lake.remote.lacks_any(names):
+            return
+        fetching = _Fetching()
+        run.attach(fetching)
+        try:
+            self._lake.remote.ensure(names, stop=fetching.stop)
+        finally:
+            run.detach()
 
     def _run_ingest(self, task: IngestTask, run: _Run, report: Report) -> JsonObject:
         """Ingest an upload; safe to repeat after a crash."""

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 
 from elytra.backends import Backend, NodeParts
 from elytra.backends.local import LocalBackend
+from elytra.backends.peers import PeersBackend
 
 __all__ = ["BACKENDS", "OpenBackend"]
 
 OpenBackend = Callable[[NodeParts], Backend]
 
-BACKENDS: Mapping[str, OpenBackend] = {LocalBackend.name: LocalBackend}
+BACKENDS: Mapping[str, OpenBackend] = {
+    LocalBackend.name: LocalBackend,
+    PeersBackend.name: PeersBackend,
+}
 """By the engine that submissions name, which must be one of `ENGINES`."""

@@ -10,15 +10,18 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
+from elytra.backends.peers import PeersBackend
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.service.job_store import JobStore
 from elytra.service.loop import JobWork, SchedulerLoop
 from elytra.service.maintenance_jobs import KIND, MaintenanceJobs
 from elytra.service.messages import CancelRequested, JobChanged
+from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.sealed_results import HeldExecution, SealedResults
 from elytra.service.work import (
@@ -28,7 +31,7 @@ from elytra.service.work import (
     ingest_result,
     remove_outputs,
 )
-from elytra.splitter import datasets_of, rebase, split
+from elytra.splitter import Cut, datasets_of, rebase, split
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -70,6 +73,15 @@ WHOLE_BYTES = 24 << 20
 costs 15 ms. Measured with flights: 110 ms in 7 tasks and 60 ms whole for 5 MiB of Parquet, 190 and
 130 ms for 20 MiB."""
 _ROWS_MAX = (1 << 53) - 1  # the largest integer in the JSON of a plan
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a pipeline is to run; see `JobService.submit`."""
+
+    engine: str
+    mem_cap_bytes: int | None
+    allow_partial: bool
 
 
 class JobService:
@@ -135,6 +147,7 @@ class JobService:
         mem_cap_bytes: int | None = None,
         submitted_by: str = "",
         role: str = "",
+        allow_partial: bool = False,
     ) -> JobInfo:
         """Start a pipeline.
 
@@ -144,18 +157,21 @@ class JobService:
             mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
             submitted_by: The principal.
             role: The principal's role, for access policies.
+            allow_partial: Whether shards may be left out that no node has which can be reached.
 
         Raises:
             SennitError: The plan is not valid, names something unknown, or requests an engine that
                 the node does not have.
             Denied: A dataset is encrypted, and the lake has no key.
+            Unavailable: No node that can be reached has a shard.
         """
-        engine = self._engine(engine)
+        self._check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
         held = ExitStack()
         try:
-            bound, work = self._bind(parsed, engine, mem_cap_bytes, requester, held)
+            options = JobOptions(engine, mem_cap_bytes, allow_partial)
+            bound, work = self._bind(parsed, options, requester, held)
         except BaseException:
             held.close()
             raise
@@ -166,7 +182,7 @@ class JobService:
             kind="plan",
             plan=None if shown is None else plan_to_json(shown),
             plan_hash=None if shown is None else plan_hash(shown),
-            engine=engine,
+            engine=work.engine,
             state="queued",
             progress=None,
             submitted_by=submitted_by,
@@ -358,14 +374,38 @@ class JobService:
     # Starting jobs
 
     def _bind(
-        self,
-        plan: Plan,
-        engine: str,
-        mem_cap_bytes: int | None,
-        requester: Requester,
-        held: ExitStack,
+        self, plan: Plan, options: JobOptions, requester: Requester, held: ExitStack
     ) -> tuple[Plan, PlanWork]:
         """Pin what the plan reads, which `held` leases, and validate the plan against its columns."""
+        inputs, bound = self._open_inputs(plan, requester, held)
+        network = NetworkInputs(self._lake, inputs)
+        engine = network.choose(options.engine, bound)
+        if engine != NODE_ENGINE and inputs.needs_whole:
+            raise Unsupported(
+                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
+                hint=f'use "{NODE_ENGINE}"',
+            )
+        network.check_available(allow_partial=options.allow_partial)
+        job_id = new_id(self._clock)
+        return bound, PlanWork(
+            job_id,
+            self._cut(bound, engine, inputs),
+            inputs.shards,
+            inputs.names,
+            self._folder / job_id,
+            options.mem_cap_bytes,
+            requester.name,
+            inputs.queries,
+            inputs.memory,
+            self._sealed.create(job_id) if inputs.encrypted else None,
+            engine,
+            network.missing_report,
+        )
+
+    def _open_inputs(
+        self, plan: Plan, requester: Requester, held: ExitStack
+    ) -> tuple[PlanInputs, Plan]:
+        """Return what a plan reads, and the plan over it."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
                 "reading files of the node by their paths",
@@ -376,28 +416,14 @@ class JobService:
             source = self._lake.plan_sources.open(asked, requester)
             held.enter_context(source.held)
             inputs.add(asked, source, verify_always=self._lake.verify_always)
-        if engine != NODE_ENGINE and inputs.needs_whole:
-            raise Unsupported(
-                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
-                hint=f'use "{NODE_ENGINE}"',
-            )
         bound = rebase(plan, inputs.pinned.__getitem__)
         inputs.leave_out_shards(bound)
-        job_id = new_id(self._clock)
-        is_whole = inputs.size_bytes < self._whole_bytes or inputs.needs_whole
-        return bound, PlanWork(
-            job_id,
-            split(bound, inputs.schemas.__getitem__, whole=is_whole),
-            inputs.shards,
-            inputs.names,
-            self._folder / job_id,
-            mem_cap_bytes,
-            requester.name,
-            inputs.queries,
-            inputs.memory,
-            self._sealed.create(job_id) if inputs.encrypted else None,
-            engine,
-        )
+        return inputs, bound
+
+    def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> Cut:
+        # Each shard at its holder, however small: one task needs a node that has all of them.
+        is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
+        return split(bound, inputs.schemas.__getitem__, whole=is_small or inputs.needs_whole)
 
     def _begin(
         self, job: JobInfo, work: JobWork, note: dict[str, Any], held: ExitStack | None = None
@@ -488,12 +514,15 @@ class JobService:
         known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
         return upload.dataset if known is None else known.id
 
-    def _engine(self, engine: str) -> str:
-        """Return the engine of a job, by what its submission names."""
+    def _check_engine(self, engine: str) -> None:
+        """Refuse an engine that does not exist, or that this node does not have."""
         if engine not in ENGINES:
             raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
-        if engine == "auto":
-            return NODE_ENGINE
-        if engine not in self._engines:
+        if engine != "auto" and engine not in self._engines:
             raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')
-        return engine
+        jobs = self._lake.remote.jobs
+        if engine == PeersBackend.name and (jobs is None or not jobs.is_joined):
+            raise Unsupported(
+                'engine "peers" needs a network, and this node is in none',
+                hint="`platform net invite` founds one, net join joins",
+            )

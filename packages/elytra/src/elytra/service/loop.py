@@ -11,6 +11,7 @@ import contextlib
 import queue
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
@@ -122,17 +123,23 @@ class SchedulerLoop:
                 _log.exception("the job service failed to handle %r", event)
 
     def _handle(self, event: Event) -> list[Instruction]:
-        """Return the scheduler's instructions, with those that follow from an empty merge."""
-        instructions = self._scheduler.handle(event)
-        for at, instruction in enumerate(instructions):
+        """Return the scheduler's instructions, with those that follow from empty merges.
+
+        One write then records the end of the last task and of the job: a small job waits for each
+        write. The end of a job may start the next one, whose merge may be empty too.
+        """
+        left = deque(self._scheduler.handle(event))
+        done: list[Instruction] = []
+        while left:
+            instruction = left.popleft()
+            ended = None
             if isinstance(instruction, StartMerge):
                 ended = self._end_of_empty_merge(instruction)
-                if ended is not None:
-                    # One write then records the end of the last task and of the job: a small job
-                    # waits for each write.
-                    rest = self._scheduler.handle(ended)
-                    return [*instructions[:at], *instructions[at + 1 :], *rest]
-        return instructions
+            if ended is None:
+                done.append(instruction)
+            else:
+                left.extend(self._scheduler.handle(ended))
+        return done
 
     def _end_of_empty_merge(self, instruction: StartMerge) -> Event | None:
         """Return the end of a merge that has nothing to execute; None if there is something."""

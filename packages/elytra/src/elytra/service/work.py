@@ -85,6 +85,7 @@ class PlanWork:
         memory: As of `NodeFiles`, for a whole plan over encrypted datasets.
         secret: As of `NodeFiles`.
         engine: The backend that runs its tasks.
+        missing: What is left out of the inputs, for the result; None for nothing.
     """
 
     job: str
@@ -98,6 +99,7 @@ class PlanWork:
     memory: Mapping[str, Any] = field(default_factory=dict)
     secret: bytes | None = field(default=None, repr=False)
     engine: str = NODE_ENGINE
+    missing: Mapping[str, Any] | None = None
 
     # Also where nothing is executed: the scheduler's state "merging" then only assembles the
     # result.
@@ -195,15 +197,16 @@ class PlanWork:
             partials: The results of all tasks, in shard order.
             merged: The result of the merge; None when there was nothing to execute.
         """
+        missing = {} if self.missing is None else {"missing": self.missing}
         if merged is not None:
-            return _result([merged], partials, [*partials, merged])
+            return _result([merged], partials, [*partials, merged]) | missing
         parts = list(partials)
         if not parts:
             path = self._rows("none")
             # The file that `prepare` wrote; its shape is that of a partial.
             none = {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
             parts = [none]
-        return _result(parts, parts, parts)
+        return _result(parts, parts, parts) | missing
 
     def rows(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> bytes | None:
         """Return all rows of the result as an Arrow IPC stream, if they are few, else None.

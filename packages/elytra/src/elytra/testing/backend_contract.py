@@ -303,6 +303,7 @@ def _task(
         {"shard-0": str(path)},
         world.folder / f"{job}.{output}",
         shards=(ShardFile(name, 0, str(path)),),
+        datasets={name: world.dataset(name).id},
     )
     with source.held:
         yield task, files

@@ -104,6 +104,8 @@ class Attempts:
             await self._run(attempt)
         except SennitError as error:
             self._failed(attempt, error)
+            if self._end.done():  # aborted: nothing is tried again
+                return
             retry = getattr(error, "retryable", False)
             self._perform(self._dispatch.failed(number, str(error), self._now(), retry=retry))
         except Exception as error:  # noqa: BLE001 - raised by `finish`: a full disk here, or a fault

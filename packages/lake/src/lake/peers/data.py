@@ -19,6 +19,7 @@ from lake.peers.copies import Copies, CopyOptions
 from lake.peers.fragments import FragmentRunner, LocalFragments
 from lake.peers.handover_rows import HandOverTable
 from lake.peers.held import HeldObjects
+from lake.peers.job_server import TaskRunner
 from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
@@ -57,6 +58,7 @@ class DataParts:
         key: Signs hand-overs.
         quotas: What users may store.
         queued: Appends that wait for other nodes.
+        tasks: Runs tasks of other nodes' jobs; None for a node that runs none.
     """
 
     catalog: Catalog
@@ -75,6 +77,7 @@ class DataParts:
     key: NodeKey
     quotas: Quotas
     queued: QueuedAppends
+    tasks: TaskRunner | None = None
 
     def leave(self) -> None:
         """Make all datasets private, and delete those of other nodes: the network is left.
@@ -94,7 +97,11 @@ class DataParts:
 
 
 def data_parts(
-    lake: Lake, options: CopyOptions | None = None, change_bytes_max: int = GIB
+    lake: Lake,
+    options: CopyOptions | None = None,
+    change_bytes_max: int = GIB,
+    *,
+    tasks: TaskRunner | None = None,
 ) -> DataParts:
     """Return what a lake brings into a network.
 
@@ -102,6 +109,7 @@ def data_parts(
         lake: The lake.
         options: How copies are kept.
         change_bytes_max: The most rows that a change of another node's dataset sends, or brings.
+        tasks: Runs tasks of other nodes' jobs (`elytra.backends.peer_tasks`).
     """
     handovers = HandOverTable(lake.tree)
 
@@ -133,11 +141,11 @@ def data_parts(
     writer = WriterParts(
         ForeignChanges(lake), receipts, shares, version, returned, change_bytes_max
     )
-    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool, lake.staging)
+    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
         lake.quotas,
-        lake.queued,
+        lake.queued, tasks,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from functools import partial, reduce
 from operator import add
@@ -20,6 +20,7 @@ from lake.partial import ShardsUnavailable
 from lake.peers.accepting_hand_overs import Taker
 from lake.peers.adoption import Adoption, AdoptionHost
 from lake.peers.chunks import ChunkRequest, ListRequest
+from lake.peers.claims import Claims
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.data import DataParts
 from lake.peers.downloads import Caller, Downloads
@@ -29,6 +30,7 @@ from lake.peers.handover_rows import Terms
 from lake.peers.handovers import HandOvers
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import Contested, SharedCopies
+from lake.peers.job_server import JobServer, TaskRunner
 from lake.peers.limits import Slots
 from lake.peers.machine import Call, Replied
 from lake.peers.metadata import MetadataUse
@@ -251,6 +253,10 @@ class Exchange:
         is_added = known.writer in alive and known.writer not in live
         return [*live, known.writer] if is_added else live
 
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a shard of a shared dataset; 0 if it is not known."""
+        return max((known.sizes[name] for known in self._index.named(name)), default=0)
+
     def known_holders(self, name: str) -> tuple[str, ...]:
         """Return the names of the nodes that are known to hold a shard, reachable or not."""
         now, roster = self._host.now(), self._host.roster
@@ -284,20 +290,17 @@ class Exchange:
         return await asyncio.to_thread(copies.chunk, message)
 
     def serve_fragment(
-        self, session: Session, message: FragmentRequest, body: bytes
+        self, session: Session, message: FragmentRequest, _body: bytes
     ) -> AsyncGenerator[Piece, None]:
         """Run a part of a query over shards that are here."""
-        pieces = serve_fragment(self._parts.fragments, self._index, session, message, body)
+        pieces = serve_fragment(self._parts.fragments, self._index, session, message)
         return self._limited(session.peer, pieces)
 
-    def may_have_rows(self, node: str, dataset: str, snapshot: str) -> bool:
-        """Return whether all users of a node may read all rows of a snapshot, as far as is known now."""
-        known = self._index.get(dataset)
-        if known is None or not self._index.may_read(node, dataset, snapshot):
-            return False
-        # What this node has just made private is published so within a second.
-        share = self._parts.shares.get(dataset) if known.writer == self._node else None
-        return known.writer != self._node or (share is not None and share.is_with(node))
+    def job_server(
+        self, runner: TaskRunner, claims: Claims, known_as: Callable[[str], str]
+    ) -> JobServer:
+        """Return what runs tasks of other nodes' jobs over shards that are here."""
+        return JobServer(runner, self._index, claims, self._host.wall, known_as)
 
     async def _limited(
         self, peer: str, pieces: AsyncGenerator[Piece, None]

@@ -13,31 +13,23 @@ from typing import ClassVar
 from lake.peers.messages import Message
 from sennit_core.errors import Unsupported
 
-__all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "Hello", "check_protocol"]
+__all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "TASKS", "Hello", "check_protocol"]
 
 PROTOCOL = 1
 PROTOCOL_MIN = 1
 FEATURES = (
-    *(
-        "broadcast",
-        "changes",
-        "chunks",
-        "fragments",
-        "handover",
-        "inputs",
-        "queue",
-        "relay",
-        "reports",
-    ),
+    *("changes", "chunks", "fragments", "handover", "inputs", "queue", "relay", "reports"),
     "returning",
 )
-"""What this version can do.
+"""What this version can do, and `TASKS` if the node has executors for jobs.
 
-`broadcast` runs parts of queries with rows that come along (`lake.peers.sent_rows`), `changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
+`changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
 `handover` follows a dataset to another writer (`lake.peers.handovers`), `inputs` fetches rows that a change reads
 from its sender, `queue` keeps receipts for two weeks (`lake.peers.append_queue`), `relay` forwards connections, `reports` says what the node sees (`lake.peers.reports`), `returning`
 sends the rows that a change of another node returns.
 """
+TASKS = "tasks"
+"""Runs tasks of jobs (`lake.peers.job_server`)."""
 
 
 @dataclass(frozen=True, slots=True)

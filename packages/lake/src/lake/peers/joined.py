@@ -30,7 +30,7 @@ from lake.peers.fragments import FragmentRequest
 from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
 from lake.peers.have_messages import HaveRequest
 from lake.peers.health import NodeState
-from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, Hello
+from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, TASKS, Hello
 from lake.peers.hints import follow_hints
 from lake.peers.identity import Identity
 from lake.peers.joining import Host, Join, Welcome, digits_of
@@ -157,7 +157,7 @@ class JoinedNetwork:
         self.members = Membership(
             NodeStatus(
                 identity.id, number, zone=options.zone, version=version("sennit-lake"),
-                duckdb=parts.duckdb, features=FEATURES, capacity=options.capacity,
+                duckdb=parts.duckdb, features=self._features(), capacity=options.capacity,
             ),
             StatementSigner(identity.key), roster.is_member, chance, options.membership,
             now=self.now(), wall=self._clock.now,
@@ -184,6 +184,10 @@ class JoinedNetwork:
         """Return the names of the nodes that are known to hold a shard, reachable or not."""
         return () if self.exchange is None else self.exchange.known_holders(name)
 
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a shard of a shared dataset; 0 if it is not known."""
+        return 0 if self.exchange is None else self.exchange.size_of(name)
+
     async def fetch(self, names: Collection[str]) -> None:
         """Fetch shards that this node lacks from any node that has them; see `Exchange.fetch`."""
         assert self.exchange is not None, "the node has a lake"
@@ -202,20 +206,21 @@ class JoinedNetwork:
         own, peer = self.members.own, self.members.peers.get(node)
         return node == own.node or (peer is not None and peer.status.duckdb == own.duckdb != "")
 
+    def runs_tasks(self, node: str) -> bool:
+        """Return whether another node runs tasks of jobs, as it has greeted or announced."""
+        hello, peer = self.sessions.greeting(node), self.members.peers.get(node)
+        if hello is not None:
+            return TASKS in hello.features
+        return peer is not None and TASKS in peer.status.features
+
+    def _features(self) -> tuple[str, ...]:
+        data = self._parts.data
+        return FEATURES if data is None or data.tasks is None else (*FEATURES, TASKS)
+
     def can(self, node: str, feature: str) -> bool:
         """Return whether a node has a feature, as far as is known (`lake.peers.hello`)."""
         peer = self.members.peers.get(node)
         return peer is None or feature in peer.status.features
-
-    def may_receive(self, node: str, dataset: str, snapshot: str) -> bool:
-        """Return whether a node runs fragments that rows come with, and may have all rows of a snapshot."""
-        peer = self.members.peers.get(node)
-        is_able = peer is not None and "broadcast" in peer.status.features
-        return (
-            is_able
-            and self.exchange is not None
-            and self.exchange.may_have_rows(node, dataset, snapshot)
-        )
 
     def name(self, node: str) -> str:
         """Return what a node is called."""
@@ -238,6 +243,10 @@ class JoinedNetwork:
             found |= RestrictedServer(
                 reads, self.claims, self.wall, self.roster.unique_name_of
             ).handlers()
+            if (tasks := self._parts.data.tasks) is not None and self.exchange is not None:
+                found |= self.exchange.job_server(
+                    tasks, self.claims, self.roster.unique_name_of
+                ).handlers()
         if self.changes is not None:
             found[ChangeRequest] = self.changes.server.serve
             found[ChangeKnown] = self.changes.server.serve_known

@@ -17,4 +17,5 @@ def connect(lake: Lake, peers: PeerService) -> None:
     lake.remote.restricted, lake.remote.find_node = peers.restricted, peers.find_node
     lake.remote.was_received = peers.seeder.was_received
     lake.remote.change, lake.remote.accepts_changes = peers.change, peers.accepts_changes
+    lake.remote.jobs = peers.jobs
     lake.remote.may_have, lake.remote.is_shared = peers.may_have, peers.is_shared

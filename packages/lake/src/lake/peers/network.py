@@ -252,6 +252,11 @@ class PeerNetwork:
             if peer.hello is not None and self.open_session(node) is not None
         }
 
+    def greeting(self, node: str) -> Hello | None:
+        """Return what a node with an open session has said of itself; None if there is no session."""
+        peer = self._peers.get(node)
+        return None if peer is None or self.open_session(node) is None else peer.hello
+
     def traffic(self, node: str) -> Traffic:
         """Return what was exchanged with a node."""
         return self._peer(node).traffic

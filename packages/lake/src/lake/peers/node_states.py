@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lake.peers.health import Connection, NodeState
-from lake.peers.hello import FEATURES
 from lake.peers.membership import Membership, Peer
 from lake.peers.network import PeerNetwork
 from lake.peers.roster import Member, Roster
@@ -36,7 +35,7 @@ def _other(
     if peer is None:
         return NodeState(member, "unknown", None, connection=connection, heard_at=traffic.heard_at)
     status = peer.status
-    cannot = tuple(each for each in FEATURES if each not in status.features)
+    cannot = tuple(each for each in members.own.features if each not in status.features)
     if members.own.duckdb != status.duckdb:
         cannot = (*cannot, "aggregate-states")
     # The time of a statement is by the clock of its node, which may be ahead.

@@ -15,42 +15,26 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lake.peers import (
-    chunks,
-    have_messages,
-    joining,
-    membership,
-    publications,
-    relay,
-    repairs,
-    reports,
-    restricted,
-    returned_rows,
-    roster,
-    session,
-)
 from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
 from lake.peers.announcements import Listening
+from lake.peers.codec import peer_codec
 from lake.peers.copy_states import CopyState, Handover
 from lake.peers.data import DataParts
 from lake.peers.discovery import LocalDiscovery
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
-from lake.peers.forwarding import MESSAGES as CHANGE_MESSAGES
-from lake.peers.fragments import MESSAGES as FRAGMENT_MESSAGES
 from lake.peers.hand_over_calls import HandOverCalls
-from lake.peers.handover_messages import MESSAGES as HAND_OVER_MESSAGES
 from lake.peers.health import Finding, NodeState, SharedCopies
-from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite
+from lake.peers.job_calls import JobCalls
 from lake.peers.joined import JoinedNetwork, NodeParts, PeerOptions
 from lake.peers.joining import Waiting
-from lake.peers.messages import MessageCodec
 from lake.peers.network import Counters
 from lake.peers.placement import Placement
 from lake.peers.plan_cache import PlanCache
@@ -84,8 +68,9 @@ T = TypeVar("T")
 _CALL_SECONDS = 30.0
 _FETCH_SECONDS = 300.0
 _JOIN_POLL_SECONDS = 2.0
-_THREADS = 128
-"""32 parts of queries, as many queries and 16 changes hold one each while a peer reads; the rest is for files."""
+_THREADS = 160
+"""32 parts of queries, as many queries, 32 tasks of jobs and 16 changes hold one each while a peer reads; the rest is
+for files."""
 
 
 class PeerService:
@@ -115,14 +100,7 @@ class PeerService:
         self.options = options
         self._clock = clock
         self._store = PeerStore(tree)
-        self._codec = MessageCodec(
-            (
-                Hello, *session.MESSAGES, *relay.MESSAGES, *joining.MESSAGES, *roster.MESSAGES,
-                *membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES,
-                *reports.MESSAGES, *repairs.MESSAGES, *restricted.MESSAGES, *CHANGE_MESSAGES,
-                *returned_rows.MESSAGES, *chunks.MESSAGES, *FRAGMENT_MESSAGES, *HAND_OVER_MESSAGES,
-            )
-        )  # fmt: skip
+        self._codec = peer_codec()
         self.discovery = LocalDiscovery(identity.id, self._listening) if options.discovery else None
         """What is announced on the local network; None unless the node searches there."""
         self._parts = NodeParts(
@@ -465,6 +443,14 @@ class PeerService:
         """Reads datasets that other nodes restrict."""
         assert self._parts.data is not None, "the service has a lake"
         return RestrictedClient(
+            self._submit, lambda: self._network, self._parts.data.space, self.options.query_bytes
+        )
+
+    @cached_property
+    def jobs(self) -> JobCalls:
+        """Runs tasks of jobs at other nodes."""
+        assert self._parts.data is not None, "the service has a lake"
+        return JobCalls(
             self._submit, lambda: self._network, self._parts.data.space, self.options.query_bytes
         )
 

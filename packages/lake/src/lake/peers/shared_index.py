@@ -6,7 +6,7 @@ read once, and the index of objects changes by what a new version adds and remov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -164,6 +164,17 @@ class SharedIndex:
             and self._held.has(known.objects, name)
             for known in chosen
         )
+
+    def may_compute(self, peer: str, dataset: str, names: Collection[str]) -> bool:
+        """Return whether a node may let this one compute over shards of a dataset.
+
+        Which are objects that it may fetch, and no lists or manifests. An encrypted dataset has none: its
+        objects are ciphertext.
+        """
+        known = self._datasets.get(dataset)
+        if known is None or known.shared.encrypted or not self._is_shared_with(peer, known):
+            return False
+        return all(name in known.sizes and self._held.has(known.objects, name) for name in names)
 
     def _is_shared_with(self, peer: str, known: KnownDataset) -> bool:
         if not (self._is_member(peer) and known.objects.may_hold(peer)):
