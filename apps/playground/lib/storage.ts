@@ -60,7 +60,7 @@ export interface StorageReport {
     freeBytes: number
     reservedBytes: number
   }
-  quotas?: (UserQuota & { storedBytes: number })[]
+  quotas?: (UserQuota & { storedBytes: number; queuedBytes: number })[]
 }
 
 interface Amount {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,8 +38,8 @@ def change(lake: Lake, sql: str, key: str = "key") -> int:
 
     receipts = Receipts(lake.tree, lake.catalog.writing)
 
-    def receipt(count: int) -> Change:
-        return receipts.change(key, Receipt(dataset, "", count, 1e12))
+    def receipt(count: int, _size: int) -> Sequence[Change]:
+        return [receipts.change(key, Receipt(dataset, "", count, 1e12))]
 
     return (
         ForeignChanges(lake)

@@ -82,7 +82,7 @@ def test_a_full_quota_is_said_at_the_writer(tmp_path: Path) -> None:
     run(tmp_path, "oslo rome", test)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_is_signed_is_completed_by_a_node_that_refuses(tmp_path: Path) -> None:
     async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
         dataset = dataset_of(oslo)

@@ -309,7 +309,9 @@ def _check_tree_role(scope: Mapping[str, Any], namespace: str, path: str, write:
 def _is_of_peers(path: str) -> bool:
     """Whether a path of `sys` shows what nodes share with single other nodes, or contains it."""
     # Queued appends have the values of their statements.
-    return [key for key in path.split("/") if key][:1] in ([], ["peers"], ["queued"])
+    return [key for key in path.split("/") if key][:1] in (
+        [], ["peers"], ["queued"], ["foreign-bytes"],
+    )  # fmt: skip
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:

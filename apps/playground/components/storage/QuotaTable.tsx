@@ -4,7 +4,7 @@ import { limitsOf, type StorageReport } from '@/lib/storage'
 /** The quotas that are set: of everybody for admins, else the user's own. */
 export function QuotaTable({ report }: { report: StorageReport }) {
   const quotas: { user: string; limits: string[]; stored: number | null }[] = (
-    report.quotas?.map((quota) => ({ quota, stored: quota.storedBytes })) ??
+    report.quotas?.map((quota) => ({ quota, stored: quota.storedBytes + quota.queuedBytes })) ??
     (report.quota ? [{ quota: report.quota, stored: null }] : [])
   )
     .map(({ quota, stored }) => ({

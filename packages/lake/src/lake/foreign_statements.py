@@ -7,7 +7,7 @@ No other dataset, view or earlier version exists for it, so its errors do not me
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,9 @@ from sennit_core.private_files import FILE_MODE
 from sennit_core.records import ShardInfo
 
 if TYPE_CHECKING:
-    from elkyn.records import Change
     from lake.lake import Lake
     from lake.peers.stop import Stop
+    from lake.writes import ReceiptRows
 
 __all__ = ["ForeignChanges", "MadeChange"]
 
@@ -66,14 +66,12 @@ class ForeignChanges:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
-    def run(
-        self, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop
-    ) -> MadeChange:
+    def run(self, change: ForeignChange, receipt: ReceiptRows, stop: Stop) -> MadeChange:
         """Make a change; blocks.
 
         Args:
             change: The change.
-            receipt: Returns what is written with the commit, from the number of changed rows.
+            receipt: Returns what is written with the commit.
             stop: Stops it, unless it is committed.
 
         Raises:
@@ -125,9 +123,7 @@ class _OneDataset(Statements):
         receipt: As of `ForeignChanges.run`.
     """
 
-    def __init__(
-        self, statements: Statements, change: ForeignChange, receipt: Callable[[int], Change]
-    ) -> None:
+    def __init__(self, statements: Statements, change: ForeignChange, receipt: ReceiptRows) -> None:
         self.__dict__.update(vars(statements))
         self._tables = _OneTable(self._tables, change)
         self._writer = self._writer.with_receipt(receipt)

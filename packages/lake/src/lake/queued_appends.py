@@ -77,6 +77,15 @@ class QueuedAppends:
         The node's access control sets it; a lake that a program opens has no users.
         """
         self._queue = AppendQueue(self._load())
+        self._quotas = storage.quotas
+        self._quotas.queued_by = self.bytes_of
+
+    def bytes_of(self, user: str) -> int:
+        """Return the bytes of a user's appends, with those that have ended.
+
+        It takes no lock: a commit, which asks for it, holds that of the catalog.
+        """
+        return sum(each.bytes for each in list(self._queue.appends.values()) if each.user == user)
 
     def _load(self) -> list[QueuedAppend]:
         found, damaged = [], False
@@ -124,6 +133,7 @@ class QueuedAppends:
             was_sent: Whether it may have been made.
 
         Raises:
+            StorageFull: The user's quota has no room for its rows.
             SennitError: As `AppendQueue.add`.
         """
         assert change.expires_at is not None, "it has the expiry of its id"
@@ -136,6 +146,10 @@ class QueuedAppends:
         with self._lock:
             stored = self._queue.add(append, now)
             if stored is not None:
+                # Under the lock, so that two cannot use the same room. One that was sent may be
+                # committed already: a refusal would say that it is not.
+                if append.bytes and not was_sent:
+                    self._quotas.check_room(append.user, "a queued append", append.bytes)
                 names = objects_of(change.inputs)
                 pin = self._retention.pin(names, f"{_PIN}{change.id}").id if names else ""
                 reached("append-pinned")

@@ -8,12 +8,13 @@ there is no room at all, before its bytes are sent.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from elkyn.records import CheckedTable
+from elkyn.records import Change, CheckedTable
 from lake.durable import PLACE
+from lake.foreign_usage import ForeignUsage
 from lake.foreign_users import EVERY_FOREIGN
 from lake.usage import StoredBytes
 from sennit_core.clock import Clock
@@ -43,7 +44,8 @@ class UserQuota(Record):
     Args:
         user: The user; `*@` and the id of a node for all of its users together, or `*@*` for those of
             each node that has none.
-        disk_bytes: Bytes of all kept versions of the datasets that the user owns.
+        disk_bytes: Bytes of all kept versions of the datasets that the user owns, and of the user's queued
+            appends; of users of another node those that their changes have stored here.
         memory_bytes: Memory of the executors of the user's statements together.
         statements: Statements at once, queued ones included.
         statements_per_minute: Statements that start within any 60 seconds.
@@ -70,6 +72,9 @@ class Quotas:
         self._catalog = catalog
         self._clock = clock
         self.stored = StoredBytes(catalog)
+        self.foreign = ForeignUsage(tree, catalog, self.stored)
+        self.queued_by: Callable[[str], int] = lambda _user: 0
+        """Returns the bytes of a user's queued appends; must not block. `QueuedAppends` sets it."""
         # By user, read once: only this process writes the rows.
         self._quotas = {row.user: row for row in self._rows.all().values()}
         # When the statements of the last minute started, of users with such a quota.
@@ -93,10 +98,6 @@ class Quotas:
         numbers = quota.disk_bytes, quota.memory_bytes, quota.statements
         if not quota.user or min(*numbers, quota.statements_per_minute) < 0:
             raise UsageError("a quota has a user, and numbers of 0 or more")
-        if quota.user.startswith("*@") and quota.disk_bytes:
-            raise UsageError(
-                "users of other nodes own no dataset here", hint="set the disk quota of its owner"
-            )
         if 0 < quota.memory_bytes < MEMORY_MIN_BYTES:
             least = format_bytes(MEMORY_MIN_BYTES)
             raise UsageError(f"a statement needs {least}", hint=f"set memory to {least} or more")
@@ -124,9 +125,74 @@ class Quotas:
         """
         limit = self.get(user).disk_bytes
         if limit:
-            used = self.stored.owned_by(user)
+            used = self._used(user)
             if used >= limit or used + (coming or 0) > limit:
-                raise _no_room(user, limit, used, coming, what)
+                raise self._no_room(user, limit, used, coming, what)
+
+    def shown(self, quota: UserQuota) -> dict[str, Any]:
+        """Return a quota and what is used of it, as interfaces show it."""
+        return quota.to_json() | {
+            "storedBytes": self.stored_by(quota.user),
+            "queuedBytes": self.queued_by(quota.user),
+        }
+
+    def stored_by(self, user: str) -> int:
+        """Return the bytes that a user's disk quota counts, without queued appends.
+
+        Args:
+            user: As of `UserQuota`; for `*@*` the users of all other nodes together.
+        """
+        if user == EVERY_FOREIGN:
+            return sum(map(self.foreign.of, self.foreign.nodes()))
+        if user.startswith("*@"):
+            return self.foreign.of(user.removeprefix("*@"))
+        return self.stored.owned_by(user)
+
+    def _used(self, user: str) -> int:
+        return self.stored.owned_by(user) + self.queued_by(user)
+
+    def check_foreign(self, node: str, what: str, coming: int) -> None:
+        """Refuse bytes of another node's users for which their node's quota has no room.
+
+        Args:
+            node: The node's id.
+            what: What needs them, for the error.
+            coming: The bytes.
+
+        Raises:
+            StorageFull: They would use more than the quota.
+        """
+        limit = self._foreign_quota(f"*@{node}").disk_bytes
+        used = self.foreign.of(node) if limit and coming else 0
+        if limit and coming and used + coming > limit:
+            missing = format_bytes(used + coming - limit)
+            raise StorageFull(
+                PLACE,
+                coming,
+                max(0, limit - used),
+                message=f"users of node {node[:16]} may store {format_bytes(limit)} at the node that "
+                f"writes the dataset, and store {format_bytes(used)}; {what} needs "
+                f"{format_bytes(coming)} more, {missing} too many",
+                hint="ask an admin of that node for a higher quota, or to let old versions expire",
+            )
+
+    def charge_foreign(self, node: str, dataset: DatasetInfo, size: int) -> Change:
+        """Return what counts new shards of another node's users, in one write with their commit.
+
+        Args:
+            node: The node's id.
+            dataset: The dataset that they change; the caller blocks other commits.
+            size: Bytes of the new shards.
+
+        Raises:
+            StorageFull: As `check_foreign`.
+        """
+        self.check_foreign(node, f"the change of {dataset.name!r}", size)
+        return self.foreign.added(node, dataset.id, size)
+
+    def _foreign_quota(self, user: str) -> UserQuota:
+        default = self._quotas.get(EVERY_FOREIGN) or UserQuota(user)
+        return replace(self._quotas.get(user) or default, user=user)
 
     def check_owner(self, user: str, dataset: DatasetInfo) -> None:
         """Refuse a dataset of another owner that a user has no room for.
@@ -159,10 +225,10 @@ class Quotas:
             new = self.stored.bytes_beyond(dataset, commit.manifest)
             coming[dataset.owner] += new
             # What stores nothing, such as a DELETE of whole shards or a rollback, is never refused.
-            used = self.stored.owned_by(dataset.owner) if new else 0
+            used = self._used(dataset.owner) if new else 0
             if new and used + coming[dataset.owner] > limit:
                 what = f"the change of {dataset.name!r}"
-                raise _no_room(dataset.owner, limit, used, coming[dataset.owner], what)
+                raise self._no_room(dataset.owner, limit, used, coming[dataset.owner], what)
 
     def admit_statement(self, user: str, reserved: Sequence[int], executor_bytes: int) -> int:
         """Admit a statement; return the memory that it may use, 0 for no limit of its own.
@@ -177,11 +243,7 @@ class Quotas:
         Raises:
             Busy: The user has too many statements, too many in a minute, or no memory left.
         """
-        default = self._quotas.get(EVERY_FOREIGN) if user.startswith("*@") else None
-        quota = self._quotas.get(user, default)
-        if quota is None:
-            return 0
-        quota = replace(quota, user=user)
+        quota = self._foreign_quota(user) if user.startswith("*@") else self.get(user)
         if quota.statements and len(reserved) >= quota.statements:
             raise Busy(
                 f"user {user!r} may run {quota.statements:,} statements at once, and runs "
@@ -201,6 +263,26 @@ class Quotas:
         self._count_start(quota)
         return memory
 
+    def _no_room(
+        self, user: str, limit: int, used: int, coming: int | None, what: str
+    ) -> StorageFull:
+        needs = ""
+        if coming is not None:
+            missing = format_bytes(used + coming - limit)
+            needs = f"; {what} needs {format_bytes(coming)} more, {missing} too many"
+        queued = self.queued_by(user)
+        waiting = f" ({format_bytes(queued)} in queued appends)" if queued else ""
+        return StorageFull(
+            PLACE,
+            coming or 0,
+            max(0, limit - used),
+            message=f"user {user!r} may store {format_bytes(limit)}, and stores {format_bytes(used)}"
+            f"{waiting}{needs or f'; there is no room for {what}'}",
+            hint=f"delete datasets, let old versions expire, {_ASK}"
+            if not queued
+            else f"remove queued appends (platform net queue), delete datasets, {_ASK}",
+        )
+
     def _count_start(self, quota: UserQuota) -> None:
         if not quota.statements_per_minute:
             return
@@ -215,21 +297,6 @@ class Quotas:
                 hint=f"wait {wait:.0f} s, {_ASK}",
             )
         starts.append(now)
-
-
-def _no_room(user: str, limit: int, used: int, coming: int | None, what: str) -> StorageFull:
-    needs = ""
-    if coming is not None:
-        missing = format_bytes(used + coming - limit)
-        needs = f"; {what} needs {format_bytes(coming)} more, {missing} too many"
-    return StorageFull(
-        PLACE,
-        coming or 0,
-        max(0, limit - used),
-        message=f"user {user!r} may store {format_bytes(limit)}, and stores {format_bytes(used)}"
-        f"{needs or f'; there is no room for {what}'}",
-        hint=f"delete datasets, let old versions expire, {_ASK}",
-    )
 
 
 def _key(user: str) -> str:

@@ -50,10 +50,7 @@ def storage_report(lake: Lake, requester: Requester) -> dict[str, Any]:
         # What datasets with equal shards would store without sharing them.
         "sharedBytes": stored - sum(shards.values()),
         "disk": lake.space.to_json(),
-        "quotas": [
-            quota.to_json() | {"storedBytes": lake.quotas.stored.owned_by(quota.user)}
-            for quota in lake.quotas.list()
-        ],
+        "quotas": [lake.quotas.shown(quota) for quota in lake.quotas.list()],
     }
 
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
@@ -52,7 +52,10 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from elkyn.records import Change
 
-__all__ = ["Writer"]
+__all__ = ["ReceiptRows", "Writer"]
+
+ReceiptRows: TypeAlias = "Callable[[int, int], Sequence[Change]]"
+"""Returns rows for one write with a commit, from the number of changed rows and the bytes of new shards."""
 
 
 class Writer:
@@ -77,7 +80,7 @@ class Writer:
         *,
         delete: Callable[[str], object],
         clock: Clock,
-        receipt: Callable[[int], Change] | None = None,
+        receipt: ReceiptRows | None = None,
     ) -> None:
         self._receipt = receipt
         self._delete = delete
@@ -87,12 +90,12 @@ class Writer:
         self._staging = staging
         self._clock = clock
 
-    def with_receipt(self, receipt: Callable[[int], Change]) -> Writer:
-        """Return a writer for one statement, which writes a row in one write with the commit.
+    def with_receipt(self, receipt: ReceiptRows) -> Writer:
+        """Return a writer for one statement, which writes rows of its own in one write with the commit.
 
         Args:
-            receipt: Returns the row, from the number of rows that the statement has changed; called while
-                no other commit can come, and raises if the statement must not.
+            receipt: Returns them; called while no other commit can come, and raises if the statement must
+                not be committed.
         """
         return Writer(
             self._objects, self._catalog, self._retention, self._staging, delete=self._delete,
@@ -175,7 +178,8 @@ class Writer:
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
             if self._receipt is not None:
-                origin.also = (self._receipt(answer["count"]),)
+                size = sum(each.bytes for each in adopted)
+                origin.also = tuple(self._receipt(answer["count"], size))
             dataset = self._check_base(answer, origin.author)
             if answer["action"] == "create":
                 state = _first(dataset, Schema.from_json(answer["schema"]))

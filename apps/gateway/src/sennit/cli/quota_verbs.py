@@ -98,6 +98,7 @@ def _print(quotas: list[dict[str, Any]], names: Mapping[str, str]) -> None:
         [
             _shown_user(each["user"], names),
             format_bytes(each["storedBytes"]),
+            format_bytes(each["queuedBytes"]),
             size(each["diskBytes"]),
             size(each["memoryBytes"]),
             f"{each['statements']:,}" if each["statements"] else "no limit",
@@ -105,5 +106,5 @@ def _print(quotas: list[dict[str, Any]], names: Mapping[str, str]) -> None:
         ]
         for each in quotas
     ]
-    columns = ["user", "stored", "disk", "memory", "statements", "per minute"]
+    columns = ["user", "stored", "queued", "disk", "memory", "statements", "per minute"]
     table(None, columns, rows, right=columns[1:])

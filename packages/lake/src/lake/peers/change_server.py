@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from elkyn.records import Change
 from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.limits import Requester
 from lake.peers.claims import Claims
@@ -35,6 +36,7 @@ from lake.peers.session import Piece, Session
 from lake.peers.sharing import SharedDataset, Shares
 from lake.peers.staging import Staging
 from lake.peers.stop import Stop
+from lake.quotas import Quotas
 from lake.receipts import Receipt, Receipts
 from lake.remote_shards import ForeignChange
 from lake.staged_inputs import StagedInput, bytes_of
@@ -46,6 +48,7 @@ from sennit_core.errors import (
     SennitError,
     TooLarge,
 )
+from sennit_core.records import DatasetInfo
 from sennit_core.units import GIB
 
 __all__ = ["ChangeServer", "ChangedDatasets", "ChangesHost", "WriterParts"]
@@ -118,6 +121,8 @@ class WriterParts:
         shares: Say which nodes change which datasets.
         version: Returns the version of a dataset of this node.
         returned: Keeps the rows of RETURNING.
+        find: Returns the row of a dataset.
+        quotas: What users of other nodes may store.
         change_bytes_max: The most rows that a change brings, or that this node sends with one.
     """
 
@@ -126,6 +131,8 @@ class WriterParts:
     shares: Shares
     version: Callable[[str], int]
     returned: ReturnedResults
+    find: Callable[[str], DatasetInfo]
+    quotas: Quotas
     change_bytes_max: int = GIB
 
     def check_size(self, inputs: Sequence[StagedInput]) -> None:
@@ -225,6 +232,11 @@ class ChangeServer:
         def receipt(count: int) -> Receipt:
             return Receipt(message.dataset, message.digest, count, message.expires_at)
 
+        def written(count: int, size: int) -> Sequence[Change]:
+            dataset = self._writer.find(message.dataset)
+            charge = self._writer.quotas.charge_foreign(user.node, dataset, size)
+            return receipts.change(key, receipt(count)), charge
+
         known = replace(user, name=f"{user.name}@{self._host.roster.unique_name_of(user.node)}")
         place = self._writer.returned.place()
         change = ForeignChange(
@@ -235,9 +247,7 @@ class ChangeServer:
         def run() -> MadeChange:
             self._check(user.node, message.dataset)
             try:
-                made = self._writer.statements.run(
-                    change, lambda count: receipts.change(key, receipt(count)), stop
-                )
+                made = self._writer.statements.run(change, written, stop)
             except SennitError:
                 # It is committed or not; what failed after that is no reason to say it is not.
                 done = receipts.find(key)
@@ -265,6 +275,9 @@ class ChangeServer:
             return
         self._writer.check_size(message.inputs)
         await asyncio.to_thread(self._check, node, message.dataset)
+        size = bytes_of(message.inputs)
+        # Before they are sent; what the change stores of them is counted with its commit.
+        await asyncio.to_thread(self._writer.quotas.check_foreign, node, "the change", size)
         staging = self._datasets.staging
         async with staging.fetched(node, message.dataset, message.inputs, message.seconds):
             yield

@@ -139,8 +139,9 @@ def data_parts(
     receipts = Receipts(lake.tree, lake.catalog.writing)
     returned = ReturnedResults(lake.staging)
     writer = WriterParts(
-        ForeignChanges(lake), receipts, shares, version, returned, change_bytes_max
-    )
+        ForeignChanges(lake), receipts, shares, version, returned, lake.catalog.get, lake.quotas,
+        change_bytes_max,
+    )  # fmt: skip
     fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(

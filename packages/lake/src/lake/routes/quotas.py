@@ -40,7 +40,7 @@ def router(lake: Lake) -> APIRouter:
     @routes.get("/api/quotas", openapi_extra=needs("admin"))
     def quotas() -> list[dict[str, Any]]:
         """The quota of every user that has one, with what the user stores."""
-        return [_shown(lake, quota) for quota in lake.quotas.list()]
+        return [lake.quotas.shown(quota) for quota in lake.quotas.list()]
 
     @routes.get("/api/quotas/{user}", openapi_extra=needs("reader"))
     def get_quota(user: str, request: Request) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def router(lake: Lake) -> APIRouter:
         requester = requester_of(request)
         if not requester.is_trusted and requester.name != user:
             raise NotFound("quota of user", user, None)
-        return _shown(lake, lake.quotas.get(_with_node_id(lake, user)))
+        return lake.quotas.shown(lake.quotas.get(_with_node_id(lake, user)))
 
     @routes.put("/api/quotas/{user}", openapi_extra=needs("admin"))
     def put_quota(user: str, quota: Annotated[QuotaDocument, Body()]) -> dict[str, Any]:
         """Set the quota of a user, by the name of the user's tokens."""
         user = _with_node_id(lake, user)
         lake.quotas.set(UserQuota(user, **quota.model_dump()))
-        return _shown(lake, lake.quotas.get(user))
+        return lake.quotas.shown(lake.quotas.get(user))
 
     @routes.delete("/api/quotas/{user}", openapi_extra=needs("admin"))
     def delete_quota(user: str) -> dict[str, Any]:
@@ -68,10 +68,6 @@ def router(lake: Lake) -> APIRouter:
         return storage_report(lake, requester_of(request))
 
     return routes
-
-
-def _shown(lake: Lake, quota: UserQuota) -> dict[str, Any]:
-    return quota.to_json() | {"storedBytes": lake.quotas.stored.owned_by(quota.user)}
 
 
 def _with_node_id(lake: Lake, user: str) -> str:
