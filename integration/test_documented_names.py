@@ -14,13 +14,14 @@ import importlib
 import importlib.util
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import WebSocketRoute
 
 import elytra.routes
 import lake.routes
@@ -67,7 +68,18 @@ def served() -> frozenset[str]:
         for path, methods in api.openapi()["paths"].items()
         for method in methods
     }
-    return frozenset(routes | {"GET /docs", "GET /api/openapi.json"})
+    sockets = {f"WS {route.path}" for route in iter_sockets(routers)}
+    return frozenset(routes | sockets | {"GET /docs", "GET /api/openapi.json"})
+
+
+def iter_sockets(routers: Iterable[APIRouter]) -> Iterator[WebSocketRoute]:
+    for router in routers:
+        for route in router.routes:
+            inside = getattr(route, "original_router", None)
+            if inside is not None:
+                yield from iter_sockets([inside])
+            elif isinstance(route, WebSocketRoute):
+                yield route
 
 
 def unnamed(path: str) -> str:

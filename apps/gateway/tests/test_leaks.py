@@ -20,6 +20,7 @@ from opened_node import OpenNodes
 from websockets.sync.client import ClientConnection, connect
 
 from elytra.client.transport import wait_for
+from sennit.auth import SOCKET
 from sennit.route_roles import declared_roles
 
 PLAN = {"v": 1, "op": "scan", "source": {"dataset": "{dataset}"}}
@@ -156,6 +157,11 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /tus/{upload_id}": [("", {"headers": TUS | {"x-http-method-override": "HEAD"}})],
     "PATCH /tus/{upload_id}": [("", {"headers": APPEND_TUS, "content": b"id\n1\n"})],
     "DELETE /tus/{upload_id}": [("", {"headers": TUS})],
+    "GET /api/workers": [("", {})],
+    "GET /api/workers/inputs/{attempt}": [("?expires=9999999999&signature=0", {})],
+    "PUT /api/jobs/{job_id}/partials/{attempt}": [
+        ("?expires=9999999999&signature=0", {"headers": {"x-sha256": "0" * 64}, "content": b"x"})
+    ],
     "GET /api/jobs": [("", {})],
     "POST /api/jobs": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
     "GET /api/jobs/{job_id}": [("", {}), ("?wait=0.1", {})],
@@ -198,6 +204,7 @@ def targets(guard: GuardedNode) -> Iterator[dict[str, str]]:
         others = {"shard": "0.parquet", "tag": "kept", "job_id": ids[job], "task": "scrub"}
         others |= {"user": "admin", "index": "0", "token_id": "1", "query_id": ids[job]}
         others |= {"result_id": ids[job], "upload_id": ids[job], "append": ids[job]}
+        others |= {"attempt": f"{ids[job]}-t000000-1"}
         for snapshot in ("head", "1", ids[f"{name}_head"]):
             for dataset in (name, ids[name]):
                 yield others | {"dataset": dataset, "snapshot": snapshot}
@@ -211,6 +218,7 @@ def test_every_route_has_its_requests(guard: GuardedNode) -> None:
         f"{method} {route.path}"
         for route, roles in declared_roles(guard.node.app.api.routes)
         for method in roles
+        if method != SOCKET  # of workers, whose tokens are not those of users
     }
     assert served == set(REQUESTS) | BY_OTHER_TESTS
 

@@ -16,15 +16,23 @@ from websockets.sync.client import connect
 
 from elkyn.server.routes import ROUTES
 from sennit.app import create_api
+from sennit.auth import SOCKET
 from sennit.route_roles import RouteRoles, declared_roles
 
 LADDER = ("open", "reader", "writer", "admin")
+# Apart from the ladder: see the tests of remote workers at the end.
+WORKER_ROUTES = {
+    ("GET", "/api/workers/inputs/{attempt}"),
+    ("PUT", "/api/jobs/{job_id}/partials/{attempt}"),
+    (SOCKET, "/api/workers"),
+}
 
 # Declared at the routes; no node is needed to read the declarations.
 API: dict[tuple[str, str], str] = {
     (method, route.path): (route.openapi_extra or {}).get("x-role", "none")
     for route, methods in declared_roles(create_api(Mock(version="0"), "cookie").routes)
     for method in methods
+    if (method, route.path) not in WORKER_ROUTES
 }
 # All other routes that are not GET or HEAD need at least a writer.
 # A query needs a reader; a statement that changes a dataset needs a writer, which its text decides.
@@ -208,3 +216,37 @@ def test_no_override_of_the_method_reaches_above_a_role(clients: dict[str, httpx
     for path in ("/.settings/rules.json", "/a.json"):
         assert clients["reader"].post(path, headers=headers, content="1").status_code == 403
     assert clients["reader"].get("/a.json?x-http-method-override=DELETE").status_code == 200
+
+
+def test_a_workers_token_is_accepted_by_the_routes_of_workers_alone(plain: OpenNode) -> None:
+    values = dict.fromkeys(
+        ("dataset", "snapshot", "shard", "tag", "token_id", "upload_id", "job_id", "result_id", "query_id",
+         "task", "user", "node", "append", "attempt"), "none",
+    )  # fmt: skip
+    with plain.client_of("worker") as client:
+        for method, path in API:
+            expected = API[method, path] == "open"
+            status = client.request(method, path.format(**values, index=0)).status_code
+            assert (status not in (401, 403)) == expected, (method, path, status)
+        for path in ("/a.json", "/db/a.json", "/sys.json?ns=sys", "/nosuch"):
+            assert client.get(path).status_code in (403, 404)
+            assert client.put(path, content="1").status_code == 403
+        token = client.headers["authorization"].split()[1]
+    for path in ("/.ws?v=5", "/db/.ws?v=5", "/db/.replica"):
+        address = plain.url.replace("http", "ws", 1) + path
+        with pytest.raises(WebSocketException):
+            connect(address, additional_headers={"authorization": f"Bearer {token}"})
+
+
+def test_routes_of_workers_accept_no_user(
+    clients: dict[str, httpx.Client], plain: OpenNode
+) -> None:
+    for role, client in clients.items():
+        refused = 401 if role == "open" else 403
+        query = "?expires=9999999999&signature=0"
+        assert client.get(f"/api/workers/inputs/none{query}").status_code == refused
+        assert client.put(f"/api/jobs/none/partials/none{query}").status_code == refused
+        address = plain.url.replace("http", "ws", 1) + "/api/workers"
+        headers = {k: v for k, v in client.headers.items() if k == "authorization"}
+        with pytest.raises(WebSocketException):
+            connect(address, additional_headers=headers)

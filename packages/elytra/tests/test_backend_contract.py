@@ -161,7 +161,7 @@ class TestTasksAsText(BackendContract):
 
 
 def test_the_table_names_each_backend_by_its_engine() -> None:
-    assert list(BACKENDS) == [NODE_ENGINE, "peers"]
+    assert list(BACKENDS) == [NODE_ENGINE, "peers", "browser"]
 
 
 @pytest.mark.slow

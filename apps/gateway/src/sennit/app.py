@@ -25,7 +25,7 @@ from lake.limits import Requester
 from lake.routes import parse_query_request, respond
 from lake.routes.requester import as_requester
 from sennit._asgi import App, Message, Receive, Scope, Send
-from sennit.auth import AccessControl, Principal, cookie_name, is_tree_path
+from sennit.auth import SOCKET, AccessControl, Principal, cookie_name, is_tree_path
 from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
@@ -128,7 +128,7 @@ class AuthMiddleware:
             return
         # Header bytes may be any; Latin-1 decodes all of them.
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        method = scope.get("method", "GET")
+        method = SOCKET if scope["type"] == "websocket" else scope["method"]
         try:
             principal = self._access.admit(method, scope["path"], headers)
         except SennitError as refusal:

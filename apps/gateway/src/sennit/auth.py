@@ -22,9 +22,15 @@ from urllib.parse import urlsplit
 from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ROLES = ("reader", "writer", "admin")
-"""The roles that a token may have; each includes those before it."""
+"""The roles of users; each includes those before it."""
+WORKER = "worker"
+"""The role of remote workers, which includes none and is included in none."""
 _ADMIN = "admin"
 _PORT_MAX = 65535
+_ID_DIGITS = 12
+SOCKET = "WEBSOCKET"
+"""In place of the method, of a request that opens a WebSocket: its role may be another one."""
+_TOKEN_PROTOCOL = "sennit-token."
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Rules, replication and the log of a tree are for admins, reading included.
 _TREE_ADMIN = ("/.settings", "/.replica")
@@ -36,16 +42,20 @@ class Principal:
 
     Args:
         name: The token's name.
-        role: One of `ROLES`.
+        role: One of `ROLES`, or `WORKER`.
         is_owner: Whether it is the data folder's own admin token, not an issued one.
+        token_id: The token's id, as `Tokens.list` shows it; "" of the admin token.
     """
 
     name: str
     role: str
     is_owner: bool = False
+    token_id: str = ""
 
     def may(self, needed: str) -> bool:
         """Whether this role includes `needed`."""
+        if WORKER in (self.role, needed):
+            return self.role == needed
         # `ROLES` is ordered. An unknown role raises ValueError: it is never treated as sufficient.
         return ROLES.index(self.role) >= ROLES.index(needed)
 
@@ -86,13 +96,17 @@ class Tokens:
         # duration shows nothing that helps to find a token.
         if hmac.compare_digest(token.encode(), self._admin.encode()):
             return Principal(_ADMIN, _ADMIN, is_owner=True)
-        row = self._tree.get(f"/tokens/{_digest(token)}")
-        return Principal(str(row["name"]), str(row["role"])) if row else None
+        digest = _digest(token)
+        row = self._tree.get(f"/tokens/{digest}")
+        if not row:
+            return None
+        return Principal(str(row["name"]), str(row["role"]), token_id=digest[:_ID_DIGITS])
 
     def issue(self, name: str, role: str) -> str:
         """Create a token for `name`; only its hash is stored, so it is shown once."""
-        if role not in ROLES:
-            raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
+        known = (*ROLES, WORKER)
+        if role not in known:
+            raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(known)}")
         # Datasets that the admin token created are owned by this name.
         if name.strip().casefold() == _ADMIN and role != _ADMIN:
             raise UsageError(f"the name {name!r} is for admins", hint="use another name")
@@ -106,7 +120,7 @@ class Tokens:
         """Return the id, name and role of every issued token."""
         rows = self._tree.get("/tokens") or {}
         return [
-            {"id": digest[:12], "name": row["name"], "role": row["role"]}
+            {"id": digest[:_ID_DIGITS], "name": row["name"], "role": row["role"]}
             for digest, row in sorted(rows.items())
         ]
 
@@ -126,14 +140,16 @@ class Tokens:
         # A stronger token includes the role.
         return ROLES[min(most, max(writing))] if writing and most else None
 
-    def revoke(self, token_id: str) -> bool:
-        """Delete the token with this id; return False if there is none."""
+    def revoke(self, token_id: str) -> tuple[str, ...]:
+        """Delete the token with this id; return its id, or nothing if there is none."""
         rows = self._tree.get("/tokens") or {}
-        # At least the 12 digits that `list` shows: a shorter text, or none, would revoke many.
-        found = [digest for digest in rows if len(token_id) >= 12 and digest.startswith(token_id)]
+        # At least the digits that `list` shows: a shorter text, or none, would revoke many.
+        found = [
+            digest for digest in rows if len(token_id) >= _ID_DIGITS and digest.startswith(token_id)
+        ]
         for digest in found:
             self._tree.delete(f"/tokens/{digest}")
-        return bool(found)
+        return tuple(digest[:_ID_DIGITS] for digest in found)
 
 
 def admin_token(data: Path) -> str:
@@ -216,7 +232,7 @@ class AccessControl:
             return self.roles.needed(method, path)
         if path.removeprefix("/db").startswith(_TREE_ADMIN):
             return "admin"
-        return "reader" if method in SAFE_METHODS else "writer"
+        return "reader" if method in (*SAFE_METHODS, SOCKET) else "writer"
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Refuse a request whose Host header does not name this node (DNS rebinding)."""
@@ -232,7 +248,7 @@ class AccessControl:
         """Refuse an unsafe request or a WebSocket from a page of another origin (CSRF)."""
         # A WebSocket begins with a GET, but is not subject to CORS: a page of any origin may open
         # one, and the browser sends the cookie.
-        is_socket = headers.get("upgrade", "").lower() == "websocket"
+        is_socket = method == SOCKET or headers.get("upgrade", "").lower() == "websocket"
         if method in SAFE_METHODS and not is_socket:
             return
         origin = headers.get("origin")
@@ -258,7 +274,7 @@ class AccessControl:
         """Return the principal of the Bearer token or cookie; an invalid Bearer token raises."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else None
-        token = token or _cookies(headers).get(self.cookie)
+        token = token or _socket_token(headers) or _cookies(headers).get(self.cookie)
         if not token:
             return None
         principal = self.tokens.principal(token)
@@ -289,6 +305,18 @@ def is_tree_path(path: str) -> bool:
 
 def _is_tree(path: str) -> bool:
     return path.startswith("/db/") or is_tree_path(path)
+
+
+def _socket_token(headers: Mapping[str, str]) -> str | None:
+    """Return the token among a WebSocket's subprotocols, where a page can put one.
+
+    Pages cannot set other headers of a WebSocket, and a cookie is that of the page's user.
+    """
+    offered = headers.get("sec-websocket-protocol", "").split(",")
+    tokens = (each.strip() for each in offered)
+    return next(
+        (t.removeprefix(_TOKEN_PROTOCOL) for t in tokens if t.startswith(_TOKEN_PROTOCOL)), None
+    )
 
 
 def _digest(token: str) -> str:

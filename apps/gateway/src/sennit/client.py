@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elytra.client.job_handle import Job
     from elytra.client.network_client import NetworkClient
     from elytra.client.result import Result
+    from elytra.client.workers_client import WorkersClient
     from elytra.pipelines.pipeline import Pipeline
     from lake.scrub import ScrubReport
     from sennit_core.records import DatasetInfo, JobInfo
@@ -292,6 +293,11 @@ class Session:
     def network(self) -> NetworkClient:
         """The network that the node belongs to: who is in it, and how nodes come and go."""
         return self._client.network
+
+    @property
+    def workers(self) -> WorkersClient:
+        """The workers that compute for the node from elsewhere."""
+        return self._client.workers
 
     @property
     def bundles(self) -> BundleClient:

@@ -33,7 +33,9 @@ def serve_flight(node: Node, port: int) -> Iterator[str | None]:
 
     def authenticate(token: str) -> Requester | None:
         principal = node.tokens.principal(token)
-        return None if principal is None else as_requester(principal)
+        if principal is None or not principal.may("reader"):  # a worker's token
+            return None
+        return as_requester(principal)
 
     try:
         server = FlightSqlServer(

@@ -7,9 +7,10 @@ with Node.open(data, settings) as node:      # everything closes in reverse orde
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.backends.peer_tasks import PeerTasks
+from elytra.backends.remote.backend import RemoteBackend, RemoteOptions
+from elytra.backends.remote.sessions import RemoteLimits
+from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
@@ -30,7 +34,7 @@ from lake.reserve import Reserve
 from lake.retention_rules import RetentionRule
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
-from sennit.settings import MemoryShares, Settings, node_name, peer_port
+from sennit.settings import MemoryShares, Settings, WorkerSettings, node_name, peer_port
 from sennit_core.clock import SYSTEM
 from sennit_core.logs import get_logger
 from sennit_core.private_files import claim_folder
@@ -103,7 +107,10 @@ class Node:
             lake = owned.enter_context(_open_lake(data, settings, tree, pool, reserve))
             peers = owned.enter_context(_open_peers(settings, lake))
             connect(lake, peers)
-            jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
+            jobs = JobService(
+                tree, lake, pool, folder=data / "jobs", workers=shares.executors,
+                backends=_backends(settings.workers),
+            )  # fmt: skip
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
             lake.queued.find_role = tokens.role_of
@@ -217,6 +224,16 @@ def _open_lake(
         passphrase_file=security.passphrase_file,
         plain_bytes=security.plain_bytes,
     )
+
+
+def _backends(settings: WorkerSettings) -> Mapping[str, OpenBackend]:
+    options = RemoteOptions(
+        trust=settings.trust,
+        sample_share=settings.sample_percent / 100,
+        input_bytes=settings.input_bytes,
+        limits=RemoteLimits(lease_seconds=settings.lease_seconds),
+    )
+    return {**BACKENDS, RemoteBackend.name: partial(RemoteBackend, options=options)}
 
 
 def _open_peers(settings: Settings, lake: Lake) -> PeerService:

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from sennit.auth import SAFE_METHODS
+from sennit.auth import SAFE_METHODS, SOCKET
 from sennit_core.roles import ROLE_KEY
 
 __all__ = ["RouteRoles", "declared_roles"]
 
-_ORDER = ("open", "reader", "writer", "admin")
+_ORDER = ("open", "reader", "writer", "admin", "worker")
+_SOCKET_ROLE_KEY = "x-websocket-role"
+"""Declared at the GET route of a path that accepts WebSockets too, if their role is another one."""
 
 
 class RouteRoles:
@@ -49,7 +51,7 @@ class RouteRoles:
         """
         methods = self._methods(path)
         if methods is None:
-            return "reader" if method in SAFE_METHODS else "admin"
+            return "reader" if method in (*SAFE_METHODS, SOCKET) else "admin"
         return methods.get(method) or min(methods.values(), key=_ORDER.index)
 
     def _methods(self, path: str) -> Mapping[str, str] | None:
@@ -70,8 +72,13 @@ def declared_roles(routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict
         if inside is not None:
             yield from declared_roles(inside.routes)
         elif isinstance(route, APIRoute):
-            role: str = (route.openapi_extra or {}).get(ROLE_KEY, "admin")
-            yield route, dict.fromkeys(route.methods or (), role)
+            declared = route.openapi_extra or {}
+            roles: dict[str, str] = dict.fromkeys(
+                route.methods or (), declared.get(ROLE_KEY, "admin")
+            )
+            if _SOCKET_ROLE_KEY in declared:
+                roles[SOCKET] = declared[_SOCKET_ROLE_KEY]
+            yield route, roles
 
 
 def _folder(path: str) -> str:

@@ -33,7 +33,6 @@ from sennit_core.errors import Conflict, SennitError
 from sennit_core.private_files import make_private_folder
 
 _GRACE_SECONDS = 2
-_FRAME_BYTES_MAX = 1024 * 1024
 _CHECKOUT_UMASK = 0o022  # a build writes to the source tree, which is not private
 
 
@@ -108,7 +107,6 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application, loop="uvloop", lifespan="off", **protocols,
-                ws_max_size=_FRAME_BYTES_MAX, ws_per_message_deflate=False,
                 access_log=False, log_config=None, server_header=False, date_header=True,
                 timeout_graceful_shutdown=_GRACE_SECONDS, ssl_certfile=network.tls_certificate,
                 ssl_keyfile=network.tls_key,

@@ -185,6 +185,21 @@ class ElkynSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Remote workers (docs/workers.md).
+
+    `trust` says how their results are checked: `sample` runs `sample_percent` of the tasks on the node
+    too, and compares the rows; `trust` checks the form alone. `input_bytes` of the disk keep inputs that
+    were sent, for later tasks. An attempt that sends no progress for `lease_seconds` is given to others.
+    """
+
+    trust: Literal["trust", "sample"] = "sample"
+    sample_percent: float = 5.0
+    input_bytes: int = GIB
+    lease_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All sections of a node's configuration."""
 
@@ -195,6 +210,7 @@ class Settings:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     emsqrt: EmsqrtSettings = field(default_factory=EmsqrtSettings)
     elkyn: ElkynSettings = field(default_factory=ElkynSettings)
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
 
 
 @dataclass(frozen=True, slots=True)

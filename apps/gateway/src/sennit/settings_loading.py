@@ -60,6 +60,9 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("emsqrt", "memory_bytes"): (0, 1024 * TIB),
     ("emsqrt", "executors"): (1, 256),
     ("elkyn", "keep_alive_seconds"): (0.001, 30),
+    ("workers", "sample_percent"): (0, 100),
+    ("workers", "input_bytes"): (0, 1024 * TIB),
+    ("workers", "lease_seconds"): (1, 3600),
 }
 
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 __all__ = ["ROLE_KEY", "Role", "needs"]
 
-Role = Literal["open", "reader", "writer", "admin"]
-"""`open` needs no token. Each of the others includes those before it."""
+Role = Literal["open", "reader", "writer", "admin", "worker"]
+"""`open` needs no token. `writer` includes `reader`, and `admin` both. `worker` is apart: its routes
+accept no other role, and its tokens are accepted nowhere else."""
 
 ROLE_KEY = "x-role"
 

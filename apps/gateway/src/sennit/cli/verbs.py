@@ -21,6 +21,7 @@ from sennit.cli import (
     sample_verb,
     share_verbs,
     verify_verb,
+    workers_verbs,
 )
 
 __all__ = ["app"]
@@ -45,3 +46,4 @@ net_verbs.register(app)
 share_verbs.register(app)
 bundle_verbs.register(app)
 sample_verb.register(app)
+workers_verbs.register(app)

@@ -107,8 +107,11 @@ def _add_tokens(routes: APIRouter, node: Node) -> None:
     @routes.delete("/api/tokens/{token_id}", status_code=204, openapi_extra=needs("admin"))
     def revoke_token(token_id: str) -> None:
         """Revoke a token."""
-        if not node.tokens.revoke(token_id):
+        revoked = node.tokens.revoke(token_id)
+        if not revoked:
             raise NotFound(kind="token", name=token_id)
+        for each in revoked:
+            node.jobs.remote.disconnect_token(each)
 
 
 def _add_audit(routes: APIRouter, node: Node) -> None:
@@ -148,6 +151,7 @@ def _metrics(node: Node) -> str:
         "sennit_memory_used_bytes": stats["memory"]["usedBytes"],
         "sennit_executors": len(stats["executors"]),
         "sennit_datasets": stats["datasets"],
+        "sennit_remote_workers": len(node.jobs.remote.sessions()),
     }
     for name, value in node.peers.counters().to_json().items():
         rows[f"sennit_peers_{_CAPITAL.sub('_', name).lower()}"] = value

@@ -25,6 +25,7 @@ from elytra.client.sse import watched_values
 from elytra.client.transport import ARROW, Transport
 from elytra.client.upload_progress import OnProgress
 from elytra.client.upload_sender import SendOptions, send_file
+from elytra.client.workers_client import WorkersClient
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unavailable, UsageError, error_from_json
 from sennit_core.records import DatasetInfo, JobInfo, SnapshotInfo
@@ -294,6 +295,11 @@ class Client:
     def network(self) -> NetworkClient:
         """The network that the node belongs to."""
         return NetworkClient(self._transport)
+
+    @property
+    def workers(self) -> WorkersClient:
+        """The workers that compute for the node from elsewhere."""
+        return WorkersClient(self._transport)
 
     # Datasets and queries
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from elytra.backends.remote.plans import why_not_remote
 from elytra.local.derived import DerivedSource
 from elytra.pipelines.source_columns import Reader
-from elytra.splitter import Split, Whole, datasets_of, split
+from elytra.splitter import Cut, Split, Whole, datasets_of, split
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, explain, rewrite, scans_of
 from sennit_core.errors import NotFound
 from sennit_core.units import format_bytes
@@ -34,10 +35,17 @@ def explain_pipeline(plan: Plan, origin: Origin) -> str:
         lines = _split_lines(cut, ref.dataset)
     else:
         lines = _whole_lines(cut)
-    return "\n".join([*lines, *sizes])
+    return "\n".join([*lines, *sizes, _remote_line(cut)])
 
 
 # A node
+
+
+def _remote_line(cut: Cut) -> str:
+    reason = why_not_remote(cut)
+    if reason is not None:
+        return f'with engine "browser" it runs on the node too: {reason}'
+    return 'with engine "browser" workers run the steps at the shards'
 
 
 def _split_lines(cut: Split, dataset: str) -> list[str]:

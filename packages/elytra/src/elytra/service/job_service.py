@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
 from elytra.backends.peers import PeersBackend
+from elytra.backends.remote.backend import RemoteBackend
+from elytra.backends.remote.plans import why_not_remote
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.service.job_store import JobStore
 from elytra.service.loop import JobWork, SchedulerLoop
@@ -129,6 +131,7 @@ class JobService:
         node = NodeParts(lake, pool, workers)
         opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
         self._engines = frozenset(opened)
+        self._remote = opened.get(RemoteBackend.name)
         self._loop = SchedulerLoop(
             self._job_store,
             self._folder,
@@ -138,6 +141,12 @@ class JobService:
         )
 
     # API for callers
+
+    @property
+    def remote(self) -> RemoteBackend:
+        """The backend of workers that connect to the node."""
+        assert isinstance(self._remote, RemoteBackend), "the table has it"
+        return self._remote
 
     def submit(
         self,
@@ -387,9 +396,10 @@ class JobService:
             )
         network.check_available(allow_partial=options.allow_partial)
         job_id = new_id(self._clock)
+        engine, cut = self._cut(bound, engine, inputs)
         return bound, PlanWork(
             job_id,
-            self._cut(bound, engine, inputs),
+            cut,
             inputs.shards,
             inputs.names,
             self._folder / job_id,
@@ -420,10 +430,18 @@ class JobService:
         inputs.leave_out_shards(bound)
         return inputs, bound
 
-    def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> Cut:
+    def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> tuple[str, Cut]:
+        """Split a bound plan; return the engine that runs it, and its parts."""
+        schema_of = inputs.schemas.__getitem__
+        if engine == RemoteBackend.name:
+            # By shards also when it is small: a worker gets one shard at a time.
+            cut = split(bound, schema_of)
+            if why_not_remote(cut) is None:
+                return engine, cut
+            engine = NODE_ENGINE
         # Each shard at its holder, however small: one task needs a node that has all of them.
         is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
-        return split(bound, inputs.schemas.__getitem__, whole=is_small or inputs.needs_whole)
+        return engine, split(bound, schema_of, whole=is_small or inputs.needs_whole)
 
     def _begin(
         self, job: JobInfo, work: JobWork, note: dict[str, Any], held: ExitStack | None = None
