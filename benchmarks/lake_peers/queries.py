@@ -181,7 +181,8 @@ def _explained(asked: NodeProcess, sql: str) -> tuple[str, int]:
     if "distributed" not in notes:  # all shards are here
         return "local", 0
     plan = json.loads(notes["distributed"])
-    moved = sum(sum(step.get("bytesByNode", {}).values()) for step in plan["steps"])
+    members = ("bytesByNode", "sentBytesByNode")
+    moved = sum(sum(step.get(each, {}).values()) for step in plan["steps"] for each in members)
     return plan["strategy"], moved
 
 

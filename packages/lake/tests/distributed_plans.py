@@ -25,6 +25,7 @@ from lake.peers.sql import (
     plan_distributed,
 )
 from lake.sql.distributed_worker import Engine
+from lake.sql.sent_columns import is_sendable
 from lake.sql.types import quoted
 
 NODES = (1, 2)
@@ -57,6 +58,8 @@ class Cluster:
     shards: dict[str, pa.Table] = field(default_factory=dict)
     engine: Engine = field(default_factory=lambda: Engine(connect()))
     options: PlanOptions = field(default_factory=PlanOptions)
+    readers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The nodes that a table's rows may be sent to; every node if it is not there."""
 
     def replicate(self, name: str, nodes: Sequence[int] = (0, *NODES)) -> None:
         """Place all rows of a table at nodes; 0 is the coordinator."""
@@ -125,8 +128,12 @@ class Cluster:
         empty = self.data[name].slice(0, 0)
         return pa.concat_tables([empty, *(self.shards[each] for each in objects)])
 
+    def readers_of(self, name: str) -> tuple[int, ...]:
+        return self.readers.get(name, NODES)
+
     def plan(self, sql: str) -> DistributedPlan:
-        plan = plan_distributed(sql, self.tables, self.engine, self.options)
+        tables = [replace(t, readers=self.readers_of(t.name)) for t in self.tables]
+        plan = plan_distributed(sql, tables, self.engine, self.options)
         # Users get a gather, but here it is a fault to be found. An average is not of numbers only.
         faults = ("the planner failed", "DuckDB does not run a part")
         found = [reason for reason in plan.reasons if reason.startswith(faults)]
@@ -155,7 +162,7 @@ def run_plan(cluster: Cluster, plan: DistributedPlan) -> Answer:
                 case Fragment():
                     parts = [_run_unit(cluster, step, unit.shards, results) for unit in step.units]
                     nodes = min(cluster.options.nodes, len(step.units))
-                    moved += sum(results[name].nbytes for name in step.broadcasts) * nodes
+                    moved += sum(results[each.result].nbytes for each in step.broadcasts) * nodes
                 case Gather():
                     parts = [_run_shard(cluster, step, name) for name in step.objects]
                 case _:
@@ -220,14 +227,22 @@ def _run_unit(
 ) -> pa.Table:
     whole = {n: [s.object for s in cluster.table(n).shards] for n in step.replicated}
     nodes = [cluster.nodes_of(name, ids) for name, ids in (*shards.items(), *whole.items())]
-    assert not nodes or set.intersection(*nodes), "no node has what the unit reads"
+    found = set.intersection({0, *NODES}, *nodes)
+    assert found, "no node has what the unit reads"
+    readers = [{0, *cluster.readers_of(t)} for each in step.broadcasts for t in each.tables]
+    assert found.intersection(*readers), "no node of the unit may have what is sent along"
     with connect() as node:
         for name in step.replicated:
             node.register(name, cluster.data[name])
         for name, objects in shards.items():
             node.register(name, cluster.rows_of(name, objects))
-        for name in step.broadcasts:
-            node.register(name, results[name])
+        for each in step.broadcasts:
+            # As a receiver does, which knows names of types only.
+            assert is_sendable([(column.name, column.type) for column in each.columns])
+            create_empty(node, [Table(each.result, each.columns)])
+            node.register("sent", results[each.result])
+            node.execute(f"INSERT INTO {quoted(each.result)} FROM sent")
+            node.unregister("sent")
         return node.sql(step.sql).to_arrow_table()
 
 

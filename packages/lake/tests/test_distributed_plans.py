@@ -23,6 +23,7 @@ from lake.peers.sql import (
     sharded_table,
 )
 from lake.sql.distributed_worker import Engine
+from lake.sql.sent_columns import is_sendable
 from sennit_core.canonical import canonical_json
 
 from .distributed_plans import Cluster, connect, differences, run_plan, run_whole
@@ -134,14 +135,82 @@ def test_a_small_sharded_table_is_sent_along() -> None:
     plan = pushing("rows").plan("SELECT t.g, sum(v) FROM t JOIN u ON t.n = u.v GROUP BY t.g")
     assert plan.strategy == "mixed"
     (gather,), (fragment,) = plan.gathers, plan.fragments
-    assert fragment.broadcasts == (gather.result,)
+    (sent,) = fragment.broadcasts
+    assert (sent.result, sent.tables) == (gather.result, ("u",))
+    assert [column.type for column in sent.columns] == ["INTEGER"]
     assert fragment.bytes > gather.bytes
+
+
+SENT = "SELECT t.g, sum(v) FROM t JOIN u ON t.n = u.v GROUP BY t.g"
+
+
+def test_rows_are_sent_only_where_all_tables_that_they_come_from_may_go() -> None:
+    cluster = pushing("rows")
+    for readers in ((), (1,)):
+        cluster.readers = {"u": readers, "t": ()}
+        plan = cluster.plan(SENT)
+        assert not any(fragment.broadcasts for fragment in plan.fragments), readers
+    # A value that is computed from two tables.
+    scalar = "SELECT count(*) FROM t WHERE n > (SELECT avg(v) FROM u JOIN d ON d.rank = u.v)"
+    cluster.readers = {}
+    (fragment,) = [each for each in cluster.plan(scalar).fragments if each.sharded == ("t",)]
+    assert [each.tables for each in fragment.broadcasts] == [("d", "u")]
+    for name in ("d", "u"):
+        cluster.readers = {name: (2,), "t": ()}
+        assert not any(each.broadcasts for each in cluster.plan(scalar).fragments), name
+
+
+def test_a_unit_runs_at_the_holder_that_may_have_the_rows() -> None:
+    cluster = pushing("rows")
+    # The second node has all shards of `t`, the first one every other one of them too.
+    held = [
+        replace(s, nodes=(2,) if n % 2 else (1, 2)) for n, s in enumerate(cluster.table("t").shards)
+    ]
+    cluster.tables = [
+        replace(table, shards=tuple(held)) if table.name == "t" else table
+        for table in cluster.tables
+    ]
+    cluster.readers = {"u": (2,), "t": ()}
+    plan = cluster.plan(SENT)
+    assert plan.fragments[0].broadcasts
+    assert differences(run_plan(cluster, plan), run_whole(cluster, SENT), is_ordered=False) == []
+    cluster.readers = {"u": (), "t": ()}
+    assert not any(fragment.broadcasts for fragment in cluster.plan(SENT).fragments)
+
+
+def test_many_rows_are_not_sent_along() -> None:
+    cluster = pushing("rows")
+    cluster.options = replace(cluster.options, sends_bytes_max=100)
+    plan = cluster.plan(SENT)
+    assert not any(fragment.broadcasts for fragment in plan.fragments)
+    assert "too many to be sent along" in explain_text(plan)
+
+
+def test_types_that_a_receiver_does_not_declare_are_not_sent_along() -> None:
+    sql = "SELECT count(*) FROM t, (SELECT [max(v)] AS m FROM u) AS s WHERE t.n < s.m[1]"
+    cluster = pushing("rows")
+    plan = cluster.plan(sql)
+    assert not any(fragment.broadcasts for fragment in plan.fragments)
+    assert differences(run_plan(cluster, plan), run_whole(cluster, sql), is_ordered=False) == []
+    assert is_sendable([("a", "BIGINT"), ("b", "DECIMAL(4,1)")])
+    for bad in (
+        "INTEGER); DROP TABLE x; --",
+        "BIGINT[]",
+        "STRUCT(a INTEGER)",
+        "bigint",
+        "",
+        "JSON",
+    ):
+        assert not is_sendable([("a", bad)]), bad
+    for names in (("a", "A"), ("", "b"), ("x" * 129, "b")):
+        assert not is_sendable([(name, "BIGINT") for name in names])
+    assert not is_sendable(())
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_no_rows_are_sent_along_unless_that_is_allowed(placement: str) -> None:
     cluster = place(placement, sample_rows())
-    cluster.options = PlanOptions(strategy="push", sends_rows=False)
+    cluster.options = PlanOptions(strategy="push", sends_bytes_max=0)
     for sql in (
         "SELECT t.g, sum(v) FROM t JOIN u ON t.n = u.v GROUP BY t.g",
         "SELECT count(*) FROM t WHERE n > (SELECT avg(v) FROM u)",
@@ -156,7 +225,7 @@ def test_no_rows_are_sent_along_unless_that_is_allowed(placement: str) -> None:
 def without_rows(placement: str) -> Cluster:
     """Nodes that are sent no rows, as in a network."""
     cluster = place(placement, sample_rows())
-    cluster.options = PlanOptions(strategy="push", sends_rows=False)
+    cluster.options = PlanOptions(strategy="push", sends_bytes_max=0)
     return cluster
 
 

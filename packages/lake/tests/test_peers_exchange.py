@@ -405,7 +405,7 @@ def test_a_fragment_reads_no_dataset_that_is_not_shared(tmp_path: Path, *, by_na
 
 
 class Runner:
-    def run(self, _request: FragmentRequest, _stop: object) -> list[bytes]:
+    def run(self, _request: FragmentRequest, _stop: object, _body: bytes) -> list[bytes]:
         return [b"rows"]
 
 
@@ -413,7 +413,7 @@ async def pieces(
     node: SharingNode, peer: SharingNode, *tables: FragmentTable
 ) -> list[bytes] | None:
     request = FragmentRequest("SELECT 1", tables, "ann", 5.0)
-    served = serve_fragment(Runner(), node.exchange._index, Peer(peer.id), request)  # type: ignore[arg-type]
+    served = serve_fragment(Runner(), node.exchange._index, Peer(peer.id), request, b"")  # type: ignore[arg-type]
     try:
         return [bytes(body) async for _, body in served]
     except NotFound:

@@ -330,10 +330,12 @@ class Recorded:
 
     inner: FragmentRunner
     requests: list[FragmentRequest] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         self.requests.append(request)
-        return self.inner.run(request, stop)
+        self.bodies.append(body)
+        return self.inner.run(request, stop, body)
 
 
 def test_rows_of_a_private_dataset_stay_here(tmp_path: Path) -> None:
@@ -365,11 +367,11 @@ class Forgetful:
     inner: FragmentRunner
     refused: int = 0
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         if len(request.tables) > 1:
             self.refused += 1
             raise NotFound("shard of a fragment", request.tables[1].name, suggestion=None)
-        return self.inner.run(request, stop)
+        return self.inner.run(request, stop, body)
 
 
 def test_a_holder_without_a_whole_table_costs_a_plan_and_not_the_query(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,12 @@ from lake.deadline import Deadline
 from lake.peers.distributed_query import DistributedQuery, DistributedTable
 from lake.peers.fragments import FragmentPiece, FragmentRequest
 from lake.peers.limits import ByteLimit
+from lake.peers.sent_rows import NOTHING_SENT, SentColumn, SentRows, SentTable
 from lake.peers.session import Piece
 from lake.peers.sql import Fragment, Unit
-from lake.peers.step_dispatch import Coordinator, StepDispatch, StepResult
+from lake.peers.step_dispatch import Coordinator, RowsNotSent, StepDispatch, StepResult
 from lake.peers.stop import Stop
-from sennit_core.errors import TooLarge
+from sennit_core.errors import TooLarge, Unavailable
 
 UNITS = [f"s{number:03}" for number in range(300)]
 """More than an attempt has, so that there are two."""
@@ -46,6 +48,9 @@ class Here:
     def has_same_duckdb(self, node: str) -> bool:
         return True
 
+    def may_receive(self, node: str, dataset: str, snapshot: str) -> bool:
+        return True
+
     def name(self, node: str) -> str:
         return node
 
@@ -68,7 +73,9 @@ class Away(Here):
     async def session(self, node: str) -> Any:
         return self
 
-    async def stream(self, request: object, **_options: object) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, request: object, body: bytes, **_options: object
+    ) -> AsyncGenerator[Piece, None]:
         while True:
             self.sent += 100
             yield FragmentPiece(), bytes(100)
@@ -81,7 +88,7 @@ class LastFirst:
     def __init__(self) -> None:
         self._is_other_done = threading.Event()
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         first = request.tables[0].objects[0]
         if first == FIRST:
             assert self._is_other_done.wait(30)
@@ -90,18 +97,50 @@ class LastFirst:
             self._is_other_done.set()
 
 
-def run(folder: Path, placed: Here | None = None) -> StepResult:
+class Ends(Here):
+    """Two other nodes hold all shards. The first one fails, and then rows may go only to those of `readers`."""
+
+    def __init__(self, readers: Collection[str]) -> None:
+        self._readers = readers
+        self.asked: dict[str, bytes] = {}
+
+    def holders(self, name: str) -> list[str]:
+        return ["first", "second"]
+
+    def alive(self) -> list[str]:
+        return ["first", "second"]
+
+    def may_receive(self, node: str, dataset: str, snapshot: str) -> bool:
+        assert (dataset, snapshot) == ("words", "7")
+        return not self.asked or node in self._readers
+
+    async def session(self, node: str) -> Any:
+        async def stream(
+            _request: object, body: bytes, **_options: object
+        ) -> AsyncGenerator[Piece]:
+            is_first = not self.asked
+            self.asked[node] = body
+            if is_first:
+                raise Unavailable(node)
+            yield FragmentPiece(), b"rows"
+
+        return SimpleNamespace(stream=stream)
+
+
+def run(
+    folder: Path, placed: Here | None = None, sent: SentRows = NOTHING_SENT, units: int = 300
+) -> StepResult:
     shards: Any = SimpleNamespace(
         dataset="d", id="1", shards=[SimpleNamespace(object=name, bytes=1) for name in UNITS]
     )
-    units = tuple(Unit(name, {"t": (name,)}) for name in UNITS)
-    step = Fragment("r", "SELECT 1", "shard", ("t",), (), (), units, 1, 1, len(units))
+    chosen = tuple(Unit(name, {"t": (name,)}) for name in UNITS[:units])
+    step = Fragment("r", "SELECT 1", "shard", ("t",), (), (), chosen, 1, 1, units)
     query = DistributedQuery("SELECT 1", [DistributedTable("t", shards)], "ann", 60)
     coordinator = Coordinator("here", LastFirst(), placed or Here(), SPACE)
 
     async def work() -> StepResult:
         dispatch = StepDispatch(
-            coordinator, step, query, folder, Deadline(60), Stop(), ByteLimit(BYTES_MAX)
+            coordinator, step, query, folder, Deadline(60), Stop(), ByteLimit(BYTES_MAX), sent
         )
         return await dispatch.run()
 
@@ -111,6 +150,7 @@ def run(folder: Path, placed: Here | None = None) -> StepResult:
 def test_results_are_in_the_order_of_their_units(tmp_path: Path) -> None:
     found = run(tmp_path)
     assert [Path(file).read_text() for file in found.files] == [FIRST, "s256"]
+    assert found.run is not None
     assert found.run.units == {"here": 300}
 
 
@@ -126,3 +166,28 @@ def test_an_answer_without_an_end_ends_at_the_limit_of_the_query(tmp_path: Path)
     # What came of the attempt that failed first does not count for the other one.
     assert network.sent <= 2 * (BYTES_MAX + 100)
     assert list(tmp_path.iterdir()) == []
+
+
+WORDS = SentRows(
+    (SentTable("__sennit_rows_0", (SentColumn("k", "BIGINT"),), (4,)),), b"rows", (("words", "7"),)
+)
+
+
+def test_rows_go_to_the_next_holder_only_if_it_may_have_them_then(tmp_path: Path) -> None:
+    network = Ends(readers=("second",))
+    found = run(tmp_path, network, WORDS, units=1)
+    assert found.run is not None
+    assert found.run.sent == {"first": 4, "second": 4}
+    network = Ends(readers=())
+    with pytest.raises(RowsNotSent):
+        run(tmp_path, network, WORDS, units=1)
+    assert network.asked == {"first": b"rows"}
+
+
+def test_only_holders_that_may_have_the_rows_are_asked(tmp_path: Path) -> None:
+    for readers, asked in ((("second",), {"second"}), ((), set[str]())):
+        network = Ends(readers)
+        network.asked["nobody"] = b""  # so that only these may have them from the beginning
+        with nullcontext() if readers else pytest.raises(RowsNotSent):
+            run(tmp_path, network, WORDS, units=1)
+        assert set(network.asked) - {"nobody"} == asked

@@ -120,12 +120,12 @@ class Faulty:
     asked: int = 0
     stopped: Event = field(default_factory=Event)
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         self.asked += 1
         if self.asked > 1:
-            yield from self.inner.run(request, stop)
+            yield from self.inner.run(request, stop, body)
             return
-        result = b"".join(self.inner.run(request, stop))
+        result = b"".join(self.inner.run(request, stop, body))
         self.stopped.clear()
         stop.attach(self.stopped.set)
         if not self.hangs:
@@ -172,3 +172,21 @@ def test_the_shards_of_a_node_that_is_lost_are_counted_once(copied: tuple[Office
     assert oslo.asked == 1
     assert oslo.stopped.is_set()
     assert rome.query("SELECT k, v FROM big WHERE v % 300 = 0 ORDER BY v")[-1] == (2, 8700)
+
+
+@pytest.mark.nightly
+def test_rows_that_go_along_are_counted_once_if_a_holder_is_lost(
+    copied: tuple[Office, Faulty],
+) -> None:
+    rome, oslo = copied
+    rome.lake.append("words", pa.table({"k": [4, 4, 9], "word": ["four", "vier", "nine"]}))
+    rome.peers.share("words", None, Placement(1))
+    network = rome.peers._network
+    assert network is not None
+    words = rome.lake.catalog.manifest("words").snapshot
+    others = network.alive()
+    eventually(lambda: all(network.may_receive(n, words.dataset, words.id) for n in others))
+    sql = "SELECT word, count(*) FROM big JOIN words USING (k) GROUP BY word ORDER BY word"
+    assert rome.query(sql) == [("four", 428), ("vier", 428)]
+    assert oslo.asked == 1
+    assert oslo.stopped.is_set()

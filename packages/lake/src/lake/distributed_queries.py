@@ -7,7 +7,7 @@ has a row of it, or a value that was computed from one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
     from lake.catalog import Catalog
     from lake.peers.distributed_query import Distributed
+    from lake.peers.sql import DistributedPlan
 
 __all__ = ["DistributedQueries"]
 
@@ -91,7 +92,7 @@ class DistributedQueries:
         parts = self._parts(replace(request, sql=sql), tables, explain, deadline, statement)
         if parts is None:
             return None
-        here = [self._here(table, parts) for table in tables]
+        here = self._here(tables, parts.plan, parts.absent)
         merge = {
             "engine": "merge",
             "finalSql": f"{explain} {parts.plan.final_sql}" if explain else parts.plan.final_sql,
@@ -106,9 +107,16 @@ class DistributedQueries:
         query = MergedQuery(merge, parts.folder, parts.missing, repair)
         return start_merge(self._pool, query, request, deadline, statement, release)
 
-    def _here(self, table: dict[str, Any], parts: Distributed) -> dict[str, Any]:
-        """Return a table of the merge: with its shards if they are read in place, else without."""
-        is_read = table["name"] in parts.plan.reads_in_place
+    def _here(
+        self, tables: Sequence[dict[str, Any]], plan: DistributedPlan, absent: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """Return the tables of a merge: with their shards if they are read in place, else without."""
+        return [self._table_here(table, plan, absent) for table in tables]
+
+    def _table_here(
+        self, table: dict[str, Any], plan: DistributedPlan, absent: Collection[str]
+    ) -> dict[str, Any]:
+        is_read = table["name"] in plan.reads_in_place
         if is_read and table.get("arrived"):
             return table
         if not is_read:
@@ -116,7 +124,7 @@ class DistributedQueries:
             return members | {"paths": []}
         shards = self._catalog.manifest(table["id"], table["snapshot"]).snapshot.shards
         # The planner knows of no shard without rows, which may be elsewhere.
-        return without_shards(table, {*parts.absent, *(s.object for s in shards if not s.rows)})
+        return without_shards(table, {*absent, *(s.object for s in shards if not s.rows)})
 
     def joins_restricted(self, request: StatementRequest, tables: Sequence[dict[str, Any]]) -> bool:
         """Return whether restricted datasets are to be read before a query with others is planned."""
@@ -174,6 +182,8 @@ class DistributedQueries:
                 runs=not explain or _ANALYZE.search(explain) is not None,
                 allow_partial=request.allow_partial,
                 arrived=arrived,
+                here=lambda plan, absent: self._here(tables, plan, absent),
+                explained=bool(explain),
             )
             found: Distributed | None = self._remote.distribute(query, statement.starting)
         except _ERRORS:

@@ -142,7 +142,7 @@ def data_parts(
         ForeignChanges(lake), receipts, shares, version, returned, lake.catalog.get, lake.quotas,
         change_bytes_max,
     )  # fmt: skip
-    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool)
+    fragments = LocalFragments(lake.catalog, lake.tables, lake.pool, lake.staging)
     restricted = RestrictedReads(lake.catalog, shares, lake.tables, lake.pool, lake.running)
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,

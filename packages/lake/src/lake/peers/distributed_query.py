@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +45,9 @@ class ArrivedTable:
     bytes: int
 
 
+TablesHere = Callable[["DistributedPlan", Collection[str]], list[dict[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True)
 class DistributedQuery:
     """A query that is to be distributed.
@@ -57,6 +60,9 @@ class DistributedQuery:
         runs: Whether its parts run; False to know where they would, for EXPLAIN.
         allow_partial: Whether shards may be left out that no node has which can be reached.
         arrived: Further tables that it reads.
+        here: Returns its tables as an executor of this node reads them for a plan without some shards, given by
+            their object ids.
+        explained: Whether the rows of all steps are to be counted.
     """
 
     sql: str
@@ -66,6 +72,8 @@ class DistributedQuery:
     runs: bool = True
     allow_partial: bool = False
     arrived: Sequence[ArrivedTable] = ()
+    here: TablesHere = lambda _plan, _absent: []
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,10 @@ class Placed(Protocol):
 
     def has_same_duckdb(self, node: str) -> bool:
         """Return whether a node has this node's version of DuckDB, whose states it can exchange."""
+        ...
+
+    def may_receive(self, node: str, dataset: str, snapshot: str) -> bool:
+        """Return whether a node runs fragments that rows come with, and may have all rows of a snapshot."""
         ...
 
     def name(self, node: str) -> str:

@@ -4,9 +4,10 @@
 
 Fragments of all steps run at the same time. Their results are files in the lake's staging folder, which
 are removed with the query. What cannot be distributed (parameters, views, earlier snapshots), and what
-would move more than whole shards, is left to the caller, which fetches the shards. No row is sent to another node: a fragment reads shards of its
-holder, among them all those of a table that the holder has whole; rows of other tables that it would need come here instead.
-If a holder has less than was known of it, the query is planned anew without whole tables.
+would move more than whole shards, is left to the caller, which fetches the shards. A fragment reads shards of its
+holder, among them all those of a table that the holder has whole, and rows that are sent along with it (`lake.peers.sent_rows`), to holders
+that may have all datasets which these come from; other rows that it would need come here instead.
+If a holder has less than was known of it, or may have less, the query is planned anew without whole tables, or without such rows.
 
 Shards that no known holder has sent are fetched from any node that has them, once, and the query is
 planned anew: copies may be at nodes that are not to hold them. One that may leave out shards is planned anew without those that no node could read, until all others
@@ -18,19 +19,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from lake.deadline import Deadline
 from lake.partial import ShardsUnavailable, missing_shards
-from lake.peers.distributed_query import Distributed, DistributedQuery
+from lake.peers.distributed_query import Distributed, DistributedQuery, DistributedTable
 from lake.peers.limits import ByteLimit
 from lake.peers.plan_cache import PlanCache
-from lake.peers.sql import DistributedPlan, Fragment, Gather, Merge, arrived_table, sharded_table
+from lake.peers.plan_run import PlanRun, last_steps
+from lake.peers.sent_rows import SENT_BYTES_MAX
+from lake.peers.sql import DistributedPlan, arrived_table, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
-from lake.peers.step_dispatch import Coordinator, StepDispatch, WholeTablesUnavailable
+from lake.peers.step_dispatch import Coordinator, RowsNotSent, WholeTablesUnavailable
 from lake.peers.stop import Stop
 from sennit_core.errors import UsageError
 from sennit_core.logs import get_logger
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Distributor"]
 
-T = TypeVar("T")
 _log = get_logger(__name__)
 
 
@@ -54,12 +56,16 @@ class _Run:
         deadline: When it is to be over.
         stop: Stops it.
         uses_whole: Whether parts may read tables that their nodes have whole.
+        sends_rows: Whether rows may be sent along with parts.
+        absent: The object ids of shards that it leaves out.
     """
 
     query: DistributedQuery
     deadline: Deadline
     stop: Stop
     uses_whole: bool
+    sends_rows: bool
+    absent: frozenset[str]
 
 
 class Distributor:
@@ -95,12 +101,17 @@ class Distributor:
         deadline = Deadline(query.seconds)
         absent: dict[str, tuple[str, ...]] = {}
         sought: set[str] = set()
-        uses_whole = True
+        uses_whole = sends_rows = True
         while True:
             tables = [replace(t, snapshot=_without(t.snapshot, absent)) for t in query.tables]
-            run = _Run(replace(query, tables=tables), deadline, stop, uses_whole)
+            changed = replace(query, tables=tables)
+            run = _Run(changed, deadline, stop, uses_whole, sends_rows, frozenset(absent))
             try:
                 found = await self._run(run)
+            except RowsNotSent as error:
+                _log.info("a query is planned without rows for other nodes: %s", error)
+                sends_rows = False
+                continue
             except WholeTablesUnavailable as error:
                 _log.info("a query is planned without whole tables: %s", error)
                 uses_whole = False
@@ -140,14 +151,19 @@ class Distributor:
             reason = f"the whole shards are {whole_bytes} bytes: they would be fetched"
             plan = replace(plan, reasons=(*plan.reasons, reason))
         limit = ByteLimit(self._coordinator.bytes_max)
-        data_steps = [step for step in plan.steps if isinstance(step, Fragment | Gather)]
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
         try:
-            started = [
-                StepDispatch(self._coordinator, step, query, folder, deadline, stop, limit)
-                for step in data_steps
-            ]
-            results = await _all([each.run() if query.runs else each.assign() for each in started])
+            results = await PlanRun(
+                self._coordinator,
+                self._pool,
+                plan,
+                query,
+                run.absent,
+                folder,
+                deadline,
+                stop,
+                limit,
+            ).run()
         except BaseException as error:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             if not isinstance(error, UsageError):
@@ -156,16 +172,9 @@ class Distributor:
             # left out.
             _log.info("a part of a query has an error: %s", error)
             return None
-        files = dict(zip((step.result for step in data_steps), results, strict=True))
-        steps = [
-            {
-                "result": step.result,
-                "sql": step.sql,
-                "files": None if isinstance(step, Merge) else files[step.result].files,
-            }
-            for step in plan.steps
-        ]
-        return Distributed(plan, steps, folder, {name: each.run for name, each in files.items()})
+        steps = last_steps(plan, results, counts_rows=query.explained)
+        runs = {name: each.run for name, each in results.items() if each.run is not None}
+        return Distributed(plan, steps, folder, runs)
 
     def _missing_bytes(self, query: DistributedQuery) -> int:
         """Return the size of the shards of a query that are not here."""
@@ -186,19 +195,23 @@ class Distributor:
             name: tuple(sorted(map(numbers.__getitem__, found))) for name, found in holders.items()
         }
         options = {
-            "nodes": len(self._placed.alive()) + 1,
+            "nodes": len(self._placed.alive()),
             "usesStates": all(map(self._placed.has_same_duckdb, numbers)),
-            # A row of a private dataset would reach nodes that may not read it.
-            "sendsRows": False,
+            "sendsBytesMax": SENT_BYTES_MAX if run.sends_rows else 0,
             "usesWhole": run.uses_whole,
         }
         versions = tuple((t.name, t.snapshot.dataset, t.snapshot.id) for t in query.tables)
         arrived = tuple((each.name, each.schema.fields, each.bytes) for each in query.arrived)
-        key = (query.sql, versions, arrived, tuple(nodes.items()), tuple(options.items()))
+        readers = {table.name: self._readers(table, numbers) for table in query.tables}
+        placed = tuple(nodes.items())
+        key = (query.sql, versions, arrived, placed, *readers.items(), *options.items())
         found = self._plans.find(key)
         if found is not None:
             return found
-        planned = [sharded_table(table.name, table.snapshot, nodes) for table in query.tables]
+        planned = [
+            sharded_table(table.name, table.snapshot, nodes, readers[table.name])
+            for table in query.tables
+        ]
         planned += [arrived_table(each.name, each.schema, each.bytes) for each in query.arrived]
         request = {
             "engine": "distribute",
@@ -217,18 +230,15 @@ class Distributor:
         self._plans.put(key, plan, len(names))
         return plan
 
+    def _readers(self, table: DistributedTable, numbers: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the numbers of the nodes that rows of a table may be sent to now."""
+        snapshot = table.snapshot
+        return tuple(
+            number
+            for node, number in numbers.items()
+            if number and self._placed.may_receive(node, snapshot.dataset, snapshot.id)
+        )
+
 
 def _without(snapshot: SnapshotInfo, absent: Mapping[str, object]) -> SnapshotInfo:
     return replace(snapshot, shards=tuple(s for s in snapshot.shards if s.object not in absent))
-
-
-async def _all(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines; when one fails, end the others and raise its error."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

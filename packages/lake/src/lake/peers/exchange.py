@@ -290,10 +290,10 @@ class Exchange:
         return await asyncio.to_thread(copies.chunk, message)
 
     def serve_fragment(
-        self, session: Session, message: FragmentRequest, _body: bytes
+        self, session: Session, message: FragmentRequest, body: bytes
     ) -> AsyncGenerator[Piece, None]:
         """Run a part of a query over shards that are here."""
-        pieces = serve_fragment(self._parts.fragments, self._index, session, message)
+        pieces = serve_fragment(self._parts.fragments, self._index, session, message, body)
         return self._limited(session.peer, pieces)
 
     def job_server(
@@ -301,6 +301,15 @@ class Exchange:
     ) -> JobServer:
         """Return what runs tasks of other nodes' jobs over shards that are here."""
         return JobServer(runner, self._index, claims, self._host.wall, known_as)
+
+    def may_have_rows(self, node: str, dataset: str, snapshot: str) -> bool:
+        """Return whether all users of a node may read all rows of a snapshot, as far as is known now."""
+        known = self._index.get(dataset)
+        if known is None or not self._index.may_read(node, dataset, snapshot):
+            return False
+        # What this node has just made private is published so within a second.
+        share = self._parts.shares.get(dataset) if known.writer == self._node else None
+        return known.writer != self._node or (share is not None and share.is_with(node))
 
     async def _limited(
         self, peer: str, pieces: AsyncGenerator[Piece, None]

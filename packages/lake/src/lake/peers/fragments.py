@@ -2,7 +2,8 @@
 
 The node that asks sends SQL and names datasets, snapshots and shards. This node checks that each shard is
 of a dataset that it shares with the asking node, and then runs the SQL as it would a user's: the statement
-is checked, the executor is locked down, and only these shards can be read.
+is checked, the executor is locked down, and only these shards can be read, and the rows that came with it
+(`lake.peers.sent_rows`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lake.peers.messages import BODY_BYTES_MAX, Message
+from lake.peers.sent_rows import SentTable, check_sent, written_rows
 from lake.peers.session import Piece, Session
 from lake.peers.shared_index import SharedIndex
 from lake.peers.stop import SECONDS_MAX, Stop
@@ -70,6 +73,7 @@ class FragmentRequest(Message):
         tables: The tables that it reads.
         user: The user at the asking node; executors are shared fairly between users.
         seconds: Its time limit.
+        sent: Further tables that it reads, whose rows are the body.
     """
 
     kind: ClassVar[str] = "fragment"
@@ -77,18 +81,23 @@ class FragmentRequest(Message):
     tables: tuple[FragmentTable, ...]
     user: str
     seconds: float
+    sent: tuple[SentTable, ...] = ()
 
-    def check(self) -> None:
+    def check(self, body: bytes) -> None:
         """Refuse a request that no node of this version makes.
 
+        Args:
+            body: The rows that come with it.
+
         Raises:
-            BadInput: It is too large.
+            BadInput: It is too large, or the rows are not those that it names.
         """
         objects = sum(len(table.objects) for table in self.tables)
         if objects > OBJECTS_MAX or len(self.tables) > _TABLES_MAX:
             raise BadInput("a fragment", reason=f"it has {objects} shards")
         if not 0 < self.seconds <= SECONDS_MAX:
             raise BadInput("a fragment", reason=f"its time limit is {self.seconds} seconds")
+        check_sent(self.sent, body, [table.name for table in self.tables])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +113,14 @@ MESSAGES: tuple[type[Message], ...] = (FragmentRequest, FragmentPiece)
 class FragmentRunner(Protocol):
     """Runs a fragment somewhere: on this node, on a peer; later on Ray."""
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
-        """Yield the result as pieces of an Arrow IPC stream; blocks its thread."""
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
+        """Yield the result as pieces of an Arrow IPC stream; blocks its thread.
+
+        Args:
+            request: The fragment.
+            stop: Stops it.
+            body: The rows that come with it.
+        """
         ...
 
 
@@ -116,26 +131,32 @@ class LocalFragments:
         catalog: The datasets.
         tables: Makes tables of executor requests, and leases their shards.
         pool: The executors.
+        staging: Folder for rows that come with fragments.
     """
 
-    def __init__(self, catalog: Catalog, tables: StatementTables, pool: ExecutorPool) -> None:
+    def __init__(
+        self, catalog: Catalog, tables: StatementTables, pool: ExecutorPool, staging: Path
+    ) -> None:
+        self._staging = staging
         self._catalog = catalog
         self._tables = tables
         self._pool = pool
 
-    def run(self, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
-        """Yield the result.
+    def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
+        """Yield the result; as of `FragmentRunner`.
 
         Raises:
+            BadInput: The rows that come with it are not what they should be.
             NotFound: A shard is not one of its snapshot, or is not here.
             SennitError: The error of the query.
         """
-        request.check()
+        request.check(body)
         with (
             self._held(request) as tables,
+            written_rows(request.sent, body, self._staging) as sent,
             self._pool.submit(
                 "lake.sql",
-                {"sql": request.sql, "tables": tables, "format": "arrow", "engine": "duckdb"},
+                {"sql": request.sql, "tables": tables, "format": "arrow", **sent},
                 deadline_seconds=request.seconds,
                 user=request.user,
                 restartable=True,
@@ -181,6 +202,7 @@ async def serve_fragment(
     index: SharedIndex,
     session: Session,
     request: FragmentRequest,
+    body: bytes,
 ) -> AsyncGenerator[Piece, None]:
     """Run a fragment for a peer.
 
@@ -189,8 +211,9 @@ async def serve_fragment(
         index: Knows what is shared with a peer.
         session: The peer.
         request: The fragment.
+        body: The rows that come with it.
     """
-    request.check()
+    request.check(body)
     for table in request.tables:
         # A table without shards has a schema too.
         if not index.may_read(session.peer, table.dataset, table.snapshot) or not all(
@@ -198,7 +221,7 @@ async def serve_fragment(
         ):
             raise NotFound("shard of a fragment", session.peer[:16], suggestion=None)
     asked = replace(request, user=f"{request.user[:64]}@{session.peer[:16]}")
-    async with aclosing(stream_pieces(lambda stop: runner.run(asked, stop))) as pieces:
+    async with aclosing(stream_pieces(lambda stop: runner.run(asked, stop, body))) as pieces:
         async for piece in pieces:
             yield piece
 

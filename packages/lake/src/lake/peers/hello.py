@@ -18,12 +18,22 @@ __all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "TASKS", "Hello", "check_prot
 PROTOCOL = 1
 PROTOCOL_MIN = 1
 FEATURES = (
-    *("changes", "chunks", "fragments", "handover", "inputs", "queue", "relay", "reports"),
+    *(
+        "broadcast",
+        "changes",
+        "chunks",
+        "fragments",
+        "handover",
+        "inputs",
+        "queue",
+        "relay",
+        "reports",
+    ),
     "returning",
 )
 """What this version can do, and `TASKS` if the node has executors for jobs.
 
-`changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
+`broadcast` runs parts of queries with rows that come along (`lake.peers.sent_rows`), `changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
 `handover` follows a dataset to another writer (`lake.peers.handovers`), `inputs` fetches rows that a change reads
 from its sender, `queue` keeps receipts for two weeks (`lake.peers.append_queue`), `relay` forwards connections, `reports` says what the node sees (`lake.peers.reports`), `returning`
 sends the rows that a change of another node returns.

@@ -222,6 +222,16 @@ class JoinedNetwork:
         peer = self.members.peers.get(node)
         return peer is None or feature in peer.status.features
 
+    def may_receive(self, node: str, dataset: str, snapshot: str) -> bool:
+        """Return whether a node runs fragments that rows come with, and may have all rows of a snapshot."""
+        peer = self.members.peers.get(node)
+        is_able = peer is not None and "broadcast" in peer.status.features
+        return (
+            is_able
+            and self.exchange is not None
+            and self.exchange.may_have_rows(node, dataset, snapshot)
+        )
+
     def name(self, node: str) -> str:
         """Return what a node is called."""
         return self.roster.name_of(node)

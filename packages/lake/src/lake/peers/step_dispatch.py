@@ -15,20 +15,34 @@ from lake.peers.attempts import OF_THE_NODE, Attempts
 from lake.peers.dispatch import Dispatch, RunAttempt, Unit
 from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentRunner, FragmentTable
 from lake.peers.limits import ByteLimit
+from lake.peers.sent_rows import NOTHING_SENT, SentRows
 from lake.peers.sql import Fragment, Gather, StepRun
 from lake.peers.stop import Stop
-from sennit_core.errors import SennitError, Unavailable
+from sennit_core.errors import BadInput, SennitError, TooLarge, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from lake.deadline import Deadline
     from lake.disk_space import DiskSpace
     from lake.peers.distributed_query import DistributedQuery, Placed
 
-__all__ = ["Coordinator", "StepDispatch", "StepResult", "WholeTablesUnavailable"]
+__all__ = ["Coordinator", "RowsNotSent", "StepDispatch", "StepResult", "WholeTablesUnavailable"]
+
+_OF_SENT_ROWS = (*OF_THE_NODE, BadInput, TooLarge, Unsupported)
+"""Errors that the step may not have without the rows that are sent along."""
 
 
 class WholeTablesUnavailable(ShardsUnavailable):
     """No node has a unit and the tables that the step reads whole, whatever was known of it."""
+
+
+class RowsNotSent(ShardsUnavailable):
+    """Rows cannot be sent along with a step, whatever was known when it was planned."""
+
+
+class _MayNotReceive(Unavailable):
+    """A node may not have rows that are sent along with a step; the same node is not asked again."""
+
+    retryable = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +70,11 @@ class StepResult:
 
     Args:
         files: Arrow IPC streams, each of some units.
-        run: Where it has run.
+        run: Where it has run; None for a query of the coordinator.
     """
 
     files: list[str]
-    run: StepRun
+    run: StepRun | None = None
 
 
 class StepDispatch:
@@ -74,6 +88,7 @@ class StepDispatch:
         deadline: When the query is to be over.
         stop: Stops the query.
         limit: Of the bytes that the query receives.
+        sent: What is sent along with each request.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that it joins
@@ -85,7 +100,10 @@ class StepDispatch:
         deadline: Deadline,
         stop: Stop,
         limit: ByteLimit,
+        sent: SentRows = NOTHING_SENT,
     ) -> None:
+        self._sent = sent
+        self._sent_bytes: dict[str, int] = {}
         self._coordinator = coordinator
         self._placed = coordinator.placed
         self._step = step
@@ -142,7 +160,12 @@ class StepDispatch:
         counted = sorted(
             (started[number] for number in attempts), key=lambda each: order[each.units[0]]
         )
-        run = StepRun(self._units_by_node(counted), attempts=len(started), bytes=moved)
+        run = StepRun(
+            self._units_by_node(counted),
+            attempts=len(started),
+            bytes=moved,
+            sent=self._sent_bytes,
+        )
         return StepResult([str(self._place(each.attempt)) for each in counted], run)
 
     def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
@@ -193,7 +216,14 @@ class StepDispatch:
         if isinstance(self._step, Fragment) and self._step.has_states:
             # One that joined after the query was planned may have another version.
             found = [node for node in found if self._placed.has_same_duckdb(node)]
-        return tuple(found)
+        return tuple(node for node in found if self._may_receive(node))
+
+    def _may_receive(self, node: str) -> bool:
+        """Return whether a node may have, as of now, what is sent along."""
+        return node == self._coordinator.node or all(
+            self._placed.may_receive(node, dataset, snapshot)
+            for dataset, snapshot in self._sent.origins
+        )
 
     def _check_holders(self, units: Sequence[Unit]) -> None:
         """Refuse a step that cannot be completed before any of it runs."""
@@ -203,6 +233,9 @@ class StepDispatch:
 
     def _problem(self, units: Sequence[str], problem: str) -> SennitError:
         """Return the error for units that no node has run."""
+        errors = [self._errors[unit] for unit in units if unit in self._errors]
+        if self._sent.tables and all(isinstance(error, _OF_SENT_ROWS) for error in errors):
+            return RowsNotSent(f"{len(units)} parts with rows that are sent along", hint=problem)
         for unit in units:
             error = self._errors.get(unit)
             if error is not None and not isinstance(error, OF_THE_NODE):
@@ -231,7 +264,11 @@ class StepDispatch:
         seconds = self._deadline.left
         assert seconds is not None, "a distributed query has a time limit"
         request = FragmentRequest(
-            self._step.sql, self._tables(attempt.units), self._query.user, seconds
+            self._step.sql,
+            self._tables(attempt.units),
+            self._query.user,
+            seconds,
+            self._sent.tables,
         )
         place = self._place(attempt.attempt)
         if attempt.node == self._coordinator.node:
@@ -239,13 +276,22 @@ class StepDispatch:
             stop = Stop()
             self._stop.attach(stop.stop)
             try:
-                await asyncio.to_thread(_write_local, self._coordinator.local, request, stop, place)
+                await asyncio.to_thread(
+                    _write_local, self._coordinator.local, request, self._sent.body, stop, place
+                )
             except asyncio.CancelledError:
                 stop.stop()  # a thread is not cancelled
                 raise
             return
         session = await self._placed.session(attempt.node)
-        pieces = session.stream(request, timeout_seconds=seconds)
+        if not self._may_receive(attempt.node):  # nothing is awaited from here until it is sent
+            raise _MayNotReceive(
+                f"node {attempt.node[:16]}", hint="rows are shared with it no more"
+            )
+        if self._sent.body:
+            name = self._placed.name(attempt.node)
+            self._sent_bytes[name] = self._sent_bytes.get(name, 0) + len(self._sent.body)
+        pieces = session.stream(request, self._sent.body, timeout_seconds=seconds)
         async with aclosing(pieces):
             with place.open("wb") as file:
                 async for message, body in pieces:
@@ -275,7 +321,9 @@ class StepDispatch:
         return asyncio.get_running_loop().time()
 
 
-def _write_local(runner: FragmentRunner, request: FragmentRequest, stop: Stop, place: Path) -> None:
+def _write_local(
+    runner: FragmentRunner, request: FragmentRequest, body: bytes, stop: Stop, place: Path
+) -> None:
     with place.open("wb") as file:
-        for piece in runner.run(request, stop):
+        for piece in runner.run(request, stop, body):
             file.write(piece)

@@ -11,14 +11,16 @@ Request: `file` (an Arrow IPC stream), `format`, `maxRows`. Response: `rows`, `t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 
 from emsqrt.io.formats import open_format, type_name
+from lake.sql.types import quoted
 from sennit_core.arrow_ipc import open_arrow
 from sennit_core.errors import BadInput, Corrupt, TooLarge
 
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
     from sennit_core.arrow_ipc import ArrowReader
 
-__all__ = ["open_arrived", "send_arrived"]
+__all__ = ["insert_arrived", "open_arrived", "send_arrived"]
 
+_ARRIVED = "__sennit_arrived"
+_OTHER_COLUMNS = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError)
+"""DuckDB's errors of an INSERT of rows with other columns; not those of memory, or an interrupt."""
 _SHARE_OF_CAP = 4
 """Of the memory cap, what a batch may have: its engine needs the rest."""
 
@@ -57,6 +62,47 @@ def open_arrived(file: Path, what: str, context: EntryContext) -> Iterator[Arrow
     except TooLarge as error:
         error.hint = "ask for fewer or shorter columns, or start the node with more --memory"
         raise
+
+
+def insert_arrived(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    files: Iterable[Path],
+    what: str,
+    context: EntryContext,
+    bytes_max: int | None = None,
+) -> int:
+    """Insert rows of another node into a table, which has the right types; return their size.
+
+    Args:
+        connection: Of the table.
+        table: Its name.
+        files: Arrow IPC streams.
+        what: The rows, for errors.
+        context: Of the step that reads them.
+        bytes_max: The most that they have together after decompression; None for no limit.
+
+    Raises:
+        Corrupt: They are not what they should be.
+        TooLarge: A batch, or all of them together, have too many bytes after decompression.
+    """
+    size = 0
+    for file in files:
+        with open_arrived(file, what, context) as reader:
+            for batch in reader:
+                context.check()
+                size += batch.nbytes
+                if bytes_max is not None and size > bytes_max:
+                    raise TooLarge(what, bytes_max, size)
+                connection.register(_ARRIVED, pa.Table.from_batches([batch]))
+                try:
+                    connection.execute(f"INSERT INTO {quoted(table)} FROM {_ARRIVED}")
+                except _OTHER_COLUMNS as error:
+                    found = str(error).splitlines()[0][:200]
+                    raise Corrupt(what, expected="the columns of the table", found=found) from error
+                finally:
+                    connection.unregister(_ARRIVED)
+    return size
 
 
 def send_arrived(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:

@@ -21,30 +21,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
 from lake.peers.sql import Column, PlanOptions, explain_json, explain_text, plan_distributed
 from lake.peers.sql import Table as PlannedTable
 from lake.peers.sql.engine import EmptyTables
 from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
 from lake.sql.aggregate_names import aggregate_names
-from lake.sql.arrived_rows import open_arrived
+from lake.sql.arrived_rows import insert_arrived
 from lake.sql.duckdb_worker import (
     Note,
     bind,
-    interrupted_on_cancel,
-    kept_session,
     limits_of,
     stream_result,
     translated_errors,
 )
 from lake.sql.failures import query_error
+from lake.sql.fragment_worker import open_for_rows
 from lake.sql.guard import check_statement, open_parser, query_nodes, table_nodes
-from lake.sql.session import open_write_session
 from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.volatility import is_volatile
-from lake.verification import verify_shards
 from sennit_core.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -52,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "merge_query", "plan_query"]
 
-_ARRIVED = "__sennit_arrived"
 _PART = "a part of the query's result from another node"
 
 
@@ -86,7 +81,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             PlanOptions(
                 nodes=options["nodes"],
                 uses_states=options["usesStates"],
-                sends_rows=options["sendsRows"],
+                sends_bytes_max=options["sendsBytesMax"],
                 uses_whole=options["usesWhole"],
                 strategy=options.get("strategy", "cheapest"),
             ),
@@ -110,16 +105,8 @@ def merge_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any
     tables = [Table.from_json(table) for table in request["tables"]]
     sql = request["finalSql"]
     with translated_errors(sql, tables, context):
-        verify_shards((shard for table in tables for shard in table.shards), context)
         limits = limits_of(request, context)
-        names = tuple(table.name for table in tables)
-        kept = kept_session(tables, names, limits, context, read_only=False)
-        with (
-            kept or open_write_session(tables, names, limits) as connection,
-            interrupted_on_cancel(connection, context),
-        ):
-            if kept is None:
-                context.forgive_reserved()
+        with open_for_rows(tables, limits, context) as connection:
             for step in request["steps"]:
                 _create(connection, step, context)
             note = _note(connection, request["explained"]) if request.get("explained") else None
@@ -148,15 +135,7 @@ def _create(
     # The query over empty tables has the right types, also where Arrow sends another one.
     limit = "" if files is None else " LIMIT 0"
     connection.execute(f"CREATE TEMP TABLE {name} AS FROM ({step['sql']}){limit}")
-    for file in files or ():
-        with open_arrived(Path(file), _PART, context) as reader:
-            for batch in reader:
-                context.check()
-                connection.register(_ARRIVED, pa.Table.from_batches([batch]))
-                try:
-                    connection.execute(f"INSERT INTO {name} FROM {_ARRIVED}")
-                finally:
-                    connection.unregister(_ARRIVED)
+    insert_arrived(connection, step["result"], map(Path, files or ()), _PART, context)
 
 
 class Engine:

@@ -5,7 +5,7 @@
 what it changes), `lists`
 (choose the lists of shards that it needs), `policy` (check the expressions of an access policy),
 `defaults` (compute those of columns), `link` (examine a file to be linked), `distribute` or `merge` (see
-`lake.sql.distributed_worker`). Each imports only
+`lake.sql.distributed_worker`), `fragment` (see `lake.sql.fragment_worker`). Each imports only
 what it needs: planning runs in a separate process, so that the memory of DuckDB and its parser does
 not count against the cap of the plan's run.
 """
@@ -68,6 +68,10 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         from lake.sql.distributed_worker import merge_query
 
         return merge_query(request, context)
+    if engine == "fragment":
+        from lake.sql.fragment_worker import run_fragment
+
+        return run_fragment(request, context)
     if engine == "arrived":
         from lake.sql.arrived_rows import send_arrived
 
@@ -112,7 +116,7 @@ def _compute_defaults(request: dict[str, Any]) -> dict[str, Any]:
     return values_of_defaults(request)
 
 
-_KEEPS_INSTANCES = frozenset(("duckdb", "distribute", "merge"))
+_KEEPS_INSTANCES = frozenset(("duckdb", "distribute", "merge", "fragment"))
 """Steps that use these instances, or come before one that does in the same query."""
 _WITHOUT_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "history": _find_history,

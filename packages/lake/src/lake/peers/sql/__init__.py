@@ -9,13 +9,23 @@ lake's records. Design 0140 has the reasons.
 
 from lake.peers.sql.engine import EmptyTables, Engine
 from lake.peers.sql.explain import StepRun, explain_json, explain_text
-from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
+from lake.peers.sql.plan import (
+    Broadcast,
+    Cost,
+    DistributedPlan,
+    Fragment,
+    Gather,
+    Merge,
+    Step,
+    Unit,
+)
 from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.peers.sql.snapshots import arrived_table, sharded_table
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
 __all__ = [
     "Bounds",
+    "Broadcast",
     "BucketKey",
     "Column",
     "Cost",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -10,7 +10,7 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import ExportState, to_sql
 from lake.peers.sql.engine import Engine
 from lake.peers.sql.estimates import selectivity, width
-from lake.peers.sql.plan import Fragment, Gather, Merge, Step, Unit
+from lake.peers.sql.plan import Broadcast, Fragment, Gather, Merge, Step, Unit
 from lake.peers.sql.references import Reference, condition_sql
 from lake.peers.sql.shard_pruning import remaining_shards
 from lake.peers.sql.tables import Shard, Table
@@ -54,7 +54,7 @@ class Drafts:
         references: The tables in FROM clauses, by their names there.
         engine: DuckDB's answers.
         prefix: What names of results start with.
-        nodes: The number of nodes that a broadcast is sent to.
+        nodes: The number of other nodes, which rows may be sent to.
         local: The object ids of shards that the coordinator has.
     """
 
@@ -102,6 +102,45 @@ class Drafts:
         visit(query)
         return list(found)
 
+    def tables_read(self, query: exp.Expr) -> set[str]:
+        """Return the names of the statement's tables that a query reads itself, without those of results."""
+        return {
+            table.name
+            for table in query.find_all(exp.Table)
+            if table.alias in self.references
+            and table.name == self.references[table.alias].table.name
+        }
+
+    def tables_of(self, name: str) -> set[str]:
+        """Return the names of the statement's tables that a result comes from, also through other results.
+
+        What is neither a table nor a result is under its own name, which no table has.
+        """
+        if name in self.gathered:
+            return {self.references[self.gathered[name]].table.name}
+        query = self.steps[name].query
+        found = self.tables_read(query)
+        for table in query.find_all(exp.Table):
+            if table.name in self.gathered or table.name in self.steps:
+                found |= self.tables_of(table.name)
+            elif table.name not in found:
+                found.add(f"{self.prefix}{table.name}")
+        return found
+
+    def result_bytes(self, name: str) -> int:
+        """Return the estimated size of a result."""
+        step = self.steps.get(name)
+        if step is not None:
+            return step.rows * step.row_bytes
+        return self.table_bytes(self.gathered[name])
+
+    def table_bytes(self, alias: str) -> int:
+        """Return the estimated size of what a query needs of a table in FROM, wherever its shards are."""
+        found = self.references[alias]
+        rows = sum(shard.rows for shard in self.remaining(alias))
+        columns = found.columns or (narrowest(found.table),)
+        return int(rows * self._share([alias]) * self._row_bytes(alias, columns))
+
     def moved_bytes(self, query: exp.Expr) -> int:
         """Return the estimate of what a query and all steps that it needs move."""
         needed = self.needed(query)
@@ -133,9 +172,8 @@ class Drafts:
         condition = None if texts is None else " OR ".join(f"({text})" for text in texts)
         objects = {shard.object: shard for alias in aliases for shard in self.remaining(alias)}
         shards = [shard for shard in table.shards if shard.object in objects]
-        share = 1.0 if texts is None else min(1, sum(selectivity(e.conditions) for e in found))
         remote = sum(shard.rows for shard in shards if shard.object not in self.local)
-        size = sum(width(table.type_of(name) or "") for name in columns)
+        size = self._row_bytes(aliases[0], columns)
         listed = ", ".join(quoted(name) for name in columns)
         where = "" if condition is None else f" WHERE {condition}"
         return Gather(
@@ -145,18 +183,33 @@ class Drafts:
             columns=columns,
             condition=condition,
             objects=tuple(shard.object for shard in shards),
-            bytes=int(remote * share * size),
+            bytes=int(remote * self._share(aliases) * size),
             shards=len(table.shards),
             reason=reason,
         )
 
-    def step(self, name: str, query: exp.Query, tables: Iterable[Table]) -> Step:
+    def _share(self, aliases: Iterable[str]) -> float:
+        """Return the share of a table's rows that some uses of it need."""
+        return min(1.0, sum(selectivity(self.references[each].conditions) for each in aliases))
+
+    def _row_bytes(self, alias: str, columns: Iterable[str]) -> int:
+        table = self.references[alias].table
+        return sum(width(table.type_of(name) or "") for name in columns)
+
+    def step(
+        self,
+        name: str,
+        query: exp.Query,
+        tables: Iterable[Table],
+        origins: Mapping[str, Iterable[str]],
+    ) -> Step:
         """Return a step of the plan.
 
         Args:
             name: The name of its result.
             query: Its query, with the final names of the results that it reads.
             tables: The tables of the statement.
+            origins: The names of the tables that each result comes from, by its final name.
         """
         draft = self.steps[name]
         sharded = draft.sharded if isinstance(draft, DraftFragment) else ()
@@ -171,7 +224,9 @@ class Drafts:
             by=draft.by,
             sharded=sharded,
             replicated=tuple(each for each in read if each in own and each not in sharded),
-            broadcasts=tuple(each for each in read if each not in own),
+            broadcasts=tuple(
+                Broadcast(each, tuple(sorted(origins[each]))) for each in read if each not in own
+            ),
             units=draft.units,
             unit_rows=draft.unit_rows,
             bytes=self._fragment_bytes(draft),
@@ -182,21 +237,7 @@ class Drafts:
     def _fragment_bytes(self, draft: DraftFragment) -> int:
         results = draft.remote_units * draft.unit_rows * draft.row_bytes
         nodes = min(self.nodes, draft.remote_units)
-        sent = 0
-        for name in self.results_in(draft.query):
-            step = self.steps.get(name)
-            if step is not None:
-                sent += step.rows * step.row_bytes * nodes
-            else:
-                gather = self.gather_step([self.gathered[name]], "", "")
-                every = sum(shard.rows for shard in self.remaining(self.gathered[name]))
-                remote = sum(
-                    shard.rows
-                    for shard in self.remaining(self.gathered[name])
-                    if shard.object not in self.local
-                )
-                size = gather.bytes * every // remote if remote else gather.bytes
-                sent += size * nodes
+        sent = nodes * sum(map(self.result_bytes, self.results_in(draft.query)))
         return results + sent
 
 

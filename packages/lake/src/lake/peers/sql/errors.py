@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NotDistributed"]
+__all__ = ["NotDistributed", "NotSent"]
 
 
 class NotDistributed(Exception):
@@ -15,3 +15,7 @@ class NotDistributed(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class NotSent(NotDistributed):
+    """Rows that a fragment reads cannot be sent along with it."""

@@ -20,6 +20,7 @@ class StepRun:
         missing: The number of units whose shards no node has that can be reached.
         attempts: How many requests there were, repeated ones too; 0 if it did not run.
         bytes: What came from other nodes, by the node's name.
+        sent: The rows that were sent along to other nodes, in bytes, by the node's name.
         rows: The rows of its result; None if it did not run.
     """
 
@@ -28,6 +29,7 @@ class StepRun:
     attempts: int = 0
     bytes: Mapping[str, int] | None = None
     rows: int | None = None
+    sent: Mapping[str, int] | None = None
 
 
 Runs = Mapping[str, StepRun]
@@ -60,9 +62,11 @@ def _lines(plan: DistributedPlan, runs: Runs) -> Iterator[str]:
     else:
         other = "" if plan.strategy == "gather" else f" (gather: about {plan.cost.gather})"
         yield f"{plan.strategy}: about {plan.moved_bytes} bytes over the network{other}"
-    moved = [sum(run.bytes.values()) for run in runs.values() if run.bytes is not None]
-    if moved:
-        yield f"moved: {sum(moved)} bytes"
+    came = [sum(run.bytes.values()) for run in runs.values() if run.bytes is not None]
+    if came:
+        sent = sum(sum((run.sent or {}).values()) for run in runs.values())
+        along = f", {sent} of them sent along" if sent else ""
+        yield f"moved: {sum(came) + sent} bytes{along}"
     yield from (f"  because {reason}" for reason in plan.reasons)
     for step in plan.steps:
         yield from _step_lines(step)
@@ -83,7 +87,10 @@ def _step_lines(step: Step) -> Iterator[str]:
             if step.sharded:
                 yield f"  {', '.join(step.sharded)}: shards: {left} of {step.shards}"
             whole = [f"{name} whole" for name in step.replicated]
-            whole += [f"{name} sent along" for name in step.broadcasts]
+            whole += [
+                f"{each.result} sent along, of {', '.join(each.tables) or 'no table'}"
+                for each in step.broadcasts
+            ]
             yield from (f"  {each}" for each in whole)
         case Gather():
             columns = ", ".join(step.columns)
@@ -101,7 +108,9 @@ def _counted(units: int) -> str:
 def _run_lines(run: StepRun) -> Iterator[str]:
     for node, units in run.units.items():
         moved = "" if run.bytes is None else f", {run.bytes.get(node, 0)} bytes"
-        yield f"  at {node}: {_counted(units)}{moved}"
+        sent = (run.sent or {}).get(node, 0)
+        along = f", {sent} bytes sent along" if sent else ""
+        yield f"  at {node}: {_counted(units)}{moved}{along}"
     if run.missing:
         yield f"  nowhere: {run.missing} of the units, as no node has them that can be reached"
     if run.attempts > len(run.units):
@@ -116,6 +125,8 @@ def _run_json(run: StepRun | None) -> dict[str, Any]:
     found: dict[str, Any] = {"unitsByNode": dict(run.units), "missingUnits": run.missing}
     if run.bytes is not None:
         found |= {"requests": run.attempts, "bytesByNode": dict(run.bytes)}
+    if run.sent:
+        found["sentBytesByNode"] = dict(run.sent)
     return found if run.rows is None else found | {"rows": run.rows}
 
 
@@ -128,7 +139,9 @@ def _step_json(step: Step) -> dict[str, Any]:
                 "by": step.by,
                 "sharded": list(step.sharded),
                 "replicated": list(step.replicated),
-                "broadcasts": list(step.broadcasts),
+                "broadcasts": [
+                    {"result": each.result, "tables": list(each.tables)} for each in step.broadcasts
+                ],
                 "units": [
                     {"name": unit.name, "shards": {k: list(v) for k, v in unit.shards.items()}}
                     for unit in step.units

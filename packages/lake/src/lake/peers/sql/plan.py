@@ -16,13 +16,23 @@ Rows are collected by unit, not by node: the retry of a unit replaces its rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from lake.peers.sql.tables import Column
 
-__all__ = ["Cost", "DistributedPlan", "Fragment", "Gather", "Merge", "Step", "Unit"]
+__all__ = [
+    "Broadcast",
+    "Cost",
+    "DistributedPlan",
+    "Fragment",
+    "Gather",
+    "Merge",
+    "Step",
+    "Unit",
+    "computed_first",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,21 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A result of an earlier step that is sent along with a fragment.
+
+    Args:
+        result: The name of the table of the result.
+        tables: The tables that it comes from: no node gets it that may not have rows of all of them.
+        columns: Its columns, with types that any node can declare.
+    """
+
+    result: str
+    tables: tuple[str, ...]
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fragment:
     """A query that runs on every unit.
 
@@ -49,7 +74,7 @@ class Fragment:
         by: `shard` or `bucket`; `node` for one unit, which reads whole tables only.
         sharded: The tables that are restricted to the shards of the unit.
         replicated: The tables that are read whole, of which a node that runs a unit has all shards.
-        broadcasts: The results of earlier steps that are sent along with it.
+        broadcasts: What is sent along with it.
         units: What it runs on.
         unit_rows: The estimated number of rows of a unit's result.
         bytes: The estimated size of all results, and of what is sent along.
@@ -62,7 +87,7 @@ class Fragment:
     by: str
     sharded: tuple[str, ...]
     replicated: tuple[str, ...]
-    broadcasts: tuple[str, ...]
+    broadcasts: tuple[Broadcast, ...]
     units: tuple[Unit, ...]
     unit_rows: int
     bytes: int
@@ -179,3 +204,20 @@ class DistributedPlan:
     def moved_bytes(self) -> int:
         """The estimate of what the plan moves."""
         return sum(step.bytes for step in self.steps if not isinstance(step, Merge))
+
+
+def computed_first(steps: Sequence[Step]) -> frozenset[str]:
+    """Return the results of the coordinator's queries that fragments depend on.
+
+    They are computed once, and kept as what has arrived is: a query with ties may have another result the next
+    time, and the last query may read it too.
+    """
+    by_result = {step.result: step for step in steps}
+    waiting = [b.result for step in steps if isinstance(step, Fragment) for b in step.broadcasts]
+    found: set[str] = set()
+    while waiting:
+        step = by_result.get(waiting.pop())
+        if isinstance(step, Merge) and step.result not in found:
+            found.add(step.result)
+            waiting += step.reads
+    return frozenset(found)

@@ -19,10 +19,11 @@ from sqlglot import exp
 
 from lake.peers.sql.aggregates import to_sql
 from lake.peers.sql.blocks import PART, Tail, cut_block, split_tail
+from lake.peers.sql.broadcasts import MISSING_ROWS, TOO_MANY_ROWS, check_broadcasts, check_columns
 from lake.peers.sql.distribution import Localizer, WholeTables, reads_away
 from lake.peers.sql.drafts import DraftFragment, DraftMerge, Drafts, quoted
 from lake.peers.sql.engine import EmptyTables, Engine
-from lake.peers.sql.errors import NotDistributed
+from lake.peers.sql.errors import NotDistributed, NotSent
 from lake.peers.sql.fallback import (
     gather_all,
     gather_plan,
@@ -31,7 +32,7 @@ from lake.peers.sql.fallback import (
     local_plan,
 )
 from lake.peers.sql.fragments import draft_fragment
-from lake.peers.sql.plan import Cost, DistributedPlan, Gather, Merge, Step
+from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, computed_first
 from lake.peers.sql.references import find_references
 from lake.peers.sql.schemes import Scheme, Schemes
 from lake.peers.sql.syntax import Query, read_query
@@ -41,7 +42,6 @@ __all__ = ["PlanOptions", "plan_distributed"]
 
 _PREFIX = "__sennit_"
 _VALUE_BYTES = 8
-_WITHOUT_ROWS = "the holders of its shards do not have the rows that it joins"
 _BROADCAST_MARGIN = 2
 """How many times less a plan must move that gathers tables for its fragments: its estimate depends on two
 selectivities. Without this, TPC-H 14 with all tables split moved three times as much as a gather."""
@@ -55,17 +55,18 @@ class PlanOptions:
     """What the planner may assume of the nodes.
 
     Args:
-        nodes: The number of nodes that hold shards, for the cost of sending a table to all.
+        nodes: The number of other nodes that hold shards, for the cost of sending rows to all.
         uses_states: Whether all nodes have one version of DuckDB, and may exchange states of
             aggregate functions.
-        sends_rows: Whether rows that were gathered here, or computed, may be sent along with a fragment.
+        sends_bytes_max: The most rows, gathered here or computed, that are sent along with a fragment, in
+            bytes; 0 for none.
         uses_whole: Whether a fragment may read tables that its nodes have whole.
         strategy: `cheapest`, or `push` or `gather` to have that one wherever it is possible.
     """
 
     nodes: int = 4
     uses_states: bool = False
-    sends_rows: bool = True
+    sends_bytes_max: int = 1 << 20
     uses_whole: bool = True
     strategy: str = "cheapest"
 
@@ -91,7 +92,10 @@ def plan_distributed(
         return local_plan(sql, tables, engine)
     local = frozenset(s.object for table in tables for s in table.shards if 0 in s.nodes)
     try:
-        return _Planner(sql, tables, engine, options, local).plan()
+        try:
+            return _Planner(sql, tables, engine, options, local).plan()
+        except NotSent:  # by the types of a result, which are known last
+            return _Planner(sql, tables, engine, replace(options, sends_bytes_max=0), local).plan()
     except NotDistributed as error:
         return gather_all(sql, tables, engine, local, error.reason)
     except Exception as error:  # noqa: BLE001 - a fault of the planner must not be one of the query
@@ -131,6 +135,7 @@ class _Planner:
     ) -> None:
         self._sql = sql
         self._tables = tables
+        self._by_name = {table.name: table for table in tables}
         self._engine = engine
         self._options = options
         self._prefix = _free_prefix(sql, tables)
@@ -166,8 +171,9 @@ class _Planner:
                 return self._gather_plan(gathers, columns, cost, reasons)
             steps, final = self._steps(planned, needed, columns)
             try:
-                for step in steps:
-                    _define(empty, step)
+                steps = _defined(empty, steps)
+            except NotSent:
+                raise
             except NotDistributed as error:
                 return self._gather_plan(gathers, columns, cost, (error.reason,))
             if empty.columns(to_sql(final)) != columns:
@@ -260,8 +266,7 @@ class _Planner:
 
     def _pushed(self, body: exp.Select, tail: Tail, scheme: Scheme) -> list[_Planned]:
         """Return the ways to compute a SELECT whose tables are split by a scheme."""
-        if not self._options.sends_rows:
-            self._check_whole(body, scheme)
+        self._check_tables(body, scheme)
         block, sources = body.copy(), self._query.sources
         localizer = Localizer(self._query, scheme, self._whole)
         keys, _ = localizer.source(block)
@@ -278,8 +283,7 @@ class _Planner:
             if any(table.alias in scheme.keys for table in cut.merge.find_all(exp.Table)):
                 continue  # a subquery of the merge would read rows that only units have
             draft = draft_fragment(cut, scheme, tail, self._drafts)
-            if not self._options.sends_rows and self._drafts.results_in(draft.query):
-                raise NotDistributed(_WITHOUT_ROWS)
+            check_broadcasts(draft, self._drafts, self._by_name, self._options.sends_bytes_max)
             name = self._drafts.name("part")
             self._drafts.steps[name] = draft
             for table in cut.merge.find_all(exp.Table):
@@ -292,13 +296,23 @@ class _Planner:
             found.append(_Planned(cut.merge, tail, draft.rows, cut.way, cut.refused))
         return found
 
-    def _check_whole(self, body: exp.Select, scheme: Scheme) -> None:
-        """Refuse a scheme without planning it, if its nodes lack a table of FROM or WHERE."""
+    def _check_tables(self, body: exp.Select, scheme: Scheme) -> None:
+        """Refuse a scheme without planning it, if its nodes lack a table that cannot be sent to them."""
+        bytes_max = self._options.sends_bytes_max
+        starts = (body.args.get("from_"), *(body.args.get("joins") or ()))
+        direct = {each.this.alias for each in starts if each is not None}
+        sent = 0
         parts = (body.args.get("from_"), *(body.args.get("joins") or ()), body.args.get("where"))
         for table in (t for part in parts if part is not None for t in part.find_all(exp.Table)):
             source = self._query.sources.get(table.alias)
-            if source is None or not (table.alias in scheme.keys or source.name in scheme.whole):
-                raise NotDistributed(_WITHOUT_ROWS)
+            if source is not None and (table.alias in scheme.keys or source.name in scheme.whole):
+                continue
+            if not bytes_max or (source is not None and not source.readers):
+                raise NotSent(MISSING_ROWS)
+            if source is not None and table.alias in direct:
+                sent += self._drafts.table_bytes(table.alias)
+                if sent > bytes_max:
+                    raise NotSent(TOO_MANY_ROWS)
 
     def _gathered(self, body: exp.Select, tail: Tail) -> _Planned:
         """Return the way that reads no split table; what it contains may still be pushed."""
@@ -344,10 +358,11 @@ class _Planner:
             gathers[table] = drafts.gather_step(aliases, result, reason)
             names |= {f"{self._prefix}gather_{alias}": result for alias in aliases}
         steps: list[Step] = list(gathers.values())
+        origins = {names.get(name, name): drafts.tables_of(name) for name in needed}
         for name in needed:
             if name in drafts.steps:
                 query = self._renamed(drafts.steps[name].query, names)
-                steps.append(drafts.step(name, query, self._tables))
+                steps.append(drafts.step(name, query, self._tables, origins))
         results = self._query.tree.selects
         if len(results) != len(columns) or any(
             isinstance(result.unalias(), exp.Column)
@@ -376,7 +391,30 @@ def _reasons_to_gather(candidates: Sequence[_Planned]) -> dict[str, None]:
     return dict.fromkeys(found)
 
 
-def _define(empty: EmptyTables, step: Step) -> None:
+def _defined(empty: EmptyTables, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Create the empty tables of steps; return the steps with the columns of what is sent along.
+
+    Raises:
+        NotSent: Such a column cannot be.
+        NotDistributed: As of `_define`.
+    """
+    found: list[Step] = []
+    first = computed_first(steps)
+    for step in steps:
+        _define(empty, step, arrives=not isinstance(step, Merge) or step.result in first)
+        each = step
+        if isinstance(step, Fragment) and step.broadcasts:
+            sent = []
+            for broadcast in step.broadcasts:
+                columns = empty.columns(f"FROM {quoted(broadcast.result)}")
+                check_columns(columns)
+                sent.append(replace(broadcast, columns=columns))
+            each = replace(step, broadcasts=tuple(sent))
+        found.append(each)
+    return tuple(found)
+
+
+def _define(empty: EmptyTables, step: Step, *, arrives: bool) -> None:
     """Create the empty table of a step.
 
     Raises:
@@ -388,7 +426,7 @@ def _define(empty: EmptyTables, step: Step) -> None:
     except Exception as error:
         problem = str(error).splitlines()[0][:80]
         raise NotDistributed(f"DuckDB does not run a part: {problem}") from error
-    if not isinstance(step, Merge):
+    if arrives:
         for column in empty.columns(f"FROM {quoted(step.result)}"):
             if _CHANGED_BY_ARROW.search(column.type):
                 raise NotDistributed(f"Arrow does not send every {column.type} as it is")

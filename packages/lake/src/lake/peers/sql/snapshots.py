@@ -26,13 +26,19 @@ def arrived_table(name: str, schema: Schema, size: int) -> Table:
     return Table(name, columns, (Shard(f"arrived {name}", rows, size, nodes=(0,)),))
 
 
-def sharded_table(name: str, snapshot: SnapshotInfo, nodes: Mapping[str, Sequence[int]]) -> Table:
+def sharded_table(
+    name: str,
+    snapshot: SnapshotInfo,
+    nodes: Mapping[str, Sequence[int]],
+    readers: tuple[int, ...] = (),
+) -> Table:
     """Return a dataset whose shards may be on different nodes.
 
     Args:
         name: Its name in the query.
         snapshot: Its snapshot.
         nodes: The numbers of the nodes that hold each shard, by its object id.
+        readers: As of `Table`.
 
     Its partition key is the first `bucket` field whose value is known of every shard, by the hash of the
     column's type of today. Shards that were written before the layout have no bucket, and then there is
@@ -55,7 +61,7 @@ def sharded_table(name: str, snapshot: SnapshotInfo, nodes: Mapping[str, Sequenc
     if field is not None:
         column = snapshot.schema.names[column_ids(snapshot).index(field.column)]
         key = BucketKey(column, field.buckets)
-    return Table(name, _columns(snapshot), shards, key)
+    return Table(name, _columns(snapshot), shards, key, readers)
 
 
 def _columns(snapshot: SnapshotInfo) -> tuple[Column, ...]:

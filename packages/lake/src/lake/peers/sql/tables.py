@@ -78,12 +78,15 @@ class Table:
         columns: Its columns.
         shards: Its rows.
         key: The partition key, if the bucket of every shard is known.
+        readers: The numbers of the other nodes that rows of it may be sent to; none unless it is known
+            that all users there may read all of it.
     """
 
     name: str
     columns: tuple[Column, ...]
     shards: tuple[Shard, ...] = ()
     key: BucketKey | None = None
+    readers: tuple[int, ...] = ()
 
     @property
     def is_here(self) -> bool:

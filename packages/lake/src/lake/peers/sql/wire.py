@@ -7,7 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 from lake.peers.sql.explain import StepRun
-from lake.peers.sql.plan import Cost, DistributedPlan, Fragment, Gather, Merge, Step, Unit
+from lake.peers.sql.plan import (
+    Broadcast,
+    Cost,
+    DistributedPlan,
+    Fragment,
+    Gather,
+    Merge,
+    Step,
+    Unit,
+)
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
 __all__ = [
@@ -43,6 +52,7 @@ def tables_from_data(data: Sequence[Mapping[str, Any]]) -> list[Table]:
             columns=_columns(each["columns"]),
             shards=tuple(map(_shard, each["shards"])),
             key=None if each["key"] is None else BucketKey(**each["key"]),
+            readers=tuple(each["readers"]),
         )
         for each in data
     ]
@@ -77,11 +87,16 @@ def _step(data: Mapping[str, Any]) -> Step:
                 Unit(unit["name"], {name: tuple(ids) for name, ids in unit["shards"].items()})
                 for unit in data["units"]
             )
-            return Fragment(**{**members, "units": units})
+            broadcasts = tuple(map(_broadcast, data["broadcasts"]))
+            return Fragment(**{**members, "units": units, "broadcasts": broadcasts})
         case "Gather":
             return Gather(**members)
         case _:
             return Merge(**members)
+
+
+def _broadcast(data: Mapping[str, Any]) -> Broadcast:
+    return Broadcast(data["result"], tuple(data["tables"]), _columns(data["columns"]))
 
 
 def _columns(data: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
