@@ -137,6 +137,7 @@ def test_the_small_side_of_a_join_goes_to_the_holders_of_the_large_one(shared: W
         assert not list(each.lake.staging.glob("distributed-*"))
 
 
+@pytest.mark.nightly
 def test_explain_says_what_goes_along(shared: World) -> None:
     planned = shared.text(f"EXPLAIN {JOIN}")
     assert " sent along, of words\n  at oslo: 3 units\n" in planned
@@ -159,6 +160,7 @@ COMPUTED = [
 ]
 
 
+@pytest.mark.nightly
 def test_results_that_are_sent_along_are_those_of_one_duckdb(shared: World) -> None:
     found = []
     for sql in COMPUTED:
@@ -171,6 +173,7 @@ def test_results_that_are_sent_along_are_those_of_one_duckdb(shared: World) -> N
         assert rows == shared.offices["oslo"].query(sql.replace("words", words)), sql
 
 
+@pytest.mark.nightly
 def test_rows_with_ties_are_chosen_once(shared: World) -> None:
     sql = (
         "WITH one AS (SELECT k FROM words ORDER BY k // 100 LIMIT 1) SELECT (SELECT k FROM one),"

@@ -7,8 +7,8 @@ has a row of it, or a value that was computed from one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,21 @@ from lake.deadline import Deadline
 from lake.mentions import split_explain
 from lake.merged_queries import MergedQuery, may_have_parts, start_merge
 from lake.partial import without_shards
-from lake.peers.stop import SECONDS_MAX
+from lake.peers.stop import SECONDS_MAX, Stop
 from lake.queries import QueryExecution
-from lake.read_repair import ReadRepair
+from lake.read_repair import ReadRepair, Repair
 from lake.remote_shards import RemoteShards
 from lake.running import RunningStatement
+from lake.sql.query_parts import part_of_query
 from lake.statement_request import StatementRequest
 from sennit_core.errors import (
     Cancelled,
+    Corrupt,
     DeadlineExceeded,
     Denied,
     SennitError,
     SqlError,
+    TooLarge,
     Unavailable,
     UnknownColumn,
 )
@@ -49,6 +52,23 @@ _ERRORS = (Cancelled, Denied, DeadlineExceeded, SqlError, Unavailable, UnknownCo
 """What a query fails with before parts of it run; after any other error its shards are fetched."""
 _WHOLE = ("view", "link", "policy", "damage", "encrypted", "explained")
 """Members of tables that only this node, or only whole tables, can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query.
+
+    Args:
+        request: Its request, without EXPLAIN.
+        tables: The tables that it reads, leased.
+        explain: Its EXPLAIN; "" if it has none.
+        deadline: When it is to be over.
+    """
+
+    request: StatementRequest
+    tables: Sequence[dict[str, Any]]
+    explain: str
+    deadline: Deadline
 
 
 class DistributedQueries:
@@ -89,23 +109,78 @@ class DistributedQueries:
         if not self._may_distribute(request, tables):
             return None
         explain, sql = split_explain(request.sql)
-        parts = self._parts(replace(request, sql=sql), tables, explain, deadline, statement)
+        asked = _Asked(replace(request, sql=sql), tables, explain, deadline)
+        parts = self._parts(asked, statement.starting)
         if parts is None:
             return None
-        here = self._here(tables, parts.plan, parts.absent)
-        merge = {
+        merge = self._merge(asked, parts)
+        shards = self._repair.of(lambda: merge["tables"], deadline)
+        query = MergedQuery(
+            merge,
+            [parts.folder],
+            parts.missing,
+            lambda error, stop: repair(error, stop) or shards(error, stop),
+        )
+        repair = self._part_repair(asked, parts, query)
+        return start_merge(self._pool, query, request, deadline, statement, release)
+
+    def _merge(self, asked: _Asked, parts: Distributed) -> dict[str, Any]:
+        """Return the request `merge` of an executor."""
+        explain, sql = asked.explain, parts.plan.final_sql
+        return {
             "engine": "merge",
-            "finalSql": f"{explain} {parts.plan.final_sql}" if explain else parts.plan.final_sql,
-            "tables": here,
+            "finalSql": f"{explain} {sql}" if explain else sql,
+            "tables": self._here(asked.tables, parts.plan, parts.absent),
             "steps": parts.steps,
-            "format": request.format,
-            "maxRows": request.max_rows,
+            "format": asked.request.format,
+            "maxRows": asked.request.max_rows,
             "explained": _explained(parts, explain) if explain else None,
         }
 
-        repair = self._repair.of(lambda: here, deadline)
-        query = MergedQuery(merge, parts.folder, parts.missing, repair)
-        return start_merge(self._pool, query, request, deadline, statement, release)
+    def _part_repair(self, asked: _Asked, parts: Distributed, query: MergedQuery) -> Repair:
+        """Return what asks other nodes for a part that the merge could not read.
+
+        The node that has sent it computes no part of the query any more. What no other node can compute is computed
+        here, from shards, which are verified whoever sends them.
+        """
+        senders = dict(parts.senders)
+        distrusted: set[str] = set()
+
+        def repair(error: SennitError, stop: Stop) -> bool:
+            sender = _sender_of(error, senders)
+            if sender is None:
+                return False
+            _log.warning("node %s has sent a part that cannot be read: %s", sender[:16], error)
+            distrusted.add(sender)
+            found = self._parts(asked, stop, frozenset(distrusted))
+            senders.clear()
+            if found is None:
+                changed = self._whole(asked, parts.absent, stop)
+            else:
+                query.folders.append(found.folder)
+                if found.missing != parts.missing:
+                    return False  # the result would not be what its report says
+                senders.update(found.senders)
+                changed = self._merge(asked, found)
+            query.merge.clear()
+            query.merge.update(changed)
+            return True
+
+        return repair
+
+    def _whole(self, asked: _Asked, absent: Collection[str], stop: Stop) -> dict[str, Any]:
+        """Fetch the shards of a query; return the request of the executor that computes all of it."""
+        tables = [without_shards(table, absent) for table in asked.tables]
+        names = (Path(path).name for table in tables for path in table.get("paths") or ())
+        self._remote.ensure(names, seconds=asked.deadline.left, stop=stop)
+        request = asked.request
+        return {
+            "engine": "duckdb",
+            "sql": f"{asked.explain} {request.sql}" if asked.explain else request.sql,
+            "tables": tables,
+            "format": request.format,
+            "maxRows": request.max_rows,
+        }
 
     def _here(
         self, tables: Sequence[dict[str, Any]], plan: DistributedPlan, absent: Collection[str]
@@ -146,12 +221,7 @@ class DistributedQueries:
         )
 
     def _parts(
-        self,
-        request: StatementRequest,
-        tables: Sequence[dict[str, Any]],
-        explain: str,
-        deadline: Deadline,
-        statement: RunningStatement,
+        self, asked: _Asked, stop: Stop, distrusted: frozenset[str] = frozenset()
     ) -> Distributed | None:
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
         from lake.peers.distributed_query import ArrivedTable, DistributedQuery, DistributedTable
@@ -160,7 +230,7 @@ class DistributedQueries:
             DistributedTable(
                 table["name"], self._catalog.manifest(table["id"], table["snapshot"]).snapshot
             )
-            for table in tables
+            for table in asked.tables
             if not table.get("arrived")
         ]
         arrived = [
@@ -169,10 +239,11 @@ class DistributedQueries:
                 Schema.from_json(table["schema"]),
                 sum(Path(path).stat().st_size for path in table["paths"]),
             )
-            for table in tables
+            for table in asked.tables
             if table.get("arrived")
         ]
-        seconds = min(deadline.left or SECONDS_MAX, SECONDS_MAX)
+        request, explain = asked.request, asked.explain
+        seconds = min(asked.deadline.left or SECONDS_MAX, SECONDS_MAX)
         try:
             query = DistributedQuery(
                 request.sql,
@@ -182,16 +253,24 @@ class DistributedQueries:
                 runs=not explain or _ANALYZE.search(explain) is not None,
                 allow_partial=request.allow_partial,
                 arrived=arrived,
-                here=lambda plan, absent: self._here(tables, plan, absent),
+                here=lambda plan, absent: self._here(asked.tables, plan, absent),
                 explained=bool(explain),
+                distrusted=distrusted,
             )
-            found: Distributed | None = self._remote.distribute(query, statement.starting)
+            found: Distributed | None = self._remote.distribute(query, stop)
         except _ERRORS:
             raise
         except SennitError as error:
             _log.info("a query is not distributed: %s", error)
             return None
         return found
+
+
+def _sender_of(error: SennitError, senders: Mapping[str, str]) -> str | None:
+    """Return the node that has sent the part which an error is about; None if it is about none."""
+    if not isinstance(error, Corrupt | TooLarge):
+        return None
+    return next((node for name, node in senders.items() if part_of_query(name) in error.what), None)
 
 
 def _explained(parts: Distributed, explain: str) -> dict[str, Any]:

@@ -41,14 +41,14 @@ class MergedQuery:
     """A query whose parts have arrived.
 
     Args:
-        merge: The request `merge` of the executor.
-        folder: The files of the parts, removed at the end.
+        merge: The request `merge` of the executor; a repair may change it.
+        folders: Those of the files of the parts, removed at the end; a repair may add one.
         missing: The shards that the user allowed to be missing.
         repair: Of the shards that the merge reads in place; as of `QueryExecution`.
     """
 
     merge: dict[str, Any]
-    folder: Path
+    folders: list[Path]
     missing: tuple[MissingShards, ...] = ()
     repair: Repair = lambda _error, _stop: False
 
@@ -65,7 +65,7 @@ def start_merge(
 
     Args:
         pool: The executors.
-        query: The parts; the folder is removed on errors too.
+        query: The parts; the folders are removed on errors too.
         request: The query.
         deadline: When it is to be over.
         statement: Is stopped by users.
@@ -82,9 +82,13 @@ def start_merge(
             mem_cap_bytes=statement.memory_bytes or None,
         )
 
+    def remove() -> None:
+        for folder in query.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def end() -> None:
         try:
-            shutil.rmtree(query.folder, ignore_errors=True)
+            remove()
         finally:
             release()
 
@@ -98,5 +102,5 @@ def start_merge(
             repair=query.repair,
         )
     except BaseException:
-        shutil.rmtree(query.folder, ignore_errors=True)
+        remove()
         raise

@@ -94,7 +94,7 @@ class RestrictedQueries:
         if merge is None:
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        query = MergedQuery(merge, folder)
+        query = MergedQuery(merge, [folder])
         return start_merge(self._pool, query, request, deadline, statement, release)
 
     def _merge(

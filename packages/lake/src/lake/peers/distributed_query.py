@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +63,8 @@ class DistributedQuery:
         here: Returns its tables as an executor of this node reads them for a plan without some shards, given by
             their object ids.
         explained: Whether the rows of all steps are to be counted.
+        distrusted: The ids of nodes that compute no part of it; shards are still fetched from them, as these are
+            verified.
     """
 
     sql: str
@@ -74,6 +76,7 @@ class DistributedQuery:
     arrived: Sequence[ArrivedTable] = ()
     here: TablesHere = lambda _plan, _absent: []
     explained: bool = False
+    distrusted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Distributed:
         steps: The steps of the request `merge`.
         folder: The folder of the files, to be removed after the query.
         runs: Where each step has run, by the name of its result.
+        senders: The ids of the other nodes that the parts are from, by the names of their files.
         missing: What was left out.
         absent: The object ids of these shards.
     """
@@ -93,6 +97,7 @@ class Distributed:
     steps: list[dict[str, Any]]
     folder: Path
     runs: Mapping[str, StepRun]
+    senders: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[MissingShards, ...] = ()
     absent: frozenset[str] = frozenset()
 

@@ -174,7 +174,13 @@ class Distributor:
             return None
         steps = last_steps(plan, results, counts_rows=query.explained)
         runs = {name: each.run for name, each in results.items() if each.run is not None}
-        return Distributed(plan, steps, folder, runs)
+        senders = {
+            Path(file).stem: node
+            for each in results.values()
+            for file, node in zip(each.files, each.senders, strict=False)
+            if node != self._coordinator.node
+        }
+        return Distributed(plan, steps, folder, runs, senders)
 
     def _missing_bytes(self, query: DistributedQuery) -> int:
         """Return the size of the shards of a query that are not here."""
@@ -187,7 +193,10 @@ class Distributor:
     def _plan(self, run: _Run) -> DistributedPlan:
         query, deadline = run.query, run.deadline
         names = dict.fromkeys(s.object for table in query.tables for s in table.snapshot.shards)
-        holders = {name: self._placed.holders(name) for name in names}
+        holders = {
+            name: [node for node in self._placed.holders(name) if node not in query.distrusted]
+            for name in names
+        }
         # In an order that does not depend on which of them is preferred now.
         others = {node for found in holders.values() for node in found} - {self._coordinator.node}
         numbers = {node: n for n, node in enumerate((self._coordinator.node, *sorted(others)))}

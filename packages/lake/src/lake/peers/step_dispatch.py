@@ -71,10 +71,12 @@ class StepResult:
     Args:
         files: Arrow IPC streams, each of some units.
         run: Where it has run; None for a query of the coordinator.
+        senders: The node that each file is from.
     """
 
     files: list[str]
     run: StepRun | None = None
+    senders: tuple[str, ...] = ()
 
 
 class StepDispatch:
@@ -166,7 +168,8 @@ class StepDispatch:
             bytes=moved,
             sent=self._sent_bytes,
         )
-        return StepResult([str(self._place(each.attempt)) for each in counted], run)
+        files = [str(self._place(each.attempt)) for each in counted]
+        return StepResult(files, run, tuple(each.node for each in counted))
 
     def _units_by_node(self, attempts: Sequence[RunAttempt]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -216,7 +219,8 @@ class StepDispatch:
         if isinstance(self._step, Fragment) and self._step.has_states:
             # One that joined after the query was planned may have another version.
             found = [node for node in found if self._placed.has_same_duckdb(node)]
-        return tuple(node for node in found if self._may_receive(node))
+        distrusted = self._query.distrusted
+        return tuple(n for n in found if n not in distrusted and self._may_receive(n))
 
     def _may_receive(self, node: str) -> bool:
         """Return whether a node may have, as of now, what is sent along."""

@@ -38,6 +38,7 @@ from lake.sql.duckdb_worker import (
 from lake.sql.failures import query_error
 from lake.sql.fragment_worker import open_for_rows
 from lake.sql.guard import check_statement, open_parser, query_nodes, table_nodes
+from lake.sql.query_parts import part_of_query
 from lake.sql.tables import Table
 from lake.sql.types import quoted
 from lake.sql.volatility import is_volatile
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = ["Engine", "merge_query", "plan_query"]
-
-_PART = "a part of the query's result from another node"
 
 
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -135,7 +134,8 @@ def _create(
     # The query over empty tables has the right types, also where Arrow sends another one.
     limit = "" if files is None else " LIMIT 0"
     connection.execute(f"CREATE TEMP TABLE {name} AS FROM ({step['sql']}){limit}")
-    insert_arrived(connection, step["result"], map(Path, files or ()), _PART, context)
+    for file in map(Path, files or ()):
+        insert_arrived(connection, step["result"], [file], part_of_query(file.stem), context)
 
 
 class Engine:
