@@ -280,21 +280,21 @@ def bench(session: nox.Session) -> None:
     """Run all benchmarks, or the named ones; each prints a table with its peers."""
     chosen = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("bench_*.py"))
     if any(name.startswith(("bench_strand", "bench_emsqrt")) for name in chosen):
-        install_peers(session)
+        install_optional(session, "bench")
     for name in chosen:
         here(session, sys.executable, f"benchmarks/{name}.py")
 
 
-def install_peers(session: nox.Session) -> None:
-    """Install the benchmarks' peers; their tables name the peers that cannot be installed."""
+def install_optional(session: nox.Session, lock_name: str) -> None:
+    """Install a lock that tests and benchmarks can do without: they say what they leave out."""
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
     else:
         command = [sys.executable, "-m", "pip", "install", "--quiet"]
     try:
-        here(session, *command, "--require-hashes", "--no-deps", "-r", "lock/bench.txt")
+        here(session, *command, "--require-hashes", "--no-deps", "-r", f"lock/{lock_name}.txt")
     except nox.command.CommandFailed:
-        session.warn("the peers of lock/bench.txt could not be installed; the reason is above")
+        session.warn(f"lock/{lock_name}.txt could not be installed; the reason is above")
 
 
 @nox.session(venv_backend="none")
@@ -340,6 +340,7 @@ def nightly(session: nox.Session) -> None:
     session.notify("plain", (NIGHTLY, *session.posargs))
     for name in ("docs", *alone_sessions, "sanitize", "chaos", "release_check"):
         session.notify(name)
+    install_optional(session, "ray")
     # `integration/chaos` has a session of its own, with nothing next to it.
     folders = (*TEST_FOLDERS, "integration", "--ignore", "integration/chaos")
     run_tests(session, "-m", "nightly and not e2e", NIGHTLY, *folders)

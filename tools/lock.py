@@ -30,6 +30,7 @@ def main() -> int:
     )
     _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
     _compile("bench", [str(LOCK / "bench.in"), "-c", str(LOCK / "runtime.txt")], omit=())
+    _compile("ray", [str(LOCK / "ray.in"), "-c", str(LOCK / "runtime.txt")], omit=())
     for name in ("zig", "uv", "node"):
         _compile(name, [str(LOCK / f"{name}.in")], omit=())
     return 0

@@ -20,6 +20,7 @@ import adbc_driver_flightsql.dbapi as adbc
 import httpx
 import pytest
 import setting_effects_of_peers  # noqa: F401  (registers its effects)
+import setting_effects_of_ray  # noqa: F401  (as well)
 import setting_effects_of_workers  # noqa: F401  (likewise)
 from opened_node import OpenNode, OpenNodes
 from setting_effects import EFFECTS, Effect, effect_of

@@ -1,10 +1,8 @@
 """The backends of a node pass the contract: `local`, and one that gets its tasks as text."""
 
 import json
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +10,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from elkyn import open_namespaces
 from elytra.backends import (
     NODE_ENGINE,
     NodeFiles,
@@ -23,12 +20,9 @@ from elytra.backends import (
 )
 from elytra.backends.local import LocalBackend
 from elytra.backends.table import BACKENDS
-from elytra.service.job_service import JobService
-from elytra.testing import BackendContract, BackendWorld
-from emsqrt.executor import ExecutorPool
+from elytra.testing import BackendContract, BackendWorld, open_world
 from emsqrt.expr import count
 from emsqrt.plan import DatasetRef, Scan
-from lake import Lake
 from sennit_core.errors import Unsupported
 from sennit_core.records import Progress
 
@@ -81,34 +75,6 @@ class TextBackend:
         self._local.close()
 
 
-def open_world(
-    folder: Path, owned: ExitStack, open_backend: Callable[[NodeParts], Any], worker: str
-) -> BackendWorld:
-    stores = open_namespaces(folder / "elkyn")
-    owned.callback(stores.close)
-    pool = owned.enter_context(ExecutorPool(2, memory_bytes=1 << 30, spill_dir=folder / "spill"))
-    tree = stores["sys"]
-    lake = owned.enter_context(Lake(folder, tree=tree, pool=pool))
-    opened: list[Any] = []
-
-    def opening(node: NodeParts) -> Any:
-        opened.append(open_backend(node))
-        return opened[-1]
-
-    engine = open_backend.name  # type: ignore[attr-defined]
-    backends = {**BACKENDS, engine: opening}
-    jobs = JobService(tree, lake, pool, whole_bytes=0, backends=backends)
-    owned.callback(jobs.close)
-
-    def kill() -> None:
-        for pid in pool.stats().pids:
-            os.kill(pid, signal.SIGKILL)
-
-    return BackendWorld(
-        jobs, lake, tree, folder, engine, opened[0], worker, lambda: pool.stats().busy, kill
-    )
-
-
 @pytest.mark.slow
 class TestLocal(BackendContract):
     @pytest.fixture(scope="class")
@@ -116,7 +82,7 @@ class TestLocal(BackendContract):
     def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
         with ExitStack() as owned:
             folder = tmp_path_factory.mktemp("local")
-            yield open_world(folder, owned, LocalBackend, "executor-0")
+            yield open_world(folder, owned, NODE_ENGINE, LocalBackend, lambda _: "executor-0")
 
 
 @pytest.mark.nightly
@@ -131,7 +97,7 @@ class TestTasksAsText(BackendContract):
     def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
         with ExitStack() as owned:
             folder = tmp_path_factory.mktemp("text")
-            yield open_world(folder, owned, TextBackend, "tab-0")
+            yield open_world(folder, owned, "browser", TextBackend, lambda _: "tab-0")
 
     def test_a_worker_that_leaves_costs_its_attempts(self, world: BackendWorld) -> None:
         backend = world.backend
@@ -168,7 +134,7 @@ def test_the_table_names_each_backend_by_its_engine() -> None:
 @pytest.mark.nightly
 def test_reports_that_are_repeated_do_not_change_the_answer(tmp_path: Path) -> None:
     with ExitStack() as owned:
-        world = open_world(tmp_path, owned, TextBackend, "tab-0")
+        world = open_world(tmp_path, owned, "browser", TextBackend, lambda _: "tab-0")
         for start in (0, 10):
             world.lake.append("numbers", pa.table({"n": range(start, start + 10)}))
         everything = world.submit(world.pipeline("numbers"))

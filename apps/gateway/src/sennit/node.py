@@ -18,6 +18,7 @@ from typing import Any
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.backends.peer_tasks import PeerTasks
+from elytra.backends.ray import RayBackend, RayOptions
 from elytra.backends.remote.backend import RemoteBackend, RemoteOptions
 from elytra.backends.remote.sessions import RemoteLimits
 from elytra.backends.table import BACKENDS, OpenBackend
@@ -34,7 +35,13 @@ from lake.reserve import Reserve
 from lake.retention_rules import RetentionRule
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
-from sennit.settings import MemoryShares, Settings, WorkerSettings, node_name, peer_port
+from sennit.settings import (
+    ElytraSettings,
+    MemoryShares,
+    Settings,
+    node_name,
+    peer_port,
+)
 from sennit_core.clock import SYSTEM
 from sennit_core.logs import get_logger
 from sennit_core.private_files import claim_folder
@@ -109,7 +116,7 @@ class Node:
             connect(lake, peers)
             jobs = JobService(
                 tree, lake, pool, folder=data / "jobs", workers=shares.executors,
-                backends=_backends(settings.workers),
+                backends=_backends(settings),
             )  # fmt: skip
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
@@ -226,14 +233,19 @@ def _open_lake(
     )
 
 
-def _backends(settings: WorkerSettings) -> Mapping[str, OpenBackend]:
+def _backends(settings: Settings) -> Mapping[str, OpenBackend]:
+    workers, ray = settings.workers, ray_options(settings.elytra)
     options = RemoteOptions(
-        trust=settings.trust,
-        sample_share=settings.sample_percent / 100,
-        input_bytes=settings.input_bytes,
-        limits=RemoteLimits(lease_seconds=settings.lease_seconds),
+        trust=workers.trust,
+        sample_share=workers.sample_percent / 100,
+        input_bytes=workers.input_bytes,
+        limits=RemoteLimits(lease_seconds=workers.lease_seconds),
     )
-    return {**BACKENDS, RemoteBackend.name: partial(RemoteBackend, options=options)}
+    backends: dict[str, OpenBackend] = dict(BACKENDS)
+    backends[RemoteBackend.name] = partial(RemoteBackend, options=options)
+    if ray is not None:
+        backends[RayBackend.name] = partial(RayBackend, options=ray)
+    return backends
 
 
 def _open_peers(settings: Settings, lake: Lake) -> PeerService:
@@ -256,6 +268,13 @@ def _open_peers(settings: Settings, lake: Lake) -> PeerService:
     )
     data = data_parts(lake, copies, network.change_bytes, tasks=PeerTasks(lake))
     return PeerService(identity, lake.tree, options, duckdb=version("duckdb"), data=data)
+
+
+def ray_options(settings: ElytraSettings) -> RayOptions | None:
+    """Return the Ray cluster that a node uses; None if it uses none."""
+    if not settings.ray:
+        return None
+    return RayOptions(settings.ray, settings.ray_workers, settings.ray_worker_bytes)
 
 
 def charged_bytes(pid: int | str = "self") -> int:

@@ -200,6 +200,20 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ElytraSettings:
+    """Where jobs may run besides the executors.
+
+    `ray` is "auto", or the HOST:PORT of a Ray cluster's head; no cluster if it is empty. On each of its
+    machines the node keeps `ray_workers` workers (one per CPU that Ray has there if it is None), with a
+    memory cap of `ray_worker_bytes` each, which is not part of the node's memory (docs/ray.md).
+    """
+
+    ray: str = ""
+    ray_workers: int | None = None
+    ray_worker_bytes: int = 512 * MIB
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All sections of a node's configuration."""
 
@@ -211,6 +225,7 @@ class Settings:
     emsqrt: EmsqrtSettings = field(default_factory=EmsqrtSettings)
     elkyn: ElkynSettings = field(default_factory=ElkynSettings)
     workers: WorkerSettings = field(default_factory=WorkerSettings)
+    elytra: ElytraSettings = field(default_factory=ElytraSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("workers", "sample_percent"): (0, 100),
     ("workers", "input_bytes"): (0, 1024 * TIB),
     ("workers", "lease_seconds"): (1, 3600),
+    ("elytra", "ray_workers"): (1, 256),
+    ("elytra", "ray_worker_bytes"): (64 * MIB, TIB),
 }
 
 
@@ -157,6 +159,10 @@ def _checked(settings: Settings) -> Settings:
     _check_peers(settings.network)
     _check_log_folder(settings.logging)
     _check_key(settings.security)
+    if settings.elytra.ray:
+        from elytra.backends.ray import RayOptions
+
+        RayOptions(settings.elytra.ray)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))
     return replace(settings, network=replace(settings.network, allowed_origins=origins))
 

@@ -244,7 +244,7 @@ class ObjectStore:
             size = path.stat().st_size if existed else 0
             # The object first: a crash in between leaves an unused list, not an unverifiable object.
             path.unlink(missing_ok=True)
-            _chunks_path(path).unlink(missing_ok=True)
+            chunks_path(path).unlink(missing_ok=True)
             self.drop_quarantined(name)
             if existed:
                 folders[path.parent] = None
@@ -275,7 +275,7 @@ class ObjectStore:
         self._count(-size, -1)
         self.on_changed(name)
         with suppress(FileNotFoundError):
-            _chunks_path(path).replace(_chunks_path(aside))
+            chunks_path(path).replace(chunks_path(aside))
         fsync_folder(path.parent)
         fsync_folder(aside.parent)
         return True
@@ -366,7 +366,7 @@ class ObjectStore:
         existed = aside.exists()
         if existed:
             aside.unlink(missing_ok=True)
-            _chunks_path(aside).unlink(missing_ok=True)
+            chunks_path(aside).unlink(missing_ok=True)
         return existed
 
     def _count(self, size: int, objects: int) -> None:
@@ -397,7 +397,7 @@ class ObjectStore:
             "chunkBytes": digest.chunk_bytes,
             "chunks": list(digest.chunks),
         }
-        path = _chunks_path(self.place(digest.object))
+        path = chunks_path(self.place(digest.object))
         write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
 
 
@@ -419,7 +419,7 @@ def load_digest(path: Path) -> ObjectDigest:
     if not has_list(path):
         return _one_chunk_digest(path)
     try:
-        kept = json.loads(_chunks_path(path).read_bytes())
+        kept = json.loads(chunks_path(path).read_bytes())
         size, chunk_bytes = kept["size"], kept["chunkBytes"]
         chunks = tuple(kept["chunks"])
         root = object_id(size, chunk_bytes, chunks)
@@ -445,7 +445,7 @@ def has_list(path: Path) -> bool:
             return True
     except OSError:
         pass  # the object is missing: reading it will say so
-    return _chunks_path(path).exists()
+    return chunks_path(path).exists()
 
 
 def _is_one_chunk(digest: ObjectDigest) -> bool:
@@ -474,7 +474,8 @@ def _reading(name: str) -> Iterator[None]:
         ) from error
 
 
-def _chunks_path(path: Path) -> Path:
+def chunks_path(path: Path) -> Path:
+    """Return where the list of chunk hashes of the object at `path` is, if it has one."""
     return path.with_name(path.name + _CHUNKS_SUFFIX)
 
 

@@ -50,6 +50,14 @@ def up(
     no_flight: Annotated[
         bool, typer.Option("--no-flight", help="Do not serve Flight SQL.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Also run jobs on a Ray cluster: auto, or HOST:PORT of its head.",
+        ),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +87,7 @@ def up(
             data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,
             open_browser=open_browser, api_only=api_only, insecure=insecure,
             no_flight=no_flight, allowed_hosts=tuple(allow_host or ()), join=join,
-            name=name, as_json=as_json,
+            name=name, as_json=as_json, ray=ray,
         )
     )  # fmt: skip
 

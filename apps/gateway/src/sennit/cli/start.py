@@ -33,6 +33,7 @@ from sennit_core.private_files import FILE_MODE, make_private_folder
 from sennit_core.units import parse_bytes
 
 _UP_SECONDS = 60
+_RAY_SECONDS = 90
 _DOWN_SECONDS = 10
 
 
@@ -55,6 +56,7 @@ class Start:
     as_json: bool
     join: str | None = None
     name: str | None = None
+    ray: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -64,7 +66,14 @@ class Start:
     @property
     def only_at_start(self) -> bool:
         """Whether any option is set that has an effect only when a node starts."""
-        options = (self.port, self.host, self.memory, self.allowed_hosts or None, self.name)
+        options = (
+            self.port,
+            self.host,
+            self.memory,
+            self.allowed_hosts or None,
+            self.name,
+            self.ray,
+        )
         switches = (self.insecure, self.api_only, self.no_flight)
         return any(value is not None for value in options) or any(switches)
 
@@ -79,14 +88,20 @@ class Start:
             "name": self.name,
         }
         emsqrt = {"memory_bytes": parse_bytes(self.memory) if self.memory else None}
+        elytra = {"ray": self.ray}
         return {
             section: {key: value for key, value in values.items() if value is not None}
-            for section, values in (("network", network), ("emsqrt", emsqrt))
+            for section, values in (("network", network), ("emsqrt", emsqrt), ("elytra", elytra))
         }
 
 
 def start(wanted: Start) -> None:
     """Start the nodes; a single foreground node runs in this process."""
+    if wanted.nodes > 1 and wanted.ray is not None:
+        raise UsageError(
+            "--ray is an option of one node, not of --nodes",
+            hint="start a node of its own with --ray, and let it join the network",
+        )
     if wanted.nodes > 1:
         _start_several(wanted)
     elif wanted.detach:
@@ -236,6 +251,7 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
         ("--host", wanted.host),
         ("--memory", wanted.memory),
         ("--name", wanted.name),
+        ("--ray", wanted.ray),
     ):
         if value is not None:
             command += [flag, str(value)]
@@ -264,7 +280,8 @@ def _announce(
     """Wait until the spawned node is up and print its address; if it fails, print its output."""
     # Of several nodes none is what was asked for before they have formed their network.
     subject = f"Node {wanted.name}" if of_several else "Sennit"
-    deadline = time.monotonic() + _UP_SECONDS
+    # With a cluster, the node is up when that has started or answered.
+    deadline = time.monotonic() + _UP_SECONDS + (_RAY_SECONDS if wanted.ray else 0)
     while time.monotonic() < deadline:
         running = run_file.read(data)
         exited = child.poll() is not None

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elytra.backends import (
     NODE_ENGINE,
@@ -18,68 +14,19 @@ from elytra.backends import (
     TaskSpec,
     Workers,
 )
+from elytra.backends.attempts import Attempts, Bounded, Run, check_size
+from elytra.backends.foreign_shards import foreign_shards
 from elytra.backends.task_spec import bound_plan
 from elytra.service.sealed_results import sealed, without_values
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from emsqrt.plan import plan_to_json
 from lake.durable import NewFile
 from lake.peers.stop import Stop
-from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError, TooLarge
-from sennit_core.logs import get_logger
+from sennit_core.errors import Corrupt, SennitError, TooLarge
 from sennit_core.private_files import make_private_folder
 
 if TYPE_CHECKING:
     from elytra.service.messages import JsonObject
-    from emsqrt.executor import Execution
-
-# A node that stops waits at most this long for executors that do not react to the cancellation.
-_CLOSE_SECONDS = 3.0
-_log = get_logger(__name__)
-_Shown: TypeAlias = Callable[[SennitError], dict[str, Any]]  # an error, as its job may show it
-
-
-class _Run:
-    """A running task that can be stopped."""
-
-    def __init__(self) -> None:
-        # Guards both fields: a stop must see the execution, or the execution must see the stop.
-        self._lock = threading.Lock()
-        # The execution to cancel; None before it starts and after it ended.
-        self._execution: Execution | _Fetching | None = None
-        # Never reset: an execution that is attached later is cancelled at once.
-        self._stopped = False
-        self.ended = threading.Event()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop was requested."""
-        return self._stopped
-
-    def attach(self, execution: Execution | _Fetching) -> None:
-        """Set the execution that `stop` cancels; cancel it now if a stop was already requested."""
-        with self._lock:
-            self._execution = execution
-            stopped = self._stopped
-        if stopped:
-            execution.cancel()
-
-    def detach(self) -> None:
-        """Clear the execution after it has ended."""
-        with self._lock:
-            self._execution = None
-
-    def stop(self) -> None:
-        """Cancel the current execution and any that is attached later."""
-        with self._lock:
-            self._stopped = True
-            execution = self._execution
-        if execution is not None:
-            execution.cancel()
-
-    def check(self) -> None:
-        """Raise Cancelled when a stop was requested."""
-        if self._stopped:
-            raise Cancelled("the attempt")
 
 
 class _Fetching:
@@ -107,10 +54,7 @@ class LocalBackend:
         self._pool = node.pool
         self._workers = node.workers
         # One thread more than workers, so that a merge need not wait for an attempt.
-        self._threads = ThreadPoolExecutor(node.workers + 1, thread_name_prefix="elytra-attempt")
-        self._lock = threading.Lock()
-        # The tasks that were started and have not ended, by id; those that wait for a thread too.
-        self._runs: dict[str, _Run] = {}
+        self._attempts = Attempts(node.workers + 1)
 
     def open(self, workers: Workers) -> None:
         """Report a worker for each executor; see `Backend.open`."""
@@ -126,61 +70,23 @@ class LocalBackend:
     def start_merge(self, task: TaskSpec, files: NodeFiles, report: Report) -> None:
         """Start a merge; see `NodeBackend.start_merge`."""
         shown = SennitError.to_json if files.secret is None else without_values
-        self._submit(task.id, report, shown, lambda run: self._run_plan(task, files, run, report))
+        self._attempts.submit(
+            task.id, report, lambda run: self._run_plan(task, files, run, report), shown
+        )
 
     def start_ingest(self, task: IngestTask, report: Report) -> None:
         """Start an ingest; see `NodeBackend.start_ingest`."""
-        self._submit(
-            task.id, report, SennitError.to_json, lambda run: self._run_ingest(task, run, report)
-        )
-
-    def _submit(
-        self, task_id: str, report: Report, shown: _Shown, work: Callable[[_Run], JsonObject]
-    ) -> None:
-        run = _Run()
-        with self._lock:
-            self._runs[task_id] = run
-        self._threads.submit(self._attempt, task_id, run, report, shown, work)
+        self._attempts.submit(task.id, report, lambda run: self._run_ingest(task, run, report))
 
     def stop(self, task_id: str) -> None:
         """Cancel a task; its end is still reported."""
-        with self._lock:
-            run = self._runs.get(task_id)
-        if run is not None:
-            run.stop()
+        self._attempts.stop(task_id)
 
     def close(self) -> None:
         """Stop all tasks and wait a few seconds for them to end."""
-        with self._lock:
-            runs = list(self._runs.values())
-        for run in runs:
-            run.stop()
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        for run in runs:
-            run.ended.wait(max(0.0, deadline - time.monotonic()))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._attempts.close()
 
-    def _attempt(
-        self,
-        task_id: str,
-        run: _Run,
-        report: Report,
-        shown: _Shown,
-        work: Callable[[_Run], JsonObject],
-    ) -> None:
-        try:
-            outcome = _outcome(run, report, work)
-        finally:
-            with self._lock:
-                del self._runs[task_id]
-            run.ended.set()
-        # Reported last: the receiver may rely on the task having ended here.
-        if isinstance(outcome, SennitError):
-            report.failed(shown(outcome), retryable=outcome.retryable)
-        else:
-            report.finished(outcome)
-
-    def _run_plan(self, task: TaskSpec, files: NodeFiles, run: _Run, report: Report) -> JsonObject:
+    def _run_plan(self, task: TaskSpec, files: NodeFiles, run: Run, report: Report) -> JsonObject:
         """Run a plan; the result names the output file, and has its rows if they are few."""
         path = files.output
         limit = task.limits.output_bytes_max
@@ -190,7 +96,7 @@ class LocalBackend:
             manifest = self._execute(task, files, run, report, lambda x: rows.append(bytes(x)))
             size = path.stat().st_size
             try:
-                _check_size(task, size)
+                check_size(task, size)
             except TooLarge:
                 path.unlink()
                 raise
@@ -201,7 +107,7 @@ class LocalBackend:
             with sealed(file, path, files.secret) as sink:
                 write: Callable[[memoryview], object] = sink.write
                 if limit is not None:
-                    write = _Bounded(task, sink.write).write
+                    write = Bounded(task, sink.write).write
                 manifest = self._execute(task, files, run, report, write)
             file.commit(path)
         return {"file": path.name, "bytes": file.size, "manifest": manifest}
@@ -210,7 +116,7 @@ class LocalBackend:
         self,
         task: TaskSpec,
         files: NodeFiles,
-        run: _Run,
+        run: Run,
         report: Report,
         write: Callable[[memoryview], object],
     ) -> dict[str, Any]:
@@ -244,12 +150,10 @@ class LocalBackend:
             finally:
                 run.detach()
 
-    def _fetch_shards(self, files: NodeFiles, run: _Run) -> None:
-        """Fetch the shards of other nodes' datasets that are not here; the job leases them."""
-        found = {name: self._lake.catalog.find_known(id_) for name, id_ in files.datasets.items()}
-        foreign = {name for name, info in found.items() if info is not None and info.node}
-        names = [Path(each.path).name for each in files.shards if each.dataset in foreign]
-        if not self._lake.remote.lacks_any(names):
+    def _fetch_shards(self, files: NodeFiles, run: Run) -> None:
+        """Fetch the shards of other nodes' datasets that are not here."""
+        names = foreign_shards(self._lake, files)
+        if not names:
             return
         fetching = _Fetching()
         run.attach(fetching)
@@ -258,7 +162,7 @@ class LocalBackend:
         finally:
             run.detach()
 
-    def _run_ingest(self, task: IngestTask, run: _Run, report: Report) -> JsonObject:
+    def _run_ingest(self, task: IngestTask, run: Run, report: Report) -> JsonObject:
         """Ingest an upload; safe to repeat after a crash."""
         dataset = self._lake.ingest(
             task.upload_id,
@@ -276,38 +180,3 @@ class LocalBackend:
                 "queued": queued.id,
             }
         return ingest_result(self._lake, dataset)
-
-
-class _Bounded:
-    """Writes the rows of a task up to its limit."""
-
-    def __init__(self, task: TaskSpec, write: Callable[[memoryview], object]) -> None:
-        self._task = task
-        self._write = write
-        self._size = 0
-
-    def write(self, data: memoryview) -> None:
-        """Append bytes; raises TooLarge beyond the limit, and writes none of these."""
-        self._size += data.nbytes
-        _check_size(self._task, self._size)
-        self._write(data)
-
-
-def _check_size(task: TaskSpec, size_bytes: int) -> None:
-    limit = task.limits.output_bytes_max
-    if limit is not None and size_bytes > limit:
-        raise TooLarge(f"the result of task {task.key}", limit, size_bytes)
-
-
-def _outcome(
-    run: _Run, report: Report, work: Callable[[_Run], JsonObject]
-) -> JsonObject | SennitError:
-    try:
-        run.check()
-        report.started()
-        return work(run)
-    except SennitError as error:
-        return error
-    except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
-        _log.exception("an attempt failed unexpectedly")
-        return InternalError(f"an attempt failed unexpectedly: {type(problem).__name__}: {problem}")

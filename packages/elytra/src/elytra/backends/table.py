@@ -18,4 +18,5 @@ BACKENDS: Mapping[str, OpenBackend] = {
     PeersBackend.name: PeersBackend,
     RemoteBackend.name: RemoteBackend,
 }
-"""By the engine that submissions name, which must be one of `ENGINES`."""
+"""By the engine that submissions name, which must be one of `ENGINES`. A node that uses a Ray cluster has
+`elytra.backends.ray.RayBackend` too."""
