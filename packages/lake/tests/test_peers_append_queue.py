@@ -22,6 +22,7 @@ from lake.peers.forwarding import (
     ChangeRequest,
     ChangeSender,
     Made,
+    Outcome,
     Refused,
     Unknown,
     Unreached,
@@ -325,3 +326,33 @@ def test_a_queue_is_bounded() -> None:
     for effect in list(queue.close(Conflict("left"))):
         queue.apply(effect)
     assert {each.state for each in queue.in_order()} == {"refused"}
+
+
+def test_appends_follow_each_other_without_a_wait_while_the_writer_answers() -> None:
+    queue, ended = AppendQueue(append(number) for number in range(1, 21)), []
+    outcomes: list[Outcome | NotSent] = [
+        Made(1, 1),
+        Refused({"code": "bad-input"}),
+        Made(2, 1),
+        NotSent({"code": "denied"}),
+    ]
+    for number in range(20):
+        [each] = delivered(queue, now=5.0)
+        for _ in range(3):  # as after a full disk, on which its end was not stored
+            effect = queue.ended(each, outcomes[number % 4], 5.0)
+        perform(queue, effect)
+        queue.settled(each)
+        ended.append(each)
+    assert ended == [f"{number:026d}" for number in range(1, 21)]
+
+
+def test_an_append_that_may_pass_later_waits_longer_each_time() -> None:
+    queue, now, waits = AppendQueue([append(1)]), 0.0, []
+    for _ in range(8):
+        started = now
+        while not (due := delivered(queue, now=now)):
+            now += 1.0
+        waits.append(now - started)
+        perform(queue, queue.ended(due[0], Refused({"code": "busy"}), now))
+        queue.settled(due[0])
+    assert waits == [0, 1, 2, 4, 8, 16, 32, 60]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zeroconf import IPVersion, ServiceInfo, Zeroconf
+from zeroconf.const import _TYPE_A, _TYPE_PTR, _TYPE_SRV, _TYPE_TXT
 
 from elkyn import ElkynStore
 from lake.peers import discovery
@@ -27,7 +31,12 @@ from lake.peers.announcements import (
     read_announcement,
     txt_of,
 )
-from lake.peers.discovery import SERVICES_MAX, LocalDiscovery
+from lake.peers.discovery import (
+    _FORGET_SECONDS,
+    _IGNORE_SECONDS,
+    SERVICES_MAX,
+    LocalDiscovery,
+)
 from lake.peers.hints import DIAL_SECONDS, REMEMBERED_MAX, WRONG_KEY_SECONDS, Hints
 from lake.peers.service import PeerOptions, PeerService
 
@@ -309,3 +318,77 @@ def test_a_node_that_is_not_announced_says_why(monkeypatch: pytest.MonkeyPatch) 
     assert "it listens on 127.0.0.1" in str(discovery._problem_of(own, False))
     hidden = Listening(NODE, "oslo", TAG, "", 0)
     assert "peer_listen" in str(discovery._problem_of(hidden, False))
+
+
+def age(responder: Zeroconf, record_type: int) -> None:
+    """Let the records of a type be older than they are valid, as if their node had sent nothing since."""
+    cache = responder.cache
+    found = [
+        each for name in cache.names() for each in cache.entries_with_name(name)
+        if each.type == record_type
+    ]  # fmt: skip
+    for each in found:
+        each.created -= (each.ttl + 1) * 1000.0
+
+
+def test_a_node_that_vanishes_without_a_goodbye_is_forgotten() -> None:
+    gone = Listening(NODE, "oslo", TAG, "127.0.0.1", 8601)
+
+    def records() -> list[Any]:
+        """What the node announces, as of now."""
+        service = forge("gone", gone.port, "127.0.0.1", **txt_of(gone))
+        return [service.dns_service(), service.dns_text(), *service.dns_addresses()]
+
+    pointer = forge("gone", gone.port, "127.0.0.1").dns_pointer()
+    reader = LocalDiscovery(OTHER, lambda: None)
+    reader._bound = tuple(LOOPBACK)
+    responder = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
+    try:
+        responder.cache.async_add_records([pointer, *records()])
+        reader._read(responder, 0.0)
+        assert [each.node for each in reader.found()] == [NODE]
+        # Its own records are no longer valid. It is asked for, and listed for a while.
+        for record_type in (_TYPE_SRV, _TYPE_TXT, _TYPE_A):
+            age(responder, record_type)
+        reader._read(responder, _FORGET_SECONDS - 1)
+        assert [each.node for each in reader.found()] == [NODE]
+        reader._read(responder, _FORGET_SECONDS + 1)
+        assert reader.found() == ()
+        # It comes back while the pointer to it is still known, which others keep for longer.
+        responder.cache.async_add_records(records())
+        reader._read(responder, _FORGET_SECONDS + _IGNORE_SECONDS + 2)
+        assert [each.node for each in reader.found()] == [NODE]
+        age(responder, _TYPE_PTR)
+        reader._read(responder, _FORGET_SECONDS + _IGNORE_SECONDS + 3)
+        assert reader.found() == ()
+    finally:
+        responder.close()
+
+
+ANNOUNCING = """
+import sys, time
+from lake.peers import discovery
+from lake.peers.announcements import Listening
+from tests.test_peers_discovery import LOOPBACK, NODE, TAG
+discovery._TTL_SECONDS = 2
+own = Listening(NODE, "oslo", TAG, "127.0.0.1", 8601)
+with discovery.LocalDiscovery(NODE, lambda: own, lambda: LOOPBACK):
+    time.sleep(600)
+"""
+
+
+@pytest.mark.nightly  # a process, and the delays of mDNS
+@pytest.mark.usefixtures("loopback")
+def test_a_killed_node_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_FORGET_SECONDS", 3.0)
+    with LocalDiscovery(OTHER, lambda: None) as reader:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ANNOUNCING], cwd=Path(__file__).parents[1]
+        )
+        try:
+            eventually(lambda: {each.node for each in reader.found()} == {NODE})
+        finally:
+            process.kill()  # it says no goodbye
+            process.wait()
+        assert {each.node for each in reader.found()} == {NODE}
+        eventually(lambda: reader.found() == ())

@@ -73,6 +73,14 @@ def test_a_node_that_has_published_two_histories_is_named() -> None:
     assert "fork" in finding.remedy
 
 
+def test_a_dataset_of_a_node_that_was_removed_is_named_with_what_can_be_done() -> None:
+    gone = replace(HEALTHY, orphaned=(("plans", "bern"),))
+    assert problems(gone) == []  # else it would be one for ever
+    [finding] = [each for each in examine(gone) if each.subject == "dataset plans"]
+    assert "writer bern was removed" in finding.found
+    assert "platform fork plans NEW" in finding.found
+
+
 def test_a_healthy_network_has_no_problem() -> None:
     assert problems(HEALTHY) == []
     subjects = [finding.subject for finding in examine(HEALTHY)]

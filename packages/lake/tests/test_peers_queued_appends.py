@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 
 from lake.limits import Requester
-from sennit_core.errors import Conflict, NotFound, Unavailable, UsageError
+from lake.peers import deliveries
+from lake.peers.append_queue import QueuedAppend
+from sennit_core.errors import Conflict, NotFound, StorageFull, Unavailable, UsageError
 
 from .real_offices import Office, office
 from .test_peers_service import eventually
@@ -149,3 +151,52 @@ def test_a_user_who_lost_the_right_meanwhile_appends_nothing(world: World) -> No
     assert world.ids_at_oslo() == [1, 2, 3, 5]
     assert rome.queued.list()[0].error["code"] == "denied"  # type: ignore[index]
     assert world.oslo.lake.catalog.manifest("trips").snapshot.author == "bob@rome"
+
+
+def test_a_full_disk_keeps_the_end_of_an_append_waiting_and_commits_it_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rome = world.rome.lake
+    world.leave()
+    for number in (4, 5):
+        rome.sql(f"INSERT INTO trips (id) VALUES ({number})", queue=True)
+    monkeypatch.setattr(deliveries, "_STORE_SECONDS", 0.05)
+    failures = [StorageFull("the disk", 1, 0) for _ in range(5)]
+    seen: list[list[object]] = []
+    remove = rome.queued._table.remove
+
+    def full(name: str) -> None:
+        if failures:
+            seen.append(world.ids_at_oslo())
+            raise failures.pop()
+        remove(name)
+
+    monkeypatch.setattr(rome.queued._table, "remove", full)
+    world.come_back()
+    eventually(lambda: not world.states())
+    assert not failures
+    # The next append waits until what became of this one is stored.
+    assert seen == [[1, 2, 3, 4]] * 5
+    assert world.ids_at_oslo() == [1, 2, 3, 4, 5]
+
+
+def test_an_append_is_not_sent_while_it_cannot_be_noted_as_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rome = world.rome.lake
+    world.leave()
+    rome.sql("INSERT INTO trips (id) VALUES (4)", queue=True)
+    failures = [StorageFull("the disk", 1, 0) for _ in range(2)]
+    put = rome.queued._table.put
+
+    def full(name: str, row: QueuedAppend) -> None:
+        if failures:
+            assert world.ids_at_oslo() == [1, 2, 3]
+            raise failures.pop()
+        put(name, row)
+
+    monkeypatch.setattr(rome.queued._table, "put", full)
+    world.come_back()
+    eventually(lambda: not world.states())
+    assert not failures
+    assert world.ids_at_oslo() == [1, 2, 3, 4]

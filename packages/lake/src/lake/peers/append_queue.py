@@ -272,16 +272,21 @@ class AppendQueue:
         found = self.appends.get(append)
         if found is None or not found.is_open:
             return None
-        self._wait_longer(found.dataset, now)
+        is_over = isinstance(outcome, Made | Refused | NotSent) and not _passes(outcome)
+        if is_over:
+            # The next append follows at once: the writer is there.
+            self._lines[found.dataset] = _Line(now)
+        else:
+            self._wait_longer(found.dataset, now)
         match outcome:
             case Made():
                 return DropAppend(found)
-            case Refused(error) if error.get("code") in _PASSING:
+            case Refused(error) if _passes(outcome):
                 # Known not to be made, so it can be taken back again.
                 return StoreAppend(replace(found, state="waiting", error=error))
             case Refused(error):
                 return StoreAppend(replace(found, state="refused", error=error))
-            case NotSent(error) if error.get("code") in _PASSING:
+            case NotSent() if _passes(outcome):
                 return None
             case NotSent(error):
                 state = "unknown" if found.was_sent else "refused"
@@ -359,6 +364,11 @@ class AppendQueue:
         if found is None:
             raise NotFound("queued append", append[:80], None)
         return found
+
+
+def _passes(outcome: Made | Refused | NotSent) -> bool:
+    """Return whether an append was not made for a reason that may end without a change of it."""
+    return not isinstance(outcome, Made) and outcome.error.get("code") in _PASSING
 
 
 def _overdue(append: QueuedAppend, wall: float) -> QueuedAppend | None:

@@ -135,6 +135,8 @@ class Surveyed:
         not_stored: Why this node cannot store what others publish; empty if it can.
         contested: The datasets that several nodes publish as theirs.
         forked: The nodes that have published two different entries of one number, by id.
+        orphaned: The names of datasets here whose writers were removed from the network, each with the name
+            of its writer.
     """
 
     nodes: Sequence[NodeState]
@@ -149,6 +151,7 @@ class Surveyed:
     not_stored: str = ""
     contested: Sequence[Contested] = ()
     forked: Collection[str] = ()
+    orphaned: Sequence[tuple[str, str]] = ()
 
     @property
     def own(self) -> NodeState:
@@ -292,6 +295,13 @@ def _datasets(found: Surveyed) -> Iterator[Finding]:
             f"{publisher} publishes it too, and this node lists that of {writer}, which came first",
             f"ask both owners who has made it: one of the two shows another one's dataset as its own. If "
             f"{writer} does, `platform net revoke {writer}` removes it, and that of {publisher} is listed",
+        )  # fmt: skip
+    for name, writer in found.orphaned:
+        # No problem that lasts for ever: the dataset cannot be deleted here, and the revocation was meant.
+        yield Finding(
+            f"dataset {name}", True,
+            f"its writer {writer} was removed from the network: it gets no new versions, and what this node "
+            f"has of it stays; `platform fork {name} NEW` makes a dataset of this node with its rows",
         )  # fmt: skip
 
 

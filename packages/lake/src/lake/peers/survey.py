@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MapLink", "NetworkMap", "Survey"]
 
 _LOSS_SECONDS_UNKNOWN = 0.0
+_ORPHANED_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Survey:
                 network.effects.problem,
                 () if network.exchange is None else network.exchange.contested(),
                 network.logs.forked,
+                self._orphaned(found.foreign),
             )
         )  # fmt: skip
 
@@ -101,14 +103,22 @@ class Survey:
     def _local(self) -> _Local:
         data = self._data
         if data is None:
-            return _Local(None, 0, ())
+            return _Local(None, 0, (), ())
         no_room: str | None = None
         try:
             data.space.check_disk("a copy", 0)
         except StorageFull as problem:
             no_room = str(problem)
-        damaged = tuple(info.name for info in data.catalog.list() if info.damaged is not None)
-        return _Local(no_room, len(data.objects.quarantined()), damaged)
+        datasets = data.catalog.list()
+        damaged = tuple(info.name for info in datasets if info.damaged is not None)
+        foreign = tuple((info.name, info.node) for info in datasets if info.node is not None)
+        return _Local(no_room, len(data.objects.quarantined()), damaged, foreign)
+
+    def _orphaned(self, foreign: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the datasets whose writers are no members any more, with the names of those."""
+        roster = self._network.roster
+        gone = [each for each in foreign if not roster.is_member(each[1])]
+        return [(name, roster.name_of(writer)) for name, writer in gone[:_ORPHANED_MAX]]
 
     def _wrong(self) -> tuple[str, ...]:
         return () if self._data is None else tuple(self._data.copies.transfers.wrong)
@@ -121,6 +131,8 @@ class _Local:
     no_room: str | None
     quarantined: int
     damaged: tuple[str, ...]
+    foreign: tuple[tuple[str, str], ...]
+    """The names of other nodes' datasets, and the ids of these nodes."""
 
 
 def _asked(nodes: Sequence[NodeState]) -> list[str]:
