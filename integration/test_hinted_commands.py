@@ -84,12 +84,13 @@ def commands_of_pages() -> Iterator[tuple[str, str]]:
 @cache
 def verbs_of(program: str) -> dict[str, set[str]]:
     """The verbs of a program, nested ones with a space, and the options of each."""
-    if program == "platform":
+    if program in ("platform", "elytra"):
         import typer
 
+        import elytra.cli.program
         from sennit.cli import app
 
-        root = typer.main.get_command(app)
+        root = typer.main.get_command(app if program == "platform" else elytra.cli.program.app)
         found = {"": {option for p in root.params for option in p.opts}}
         for name, command in verbs_of_group(root):
             found[name] = {
@@ -143,8 +144,6 @@ def problem_of(command: str) -> str | None:
 
 
 def problem_of_verb(program: str, rest: str) -> str | None:
-    if program == "elytra":
-        return "there is no elytra command"
     if program == "platform" and rest.startswith("test"):
         return None  # the script at the root, see noxfile.py
     words = rest.split()

@@ -1,4 +1,4 @@
-"""A node that is killed while it ingests finishes the same job in its next life."""
+"""A node that is killed while it ingests, or saves a result, does it once in its next life."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elytra import Client
+from elytra import Client, Elytra
 from sennit_core.errors import SennitError
 
 SCRIPT = Path(__file__).parent / "entries" / "elytra_node.py"
@@ -53,3 +53,27 @@ def test_an_ingest_that_was_killed_resumes(tmp_path: Path, point: str) -> None:
         assert result["rows"] == 10_000
         assert client.sql("select count(*) from numbers").value == 10_000
         assert [dataset.name for dataset in client.datasets()] == ["numbers"]
+
+
+@pytest.mark.nightly
+@pytest.mark.crash
+@pytest.mark.parametrize("point", ["ingest-sealed", "ingest-encoded", "ingest-committed"])
+def test_a_node_that_is_killed_saves_once(tmp_path: Path, point: str) -> None:
+    csv = tmp_path / "numbers.csv"
+    csv.write_text("n\n" + "".join(f"{n}\n" for n in range(10_000)))
+    with node_process(tmp_path / "node") as url, Client(url) as client:
+        client.upload(csv).job.wait(30)
+        job = Elytra(client).remote("numbers").filter("n < 5000").submit()
+        job.wait(30)
+
+    with (
+        node_process(tmp_path / "node", point) as url,
+        Client(url, retry_seconds=0) as client,
+        pytest.raises(SennitError),
+    ):
+        client.job(job.id).save_as("half", "append", 30)
+    with node_process(tmp_path / "node") as url, Client(url) as client:
+        saved = client.job(job.id).save_as("half", "append", 30)
+
+        assert saved.rows == 5000
+        assert client.sql("select count(*), count(distinct n) from half").rows == [(5000, 5000)]

@@ -131,16 +131,6 @@ def test_functions_get_the_result_of_the_map_before_them(flights: Pipeline) -> N
     assert value.select("air_time").filter(lambda r: r.air_time > 60)
 
 
-@pytest.mark.parametrize("verb", ["save_as"])
-def test_verbs_that_are_planned_say_so(flights: Pipeline, verb: str) -> None:
-    assert not hasattr(flights, verb)
-    with pytest.raises(Unsupported, match=f"{verb} is planned") as caught:
-        getattr(flights, verb)
-    assert caught.value.hint
-    with pytest.raises(AttributeError, match="'fliter'"):
-        flights.fliter  # noqa: B018
-
-
 def test_limit_refuses_negative_numbers(flights: Pipeline) -> None:
     with pytest.raises(UsageError, match="negative"):
         flights.limit(-1)

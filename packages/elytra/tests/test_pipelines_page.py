@@ -12,13 +12,17 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | r
 def test_examples_on_this_machine_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("trips.csv").write_text("city,miles\nNew York,12\nRome,3\n")
-    here = [code for code in BLOCKS if "Elytra.local" in code or "opaque=True" in code]
+    here = [
+        code
+        for code in BLOCKS
+        if "Elytra.local" in code or "opaque=True" in code or "asyncio.run" in code
+    ]
     names: dict[str, object] = {}
 
     for code in here:
         exec(code, names)
 
-    assert len(here) == 3
+    assert len(here) == 4
     kept, halves = eval("kept.collect().rows, halves.sum('miles').collect().value", names)
     assert kept == [("New York", "NY"), ("Rome", "R")]
     assert halves == 7.5

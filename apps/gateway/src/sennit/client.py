@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from elytra.client.result import Result
     from elytra.client.workers_client import WorkersClient
     from elytra.pipelines.pipeline import Pipeline
-    from lake.scrub import ScrubReport
     from sennit_core.records import DatasetInfo, JobInfo
+    from sennit_core.scrub_reports import ScrubReport
 
 
 class Session:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from weakref import WeakKeyDictionary
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import UsageError
 
-__all__ = ["ID_LENGTH", "id_time", "is_id", "new_id", "task_key"]
+__all__ = ["ID_LENGTH", "derived_id", "id_time", "is_id", "new_id", "task_key"]
 
 ID_LENGTH = 26
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -51,6 +52,24 @@ def new_id(clock: Clock = SYSTEM) -> str:
         value = fresh if fresh >> _RANDOM_BITS > last >> _RANDOM_BITS else last + step
         _last[clock] = value
     return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def derived_id(base: str, *parts: str) -> str:
+    """Return the id that belongs to another id and some texts: always the same one.
+
+    Its time is that of `base`; the rest is a hash of all arguments, so two requests that a client
+    repeats get one id, and others never do.
+
+    Args:
+        base: An id.
+        parts: What else decides the id.
+    """
+    digest = hashlib.sha256("\0".join((base, *parts)).encode()).digest()
+    value = int.from_bytes(digest[:_RANDOM_BYTES], "big")
+    shifts = range(_RANDOM_BITS - 10, -1, -10)
+    return base[: ID_LENGTH - _RANDOM_BITS // 5] + "".join(
+        [_PAIRS[(value >> shift) & 1023] for shift in shifts]
+    )
 
 
 def is_id(text: object) -> bool:

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from elytra.client.result import Result
     from elytra.client.upload_sender import SendOptions
     from elytra.errors import StepFailed
+    from elytra.pipelines.asynchronous import AsyncElytra
     from elytra.pipelines.pipeline import Pipeline
     from elytra.pipelines.remote import Elytra
     from emsqrt.expr import col, count, lit, when
 
 __all__ = [
+    "AsyncElytra",
     "Client",
     "Elytra",
     "Job",
@@ -45,6 +47,7 @@ __all__ = [
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
 # file, but its import adds 2 ms to the 50 ms of `import elytra`.
 _HOMES = {
+    "AsyncElytra": "elytra.pipelines.asynchronous",
     "Client": "elytra.client.client",
     "Elytra": "elytra.pipelines.remote",
     "Job": "elytra.client.job_handle",

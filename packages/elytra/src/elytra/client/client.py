@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlencode
 from elytra.client.arrow_stream import open_batches, read_table
 from elytra.client.bundle_client import BundleClient
 from elytra.client.job_handle import Job
+from elytra.client.job_requests import JobRequests
 from elytra.client.network_client import NetworkClient
 from elytra.client.result import Result
 from elytra.client.sse import watched_values
@@ -28,13 +28,12 @@ from elytra.client.upload_sender import SendOptions, send_file
 from elytra.client.workers_client import WorkersClient
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unavailable, UsageError, error_from_json
-from sennit_core.records import DatasetInfo, JobInfo, SnapshotInfo
+from sennit_core.records import DatasetInfo, SnapshotInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from emsqrt.plan import Plan
-    from lake.scrub import ScrubReport
+    from sennit_core.scrub_reports import ScrubReport
 
 _KEEP_ALIVE_SECONDS = 75.0
 _FIRST_WAIT_SECONDS = 1.0  # for a short job; Ctrl-C and the job's id must not wait long
@@ -64,7 +63,7 @@ class LinkedFile:
     reason: str | None
 
 
-class Client:
+class Client(JobRequests):
     """A client of one node.
 
     Args:
@@ -353,7 +352,7 @@ class Client:
             NotFound: There is no such dataset.
             Unsupported: `repair` was asked for.
         """
-        from lake.scrub import ScrubReport
+        from sennit_core.scrub_reports import ScrubReport
 
         document = {"dataset": id_or_name, "repair": repair}
         report = None
@@ -430,105 +429,6 @@ class Client:
             document=document,
             timeout_seconds=_QUERY_SECONDS,
         )
-
-    # Jobs
-
-    def submit(self, plan: Plan | Mapping[str, Any], **options: Any) -> Job:
-        """Start a job.
-
-        Args:
-            plan: A plan, or its JSON form.
-            options: More members of the request: `engine`, `memCap`.
-        """
-        return self.job(self._submit(plan, options)["jobId"])
-
-    def run(
-        self,
-        plan: Plan | Mapping[str, Any],
-        *,
-        timeout_seconds: float | None = None,
-        **options: Any,
-    ) -> Result:
-        """Run a job and return its whole result; a timeout or Ctrl-C cancels the job.
-
-        Args:
-            plan: A plan, or its JSON form.
-            timeout_seconds: How long to wait; None waits without a limit.
-            options: More members of the request: `engine`, `memCap`.
-
-        Raises:
-            SennitError: The job's error.
-            DeadlineExceeded: The job ran longer than the timeout.
-        """
-        began = self._clock.monotonic()
-        wait = _FIRST_WAIT_SECONDS if timeout_seconds is None else timeout_seconds
-        # The response of a short job has its rows. While this request waits, Ctrl-C closes its
-        # connection, and the node cancels the job.
-        answer = self._submit(plan, options, min(wait, _FIRST_WAIT_SECONDS))
-        job = self.job(answer["jobId"])
-        try:
-            if answer.get("rows") is not None:
-                info = JobInfo.from_known(answer["job"])
-                rows = read_table(iter((b64decode(answer["rows"]),)))
-                return Result(rows, dict(info.result or {}))
-            if timeout_seconds is not None:
-                timeout_seconds = max(0.0, timeout_seconds - (self._clock.monotonic() - began))
-            return job.result(timeout_seconds)
-        except (KeyboardInterrupt, TimeoutError):
-            job.cancel()
-            raise
-
-    def _submit(
-        self, plan: Plan | Mapping[str, Any], options: Mapping[str, Any], wait_seconds: float = 0
-    ) -> Any:
-        from emsqrt.plan import Plan, plan_to_json
-
-        document = plan_to_json(plan) if isinstance(plan, Plan) else dict(plan)
-        path = "/api/jobs"
-        if wait_seconds:
-            path += f"?wait={wait_seconds:.3f}"
-        return self._transport.json("POST", path, {"plan": document, **options})
-
-    def job(self, job_id: str) -> Job:
-        """Return the handle of a job, without a request to the node."""
-        return Job(self, job_id, self._clock)
-
-    def jobs(self) -> list[JobInfo]:
-        """Return the jobs that the node has on record, newest first."""
-        return [JobInfo.from_known(item) for item in self._transport.json("GET", "/api/jobs")]
-
-    def job_info(self, job_id: str, wait_seconds: float = 0) -> JobInfo:
-        """Return the record of a job; if it has not ended, after `wait_seconds`, at most 30."""
-        path = f"/api/jobs/{quote(job_id)}"
-        if wait_seconds:
-            path += f"?wait={wait_seconds:.3f}"
-        return JobInfo.from_known(self._transport.json("GET", path))
-
-    def cancel_job(self, job_id: str) -> None:
-        """Cancel a job; no effect if it has already ended."""
-        self._transport.request("DELETE", f"/api/jobs/{quote(job_id)}")
-
-    def watch_job(self, job_id: str) -> Iterator[JobInfo]:
-        """Yield the record of a job immediately and after each change."""
-        yield self.job_info(job_id)  # raises for an unknown job; the stream would stay silent
-        for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
-            if isinstance(value, dict) and "state" in value:
-                yield JobInfo.from_known(value)
-
-    def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
-        """Read the whole result of a completed job."""
-        with self._result(job_id) as response:
-            return Result(read_table(response.iter_bytes()), manifest)
-
-    @contextmanager
-    def job_batches(self, job_id: str) -> Iterator[Iterator[pa.RecordBatch]]:
-        """Open the result of a completed job as a stream of batches."""
-        with self._result(job_id) as response:
-            yield open_batches(response.iter_bytes())
-
-    def _result(self, job_id: str) -> Any:
-        path = f"/api/jobs/{quote(job_id)}/result"
-        return self._transport.stream("GET", path, headers={"Accept": ARROW})
 
     # The realtime tree
 

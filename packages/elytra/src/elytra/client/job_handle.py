@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from elytra.client.progress_bar import bar_html, follow
 from elytra.client.result import Result
 from elytra.client.transport import wait_for
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Cancelled, InternalError, error_from_json
-from sennit_core.records import JobInfo
+from sennit_core.errors import (
+    Cancelled,
+    Conflict,
+    InternalError,
+    Unsupported,
+    error_from_json,
+)
+from sennit_core.records import DatasetInfo, JobInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +47,18 @@ class JobSource(Protocol):
 
     def job_batches(self, job_id: str) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
         """Open the result as a stream of batches."""
+        ...
+
+    def submit(self, plan: Any, **options: Any) -> Job:
+        """Start a job."""
+        ...
+
+    def save_result(self, job_id: str, name: str, mode: str = "create") -> tuple[str, Job | None]:
+        """Start to save the result as a dataset; return its id and the job that does it."""
+        ...
+
+    def dataset(self, id_or_name: str) -> DatasetInfo:
+        """Return the record of a dataset."""
         ...
 
 
@@ -97,6 +116,20 @@ class Job:
             if info.state in _ENDED:
                 return
 
+    def info_within(self, seconds: float) -> JobInfo:
+        """Return the job's record: when it has ended, or after this time, at most 20 seconds."""
+        return self._source.job_info(self.id, min(seconds, _WAIT_SECONDS))
+
+    def follow(self) -> JobInfo:
+        """Show the job's progress until it has ended, in a notebook's cell or on standard error.
+
+        Raises:
+            SennitError: The job failed; this is the job's error.
+        """
+        info = follow(self.watch())
+        raise_if_failed(info)
+        return info
+
     def cancel(self) -> None:
         """Cancel the job; no effect if it has already ended."""
         self._source.cancel_job(self.id)
@@ -106,11 +139,64 @@ class Job:
         info = self.wait(timeout_seconds)
         return self._source.job_result(self.id, dict(info.result or {}))
 
-    def iter_results(self, timeout_seconds: float | None = None) -> Iterator[pa.RecordBatch]:
+    def iter_results(
+        self, timeout_seconds: float | None = None
+    ) -> Generator[pa.RecordBatch, None, None]:
         """Wait for the job, then yield its result batch by batch; it may be larger than memory."""
         self.wait(timeout_seconds)
         with self._source.job_batches(self.id) as batches:
             yield from batches
+
+    def save_as(
+        self, name: str, mode: str = "create", timeout_seconds: float | None = None
+    ) -> DatasetInfo:
+        """Wait for the job, save its rows as a dataset of the node, and wait for that.
+
+        The rows are saved once, also if this is repeated after a lost connection or a crash.
+
+        Args:
+            name: The dataset's name.
+            mode: "create", "append" or "replace".
+            timeout_seconds: How long to wait for each of the two jobs; they continue to run.
+
+        Raises:
+            SennitError: The job failed; this is the job's error.
+            Conflict: The mode is "create" and there is such a dataset.
+            Denied: The token may not change the dataset.
+            StorageFull: The quota has no room for the rows.
+        """
+        self.wait(timeout_seconds)
+        dataset_id, saving = self._source.save_result(self.id, name, mode)
+        if saving is not None:
+            saving.wait(timeout_seconds)
+        return self._source.dataset(dataset_id)
+
+    def resubmit(self, **options: Any) -> Job:
+        """Start the same plan again, over the same snapshots, as a new job.
+
+        Args:
+            options: As of the first submission: `engine`, `memCap`.
+
+        Raises:
+            Unsupported: The plan is not on record: the job is no pipeline, or read an encrypted
+                dataset.
+        """
+        info = self.info
+        if info.plan is None:
+            raise Unsupported(
+                f"job {self.id} has no plan on record", hint="submit its pipeline again"
+            )
+        return self._source.submit(info.plan, **{"engine": info.engine, **options})
+
+    def retry(self, **options: Any) -> Job:
+        """Resubmit a job that failed or was cancelled; Conflict if it runs or is done."""
+        state = self.state
+        if state not in ("failed", "cancelled"):
+            raise Conflict(f"job {self.id} is {state}", hint="resubmit() starts it again anyway")
+        return self.resubmit(**options)
+
+    def _repr_html_(self) -> str:
+        return bar_html(self.info)
 
     def __repr__(self) -> str:
         return f"<Job {self.id}>"

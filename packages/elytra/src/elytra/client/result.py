@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from elytra.client.table_html import table_html
 from sennit_core.errors import UsageError
 from sennit_core.optional import import_optional
 
@@ -90,6 +91,10 @@ class Result:
         if len(self) > _SHOWN_ROWS:
             lines.append(f"... {len(self) - _SHOWN_ROWS} rows more")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the first rows and columns as a table for notebooks."""
+        return table_html(self._table)
 
     def __repr__(self) -> str:
         return f"<Result of {len(self)} rows: {', '.join(self.columns)}>"

@@ -15,9 +15,16 @@ from elytra.local.run import LocalRun
 from emsqrt.engine import Engine
 from emsqrt.plan import Plan, check
 from sennit_core.clock import SYSTEM
-from sennit_core.errors import Cancelled, Conflict, InternalError, NotFound, SennitError
+from sennit_core.errors import (
+    Cancelled,
+    Conflict,
+    InternalError,
+    NotFound,
+    SennitError,
+    Unsupported,
+)
 from sennit_core.ids import new_id
-from sennit_core.records import JobInfo, is_terminal
+from sennit_core.records import DatasetInfo, JobInfo, is_terminal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,6 +141,22 @@ class LocalJobs:
         path = self._file(job_id)
         with pa.OSFile(str(path)) as file, open_arrow(file, str(path)) as reader:
             yield reader
+
+    def submit(self, plan: Any, **options: Any) -> Job:
+        """Start a plan again."""
+        return self.start(plan, options.get("memCap"))
+
+    def save_result(self, job_id: str, name: str, mode: str = "create") -> tuple[str, Job | None]:
+        """Refuse: there is no node to save a dataset on."""
+        del job_id, name, mode
+        raise Unsupported(
+            "save_as stores a dataset on a node, and Elytra.local() has none",
+            hint="write_parquet(path)",
+        )
+
+    def dataset(self, id_or_name: str) -> DatasetInfo:
+        """Refuse: there are no datasets."""
+        raise NotFound("dataset", id_or_name)
 
     def _file(self, job_id: str) -> Path:
         with self._changed:

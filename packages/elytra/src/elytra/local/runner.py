@@ -105,11 +105,13 @@ class LocalRunner:
 
         CSV to CSV runs without pyarrow, in a process of some MB.
         """
-        target = Path(path).absolute()
+        return self.write_to(FileTarget(str(Path(path).absolute()), _FORMATS[form]), plan)
+
+    def write_to(self, target: FileTarget, plan: Plan) -> Path:
+        """Run a plan whose rows the engine writes as a target says."""
         with ExitStack() as held:
-            rows = self._bound(plan, LocalRun(self.engine), held)
-            self.engine.run(Sink(rows, FileTarget(str(target), _FORMATS[form])))
-        return target
+            self.engine.run(Sink(self._bound(plan, LocalRun(self.engine), held), target))
+        return Path(target.path)
 
     @contextmanager
     def open(self, plan: Plan, run: LocalRun) -> Iterator[Execution]:

@@ -15,7 +15,7 @@ from elytra.pipelines.pipeline import Pipeline
 from emsqrt.config import EngineConfig
 from emsqrt.engine import Engine
 from emsqrt.memory.auto import parse_cap
-from emsqrt.plan import Plan
+from emsqrt.plan import FileTarget, Plan
 from emsqrt.process_setup import require_arrow
 from sennit_core.schema import Schema
 
@@ -76,6 +76,10 @@ class LocalElytra:
         from emsqrt.planner import find_schema
 
         return Pipeline.over_rows(self._runner, find_schema(plan, Path.cwd()), "row")
+
+    def write(self, pipeline: Pipeline, target: FileTarget) -> Path:
+        """Run a pipeline of this session and write its rows as the sink of a document says."""
+        return self._runner.write_to(target, pipeline.plan)
 
     def close(self) -> None:
         """Stop running jobs, end the executors and delete the session's files."""

@@ -72,9 +72,7 @@ class Opaque(Runnable):
         Raises:
             Unsupported: The pipeline belongs to a node.
         """
-        self._require_local(
-            "cache", "run it once, write_parquet(path), and use Elytra.local().dataset(path)"
-        )
+        self._require_local("cache", "save_as(name) stores the rows as a dataset")
         kept = Derivation(self.plan, None, self.schema, self._shape, keep=True)
         return self._grow(derived_scan(kept), self._shape)
 

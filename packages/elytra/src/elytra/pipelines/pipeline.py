@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elytra.local.python_steps import NO_INITIAL
@@ -43,6 +44,7 @@ from emsqrt.plan import (
     Window,
     WindowCall,
     WithColumn,
+    explain,
     sort_key,
     window_call,
 )
@@ -410,6 +412,10 @@ class Pipeline(Opaque):
     def explain(self) -> str:
         """Return the plan as text: where each step runs, the split, and what is read."""
         return explain_pipeline(self.plan, self._origin)
+
+    def _repr_html_(self) -> str:
+        """Return the plan for notebooks; nothing is run and no node is asked."""
+        return f"<pre>{escape(explain(self.plan))}</pre>"
 
     # Building plans and reading formulas
 

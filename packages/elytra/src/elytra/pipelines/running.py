@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from elytra.client.job_handle import Job
 from elytra.client.result import Result
 from elytra.pipelines.origin import Origin
-from elytra.pipelines.planned import Planned
 from elytra.pipelines.writing import write_file
 from elytra.splitter import split
 from emsqrt.plan import Limit, Plan
-from sennit_core.errors import UsageError
+from sennit_core.errors import Unsupported, UsageError
 from sennit_core.optional import import_optional
+from sennit_core.records import DatasetInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Runnable(Planned):
+class Runnable:
     """A plan and where it runs; `Pipeline` adds the verbs that extend the plan."""
 
     __slots__ = ()
@@ -91,6 +91,32 @@ class Runnable(Planned):
     def write_parquet(self, path: str | os.PathLike[str]) -> Path:
         """Run and write the result to a local Parquet file."""
         return self._write("parquet", path)
+
+    def save_as(
+        self,
+        name: str,
+        mode: str = "create",
+        engine: str = "auto",
+        mem_cap: str | int | None = None,
+    ) -> DatasetInfo:
+        """Run on the node and save the rows there as a dataset; return its record.
+
+        Args:
+            name: The dataset's name.
+            mode: "create", "append" or "replace".
+            engine: The backend; "auto" lets the node choose.
+            mem_cap: Memory limit of each task.
+
+        Raises:
+            Conflict: The mode is "create" and there is such a dataset.
+            Unsupported: The pipeline belongs to `Elytra.local()`, or reads an encrypted dataset.
+        """
+        if self._origin.local is not None:
+            raise Unsupported(
+                "save_as stores a dataset on a node, and Elytra.local() has none",
+                hint="write_parquet(path), or cache()",
+            )
+        return self.submit(engine, mem_cap).save_as(name, mode)
 
     def _write(self, form: str, path: str | os.PathLike[str]) -> Path:
         if self._origin.local is not None:

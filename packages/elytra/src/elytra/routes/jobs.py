@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from lake.routes.documents import Bytes, Document, read_document
 from lake.routes.requester import requester_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from elytra.service.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
+_NAME_MAX = 255  # of a dataset; `lake.catalog.check_dataset_name` has the exact rule
 _WAIT_SECONDS_MAX = 30.0  # below the idle timeout of common proxies
 
 
@@ -27,6 +29,13 @@ _UNWATCHED_SECONDS = 0.05
 """Most jobs that are waited for have ended by then, and watching the connection costs more."""
 
 Wait = Annotated[float, Query(ge=0, le=_WAIT_SECONDS_MAX)]
+
+
+class SaveResult(Document):
+    """The body of `POST /api/jobs/{id}/dataset`."""
+
+    name: Annotated[str, Field(max_length=_NAME_MAX)]
+    mode: Literal["create", "append", "replace"] = "create"
 
 
 class SubmitJob(Document):
@@ -49,6 +58,7 @@ def router(jobs: JobService) -> APIRouter:
     routes.get("/api/jobs", openapi_extra=needs("reader"))(handlers.list)
     routes.get("/api/jobs/{job_id}", openapi_extra=needs("reader"))(handlers.get)
     routes.delete("/api/jobs/{job_id}", openapi_extra=needs("writer"))(handlers.cancel)
+    routes.post("/api/jobs/{job_id}/dataset", openapi_extra=needs("writer"))(handlers.save)
     routes.get("/api/jobs/{job_id}/result", openapi_extra=needs("reader"))(handlers.result)
     return routes
 
@@ -107,6 +117,15 @@ class JobHandlers:
         """Cancel a job."""
         self._check_readable(request, job_id)
         return self._jobs.cancel(job_id).to_json()
+
+    async def save(self, request: Request, job_id: str) -> dict[str, Any]:
+        """Save a job's rows as a dataset, by a job; a repeated request returns the same one."""
+        self._check_readable(request, job_id)
+        document = await read_document(request, SaveResult)
+        dataset, job = await asyncio.to_thread(
+            self._jobs.save, job_id, document.name, document.mode, requester_of(request)
+        )
+        return {"datasetId": dataset, "jobId": None if job is None else job.id}
 
     async def result(
         self,

@@ -25,6 +25,7 @@ from elytra.service.maintenance_jobs import KIND, MaintenanceJobs
 from elytra.service.messages import CancelRequested, JobChanged
 from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
+from elytra.service.saved_results import ResultSaver
 from elytra.service.sealed_results import HeldExecution, SealedResults
 from elytra.service.work import (
     PLAN_ENTRY,
@@ -127,6 +128,7 @@ class JobService:
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
+        self._saver = ResultSaver(lake, pool, self.submit_ingest)
         self._closed = False
         node = NodeParts(lake, pool, workers)
         opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
@@ -299,6 +301,23 @@ class JobService:
             hint = "an ingest makes a dataset: query that" if job.kind == "ingest" else None
             raise NotFound("result of job", job_id, hint=hint)
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
+
+    def save(
+        self, job_id: str, name: str, mode: str, requester: Requester
+    ) -> tuple[str, JobInfo | None]:
+        """Start to save a job's result as a dataset, as `ResultSaver.save` says.
+
+        Raises:
+            Conflict: The job is not done, or there is such a dataset.
+            Unsupported: The job read an encrypted dataset.
+        """
+        files = self.result(job_id)
+        if (self._job_store.note(job_id) or {}).get("sealed"):
+            raise Unsupported(
+                f"the result of job {job_id} is encrypted, and a new dataset would not be",
+                hint="create the dataset encrypted: platform put FILE --encrypt",
+            )
+        return self._saver.save(job_id, files, name, mode, requester)
 
     def small_result(self, job_id: str) -> bytes | None:
         """Return a job's result as an Arrow IPC stream, if it is in memory; else None."""

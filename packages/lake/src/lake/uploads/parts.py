@@ -180,7 +180,14 @@ class PartStore:
         return upload
 
     def start_in_place(
-        self, name: str, file: LocalFile, *, mode: str, options: dict[str, Any], linked: bool
+        self,
+        name: str,
+        file: LocalFile,
+        *,
+        mode: str,
+        options: dict[str, Any],
+        linked: bool,
+        upload_id: str | None = None,
     ) -> UploadInfo:
         """Record a file of this machine as a complete upload without parts.
 
@@ -190,12 +197,13 @@ class PartStore:
             mode: As of `start`.
             options: As of `start`.
             linked: Whether the upload's dataset is created now, linked to the file.
+            upload_id: Its id; a new one by default. It must not exist.
         """
         if not file.size:
             raise BadInput(what=name, reason="the file is empty")
         self.check_end(file.size)
         upload = UploadInfo(
-            id=new_id(self._clock),
+            id=upload_id or new_id(self._clock),
             dataset=new_id(self._clock),
             name=name,
             size=file.size,
