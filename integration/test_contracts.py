@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = (
     "packages/elytra/src/elytra/*/*.py",
     "apps/gateway/src/sennit/cli/*.py",
-    "packages/elytra/js/src/*.ts",
+    "packages/elytra/js/src/*/*.ts",
     "apps/playground/lib/*.ts",
 )
 METHOD_AND_PATH = r"`(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([^`]+)`"
@@ -115,6 +115,7 @@ def every_error() -> dict[str, type[SennitError]]:
         *(package.module for package in packages()),
         "sennit.app",
         "lake.errors",
+        "elytra.errors",
         "emsqrt.errors",
         *EMSQRT,
     ):
