@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +80,13 @@ def sums(numbers: Pipeline) -> Pipeline:
     return numbers.group_by("k").agg(n=count(), total=col("n").sum())
 
 
+def until(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def excluded(node: OpenNode) -> dict[str, str]:
     found = node.client.get("/api/workers").json()["excluded"]
     return {each["token"]: each["reason"] for each in found}
@@ -100,6 +106,11 @@ def test_a_worker_gives_the_answer_of_the_node(
     (shown,) = node.client.get("/api/workers").json()["workers"]
     assert (shown["id"], shown["finished"], shown["kind"]) == (worker.id, 2 * SHARDS, "python")
     assert "sennit_remote_workers 1" in node.client.get("/metrics").text
+    path = f"/workers/{worker.id}.json?ns=sys"
+    row = node.client.get(path).json()
+    assert (row["kind"], row["threads"], row["state"]) == ("browser", 1, "connected")
+    worker.stop()
+    until(lambda: node.client.get(path).json() is None)
 
 
 def test_a_job_waits_for_workers(
@@ -126,10 +137,7 @@ def test_the_answer_is_right_whatever_a_worker_does(
     """With its first task, or with all of them; another worker makes good what it does not."""
     bad = join(faults=dict.fromkeys(range(tasks), fault))
     job = sums(numbers).submit(engine="browser")
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not bad.tasks_seen:  # so that the other worker does not get all tasks
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: bad.tasks_seen)  # so that the other worker does not get all tasks
     join()
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
@@ -410,6 +418,16 @@ def test_restricted_and_encrypted_data_stay_on_the_node(
     assert refused.status_code == 400
     assert "cannot read views, encrypted datasets" in refused.json()["error"]
 
+    node.node.lake.append("guarded", pa.table({"n": [1, 2]}))
+    rules = [{"principal": "writer", "rows": "n < 2"}]
+    sent = node.client.put("/api/datasets/guarded/policies", json={"rules": rules})
+    assert sent.status_code == 200, sent.text
+    with node.client_of("writer") as other:
+        plan["source"] = {"dataset": "guarded"}
+        for engine, status in (("local", 200), ("browser", 400)):
+            answered = other.post("/api/jobs", json={"plan": plan, "engine": engine})
+            assert answered.status_code == status, answered.text
+
 
 def test_a_closed_node_waits_for_no_worker(opened: OpenNodes) -> None:
     """Its connections end with a code that says so."""
@@ -417,9 +435,4 @@ def test_a_closed_node_waits_for_no_worker(opened: OpenNodes) -> None:
     with ScriptedWorker(node.url, node.node.tokens.issue("w", "worker")) as worker:
         worker.wait()
         node.node.jobs.remote.close()
-        asyncio.run(asyncio.sleep(0))
-        deadline = time.monotonic() + WAIT_SECONDS
-        while worker.close_code is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert worker.close_code == 4503
+        until(lambda: worker.close_code == 4503)

@@ -20,7 +20,7 @@ from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.backends.peer_tasks import PeerTasks
 from elytra.backends.ray import RayBackend, RayOptions
 from elytra.backends.remote.backend import RemoteBackend, RemoteOptions
-from elytra.backends.remote.sessions import RemoteLimits
+from elytra.backends.remote.sessions import RemoteLimits, SessionInfo
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
@@ -127,6 +127,7 @@ class Node:
                 pool, lake, peers, jobs, tokens,
             )  # fmt: skip
             node.announce("up")
+            jobs.remote.observe(node.show_worker)
             jobs.recover()
             if peers.was_lost:
                 # Others trust what it says of its copies, and its disk may have been changed.
@@ -170,6 +171,17 @@ class Node:
             WorkerInfo(f"{self.node_id}-{index}", "local", self.node_id, 1, engine, state)
             for index in range(self.shares.executors)
         ]
+
+    def show_worker(self, worker: str, info: SessionInfo | None) -> None:
+        """Publish the row of a remote worker; None removes it."""
+        row = None
+        if info is not None:
+            engine = info.engine.rpartition(" ")[2]
+            row = WorkerInfo(
+                worker, RemoteBackend.name, self.node_id, info.threads, engine, info.state
+            )
+        change = self.workers.change(worker, row)
+        write_changes(self.stores[SYSTEM_NAMESPACE], change, ephemeral=True)
 
     def stats(self) -> dict[str, Any]:
         """Return the body of /api/stats: memory limits and usage, executors, uptime."""

@@ -101,6 +101,9 @@ class CloseFrame:
 Post: TypeAlias = Callable[[bytes | CloseFrame], None]
 """Sends a message on a connection, or closes it; called from any thread, and returns at once."""
 
+Observer: TypeAlias = Callable[[str, "SessionInfo | None"], None]
+"""Receives a worker's id, and what it is now; None if it has left."""
+
 
 @dataclass(slots=True, eq=False)
 class _Run:
@@ -149,6 +152,7 @@ class RemoteBackend:
         self._posts: dict[int, Post] = {}
         self._last_connection = 0
         self._workers: Workers | None = None
+        self._observe: Observer = lambda worker, info: None
         # Prepare inputs and check results: each waits for an executor.
         self._threads = ThreadPoolExecutor(node.workers + 2, thread_name_prefix="elytra-remote")
         self._closing = threading.Event()
@@ -192,6 +196,11 @@ class RemoteBackend:
             self._ticker.join()
         self._runs.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` when a worker joins, changes or leaves (None), in order; it must be quick."""
+        with self._lock:
+            self._observe = observer
 
     # The connections' side
 
@@ -418,11 +427,15 @@ class RemoteBackend:
     def _(self, instruction: Joined) -> None:
         assert self._workers is not None
         self._workers.joined(instruction.worker, instruction.slots, instruction.cached)
+        for info in self._machine.sessions():
+            if info.id == instruction.worker:
+                self._observe(info.id, info)
 
     @_do.register
     def _(self, instruction: Left) -> None:
         assert self._workers is not None
         self._workers.left(instruction.worker)
+        self._observe(instruction.worker, None)
 
     @_do.register
     def _(self, instruction: Started) -> None:

@@ -32,7 +32,7 @@ def row_digest(schema: Schema, batches: Iterable[pa.RecordBatch]) -> str:
         batches: Validated batches.
     """
     arrow = schema.to_arrow()
-    columns = [_Digest() for _ in arrow]
+    columns = [_Digest(field.type) for field in arrow]
     rows = 0
     for batch in batches:
         rows += batch.num_rows
@@ -47,14 +47,18 @@ def row_digest(schema: Schema, batches: Iterable[pa.RecordBatch]) -> str:
 
 
 class _Digest:
-    """The digests of a column."""
+    """The digests of a column.
 
-    def __init__(self) -> None:
+    Args:
+        kind: Its type; what is nested in it has digests also if there are no rows.
+    """
+
+    def __init__(self, kind: pa.DataType) -> None:
         self._validity = hashlib.sha256()
         self._lengths = hashlib.sha256()
         self._values = hashlib.sha256()
-        # Of a list's items or of a struct's fields, in order; made with the first batch.
-        self._inner: list[_Digest] = []
+        # Of a list's items or of a struct's fields, in order.
+        self._inner = [_Digest(kind.field(at).type) for at in range(kind.num_fields)]
 
     def parts(self) -> list[str]:
         """Return the digests, depth first."""
@@ -81,7 +85,6 @@ class _Digest:
             self._values.update(_fixed_bytes(column, valid))
 
     def _add_inner(self, columns: list[pa.Array]) -> None:
-        self._inner = self._inner or [_Digest() for _ in columns]
         for digest, column in zip(self._inner, columns, strict=True):
             digest.add(column)
 
