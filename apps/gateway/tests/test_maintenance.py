@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from opened_node import OpenNode, OpenNodes
 
 from elytra.client.transport import wait_for
 from sennit.cli import run
+from sennit_core.testing import ManualClock
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,31 @@ def test_the_verbs(
     capsys.readouterr()
     assert run(["purge", "verbs", "--where", "a = 3", "--yes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 1
+
+
+def test_the_verb_of_the_cleanup(
+    node: OpenNode, verbs: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("idle", "wanted"):
+        sql(node, f"CREATE TABLE {name} AS SELECT 7 AS a")
+    monkeypatch.setattr(node.node.lake.cleanup, "_unused_seconds", 1.0)
+    monkeypatch.setattr(node.node.lake.cleanup, "_clock", ManualClock(time.time() + 7200))
+    for each in node.client.get("/api/datasets").json():
+        if each["name"] != "idle":
+            assert run(["cleanup", "keep", each["name"]]) == 0
+    assert run(["cleanup"]) == 0
+    assert "it is kept" in capsys.readouterr().out
+    assert run(["cleanup", "run"]) == 0
+    assert "1 removed" in capsys.readouterr().out
+    assert run(["cleanup", "trash", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == ["idle"]
+    assert run(["cleanup", "restore", "nosuch"]) != 0
+    assert run(["cleanup", "restore", "idle", "--name", "back"]) == 0
+    assert sql(node, "SELECT a FROM back") == [[7]]
+    assert run(["cleanup", "keep"]) == 2
+    assert run(["cleanup", "sweep"]) == 2
+    for each in node.client.get("/api/datasets").json():
+        assert run(["cleanup", "release", each["name"]]) == 0
 
 
 def test_quotas_of_users_at_every_door(

@@ -19,6 +19,7 @@ from typing import Any
 import adbc_driver_flightsql.dbapi as adbc
 import httpx
 import pytest
+import setting_effects_of_cleanup  # noqa: F401  (registers its effects)
 import setting_effects_of_peers  # noqa: F401  (registers its effects)
 import setting_effects_of_ray  # noqa: F401  (as well)
 import setting_effects_of_workers  # noqa: F401  (likewise)
@@ -250,9 +251,11 @@ def a_scrub_is_planned_and_runs_at_its_rate(
     )
 
 
-@effect_of(*(f"storage.{name}_hours" for name in ("compact", "statistics", "expire", "sweep")))
+@effect_of(
+    *(f"storage.{name}_hours" for name in ("compact", "statistics", "expire", "sweep", "cleanup"))
+)
 def maintenance_has_its_periods(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
-    names = ("compact", "statistics", "expire", "sweep")
+    names = ("compact", "statistics", "expire", "sweep", "cleanup")
     node = opened({f"storage.{name}_hours": 1e-6 for name in names})
     for name in names:
         finished = partial(_finished, node, name)

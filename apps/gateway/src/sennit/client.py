@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elytra.client.bundle_client import BundleClient
+    from elytra.client.cleanup_client import CleanupClient
     from elytra.client.client import LinkedFile
     from elytra.client.ingest_report import IngestedDataset
     from elytra.client.job_handle import Job
@@ -303,6 +304,11 @@ class Session:
     def bundles(self) -> BundleClient:
         """Datasets in encrypted files of this machine, for the owner of a node on it."""
         return self._client.bundles
+
+    @property
+    def cleanup(self) -> CleanupClient:
+        """The cleanup of datasets that nobody uses: its plan, and the trash."""
+        return self._client.cleanup
 
     def quotas(self) -> list[dict[str, Any]]:
         """Return the quotas of users, with what each stores; needs an admin."""

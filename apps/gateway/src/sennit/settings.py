@@ -94,7 +94,10 @@ class StorageSettings:
     compacted, shards without statistics get them, old versions expire, and objects that nothing
     references are deleted (docs/maintenance.md). Versions
     expire of datasets with a rule, and of the others if `retention_keep` is not 0: those beyond the
-    newest `retention_keep` that were replaced over `retention_days` ago. `copy_bytes` of the disk are
+    newest `retention_keep` that were replaced over `retention_days` ago. Every `cleanup_hours` (0:
+    never) datasets that were not used for `cleanup_days` (0: none) move to the trash, as do the least
+    recently used ones while all have more than `cleanup_bytes` (0: no limit); they can be restored for
+    `trash_days`. Incomplete uploads go `upload_hours` after their last part. `copy_bytes` of the disk are
     offered for copies of datasets that other nodes share (0: it holds none); `replication` nodes hold
     each shard of a dataset that is shared without a number of copies.
     """
@@ -115,6 +118,11 @@ class StorageSettings:
     retention_keep: int = 0
     retention_days: float = 0.0
     sweep_hours: float = 24.0
+    cleanup_hours: float = 1.0
+    cleanup_days: float = 0.0
+    cleanup_bytes: int = 0
+    trash_days: float = 7.0
+    upload_hours: float = 24.0
     copy_bytes: int = 16 * GIB
     replication: int = 1
 

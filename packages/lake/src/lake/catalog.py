@@ -23,6 +23,7 @@ from lake.catalog_adoption import SnapshotAdopter, check_own
 from lake.catalog_commits import Commit, committed_dataset, numbered, parent_of
 from lake.catalog_history import check_dataset_name, snapshot_at
 from lake.catalog_index import CatalogIndex
+from lake.catalog_removal import DatasetRemoval
 from lake.catalog_rewrite import SnapshotRewriter
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
@@ -85,6 +86,7 @@ class Catalog:
             self._rows, self._index, self._manifests, self._snapshots, lambda: self._references,
             objects.sync_names,
         )  # fmt: skip
+        self.removal = DatasetRemoval(tree, self._rows, self._index, self._manifests, self._counted)
         self._damaged_objects: dict[str, Corrupt] = {}  # shards that a scrub found to be damaged
         self.admit: Callable[[Sequence[Commit]], object] = list  # or raises
         self.commit_locks = AdvisoryLocks()
@@ -524,12 +526,14 @@ class Catalog:
 
     @property
     def references_known(self) -> bool:
-        """Whether `references` knows every snapshot; false while a manifest cannot be read."""
+        """Whether `references` knows every snapshot: all manifests can be read."""
         with self._lock:
             return self._counted().complete
 
-    def remove(self, dataset: str) -> tuple[DatasetInfo, set[str]]:
+    def remove(self, dataset: str, *also: Change) -> tuple[DatasetInfo, set[str]]:
         """Remove a dataset, damaged or not, from the catalog; return it and the objects it used.
+
+        Other changes are part of the same write.
 
         Only `lake.retention` may call this, because it deletes the objects.
         """
@@ -539,20 +543,17 @@ class Catalog:
                 raise self.not_found(dataset)
             shown = self._shown(dataset_id)
             assert shown is not None, "the catalog is locked"
-            # Both are read before the rows are removed: they are computed from them.
-            references = self._counted()
             needs = self._needs(dataset_id)
-            self._rows.write(
-                self._rows.datasets.change(dataset_id, None),
-                *self._rows.forget_snapshots(dataset_id),
-                *self._index.change_of_ids(dataset_id, added=False),
-            )
-            # After the write. If it fails, the counts still hold the objects, and nothing is
-            # deleted.
-            for snapshot, each in needs.items():
-                references.remove((dataset_id, snapshot), each)
+            used = self.removal.remove(dataset_id, needs, *also)
             self._snapshots.damage.pop(dataset_id, None)
-            return shown, objects_of(each for each in needs.values() if each is not None)
+            return shown, used
+
+    def all_objects(self, dataset_id: str) -> set[str] | None:
+        """Return the ids of all objects of a dataset; None if a manifest cannot be read."""
+        with self._lock:
+            needs = self._needs(dataset_id)
+            known = [each for each in needs.values() if each is not None]
+            return objects_of(known) if len(known) == len(needs) else None
 
     def _needs(self, dataset_id: str) -> dict[str, Needs | None]:
         """Return what each snapshot of a dataset needs; None where it is unknown."""

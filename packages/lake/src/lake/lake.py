@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lake._failpoints import reached
 from lake.access import Policy, PolicyRule
 from lake.catalog_adoption import check_deletable
+from lake.cleanup import Cleanup
 from lake.export import export_format, export_query, write_file
 from lake.foreign_appends import ForeignAppends
 from lake.ingestor import Ingestor, IngestRequest, committed, dataset_name
@@ -127,6 +128,7 @@ class Lake:
                 self.catalog, self.objects, self.retention, self.policies, self.vault,
                 self.linker.links, self.remote, self.staging, verify_always=self.verify_always,
             )  # fmt: skip
+            self.tables.on_read = self.storage.access.note
             self.statements = Statements(
                 self.pool, self.catalog, self.tables, self._writer, self.running,
                 self.result_cache, self.space,
@@ -135,6 +137,8 @@ class Lake:
             self._upload_locks = UploadLocks()
             self._ingests = self._open_ingests()
             self.purger = Purger(self, self.statements, clock)
+            self.parts.expire_seconds = options.upload_seconds
+            self.cleanup = Cleanup(self, options)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
@@ -527,13 +531,8 @@ class Lake:
         """Delete a dataset of this node with its snapshots; running queries on it still finish."""
         check_deletable(self.catalog.find_known, dataset)
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
-        # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
-        self.policies.remove(info.id)
-        self.reserve.spend(lambda: self.storage.retention_rules.forget(info.id))
         self.result_cache.drop_dataset(info.id)
-        self.reserve.spend(lambda: self.storage.forget_keys(info.id))
-        self.storage.rejects.remove(info.id)
-        self.linker.forget(info)
+        self.cleanup.forget(info)
         return info
 
     def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:

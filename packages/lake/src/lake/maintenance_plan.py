@@ -37,6 +37,12 @@ def open_maintenance(lake: Lake, statements: Statements, options: StorageOptions
         keyed("compact", options.compact_seconds, datasets, work.compact),
         keyed("statistics", options.statistics_seconds, datasets, work.complete_statistics),
         keyed("expire", options.expire_seconds, datasets, work.expire),
+        keyed(
+            "cleanup",
+            options.cleanup_seconds,
+            lambda: tuple(sorted(lake.cleanup.PARTS)),
+            lake.cleanup.run,
+        ),
         keyed("sweep", options.sweep_seconds, lambda: _FOLDERS, work.sweep),
     ]
 

@@ -58,6 +58,7 @@ class _Pinned(Record):
 class _Retired(Record):
     not_before: float
     objects: tuple[str, ...]
+    is_trash: bool = False
 
 
 class Retained:
@@ -126,10 +127,17 @@ class Retained:
         self._pinned = +self._pinned
         return names
 
-    def retire(self, objects: Iterable[str], not_before: float) -> None:
-        """Keep unreferenced objects until a time; durable when it returns."""
+    def retire(self, objects: Iterable[str], not_before: float, *, is_trash: bool = False) -> None:
+        """Keep unreferenced objects until a time; durable when it returns.
+
+        Args:
+            objects: Their ids.
+            not_before: Unix seconds.
+            is_trash: Whether a removed dataset has them, which may be restored.
+        """
         rows = {
-            new_id(self._clock): _Retired(not_before, part) for part in _parts(sorted(set(objects)))
+            new_id(self._clock): _Retired(not_before, part, is_trash)
+            for part in _parts(sorted(set(objects)))
         }
         write_changes(
             self._tree, *(self._retired_rows.change(row_id, row) for row_id, row in rows.items())
@@ -145,8 +153,8 @@ class Retained:
         }
 
     def retired_rows(self) -> dict[str, tuple[str, ...]]:
-        """Return the rows of all retired objects; as `due`."""
-        return {row_id: row.objects for row_id, row in self._retired.items()}
+        """Return the rows of all retired objects but those of the trash; as `due`."""
+        return {row_id: row.objects for row_id, row in self._retired.items() if not row.is_trash}
 
     def pins_of(self, objects: Iterable[str]) -> set[str]:
         """Return the ids of the pins that have one of the objects."""

@@ -35,6 +35,7 @@ from sennit_core.records import DatasetInfo
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
+    from elkyn.records import Change
 
 __all__ = ["Retention"]
 
@@ -206,6 +207,59 @@ class Retention:
             # The withheld ones too: the deleted dataset may have been the damaged one.
             self._forget(used | self._withheld)
             return info
+
+    def move_to_trash(
+        self, dataset: str, until: float, to_trash: Callable[[], Sequence[Change]]
+    ) -> str:
+        """Remove a dataset that nothing uses, and keep its objects until a time.
+
+        Args:
+            dataset: Its id.
+            until: Unix seconds.
+            to_trash: Returns the changes that keep its rows, to write with its removal.
+
+        Returns:
+            Why it was not moved; "" if it was.
+        """
+        with self._lock:
+            objects = self._catalog.all_objects(dataset)
+            if (reason := self.use_of(objects)) or objects is None:
+                return reason
+            # First: what a crash leaves is retired and still referenced, and stays.
+            self._retained.retire(objects, until, is_trash=True)
+            reached("trash-retired")
+            self._catalog.remove(dataset, *to_trash())
+            reached("trash-moved")
+            return ""
+
+    def use_of(self, objects: Collection[str] | None) -> str:
+        """Return why objects must stay where they are; "" if they need not.
+
+        Args:
+            objects: Those of a dataset; None if not all are known.
+        """
+        with self._lock:
+            if objects is None:
+                return "it is damaged"
+            if self._retained.problem is not None or self._retained.pins_of(objects):
+                return "it is pinned"
+            return "it is in use" if any(self._leases[name] > 0 for name in objects) else ""
+
+    def restore(self, dataset: str, name: str | None) -> DatasetInfo:
+        """Put a dataset of the trash back; see `DatasetRemoval.restore`.
+
+        Raises:
+            Conflict: Its name is in use, or an object is gone.
+        """
+
+        def check(wanted: str, objects: set[str]) -> None:
+            self._catalog.check_free(wanted)
+            gone = sum(each not in self._objects for each in objects)
+            if gone:
+                raise Conflict(f"{gone:,} objects of dataset {wanted!r} are gone")
+
+        with self._lock, self._catalog.writing():
+            return self._catalog.removal.restore(dataset, name, check)
 
     def expire(
         self, dataset: str, *, keep: int, before: float, is_own: bool = True

@@ -6,7 +6,7 @@ datasets that a statement may change, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,7 @@ class StatementTables:
         self.objects = objects
         self.retention = retention
         self.repair = ReadRepair(catalog, objects, remote)
+        self.on_read: Callable[[Iterable[str]], object] = list  # called with the datasets' ids
 
     def hold(
         self,
@@ -125,6 +126,7 @@ class StatementTables:
             read = [dataset_of(table) for table in tables if not is_view(table)]
             is_there = all(self._catalog.find_id(dataset) is not None for dataset in read)
             if is_there and self._catalog.rewriter.purges == purges:
+                self.on_read(read)
                 try:
                     if fetch:
                         self.fetch(tables)
@@ -445,6 +447,7 @@ class StatementTables:
             self._catalog.rewriter.check(purges)
             self._catalog.check_shards(snapshot)
             name = self._catalog.get(snapshot.dataset).name
+            self.on_read([snapshot.dataset])
             table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}
             return table, self._vault.unseal([table], held)
         except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
+from lake.dataset_access import DatasetAccess
 from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.foreground import Foreground
@@ -90,6 +91,7 @@ class Storage:
             folder, self.objects, budget_bytes=options.plain_bytes, keep=not self.verify_always
         )
         self.vault = Vault(keys, cache, encrypts_new=options.encrypt)
+        self.access = DatasetAccess(tree, clock)
         self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
         self.quotas = Quotas(tree, self.catalog, clock)
         self.foreground = Foreground(folder / "lake")
@@ -143,7 +145,10 @@ class Storage:
         """
         known = self.vault.keys.datasets()
         if known and self.catalog.problem is None:
-            gone = [each for each in known if self.catalog.find_id(each) is None]
+            kept = self.catalog.removal.trash
+            gone = [
+                each for each in known if self.catalog.find_id(each) is None and each not in kept
+            ]
             self.forget_keys(*gone)
 
     def forget_keys(self, *datasets: str) -> None:

@@ -9,6 +9,7 @@ from lake.disk_space import RESERVE_BYTES
 from lake.plain_cache import PLAIN_BYTES
 from lake.retention_rules import KEEP_ALL, RetentionRule
 from lake.scrubber import RATE_BYTES
+from lake.uploads.parts import EXPIRE_SECONDS
 
 __all__ = ["StorageOptions"]
 
@@ -35,6 +36,12 @@ class StorageOptions:
             dataset does not keep; 0 for never.
         retention: The rule of datasets without one; by default every version stays.
         sweep_seconds: About how far apart objects that nothing references are deleted; 0 for never.
+        cleanup_seconds: About how far apart the cleanup runs (`lake.cleanup`); 0 for never.
+        unused_seconds: It removes datasets that were not used for so long; 0 for none.
+        cleanup_bytes: It removes the least recently used ones while all datasets of this node with
+            their versions have more bytes; 0 for no limit.
+        trash_seconds: How long removed datasets can be restored.
+        upload_seconds: How long incomplete and failed uploads stay after their last part.
         orphan_seconds: Objects that nothing references are deleted if they are older.
         encrypt: Whether new datasets are encrypted, unless their creator says that they are not.
         encrypt_node_key: Whether the node's private key is encrypted with the same secret.
@@ -56,6 +63,11 @@ class StorageOptions:
     expire_seconds: float = 0.0
     retention: RetentionRule = KEEP_ALL
     sweep_seconds: float = 0.0
+    cleanup_seconds: float = 0.0
+    unused_seconds: float = 0.0
+    cleanup_bytes: int = 0
+    trash_seconds: float = 7 * 24 * 3600.0
+    upload_seconds: float = EXPIRE_SECONDS
     orphan_seconds: float = 24 * 3600.0
     encrypt: bool = False
     encrypt_node_key: bool = False

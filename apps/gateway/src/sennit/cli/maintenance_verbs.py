@@ -26,7 +26,9 @@ def maintenance(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Argument(help="scrub, compact, statistics, expire or sweep.", show_default=False),
+        typer.Argument(
+            help="scrub, compact, statistics, expire, cleanup or sweep.", show_default=False
+        ),
     ] = None,
     data: Data = None,
     url: Url = None,
@@ -54,12 +56,8 @@ def maintenance(
     rows = [
         [
             each["task"],
-            "running"
-            if each["running"]
-            else _when(each["nextAt"])
-            if each["periodSeconds"]
-            else "",
-            _when(each["finishedAt"]),
+            "running" if each["running"] else when(each["nextAt"]) if each["periodSeconds"] else "",
+            when(each["finishedAt"]),
             f"{each['changed']:,}",
             f"{each['skipped']:,}",
             each.get("problem") or "",
@@ -143,7 +141,8 @@ def purge(
         typer.echo(f"{report['stillRead']:,} old objects go when their last reader has ended")
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """Return Unix seconds as local time; nothing for 0."""
     from datetime import datetime
 
     if not seconds:

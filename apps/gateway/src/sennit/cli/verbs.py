@@ -11,6 +11,7 @@ import typer
 
 from sennit.cli import (
     bundle_verbs,
+    cleanup_verb,
     data_verbs,
     maintenance_verbs,
     net_verbs,
@@ -41,6 +42,7 @@ verify_verb.register(app)
 policy_verb.register(app)
 queries_verb.register(app)
 maintenance_verbs.register(app)
+cleanup_verb.register(app)
 quota_verbs.register(app)
 net_verbs.register(app)
 share_verbs.register(app)

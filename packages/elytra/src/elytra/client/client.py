@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 from elytra.client.arrow_stream import open_batches, read_table
 from elytra.client.bundle_client import BundleClient
+from elytra.client.cleanup_client import CleanupClient
 from elytra.client.job_handle import Job
 from elytra.client.job_requests import JobRequests
 from elytra.client.network_client import NetworkClient
@@ -289,6 +290,11 @@ class Client(JobRequests):
     def bundles(self) -> BundleClient:
         """Datasets in encrypted files of the node's machine."""
         return BundleClient(self._transport)
+
+    @property
+    def cleanup(self) -> CleanupClient:
+        """The cleanup of datasets that nobody uses."""
+        return CleanupClient(self._transport)
 
     @property
     def network(self) -> NetworkClient:

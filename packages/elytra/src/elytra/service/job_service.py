@@ -126,6 +126,7 @@ class JobService:
         self._job_store.on_forget = self._sealed.forget
         self._held: dict[str, ExitStack] = {}  # what a job's inputs need: leases, decrypted shards
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
+        lake.parts.is_needed = self._is_upload_needed
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
         self._saver = ResultSaver(lake, pool, self.submit_ingest)
@@ -389,6 +390,14 @@ class JobService:
         for upload_id in self._lake.linker.uploads().keys() - self._ingests.keys():
             with suppress(NotFound):
                 self.submit_ingest(upload_id)
+
+    def _is_upload_needed(self, upload_id: str) -> bool:
+        """Return whether a complete upload has an ingest that may still commit it."""
+        try:
+            state = self._job_store.get(self._ingests[upload_id][0]).state
+        except (KeyError, NotFound):  # a job of long ago
+            return False
+        return state not in {"failed", "cancelled"}
 
     def close(self) -> None:
         """Stop all work and wait for it; running jobs count as interrupted, not as cancelled."""

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 
 from lake.routes import (
     aborted_results,
+    cleanup,
     datasets,
     files,
     links,
@@ -56,6 +57,7 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(queries.router(lake))
     routes.include_router(verify.router(lake))
     routes.include_router(maintenance.router(lake))
+    routes.include_router(cleanup.router(lake))
     routes.include_router(purge.router(lake))
     routes.include_router(quotas.router(lake))
     routes.include_router(aborted_results.router())

@@ -57,6 +57,7 @@ def router(lake: Lake) -> APIRouter:
         lake.policies.check_whole(dataset, requester_of(request), "downloading the shards of")
         manifest = _manifest(lake, dataset, snapshot)
         name, index = _object_of(lake, manifest, shard)
+        lake.storage.access.note([manifest.snapshot.dataset])
         lake.verify_shard(lake.catalog.get(manifest.snapshot.dataset).name, index, name)
         size = lake.objects.digest(name).size
         headers = {

@@ -51,7 +51,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["PART_BYTES", "PartStore"]
+__all__ = ["EXPIRE_SECONDS", "PART_BYTES", "PartStore"]
 
 _log = logging.getLogger("sennit.lake")
 
@@ -61,7 +61,7 @@ PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
 UPLOADS_MAX = 4096
 """Open uploads of a node. Each costs a folder, and a start with a resume key reads their records."""
-EXPIRE_SECONDS = 7 * 24 * 3600.0
+EXPIRE_SECONDS = 24 * 3600.0
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
 _CHECKSUM = "checksum"
@@ -100,6 +100,8 @@ class PartStore:
         self._rows = None if tree is None else UploadTable(tree)
         self.finished = None if tree is None else FinishedTable(tree)
         self.expire_seconds = expire_seconds
+        # Whether a complete upload has an ingest that is not over; its owner, if any, knows.
+        self.is_needed: Callable[[str], bool] = lambda _: True
         self._admit = admit
         self._keys = keys
         self._part_bytes = part_bytes
@@ -428,6 +430,7 @@ class PartStore:
                 if upload.sha256 is not None:
                     check_whole(upload, paths, lambda sha256: self._stored_hash(upload, sha256))
                 upload = upload.with_state("sealed", size=sum(sizes))
+                self._changed_at[upload_id] = self._clock.now()  # its ingest is submitted next
                 # From here on no part is accepted, also after a restart: an ingest reads these
                 # files.
                 self._save(upload)
@@ -460,13 +463,15 @@ class PartStore:
             return self._changed_at.get(upload_id, 0.0) + self.expire_seconds
 
     def sweep(self) -> Sequence[str]:
-        """Delete incomplete uploads that got no part for long; return their ids."""
+        """Delete uploads that got no part for long and that no ingest needs; return their ids."""
         now = self._clock.now()
         with self._lock:
             stale = [
                 upload.id
                 for upload in self.list()
-                if upload.state == "receiving" and self.expires_at(upload.id) < now
+                if upload.file is None
+                and self.expires_at(upload.id) < now
+                and (upload.state == "receiving" or not self.is_needed(upload.id))
             ]
             for upload_id in stale:
                 self.abort(upload_id)
