@@ -1,7 +1,8 @@
-"""What the settings of the cleanup do, seen from outside a node."""
+"""What the settings of the cleanup and of uploads do, seen from outside a node."""
 
 from __future__ import annotations
 
+import os
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from opened_node import OpenNode, OpenNodes
 from setting_effects import effect_of
 
 from elytra.client.transport import wait_for
+from lake.uploads import sync_queue
 from sennit_core.testing import ManualClock
 
 _DAY_SECONDS = 86_400.0
@@ -70,3 +72,27 @@ def incomplete_uploads_expire(opened: OpenNodes, _folder: Path, _env: pytest.Mon
     run_cleanup(node)
     place = created.headers["location"]
     assert node.client.head(place, headers={"tus-resumable": "1.0.0"}).status_code == 410
+
+
+@effect_of("storage.upload_sync")
+def parts_are_synced_before_their_answer_or_after(
+    opened: OpenNodes, _folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, list[str]()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(sync_queue, "INTERVAL_SECONDS", 1000.0)
+    for mode, at_once in (("always", True), ("interval", False)):
+        node = opened({"storage.upload_sync": mode})
+        body = {"name": "a.csv", "size": 4}
+        upload = node.client.post("/api/start-upload", json=body).json()["uploadId"]
+        synced.clear()
+        place = f"/api/uploads/{upload}"
+        assert node.client.put(f"{place}/parts/0", content=b"n\n1\n").status_code == 200
+        assert any(upload in path for path in synced) is at_once
+        assert node.client.post(f"{place}/complete").status_code == 200
+        assert any(upload in path and ".part" in path for path in synced) is not at_once

@@ -25,7 +25,7 @@ from .test_damage import flip, manifest_of
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-TASKS = ["scrub", "compact", "statistics", "expire", "sweep"]
+TASKS = ["scrub", "compact", "statistics", "expire", "cleanup", "sweep"]
 
 
 class Recorder:

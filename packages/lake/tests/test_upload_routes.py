@@ -172,3 +172,26 @@ def test_a_document_is_bounded(http: Client) -> None:
     answer = http.post("/api/start-upload", content=b" " * (1 << 20) + b"{}")
 
     assert answer.status_code == 413
+
+
+def test_records_can_be_read_before_the_ingest(http: Client) -> None:
+    data = CSV * 4
+    upload = start(http, data=data, partBytes=70_000)
+    place = f"/api/uploads/{upload['uploadId']}"
+    put(http, upload, 1, data[70_000:])
+    assert http.get(f"{place}/ranges?bytes=65536").status_code == 409
+    put(http, upload, 0, data[:70_000])
+
+    found = http.get(f"{place}/ranges?bytes=65536").json()
+
+    first, cut, last = found["bounds"]
+    assert (found["header"], found["whole"], last) == ("carrier,distance\n", True, len(data))
+    pieces = [
+        http.get(f"{place}/content?start={a}&stop={b}") for a, b in ((first, cut), (cut, last))
+    ]
+    assert b"".join(each.content for each in pieces) == data[first:]
+    assert data[cut - 1 : cut] == b"\n"
+    assert 70_000 <= cut < 70_100
+    assert http.get(f"{place}/content?start=5&stop=5").status_code == 400
+    assert http.get(f"{place}/content?start=0&stop={last + 1}").status_code == 409
+    assert http.get(f"{place}/ranges?bytes=1").status_code == 422

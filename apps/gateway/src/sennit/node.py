@@ -241,6 +241,7 @@ def _open_lake(
         cleanup_bytes=storage.cleanup_bytes,
         trash_seconds=storage.trash_days * 86_400.0,
         upload_seconds=storage.upload_hours * 3600.0,
+        upload_sync=storage.upload_sync,
         retention=RetentionRule(storage.retention_keep, storage.retention_days * 86_400.0),
         encrypt=security.encrypt,
         encrypt_node_key=security.encrypt_node_key,

@@ -97,7 +97,9 @@ class StorageSettings:
     newest `retention_keep` that were replaced over `retention_days` ago. Every `cleanup_hours` (0:
     never) datasets that were not used for `cleanup_days` (0: none) move to the trash, as do the least
     recently used ones while all have more than `cleanup_bytes` (0: no limit); they can be restored for
-    `trash_days`. Incomplete uploads go `upload_hours` after their last part. `copy_bytes` of the disk are
+    `trash_days`. Incomplete uploads go `upload_hours` after their last part. A
+    part of an upload is durable when it is answered, or within a second if `upload_sync` is `interval`.
+    `copy_bytes` of the disk are
     offered for copies of datasets that other nodes share (0: it holds none); `replication` nodes hold
     each shard of a dataset that is shared without a number of copies.
     """
@@ -123,6 +125,7 @@ class StorageSettings:
     cleanup_bytes: int = 0
     trash_days: float = 7.0
     upload_hours: float = 24.0
+    upload_sync: Literal["always", "interval"] = "always"
     copy_bytes: int = 16 * GIB
     replication: int = 1
 

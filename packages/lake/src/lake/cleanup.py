@@ -24,7 +24,7 @@ from sennit_core.records import DatasetInfo, Record
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
-    from lake.lake import Lake
+    from lake import Lake
     from lake.storage_options import StorageOptions
 
 __all__ = ["Cleanup", "Unused"]

@@ -115,23 +115,26 @@ class NewFile:
             os.fsync(self._file.fileno())
         self._synced_bytes = self.size
 
-    def commit(self, final: Path, *, mode: int = FILE_MODE, sync_folder: bool = True) -> None:
+    def commit(
+        self, final: Path, *, mode: int = FILE_MODE, sync_folder: bool = True, sync: bool = True
+    ) -> None:
         """Make the file durable and rename it to its final name, replacing any existing file.
 
         Args:
             final: The name.
             mode: Permissions.
             sync_folder: Whether the name is to be durable too; else the caller syncs the folder.
+            sync: Whether the bytes are to be durable; else the caller syncs the file and its folder.
         """
         with storage_errors(final, self.size):
             # Before the sync, so that the file has its mode when it gets its name.
             os.fchmod(self._file.fileno(), mode)
-            if self._synced_bytes != self.size or mode != FILE_MODE:
+            if sync and (self._synced_bytes != self.size or mode != FILE_MODE):
                 os.fsync(self._file.fileno())
             self._file.close()
             self.path.replace(final)
             self._committed = True
-            if sync_folder:
+            if sync and sync_folder:
                 fsync_folder(final.parent)
 
     def __enter__(self) -> Self:

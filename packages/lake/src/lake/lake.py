@@ -113,7 +113,8 @@ class Lake:
             owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.queued = QueuedAppends(self.storage, self.tree, self.policies, clock)
-            self.parts = self._open_parts(part_bytes, upload_bytes_max)
+            self.parts = self._open_parts(part_bytes, upload_bytes_max, options)
+            owned.callback(self.parts.close)
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self.staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
@@ -137,7 +138,6 @@ class Lake:
             self._upload_locks = UploadLocks()
             self._ingests = self._open_ingests()
             self.purger = Purger(self, self.statements, clock)
-            self.parts.expire_seconds = options.upload_seconds
             self.cleanup = Cleanup(self, options)
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
@@ -570,12 +570,16 @@ class Lake:
         )
         return Ingests(self.catalog, self.remote, self._ingestor, upserts, foreign)
 
-    def _open_parts(self, part_bytes: int, upload_bytes_max: int | None) -> PartStore:
+    def _open_parts(
+        self, part_bytes: int, upload_bytes_max: int | None, options: StorageOptions
+    ) -> PartStore:
         return PartStore(
             self.folder / "uploads",
             self.tree,
             part_bytes=part_bytes,
             size_max=upload_bytes_max,
+            expire_seconds=options.upload_seconds,
+            sync=options.upload_sync,
             space=self.space,
             admit=lambda name, mode, options: check_upload(
                 self.catalog, self.vault, self.remote, name, mode, options

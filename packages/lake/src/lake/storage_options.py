@@ -41,6 +41,8 @@ class StorageOptions:
         cleanup_bytes: It removes the least recently used ones while all datasets of this node with
             their versions have more bytes; 0 for no limit.
         trash_seconds: How long removed datasets can be restored.
+        upload_sync: Whether an uploaded part is durable when it is answered (`always`), or within a
+            second (`interval`); a complete upload always is.
         upload_seconds: How long incomplete and failed uploads stay after their last part.
         orphan_seconds: Objects that nothing references are deleted if they are older.
         encrypt: Whether new datasets are encrypted, unless their creator says that they are not.
@@ -67,6 +69,7 @@ class StorageOptions:
     unused_seconds: float = 0.0
     cleanup_bytes: int = 0
     trash_seconds: float = 7 * 24 * 3600.0
+    upload_sync: str = "always"
     upload_seconds: float = EXPIRE_SECONDS
     orphan_seconds: float = 24 * 3600.0
     encrypt: bool = False

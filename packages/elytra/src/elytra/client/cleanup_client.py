@@ -41,8 +41,8 @@ class CleanupClient:
 
     def keep(self, dataset: str) -> None:
         """Keep a dataset from the cleanup."""
-        self._transport.json("PUT", f"/api/datasets/{quote(dataset, safe='')}/keep")
+        self._transport.request("PUT", f"/api/datasets/{quote(dataset, safe='')}/keep")
 
     def release(self, dataset: str) -> None:
         """Let the cleanup remove a dataset again."""
-        self._transport.json("DELETE", f"/api/datasets/{quote(dataset, safe='')}/keep")
+        self._transport.request("DELETE", f"/api/datasets/{quote(dataset, safe='')}/keep")

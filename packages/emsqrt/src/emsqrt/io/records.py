@@ -238,9 +238,20 @@ class RecordEnd:
 
     def __init__(self, dialect: CsvDialect) -> None:
         self._quote = b"" if dialect.quote is None else dialect.quote.encode()
-        self._stop = re.compile(b"[\\r\\n%s]" % re.escape(dialect.delimiter.encode()))
+        self._delimiter = dialect.delimiter.encode()
+        self._stop = re.compile(b"[\\r\\n%s]" % re.escape(self._delimiter))
         self._in_quotes = False
         self._may_open = True  # a field begins here, or else a quote closed before
+
+    def resume(self, *, inside: bool, before: int) -> None:
+        """Search from anywhere in a record instead of from its start.
+
+        Args:
+            inside: Whether that is inside quotes.
+            before: The byte before.
+        """
+        self._in_quotes = inside
+        self._may_open = before in b"\r\n" or before in (*self._quote, *self._delimiter)
 
     def find(self, piece: bytearray, size: int) -> int:
         """Return the end of the record in a piece, -1 if it is not there."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from lake.ingestor import dataset_name
 from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
 from lake.routes.requester import requester_of
+from lake.uploads.csv_ranges import CsvRanges
 from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from lake.uploads.receiver import WholeUpload, receive
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
+from sennit_core.units import KIB, MIB
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from sennit_core.records import JobInfo
 
 __all__ = ["StartUpload", "SubmitIngest", "router"]
+
+CONTENT_BYTES_MAX = 64 * MIB
+"""Of one response, which is in memory."""
+Offset = Annotated[int, Query(ge=0, le=1 << 53)]
+RangeBytes = Annotated[int, Query(alias="bytes", ge=64 * KIB, le=1 << 40)]
 
 
 class StartUpload(Document):
@@ -74,6 +81,8 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
         handlers.put_part
     )
     routes.get("/api/uploads/{upload_id}", openapi_extra=needs("reader"))(handlers.get)
+    routes.get("/api/uploads/{upload_id}/ranges", openapi_extra=needs("writer"))(handlers.ranges)
+    routes.get("/api/uploads/{upload_id}/content", openapi_extra=needs("writer"))(handlers.content)
     routes.delete("/api/uploads/{upload_id}", openapi_extra=needs("writer"))(handlers.abort)
     routes.post("/api/uploads/{upload_id}/complete", openapi_extra=needs("writer"))(
         handlers.complete
@@ -93,6 +102,7 @@ class UploadHandlers:
         self._lake = lake
         self._parts = lake.parts
         self._submit_ingest = submit_ingest
+        self._ranges = CsvRanges(lake.parts)
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""
@@ -155,6 +165,23 @@ class UploadHandlers:
         """Return the upload and the indexes of its received parts."""
         upload = await asyncio.to_thread(self._parts.get, upload_id)
         return upload.to_json()
+
+    def ranges(
+        self, request: Request, upload_id: str, range_bytes: RangeBytes = 16 * MIB
+    ) -> dict[str, Any]:
+        """Return byte ranges of whole CSV records, of the parts without a gap from the beginning."""
+        self._lake.check_upload_target(upload_id, requester_of(request))
+        return self._ranges.find(upload_id, range_bytes).to_json()
+
+    def content(self, request: Request, upload_id: str, start: Offset, stop: Offset) -> Response:
+        """Return bytes that were received, such as one of the ranges."""
+        self._lake.check_upload_target(upload_id, requester_of(request))
+        if not 0 < stop - start <= CONTENT_BYTES_MAX:
+            raise UsageError(
+                f"start {start} and stop {stop} are no range of 1 to {CONTENT_BYTES_MAX:,} bytes"
+            )
+        data = self._ranges.read(upload_id, start, stop)
+        return Response(data, media_type="application/octet-stream")
 
     async def abort(self, upload_id: str) -> Response:
         """Delete an upload; deleting it twice is not an error."""

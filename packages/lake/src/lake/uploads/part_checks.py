@@ -21,7 +21,11 @@ _AT_REST_SECONDS = 600.0
 
 
 def remove_damaged(
-    upload: UploadInfo, folder: Path, parts: dict[int, tuple[str, str]], now: float
+    upload: UploadInfo,
+    folder: Path,
+    parts: dict[int, tuple[str, str]],
+    now: float,
+    opened_at: float | None = None,
 ) -> None:
     """Verify the parts that have lain here for long, and delete damaged ones: they can be sent again.
 
@@ -30,13 +34,16 @@ def remove_damaged(
         folder: Its folder.
         parts: The SHA-256 and the file of each part by its index; damaged ones are removed from it.
         now: Unix seconds.
+        opened_at: Verify parts from before this time too, which may not have been durable then.
 
     Raises:
         Corrupt: A part was damaged after the upload had been complete.
     """
     for index, (sha256, name) in list(parts.items()):
         path = folder / name
-        if now - path.stat().st_mtime < _AT_REST_SECONDS:
+        written_at = path.stat().st_mtime
+        is_earlier = opened_at is not None and written_at < opened_at
+        if now - written_at < _AT_REST_SECONDS and not is_earlier:
             continue
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

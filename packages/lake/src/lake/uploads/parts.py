@@ -28,6 +28,7 @@ from lake.errors import UploadIncomplete
 from lake.local_files import LocalFile
 from lake.uploads.part_checks import check_whole, remove_damaged
 from lake.uploads.part_writer import PartWriter
+from lake.uploads.sync_queue import SyncQueue
 from lake.uploads.table import FinishedTable, UploadRow, UploadTable
 from lake.uploads.tus_upload import TusUpload
 from lake.uploads.upload import MODES, SealedUpload, UploadInfo, check_name, check_sha256
@@ -79,6 +80,7 @@ class PartStore:
         space: Knows the disk's reserve and the lake's quota; None for the default reserve.
         keys: Which uploads are encrypted, and their keys; None encrypts none.
         expire_seconds: How long an incomplete upload stays after its last part.
+        sync: Whether a part is durable once it is stored (`always`), or within a second (`interval`).
         clock: Source of time for ids and expiry.
     """
 
@@ -93,6 +95,7 @@ class PartStore:
         space: DiskSpace | None = None,
         keys: UploadKeys | None = None,
         expire_seconds: float = EXPIRE_SECONDS,
+        sync: str = "always",
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
@@ -113,9 +116,17 @@ class PartStore:
         self._done: dict[str, int] = {}
         # When each upload was started, or got its last part.
         self._changed_at: dict[str, float] = {}
+        self._syncs = SyncQueue() if sync == "interval" else None
+        # Parts from before may have been lost, or cut, by a power failure if they were not synced.
+        self._opened_at = clock.now()
         with storage_errors(self.root, 0):
             make_private_folder(self.root)
         self._recover()
+
+    def close(self) -> None:
+        """Make all parts durable."""
+        if self._syncs is not None:
+            self._syncs.close()
 
     def start(  # noqa: PLR0913 - members of the request, all but two by keyword
         self,
@@ -369,7 +380,8 @@ class PartStore:
     def keep(self, upload: UploadInfo, index: int, sha256: str, new: NewFile, size: int) -> None:
         """Store a received part under its final name; storing the same part again has no effect."""
         upload_id, sha256 = upload.id, self._stored_hash(upload, sha256)
-        new.sync()  # not under the lock, for which the other parts would wait
+        if self._syncs is None:
+            new.sync()  # not under the lock, for which the other parts would wait
         with self._lock:
             # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)
@@ -381,7 +393,10 @@ class PartStore:
                 raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
             # The name is index and hash: whether the part is here, and which bytes it has, needs no
             # other file.
-            new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
+            path = self.folder(upload_id) / f"{index:06d}-{sha256}.part"
+            new.commit(path, sync=self._syncs is None)
+            if self._syncs is not None:
+                self._syncs.add(path)
             self._done[upload_id] = self._done.get(upload_id, 0) + size
             self._changed_at[upload_id] = self._clock.now()
         self._mirror(upload)
@@ -405,7 +420,8 @@ class PartStore:
                 )
             parts = self._parts(upload_id)
             if not upload.encrypted:  # an encrypted part is authenticated when it is read
-                remove_damaged(upload, self.folder(upload_id), parts, self._clock.now())
+                since = None if self._syncs is None else self._opened_at
+                remove_damaged(upload, self.folder(upload_id), parts, self._clock.now(), since)
             missing = upload.missing(frozenset(parts))
             if missing:
                 raise UploadIncomplete(
@@ -427,6 +443,8 @@ class PartStore:
                     what=f"upload {upload_id}", reason="a part before the last is not full"
                 )
             if upload.state == "receiving":
+                if self._syncs is not None:  # from here on an ingest relies on them
+                    self._syncs.flush()
                 if upload.sha256 is not None:
                     check_whole(upload, paths, lambda sha256: self._stored_hash(upload, sha256))
                 upload = upload.with_state("sealed", size=sum(sizes))
