@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,7 +13,6 @@ from pydantic import Field
 from lake.ingestor import dataset_name
 from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
 from lake.routes.requester import requester_of
-from lake.uploads.csv_ranges import CsvRanges
 from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from lake.uploads.receiver import WholeUpload, receive
 from sennit_core.errors import SennitError, UsageError
@@ -22,6 +22,7 @@ from sennit_core.units import KIB, MIB
 if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.limits import Requester
+    from lake.uploads.csv_ranges import CsvRanges
     from lake.uploads.upload import UploadInfo
     from sennit_core.records import JobInfo
 
@@ -102,7 +103,13 @@ class UploadHandlers:
         self._lake = lake
         self._parts = lake.parts
         self._submit_ingest = submit_ingest
-        self._ranges = CsvRanges(lake.parts)
+
+    @cached_property
+    def _ranges(self) -> CsvRanges:
+        # Only here: it needs numpy and pyarrow, and few requests need it.
+        from lake.uploads.csv_ranges import CsvRanges
+
+        return CsvRanges(self._parts)
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def parse_metadata(text: str) -> dict[str, str]:
             raise UsageError(f"Upload-Metadata has a key that is empty or there twice: {key!r}")
         try:
             found[key] = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # of Base64, which is ASCII, or of UTF-8
             raise UsageError(
                 f"the value of {key[:80]!r} in Upload-Metadata is not Base64 of UTF-8"
             ) from None
@@ -108,7 +107,7 @@ def parse_checksum(text: str | None) -> Checksum | None:
         )
     try:
         digest = base64.b64decode(encoded.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:
         digest = b""
     if len(digest) != ALGORITHMS[algorithm]().digest_size:
         raise UsageError(f"Upload-Checksum has no {algorithm} digest in Base64")
