@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from random import Random
 
 import pytest
 from elkyn_server import Served
@@ -127,6 +128,48 @@ console.log(JSON.stringify([
 ]))
 """
 
+SAME_ANSWERS = """
+import { readFileSync } from 'node:fs'
+import { coalesce, col, count, Elytra, when } from '@sennit/elytra'
+
+const [url, token, dataset, path] = process.argv.slice(2)
+Elytra.configure({ url, token })
+const file = new File([readFileSync(path)], 'rows.csv')
+const value = col('price').mul(col('qty'))
+const pipelines = {
+  all: (rows) => rows.sort('at', 'qty', 'price', 'country', 'note').limit(50),
+  filtered: (rows) => rows.filter((r) => r.price * r.qty > 500 && r.country !== 'US').count(),
+  grouped: (rows) => rows.groupBy('country').agg({
+    n: count(), notes: col('note').count(), total: value.sum(), mean: col('price').avg(),
+    spread: col('price').stddev(), lo: col('at').min(), hi: col('at').max(),
+    kinds: col('note').countDistinct(), whole: col('qty').sum(), average: col('qty').avg(),
+  }),
+  computed: (rows) => rows.select('qty', {
+    size: when(col('qty').gt(7)).then('big').when(col('qty').isNull()).then('none').otherwise('small'),
+    half: (r) => r.qty / 2, rest: (r) => r.qty % 3, year: (r) => r.at.year(),
+    text: (r) => coalesce(r.note, '-').length(), head: (r) => r.note.substr(1, 2),
+    rounded: (r) => r.price.round(1), day: (r) => r.at.cast('Date'),
+  }).limit(300),
+  top: (rows) => rows.topK(7, value.desc(), 'at').select('price', 'qty', 'at'),
+  distinct: (rows) => rows.select('country').distinct(),
+  having: (rows) => rows.groupBy('qty').agg({ n: count() }).filter((r) => r.n > 1500).sort('n:desc'),
+}
+const differences = []
+for (const [name, build] of Object.entries(pipelines)) {
+  const [here, there] = await Promise.all(
+    [Elytra.file(file), Elytra.remote(dataset)].map((rows) => build(rows).collect()),
+  )
+  const spelled = ({ rows }) => rows.map((row) => JSON.stringify(Object.entries(row).map(
+    ([column, value]) => [column, typeof value === 'bigint' ? String(value) : value],
+  )))
+  const [mine, its] = [spelled(here), spelled(there)]
+  const at = mine.findIndex((row, index) => row !== its[index])
+  if (mine.length !== its.length || at >= 0)
+    differences.push([name, mine.length, its.length, mine[at], its[at]])
+}
+console.log(JSON.stringify(differences))
+"""
+
 TREE = """
 import { rmSync } from 'node:fs'
 import { ElkynClient, ElkynStore } from '@sennit/elkyn'
@@ -225,6 +268,27 @@ def test_pipelines_from_node_give_the_answers_of_sql(installed: Path, node: Runn
     assert (total, seen, has_progress) == (sum(range(20_000)), [12_000, 11_999], True)
     assert (failed, unknown) == ([True, "value-out-of-range"], [True, "not-found"])
     assert stopped == "AbortError"
+
+
+def test_a_file_in_the_page_gives_the_bits_of_the_node(
+    installed: Path, node: RunningNode, tmp_path: Path
+) -> None:
+    random = Random(11)
+    notes = ["", '""', "plain", '"quoted, ""twice"""', '"two\nlines"', "naïve 👍", "x"]
+    lines = ["price,qty,country,at,note"]
+    for _ in range(20_000):
+        price = f"{random.lognormvariate(2, 3):.6g}"
+        at = f"2013-{random.randint(1, 12):02}-{random.randint(1, 28):02} 05:{random.randint(0, 59):02}:00"
+        row = [price, str(random.randint(0, 12)), random.choice(["NO", "US", "DE", ""]), at]
+        if random.random() < 0.05:
+            row[1] = ""
+        lines.append(",".join([*row, random.choice(notes)]))
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with node.session() as session:
+        session.put(path, name="npm_same")
+    arguments = (node.url, node.token, "npm_same", str(path))
+    assert run_module(installed, SAME_ANSWERS, *arguments) == []
 
 
 def test_a_client_and_a_store_hold_the_same_tree(installed: Path, served: Served) -> None:

@@ -41,11 +41,12 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundled")
     install([pack(name, folder) for name in NAMES], folder)
     readme = (folder_of("elytra") / "README.md").read_text(encoding="utf-8")
-    for name, code in re.findall(r"```ts\n// (\w+\.ts)\n(.*?)```", readme, re.DOTALL):
+    snippets = re.findall(r"```ts\n// (\w+\.ts)\n(.*?)```", readme, re.DOTALL)
+    for name, code in snippets:
         (folder / name).write_text(code, encoding="utf-8")
     strict = "--strict --target es2022 --module nodenext --lib es2024,dom,dom.iterable --types node"
     roots = ("--typeRoots", str(TSC.parents[1] / "@types"))
-    run(str(TSC), "upload.ts", "node.ts", "pipeline.ts", *strict.split(), *roots, cwd=folder)
+    run(str(TSC), *(name for name, _ in snippets), *strict.split(), *roots, cwd=folder)
     return bundle(folder, ENTRY)
 
 

@@ -38,6 +38,9 @@ class _Node:
     def dataset(self, id_or_name: str) -> Any:
         return type("Found", (), {"schema": SCHEMA})()
 
+    def sql(self, query: str) -> Any:
+        raise AssertionError(f"the schema is known without {query!r}")
+
 
 def _sales(name: str = "sales", **place: Any) -> Pipeline:
     return Pipeline.over(_NODE, name, **place)

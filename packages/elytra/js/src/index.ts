@@ -2,12 +2,13 @@
  * Pipelines and uploads for browsers and Node.
  *
  * Layering: plan (expressions, JSON) <- functions (translated to expressions) <- pipelines
- *           <- client (HTTP); uploads stand apart. Nothing else is public.
+ *           <- client (HTTP, files); plan <- engine (computes plans) <- client; uploads stand apart. Nothing else is public.
  */
 
 export { Elytra, type At } from './client/elytra.ts'
 export type { NodeOptions } from './client/http.ts'
-export { Job, type JobOptions, type JobProgress } from './client/job.ts'
+export type { FileOptions } from './client/fileRunner.ts'
+export { NodeJob, type Job, type JobOptions, type JobProgress } from './client/job.ts'
 export { Result, type ResultColumn } from './client/result.ts'
 export {
   JobFailed,

@@ -4,7 +4,8 @@ import { Pipeline } from '../pipelines/pipeline.ts'
 import type { AnyRow } from '../pipelines/types.ts'
 import type { SourceJson } from '../plan/json.ts'
 import { Http, type NodeOptions } from './http.ts'
-import type { Job } from './job.ts'
+import { FileRunner, type FileOptions } from './fileRunner.ts'
+import type { NodeJob } from './job.ts'
 import { NodeRunner } from './runner.ts'
 
 /** Which version of a dataset: one of these, the newest by default. */
@@ -35,6 +36,14 @@ export class Elytra {
     return Elytra.shared.remote<R>(dataset, at)
   }
 
+  /**
+   * Begin a pipeline over a CSV file that this page or process has: it is computed here, and the
+   * file goes nowhere.
+   */
+  static file<R extends object = AnyRow>(file: Blob, options: FileOptions = {}): Pipeline<R> {
+    return Pipeline.over<R>(new FileRunner(file, options), { dataset: 'file' })
+  }
+
   /** Begin a pipeline over a dataset or view, by its id or name. */
   remote<R extends object = AnyRow>(dataset: string, at: At = {}): Pipeline<R> {
     const { snapshot, version, timestamp } = at
@@ -48,7 +57,7 @@ export class Elytra {
   }
 
   /** The handle of a job that was submitted before. */
-  job<R extends object = AnyRow>(id: string): Job<R> {
+  job<R extends object = AnyRow>(id: string): NodeJob<R> {
     return this.runner.job<R>(id)
   }
 }

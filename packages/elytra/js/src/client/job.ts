@@ -32,11 +32,32 @@ interface JobRecord {
   error: unknown
 }
 
-/** What a pipeline needs of a node. */
+/** What a pipeline needs of the place where it runs. */
 export interface Runner {
   /** Names of a source's columns. */
   columns(source: SourceJson): Promise<readonly string[]>
   submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>>
+}
+
+/** One submitted job. */
+export interface Job<R extends object> {
+  readonly id: string
+  /** Cancel the job; no effect if it has ended. */
+  cancel(): Promise<void>
+  /**
+   * Wait for the end of the job.
+   *
+   * @throws JobFailed with the job's error if it failed or was cancelled.
+   */
+  wait(options?: JobOptions): Promise<void>
+  /**
+   * Wait, then read the whole result.
+   *
+   * @throws UsageError beyond five million rows: `rows` reads such a result page by page.
+   */
+  result(options?: JobOptions): Promise<Result<R>>
+  /** Wait, then yield the rows page by page. */
+  rows(options?: JobOptions): AsyncGenerator<R>
 }
 
 const ENDED = ['done', 'failed', 'cancelled']
@@ -48,23 +69,17 @@ const PAGE_ROWS = 10_000
 /** Rows that `result` holds in memory at most; `rows` has no limit. */
 const RESULT_ROWS_MAX = 5_000_000
 
-/** One submitted job; it goes on when the page is closed. */
-export class Job<R extends object> {
+/** A job of a node; it goes on when the page is closed. */
+export class NodeJob<R extends object> implements Job<R> {
   constructor(
     readonly id: string,
     private readonly http: Http,
   ) {}
 
-  /** Cancel the job; no effect if it has ended. */
   async cancel(): Promise<void> {
     await this.http.json(this.path(), { method: 'DELETE' })
   }
 
-  /**
-   * Wait for the end of the job.
-   *
-   * @throws JobFailed with the job's error if it failed or was cancelled.
-   */
   async wait(options: JobOptions = {}): Promise<void> {
     const { signal, onProgress } = options
     const cancel = (): void => void this.cancel().catch(() => undefined)
@@ -86,11 +101,6 @@ export class Job<R extends object> {
     }
   }
 
-  /**
-   * Wait, then read the whole result.
-   *
-   * @throws UsageError beyond five million rows: `rows` reads such a result page by page.
-   */
   async result(options: JobOptions = {}): Promise<Result<R>> {
     let columns: Page['columns'] = []
     const rows: R[] = []
@@ -106,7 +116,6 @@ export class Job<R extends object> {
     return new Result(columns, rows)
   }
 
-  /** Wait, then yield the rows page by page. */
   async *rows(options: JobOptions = {}): AsyncGenerator<R> {
     for await (const page of this.pages(options)) yield* rowsOf<R>(page)
   }

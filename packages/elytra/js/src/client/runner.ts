@@ -2,7 +2,7 @@
 
 import type { PlanJson, SourceJson } from '../plan/json.ts'
 import type { Http } from './http.ts'
-import { Job, type JobOptions, type Runner } from './job.ts'
+import { NodeJob, type JobOptions, type Runner } from './job.ts'
 import type { Page } from './result.ts'
 
 /** Runs pipelines on one node; the columns of each source are asked for once. */
@@ -11,8 +11,8 @@ export class NodeRunner implements Runner {
 
   constructor(private readonly http: Http) {}
 
-  job<R extends object>(id: string): Job<R> {
-    return new Job<R>(id, this.http)
+  job<R extends object>(id: string): NodeJob<R> {
+    return new NodeJob<R>(id, this.http)
   }
 
   columns(source: SourceJson): Promise<readonly string[]> {
@@ -24,7 +24,7 @@ export class NodeRunner implements Runner {
     return found
   }
 
-  async submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>> {
+  async submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<NodeJob<R>> {
     const { engine = 'auto', memCap, signal } = options
     const { jobId } = await this.http.json<{ jobId: string }>('/api/jobs', {
       method: 'POST',

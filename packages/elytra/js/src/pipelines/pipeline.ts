@@ -273,9 +273,12 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
   // Aggregates
 
   /** Group the rows; `.agg({ … })` aggregates the groups. */
-  groupBy(...keys: ((keyof R & string) | Record<string, Formula<In>>)[]): Groups<R> {
+  groupBy<
+    K extends keyof R & string,
+    F extends Record<string, Formula<In>> = Record<never, Formula<In>>,
+  >(...keys: (K | F)[]): Groups<Pick<R, K> & { [Name in keyof F]: ValueOf<F[Name]> }> {
     const named = keys.flatMap((key) =>
-      typeof key === 'string' ? [namedColumn(key)] : this.named(key),
+      typeof key === 'string' ? [namedColumn(key)] : this.named(key as F),
     )
     if (named.length === 0) throw new UsageError('groupBy needs at least one column')
     return new Groups((aggregates) => this.aggregated(named, aggregates))
@@ -466,16 +469,16 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
 }
 
 /** Grouped rows, to be aggregated with `agg`. */
-export class Groups<R extends object> {
+export class Groups<Keys extends object> {
   constructor(
     private readonly aggregate: <T extends object>(aggregates: Aggregates) => Pipeline<T>,
   ) {}
 
-  agg<A extends Aggregates>(aggregates: A): Pipeline<Partial<R> & AggregateRow<A>> {
+  agg<A extends Aggregates>(aggregates: A): Pipeline<Keys & AggregateRow<A>> {
     return this.aggregate(aggregates)
   }
 
-  count(): Pipeline<Partial<R> & { count: number }> {
+  count(): Pipeline<Keys & { count: number }> {
     return this.aggregate({ count: count() })
   }
 }

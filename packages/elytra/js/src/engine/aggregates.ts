@@ -1,0 +1,254 @@
+/** Aggregates over groups: one accumulator for each function. */
+
+import { Unsupported } from '../errors.ts'
+import type { AggJson } from '../plan/json.ts'
+import { valueAt, type Column } from './batch.ts'
+import { FloatSum, rounded } from './floatSum.ts'
+import { narrowed, type Value } from './literals.ts'
+import { compareValues } from './order.ts'
+import {
+  FLOAT64,
+  INT64,
+  integerRange,
+  isFloat,
+  isInteger,
+  TypeMismatch,
+  typeText,
+  UINT64,
+  ValueOutOfRange,
+  type Type,
+} from './types.ts'
+
+/** One aggregate of all groups. */
+export interface Accumulator {
+  readonly type: Type
+  /** Add rows; `column` is that of the argument, null for `count()`. */
+  add(groups: Int32Array, column: Column | null, rows: number): void
+  value(group: number): Value | null
+}
+
+/**
+ * The accumulator of an aggregate.
+ *
+ * @param type the type of its argument, null for `count()`.
+ * @throws Unsupported if the engine does not compute it.
+ */
+export function accumulatorOf(agg: AggJson, type: Type | null): Accumulator {
+  if (type === null) return new Count()
+  if (agg.distinct) {
+    if (agg.agg === 'count') return new CountDistinct(type)
+    if (agg.agg !== 'min' && agg.agg !== 'max')
+      throw new Unsupported(`${agg.agg} of distinct values is not computed in JavaScript`)
+  }
+  switch (agg.agg) {
+    case 'count':
+      return new Count()
+    case 'min':
+    case 'max':
+    case 'first':
+    case 'last':
+      return new Chosen(type, agg.agg)
+    case 'sum':
+    case 'avg':
+      requireNumber(agg.agg, type)
+      return isFloat(type) ? new FloatTotal(agg.agg) : new IntegerTotal(type, agg.agg)
+    case 'var':
+    case 'stddev':
+      requireNumber(agg.agg, type)
+      return new Variance(agg.agg)
+  }
+  throw new Unsupported(`the aggregate ${agg.agg} is not computed in JavaScript`)
+}
+
+function requireNumber(fn: string, type: Type): void {
+  if (!isFloat(type) && !isInteger(type))
+    throw new TypeMismatch(`${fn} takes numbers, found ${typeText(type)}`)
+}
+
+class Count implements Accumulator {
+  readonly type = INT64
+  private readonly counts: number[] = []
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    const nulls = column?.nulls
+    for (let row = 0; row < rows; row += 1) {
+      if (nulls?.[row]) continue
+      const group = groups[row] ?? 0
+      this.counts[group] = (this.counts[group] ?? 0) + 1
+    }
+  }
+
+  value(group: number): number {
+    return this.counts[group] ?? 0
+  }
+}
+
+class CountDistinct implements Accumulator {
+  readonly type = INT64
+  private readonly sets: (Set<Value> | undefined)[] = []
+
+  constructor(private readonly of: Type) {}
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    if (!column) return
+    for (let row = 0; row < rows; row += 1) {
+      const value = valueAt(column, this.of, row)
+      if (value === null) continue
+      const group = groups[row] ?? 0
+      const set = (this.sets[group] ??= new Set())
+      // One value is a bigint in one batch and a double in another.
+      set.add(typeof value === 'bigint' ? narrowed(value) : value)
+    }
+  }
+
+  value(group: number): number {
+    return this.sets[group]?.size ?? 0
+  }
+}
+
+/** `min max first last`: one of the values. */
+class Chosen implements Accumulator {
+  private readonly chosen: (Value | undefined)[] = []
+
+  constructor(
+    readonly type: Type,
+    private readonly which: 'min' | 'max' | 'first' | 'last',
+  ) {}
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    if (!column) return
+    for (let row = 0; row < rows; row += 1) {
+      const value = valueAt(column, this.type, row)
+      if (value === null) continue
+      const group = groups[row] ?? 0
+      const before = this.chosen[group]
+      if (before === undefined || this.replaces(value, before))
+        this.chosen[group] = typeof value === 'number' ? value + 0 : value
+    }
+  }
+
+  value(group: number): Value | null {
+    return this.chosen[group] ?? null
+  }
+
+  private replaces(value: Value, before: Value): boolean {
+    if (this.which === 'first') return false
+    if (this.which === 'last') return true
+    const order = compareValues(value, before)
+    return this.which === 'min' ? order < 0 : order > 0
+  }
+}
+
+/** The sum of whole numbers, exact: doubles up to 2^53, carried to bigints. */
+class IntegerTotal implements Accumulator {
+  readonly type: Type
+  private readonly totals: number[] = []
+  private readonly carried: (bigint | undefined)[] = []
+  private readonly counts: number[] = []
+
+  constructor(
+    of: Type,
+    private readonly fn: string,
+  ) {
+    this.type = fn === 'avg' ? FLOAT64 : of.name === 'UInt64' ? UINT64 : INT64
+  }
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    if (!column) return
+    const { values, nulls } = column
+    for (let row = 0; row < rows; row += 1) {
+      if (nulls?.[row]) continue
+      const group = groups[row] ?? 0
+      this.counts[group] = (this.counts[group] ?? 0) + 1
+      const value = values[row]
+      const before = this.totals[group] ?? 0
+      if (typeof value === 'number') {
+        const total = before + value
+        if (Number.isSafeInteger(total)) {
+          this.totals[group] = total
+          continue
+        }
+      }
+      this.carried[group] = (this.carried[group] ?? 0n) + BigInt(before) + BigInt(value ?? 0)
+      this.totals[group] = 0
+    }
+  }
+
+  value(group: number): Value | null {
+    const count = this.counts[group] ?? 0
+    if (count === 0) return null
+    const total = (this.carried[group] ?? 0n) + BigInt(this.totals[group] ?? 0)
+    if (this.fn === 'avg') return Number(total) / count
+    const [low, high] = integerRange(this.type)
+    if (total < low || total > high)
+      throw new ValueOutOfRange(`a sum overflows ${this.type.name}`, 'sum a cast to Float64')
+    return narrowed(total)
+  }
+}
+
+class FloatTotal implements Accumulator {
+  readonly type = FLOAT64
+  private readonly sums: (FloatSum | undefined)[] = []
+  private readonly counts: number[] = []
+
+  constructor(private readonly fn: string) {}
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    if (!column) return
+    const { values, nulls } = column
+    for (let row = 0; row < rows; row += 1) {
+      if (nulls?.[row]) continue
+      const group = groups[row] ?? 0
+      const sum = (this.sums[group] ??= new FloatSum())
+      sum.add(values[row] as number)
+      this.counts[group] = (this.counts[group] ?? 0) + 1
+    }
+  }
+
+  value(group: number): number | null {
+    const sum = this.sums[group]
+    if (!sum) return null
+    return this.fn === 'sum' ? sum.value() : sum.value() / (this.counts[group] ?? 1)
+  }
+}
+
+/** Variance and standard deviation of a sample, from exact sums of values and squares. */
+class Variance implements Accumulator {
+  readonly type = FLOAT64
+  private readonly sums: ([FloatSum, FloatSum] | undefined)[] = []
+  private readonly counts: number[] = []
+
+  constructor(private readonly fn: string) {}
+
+  add(groups: Int32Array, column: Column | null, rows: number): void {
+    if (!column) return
+    const { values, nulls } = column
+    for (let row = 0; row < rows; row += 1) {
+      if (nulls?.[row]) continue
+      const group = groups[row] ?? 0
+      const [sum, squares] = (this.sums[group] ??= [new FloatSum(), new FloatSum()])
+      const value = Number(values[row])
+      sum.add(value)
+      squares.addSquare(value)
+      this.counts[group] = (this.counts[group] ?? 0) + 1
+    }
+  }
+
+  value(group: number): number | null {
+    const [sums, count] = [this.sums[group], this.counts[group] ?? 0]
+    if (!sums || count < 2) return null
+    const variance = varianceOf(sums[0], sums[1], BigInt(count))
+    return this.fn === 'var' ? variance : Math.sqrt(variance)
+  }
+}
+
+/** max(0, n B - A²) / (n (n - 1)), rounded once. */
+function varianceOf(sum: FloatSum, squares: FloatSum, count: bigint): number {
+  if (sum.special() !== null || squares.special() !== null) return NaN
+  const [a, aExponent] = sum.exact()
+  const [b, bExponent] = squares.exact()
+  const exponent = Math.min(2 * aExponent, bExponent)
+  const spread =
+    ((count * b) << BigInt(bExponent - exponent)) - ((a * a) << BigInt(2 * aExponent - exponent))
+  return spread <= 0n ? 0 : rounded(spread, count * (count - 1n), exponent)
+}

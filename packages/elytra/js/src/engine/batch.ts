@@ -1,0 +1,61 @@
+/** Batches of rows: columns of equal length. */
+
+import type { Value } from './literals.ts'
+import { isWide, type Field, type Type } from './types.ts'
+
+/** The values of a column: whole numbers of 64 bits are doubles, or bigints if one is beyond 2^53. */
+export type Values = Float64Array | BigInt64Array | BigUint64Array | Uint8Array | string[]
+
+export interface Column {
+  values: Values
+  /** 1 where the value is NULL; null where none is. */
+  nulls: Uint8Array | null
+}
+
+export interface Batch {
+  fields: readonly Field[]
+  columns: readonly Column[]
+  rows: number
+}
+
+/** Room for values of a type. */
+export function room(type: Type, rows: number, isBig: boolean): Values {
+  if (type.name === 'Utf8') return new Array<string>(rows).fill('')
+  if (type.name === 'Bool') return new Uint8Array(rows)
+  if (!isBig || !isWide(type)) return new Float64Array(rows)
+  return type.name === 'UInt64' ? new BigUint64Array(rows) : new BigInt64Array(rows)
+}
+
+/** A column of values, for tests and small inputs. */
+export function columnOf(type: Type, values: readonly (Value | null)[]): Column {
+  const isBig = isWide(type) && values.some((value) => typeof value === 'bigint')
+  const stored = room(type, values.length, isBig)
+  const nulls = values.includes(null) ? new Uint8Array(values.length) : null
+  values.forEach((value, at) => {
+    if (value === null) {
+      if (nulls) nulls[at] = 1
+    } else if (stored instanceof BigInt64Array || stored instanceof BigUint64Array) {
+      stored[at] = BigInt(value)
+    } else {
+      ;(stored as (string | number)[])[at] = typeof value === 'string' ? value : Number(value)
+    }
+  })
+  return { values: stored, nulls }
+}
+
+/** One value of a column. */
+export function valueAt({ values, nulls }: Column, type: Type, row: number): Value | null {
+  if (nulls?.[row]) return null
+  const value = values[row] as Value
+  return type.name === 'Bool' ? Boolean(value) : value
+}
+
+/** The first rows of a batch, after skipping some. */
+export function sliced(batch: Batch, offset: number, rows: number): Batch {
+  const end = Math.min(batch.rows, offset + rows)
+  const columns = batch.columns.map(({ values, nulls }) => ({
+    values: values.slice(offset, end),
+    nulls: nulls?.slice(offset, end) ?? null,
+  }))
+  return { ...batch, columns, rows: Math.max(0, end - offset) }
+}
