@@ -20,7 +20,7 @@ from sennit_core.errors import Denied, SqlError, UnknownColumn, Unsupported
 
 def planned(lake: Lake, sql: str) -> DistributedPlan:
     table = sharded_table("trips", lake.catalog.manifest("trips").snapshot, {})
-    options = {"nodes": 3, "usesStates": False, "sendsRows": False, "usesWhole": True}
+    options = {"nodes": 3, "usesStates": False, "sendsBytesMax": 0, "usesWhole": True}
     request = {"engine": "distribute", "sql": sql, "tables": tables_to_data([table])}
     with lake.pool.submit("lake.sql", request | {"options": options}) as execution:
         return plan_from_data(execution.result()["plan"])
@@ -61,7 +61,7 @@ def test_a_dataset_by_another_name_is_left_to_one_node(trips: Lake) -> None:
 def test_a_plan_leaves_the_databases_of_queries_open(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     monkeypatch.setattr(worker, "release", lambda: closed.append("all"))
-    options = {"nodes": 2, "usesStates": False, "sendsRows": False, "usesWhole": True}
+    options = {"nodes": 2, "usesStates": False, "sendsBytesMax": 0, "usesWhole": True}
     table = Table("trips", (Column("id", "BIGINT"),), (Shard("a", 3, 99, nodes=(1,)),))
     request = {"engine": "distribute", "sql": "SELECT sum(id) FROM trips", "options": options}
     context: Any = SimpleNamespace(check=lambda: None)
@@ -81,7 +81,7 @@ shards = tuple(Shard(at, 1, 9, {"seen": Bounds(at, at, 0)}) for at in hours)
 request = {
     "sql": "SELECT count(*) FROM trips WHERE seen < '2024-01-01 02:00:00'",
     "tables": tables_to_data([Table("trips", (Column("seen", "TIMESTAMP WITH TIME ZONE"),), shards)]),
-    "options": {"nodes": 3, "usesStates": False, "sendsRows": False, "usesWhole": True, "strategy": "push"},
+    "options": {"nodes": 3, "usesStates": False, "sendsBytesMax": 0, "usesWhole": True, "strategy": "push"},
 }
 (step,) = plan_query(request, SimpleNamespace(check=lambda: None))["plan"]["steps"]
 print(len(step["units"]))

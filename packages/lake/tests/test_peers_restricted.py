@@ -212,9 +212,12 @@ def test_it_is_joined_with_what_parts_make_of_other_datasets(
     asked: list[FragmentRequest] = []
     run = LocalFragments.run
 
-    def record(self: LocalFragments, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def record(
+        self: LocalFragments, request: FragmentRequest, stop: Stop, body: bytes
+    ) -> Iterator[bytes]:
         asked.append(request)
-        return run(self, request, stop)
+        assert not body, "rows of a restricted dataset go along with no part"
+        return run(self, request, stop, body)
 
     monkeypatch.setattr(LocalFragments, "run", record)
     try:

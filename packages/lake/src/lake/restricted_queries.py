@@ -154,7 +154,7 @@ class RestrictedQueries:
             )
             for name, each in seen.items()
         ]
-        options = {"nodes": 2, "usesStates": False, "sendsRows": False, "usesWhole": True}
+        options = {"nodes": 2, "usesStates": False, "sendsBytesMax": 0, "usesWhole": True}
         planned = {
             "engine": "distribute", "sql": request.sql, "tables": tables_to_data(tables),
             "options": options,
