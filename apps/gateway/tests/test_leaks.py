@@ -174,6 +174,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "GET /api/jobs/{job_id}": [("", {}), ("?wait=0.1", {})],
     "DELETE /api/jobs/{job_id}": [("", {})],
     "POST /api/jobs/{job_id}/dataset": [("", {"json": {"name": "saved"}}), ("", {"json": {"name": "x", "mode": "y"}})],
+    "POST /api/jobs/{job_id}/retry": [("", {})],
     "GET /api/jobs/{job_id}/result": [("", {}), ("?limit=1", {"headers": {"accept": "text/csv"}})],
 }  # fmt: skip
 BY_OTHER_TESTS = {"POST /api/query"}

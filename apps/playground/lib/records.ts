@@ -8,6 +8,8 @@ export type JobState = 'queued' | 'running' | 'merging' | 'done' | 'failed' | 'c
 export type TaskState =
   'pending' | 'leased' | 'running' | 'done' | 'failed' | 'poisoned' | 'cancelled'
 
+export type AttemptState = 'leased' | 'running' | 'done' | 'failed' | 'expired' | 'stopped'
+
 export const JOB_TRANSITIONS: Record<JobState, readonly JobState[]> = {
   queued: ['running', 'failed', 'cancelled'],
   running: ['queued', 'merging', 'done', 'failed', 'cancelled'],
@@ -25,6 +27,15 @@ export const TASK_TRANSITIONS: Record<TaskState, readonly TaskState[]> = {
   failed: [],
   poisoned: [],
   cancelled: [],
+}
+
+export const ATTEMPT_TRANSITIONS: Record<AttemptState, readonly AttemptState[]> = {
+  leased: ['running', 'done', 'failed', 'expired', 'stopped'],
+  running: ['done', 'failed', 'expired', 'stopped'],
+  done: [],
+  failed: [],
+  expired: [],
+  stopped: [],
 }
 
 export interface Field {
@@ -131,6 +142,17 @@ export interface TaskInfo {
   state: TaskState
   attempts: number
   partial?: string | null
+}
+
+export interface AttemptInfo {
+  id: string
+  job: string
+  task: string
+  worker: string
+  state: AttemptState
+  startedAt: number
+  finishedAt?: number | null
+  error?: { [name: string]: Json } | null
 }
 
 export interface WorkerInfo {

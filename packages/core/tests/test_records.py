@@ -37,6 +37,7 @@ FIELDS = {
         "error result"
     ),
     "TaskInfo": "id job shard state attempts partial",
+    "AttemptInfo": "id job task worker state startedAt finishedAt error",
     "WorkerInfo": "id kind node threads engineVersion state",
     "NodeInfo": "id addresses zone capacity used state lastSeen",
     "Progress": "done total bytesDone bytesTotal rows memoryBytes capBytes spilledBytes phase",
@@ -122,6 +123,16 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "state": "poisoned",
         "attempts": 3,
         "partial": "ee" * 32,
+    },
+    "AttemptInfo": {
+        "id": "01k-t000000-3",
+        "job": "01k",
+        "task": "t000000",
+        "worker": "local/executor-0",
+        "state": "failed",
+        "startedAt": 1.0,
+        "finishedAt": 2.0,
+        "error": {"error": "no", "code": "busy", "hint": None, "details": {}},
     },
     "WorkerInfo": {
         "id": "w1",

@@ -9,13 +9,18 @@ from sennit_core.errors import Conflict, UsageError
 from sennit_core.states import (
     TERMINAL,
     TRANSITIONS,
+    AttemptState,
     JobState,
     TaskState,
     check_transition,
     is_terminal,
 )
 
-STATES = {"job": get_args(JobState), "task": get_args(TaskState)}
+STATES = {
+    "job": get_args(JobState),
+    "task": get_args(TaskState),
+    "attempt": get_args(AttemptState),
+}
 ALLOWED = {
     "job": {
         "queued": {"running", "failed", "cancelled"},
@@ -27,6 +32,10 @@ ALLOWED = {
         "leased": {"pending", "running", "done", "failed", "poisoned", "cancelled"},
         "running": {"pending", "done", "failed", "poisoned", "cancelled"},
     },
+    "attempt": {
+        "leased": {"running", "done", "failed", "expired", "stopped"},
+        "running": {"done", "failed", "expired", "stopped"},
+    },
 }
 PAIRS = [(k, old, new) for k, states in STATES.items() for old, new in product(states, states)]
 
@@ -35,6 +44,7 @@ def test_states_are_those_of_the_contract() -> None:
     assert {kind: tuple(table) for kind, table in TRANSITIONS.items()} == {
         "job": ("queued", "running", "merging", "done", "failed", "cancelled"),
         "task": ("pending", "leased", "running", "done", "failed", "poisoned", "cancelled"),
+        "attempt": ("leased", "running", "done", "failed", "expired", "stopped"),
     }
     assert {kind: tuple(table) for kind, table in TRANSITIONS.items()} == STATES
 
@@ -52,6 +62,7 @@ def test_terminal_states_are_final() -> None:
     assert {
         "job": {"done", "failed", "cancelled"},
         "task": {"done", "failed", "poisoned", "cancelled"},
+        "attempt": {"done", "failed", "expired", "stopped"},
     } == TERMINAL
     assert is_terminal("job", "done")
     assert not is_terminal("task", "leased")

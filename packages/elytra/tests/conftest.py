@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 
 from elkyn import Stores, open_namespaces
 from elkyn.server.app import elkyn_app
+from elytra.backends.table import BACKENDS
 from elytra.client.client import Client
 from elytra.pipelines.pipeline import Pipeline
 from elytra.routes import router
@@ -157,7 +158,12 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def running_node(folder: Path, port: int = 0, **lake_options: Any) -> Iterator[Node]:
+def running_node(
+    folder: Path,
+    port: int = 0,
+    backends: Mapping[str, Any] = BACKENDS,
+    **lake_options: Any,
+) -> Iterator[Node]:
     with ExitStack() as owned:
         stores = open_namespaces(folder / "elkyn")
         owned.callback(stores.close)
@@ -169,7 +175,7 @@ def running_node(folder: Path, port: int = 0, **lake_options: Any) -> Iterator[N
         )
         lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool, **lake_options))
         # Every job is split, although the tests' datasets are small.
-        jobs = JobService(stores["sys"], lake, pool, whole_bytes=0)
+        jobs = JobService(stores["sys"], lake, pool, whole_bytes=0, backends=backends)
         owned.callback(jobs.close)
         jobs.recover()
         app, tree = make_app(jobs, lake, stores)

@@ -9,7 +9,7 @@ import pytest
 
 from elkyn import ElkynStore
 from elytra.service.job_store import JobStore
-from elytra.service.messages import JobChanged, TaskChanged
+from elytra.service.messages import AttemptChanged, JobChanged, TaskChanged
 from sennit_core.errors import NotFound
 from sennit_core.records import JobInfo, Progress
 from sennit_core.testing import ManualClock
@@ -146,6 +146,22 @@ def test_a_submission_is_known_before_it_is_durable(
     again.load()
     assert [each.id for each in again.all()] == ["j"]
     assert not (store.folder / "early").exists()
+
+
+def test_what_a_job_did_before_it_was_durable_stays_visible(
+    store: JobStore, tree: ElkynStore
+) -> None:
+    store.publish(replace(store.get("j"), id="k"), {})
+    store.begin_tasks("k", {"t0": (None, None)})
+    store.record([TaskChanged("k", "t0", "done", 1)])
+    store.record([AttemptChanged("k", "t0", "k-t0-1", "w", "leased")])
+    store.record([AttemptChanged("k", "t0", "k-t0-1", "w", "done")])
+    store.persist("k")
+
+    shown = tree.get("/jobs/k")
+    assert shown["tasks"]["t0"]["state"] == "done"
+    assert shown["attempts"]["k-t0-1"]["state"] == "done"
+    assert shown["attempts"]["k-t0-1"]["worker"] == "w"
 
 
 def test_a_restart_finds_jobs_and_plans_as_they_were(

@@ -81,7 +81,7 @@ def test_a_small_input_is_one_task_with_the_same_result(
         trips.select("carrier").distinct(),
     ]
     split = [shape.collect() for shape in shapes]
-    monkeypatch.setattr(shared_node.jobs, "_whole_bytes", 1 << 30)
+    monkeypatch.setattr(shared_node.jobs._binder, "_whole_bytes", 1 << 30)
     whole = [shape.collect() for shape in shapes]
 
     assert [each.rows for each in whole] == [each.rows for each in split]

@@ -13,7 +13,7 @@ import pytest
 
 from elytra import Elytra, count
 from elytra.local.session import LocalElytra
-from sennit_core.errors import Cancelled, Closed, NotFound, Unsupported, UsageError
+from sennit_core.errors import Cancelled, Closed, Conflict, NotFound, Unsupported, UsageError
 from sennit_core.schema import Schema
 
 ROWS = [(1, "a"), (2, None)]
@@ -131,6 +131,10 @@ def test_a_job_runs_in_the_background(local: LocalElytra, trips: Path) -> None:
     job = local.dataset(trips).sort("km").submit()
 
     assert [info.state for info in job.watch()][-1] == "done"
+    with pytest.raises(Conflict, match="is done: only a job that failed"):
+        job.retry()
+    with pytest.raises(Unsupported, match="no option priority"):
+        local.dataset(trips).submit(priority="high")
     assert job.result().rows[0] == ("Bern", 1.0)
     assert sum(batch.num_rows for batch in job.iter_results()) == 3
     assert job.info.result is not None
@@ -141,6 +145,8 @@ def test_a_failed_job_raises_its_error(local: LocalElytra, trips: Path) -> None:
 
     with pytest.raises(UsageError, match="Bern"):
         job.wait()
+    with pytest.raises(UsageError, match="Bern"):
+        job.retry().wait()
 
 
 def test_a_job_is_cancelled_between_two_batches_of_a_function(local: LocalElytra) -> None:

@@ -129,14 +129,14 @@ def test_three_failures_poison_the_task_and_fail_the_job(scheduler: Scheduler) -
         if instruction.task == "t0"
     ]
     assert states[-1] == "poisoned"
-    assert of(instructions, JobChanged)[-1] == JobChanged("j", "failed", error=ERROR)
+    assert of(instructions, JobChanged)[-1] == JobChanged("j", "failed", error=ERROR, task="t0")
 
 
 def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler: Scheduler) -> None:
     instructions = handle_all(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=False))
 
     assert of(instructions, StartAttempt) == []
-    assert of(instructions, JobChanged) == [JobChanged("j", "failed", error=ERROR)]
+    assert of(instructions, JobChanged) == [JobChanged("j", "failed", error=ERROR, task="t0")]
     assert {o.task: o.state for o in of(instructions, TaskChanged)} == {
         "t0": "failed",
         "t1": "cancelled",
@@ -210,7 +210,7 @@ def test_a_worker_that_leaves_with_the_last_attempts_ends_its_job_once() -> None
 
     ended = handle_all(scheduler, WorkerLeft("w1", ERROR))
 
-    assert of(ended, JobChanged) == [JobChanged("j", "failed", error=ERROR)]
+    assert of(ended, JobChanged) == [JobChanged("j", "failed", error=ERROR, task="t0")]
     assert scheduler.live_jobs == frozenset()
 
 

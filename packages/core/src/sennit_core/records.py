@@ -13,10 +13,12 @@ from typing import Any
 from sennit_core._codec import Record
 from sennit_core.schema import Schema
 from sennit_core.states import (
+    ATTEMPT_TRANSITIONS,
     JOB_TRANSITIONS,
     TASK_TRANSITIONS,
     TERMINAL,
     TRANSITIONS,
+    AttemptState,
     JobState,
     TaskState,
     check_transition,
@@ -24,11 +26,14 @@ from sennit_core.states import (
 )
 
 __all__ = [
+    "ATTEMPT_TRANSITIONS",
     "JOB_TRANSITIONS",
     "RECORDS",
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
+    "AttemptInfo",
+    "AttemptState",
     "ColumnDefault",
     "DatasetInfo",
     "FileSchema",
@@ -287,6 +292,26 @@ class TaskInfo(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptInfo(Record):
+    """One execution of a task by a worker.
+
+    Args:
+        id: the job, the task's key and a number: `<job>-t000000-1`.
+        worker: engine and name, `local/executor-0`.
+        error: the wire form of a `SennitError`, once failed or expired.
+    """
+
+    id: str
+    job: str
+    task: str
+    worker: str
+    state: AttemptState
+    started_at: float
+    finished_at: float | None = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo(Record):
     """A worker that runs tasks; `kind` is the backend it belongs to."""
 
@@ -321,6 +346,7 @@ RECORDS: tuple[type[Record], ...] = (
     ShardInfo,
     JobInfo,
     TaskInfo,
+    AttemptInfo,
     WorkerInfo,
     NodeInfo,
     Progress,

@@ -21,7 +21,7 @@ _HEADER = """\
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 """
 _LINE_MAX = 100
-_STATES = {"JobState": "job", "TaskState": "task"}
+_STATES = {"JobState": "job", "TaskState": "task", "AttemptState": "attempt"}
 _SCALARS = {str: "string", int: "number", float: "number", bool: "boolean"}
 
 

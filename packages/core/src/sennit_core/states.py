@@ -1,4 +1,4 @@
-"""The states of jobs and tasks, and the allowed transitions.
+"""The states of jobs, tasks and attempts, and the allowed transitions.
 
 A state without transitions is terminal. Setting a state to its current value is allowed, so that a
 repeated message has no effect.
@@ -13,10 +13,12 @@ from typing import Literal
 from sennit_core.errors import Conflict, UsageError
 
 __all__ = [
+    "ATTEMPT_TRANSITIONS",
     "JOB_TRANSITIONS",
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
+    "AttemptState",
     "JobState",
     "TaskState",
     "check_transition",
@@ -25,6 +27,7 @@ __all__ = [
 
 JobState = Literal["queued", "running", "merging", "done", "failed", "cancelled"]
 TaskState = Literal["pending", "leased", "running", "done", "failed", "poisoned", "cancelled"]
+AttemptState = Literal["leased", "running", "done", "failed", "expired", "stopped"]
 
 Transitions = Mapping[str, frozenset[str]]
 
@@ -55,8 +58,18 @@ TASK_TRANSITIONS = _table("""
     poisoned:
     cancelled:
 """)
+# One execution of a task by a worker. Expired: its lease ran out. Stopped: its result is not needed,
+# because another attempt was first or the job ended.
+ATTEMPT_TRANSITIONS = _table("""
+    leased:  running done failed expired stopped
+    running: done failed expired stopped
+    done:
+    failed:
+    expired:
+    stopped:
+""")
 TRANSITIONS: Mapping[str, Transitions] = MappingProxyType(
-    {"job": JOB_TRANSITIONS, "task": TASK_TRANSITIONS}
+    {"job": JOB_TRANSITIONS, "task": TASK_TRANSITIONS, "attempt": ATTEMPT_TRANSITIONS}
 )
 TERMINAL: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -67,12 +80,12 @@ TERMINAL: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def is_terminal(kind: str, state: str) -> bool:
-    """Return whether this state of a `job` or `task` is terminal."""
+    """Return whether this state of a `job`, `task` or `attempt` is terminal."""
     return not _following(kind, state)
 
 
 def check_transition(kind: str, old: str, new: str) -> None:
-    """Check that a `job` or `task` may change from state `old` to state `new`.
+    """Check that a `job`, `task` or `attempt` may change from state `old` to state `new`.
 
     Raises:
         Conflict: the transition is not allowed.
@@ -82,7 +95,8 @@ def check_transition(kind: str, old: str, new: str) -> None:
     _following(kind, new)
     if new != old and new not in following:
         may = f"may become {', '.join(sorted(following))}" if following else "stays so"
-        raise Conflict(f"a {kind} that is {old} cannot become {new}; it {may}")
+        article = "an" if kind == "attempt" else "a"
+        raise Conflict(f"{article} {kind} that is {old} cannot become {new}; it {may}")
 
 
 def _following(kind: str, state: str) -> frozenset[str]:

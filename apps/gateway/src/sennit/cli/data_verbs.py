@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sennit.cli.node_verbs import Data, Json
+
+if TYPE_CHECKING:
+    from elytra.client.result import Result
+    from sennit_core.records import JobInfo
 
 _SHOWN_ROWS = 100
 WRITER_REVOKED = "which was removed from the network: it gets no new versions"
@@ -264,37 +268,51 @@ def run(
     limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of rows.")] = None,
     engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
     mem_cap: Annotated[str | None, typer.Option(help="Memory limit of each task.")] = None,
+    priority: Annotated[
+        str, typer.Option(help="Its share among your jobs: low, normal or high.")
+    ] = "normal",
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which the job fails.")
+    ] = None,
+    task_deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which a task fails, and so the job.")
+    ] = None,
+    skip_poisoned: Annotated[
+        bool,
+        typer.Option(help="Leave out inputs whose tasks fail on several workers, and name them."),
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Run a pipeline as a job under a memory limit, and print its result."""
-    from sennit.cli.output import emit_json, progress
+    from sennit.cli.output import progress
     from sennit.cli.pipelines import Steps, job_from
-    from sennit.cli.rows import as_rows, show
 
+    steps = Steps(where, group_by, agg or [], select, limit, version, timestamp)
+    choices = {
+        "priority": priority,
+        "deadline_seconds": deadline,
+        "task_seconds": task_deadline,
+        "on_poison": "skip" if skip_poisoned else "fail",
+    }
     with _session(data, url) as session:
-        job = job_from(
-            session,
-            source,
-            Steps(
-                where=where,
-                select=select,
-                group_by=group_by,
-                agg=agg or [],
-                limit=limit,
-                version=version,
-                timestamp=timestamp,
-            ),
-            engine=engine,
-            mem_cap=mem_cap,
-        )
+        job = job_from(session, source, steps, engine=engine, mem_cap=mem_cap, choices=choices)
         with progress(f"job {job.id}", unit="tasks") as on_progress:
             for info in job.watch():
                 if info.progress is not None:
                     on_progress(info.progress.done, info.progress.total or 0)
         info = job.wait()
-        arrow = job.result().to_arrow()
+        result = job.result()
+    _show_result(info, result, as_json=as_json)
+
+
+def _show_result(info: JobInfo, result: Result, *, as_json: bool) -> None:
+    from sennit.cli.output import emit_json
+    from sennit.cli.rows import as_rows, show
+
+    _warn_of_skipped(result.skipped)
+    arrow = result.to_arrow()
     if as_json:
         rows = as_rows(arrow.schema, arrow.to_batches()).rows
         emit_json({"job": info.to_json(), "rows": rows, "columns": arrow.column_names})
@@ -307,19 +325,27 @@ def run(
 def jobs(
     job: Annotated[str | None, typer.Argument(help="Show this job.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the named job.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Start the named job again, which has failed.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """List jobs, show one, or cancel one."""
+    """List jobs, show one, cancel one, or start one again."""
     from sennit.cli.output import emit_json, table
     from sennit_core.errors import UsageError
 
+    option = "--cancel" if cancel else "--retry"
+    if (cancel or retry) and job is None:
+        raise UsageError(f"{option} needs the id of a job", hint=f"platform jobs ID {option}")
+    if cancel and retry:
+        raise UsageError("a job is either cancelled or retried", hint="use one of the options")
     with _session(data, url) as session:
         if cancel:
-            if job is None:
-                raise UsageError("--cancel needs the id of a job", hint="platform jobs ID --cancel")
-            session.job(job).cancel()
+            session.job(str(job)).cancel()
+        if retry:
+            job = session.job(str(job)).retry().id
         found = [session.job(job).info] if job else session.jobs()
     if as_json:
         emit_json([info.to_json() for info in found])
@@ -332,6 +358,20 @@ def jobs(
     if not any(info.error for info in found):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     table(None, columns, rows, right=("tasks", "duration"))
+
+
+def _warn_of_skipped(skipped: list[dict[str, Any]]) -> None:
+    if skipped:
+        typer.echo(f"INCOMPLETE: the result lacks {len(skipped)} inputs:", err=True)
+    for each in skipped:
+        typer.echo(f"  {_place(each)}: {each['error']['error']}", err=True)
+
+
+def _place(skipped: Any) -> str:
+    name = f"{skipped['dataset']}, shard {skipped['shard'][:12]}, {skipped['rows']:,} rows"
+    if skipped["byteStart"] is None:
+        return name
+    return f"{name}, bytes {skipped['byteStart']:,} to {skipped['byteEnd']:,} of its source"
 
 
 def _tasks(info: Any) -> str:

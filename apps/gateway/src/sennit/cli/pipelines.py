@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from elytra.client.job_choices import request_members
 from emsqrt.expr import parse_expr
 from sennit_core.errors import UsageError
 
@@ -47,16 +48,22 @@ class Steps:
 
 
 def job_from(
-    session: Session, source: str, steps: Steps, *, engine: str, mem_cap: str | None
+    session: Session,
+    source: str,
+    steps: Steps,
+    *,
+    engine: str,
+    mem_cap: str | None,
+    choices: dict[str, Any],
 ) -> Job:
     """Start the plan of a JSON file, or the steps over a dataset."""
     if not source.endswith(".json"):
         pipeline = session.pipeline(source, **steps.place)
-        return _grown(pipeline, steps).submit(engine=engine, mem_cap=mem_cap)
+        return _grown(pipeline, steps).submit(engine=engine, mem_cap=mem_cap, **choices)
     if not steps.empty:
         raise UsageError("a plan file cannot be combined with other options", hint="omit them")
-    options = {"engine": engine} | ({"memCap": mem_cap} if mem_cap else {})
-    return session.submit(_read_plan(Path(source)), **options)
+    options = request_members(choices) | ({"memCap": mem_cap} if mem_cap else {})
+    return session.submit(_read_plan(Path(source)), engine=engine, **options)
 
 
 def _grown(pipeline: Pipeline, steps: Steps) -> Pipeline:

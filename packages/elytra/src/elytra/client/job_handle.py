@@ -12,7 +12,6 @@ from elytra.client.transport import wait_for
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
-    Conflict,
     InternalError,
     Unsupported,
     error_from_json,
@@ -35,6 +34,10 @@ class JobSource(Protocol):
 
     def cancel_job(self, job_id: str) -> None:
         """Cancel the job."""
+        ...
+
+    def retry_job(self, job_id: str) -> str:
+        """Start the job again; return the new job's id."""
         ...
 
     def watch_job(self, job_id: str) -> Iterator[JobInfo]:
@@ -188,12 +191,14 @@ class Job:
             )
         return self._source.submit(info.plan, **{"engine": info.engine, **options})
 
-    def retry(self, **options: Any) -> Job:
-        """Resubmit a job that failed or was cancelled; Conflict if it runs or is done."""
-        state = self.state
-        if state not in ("failed", "cancelled"):
-            raise Conflict(f"job {self.id} is {state}", hint="resubmit() starts it again anyway")
-        return self.resubmit(**options)
+    def retry(self) -> Job:
+        """Start a job again that failed or was cancelled, with its options, as a new job.
+
+        Raises:
+            Conflict: The job has not ended, or is done.
+            NotFound: What it read is gone.
+        """
+        return Job(self._source, self._source.retry_job(self.id), self._clock)
 
     def _repr_html_(self) -> str:
         return bar_html(self.info)

@@ -43,7 +43,7 @@ class JobRequests:
 
         Args:
             plan: A plan, or its JSON form.
-            options: More members of the request: `engine`, `memCap`.
+            options: More members of the request: `engine`, `memCap`, `priority`.
         """
         return self.job(self._submit(plan, options)["jobId"])
 
@@ -59,7 +59,7 @@ class JobRequests:
         Args:
             plan: A plan, or its JSON form.
             timeout_seconds: How long to wait; None waits without a limit.
-            options: More members of the request: `engine`, `memCap`.
+            options: More members of the request: `engine`, `memCap`, `priority`.
 
         Raises:
             SennitError: The job's error.
@@ -112,6 +112,10 @@ class JobRequests:
     def cancel_job(self, job_id: str) -> None:
         """Cancel a job; no effect if it has already ended."""
         self._transport.request("DELETE", f"/api/jobs/{quote(job_id)}")
+
+    def retry_job(self, job_id: str) -> str:
+        """Start a job again that failed or was cancelled; return the new job's id."""
+        return str(self._transport.json("POST", f"/api/jobs/{quote(job_id)}/retry")["jobId"])
 
     def watch_job(self, job_id: str) -> Iterator[JobInfo]:
         """Yield the record of a job immediately and after each change."""

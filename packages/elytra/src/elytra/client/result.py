@@ -29,6 +29,11 @@ class Result:
         self._table = table
         self.manifest: dict[str, Any] = manifest or {}
 
+    @property
+    def skipped(self) -> list[dict[str, Any]]:
+        """The inputs that it lacks: those of poisoned tasks, in a job with `on_poison="skip"`."""
+        return list(self.manifest.get("skipped") or [])
+
     def to_arrow(self) -> pa.Table:
         """Return the rows as a pyarrow Table (no copy)."""
         return self._table

@@ -56,6 +56,8 @@ class LocalJobs:
         self._infos: dict[str, JobInfo] = {}
         self._threads: dict[str, Thread] = {}
         self._runs: dict[str, LocalRun] = {}
+        # What was started, for `retry_job`.
+        self._submitted: dict[str, tuple[Plan, str | int | None]] = {}
 
     def start(self, plan: Plan, mem_cap: str | int | None) -> Job:
         """Start a plan and return its handle."""
@@ -83,6 +85,7 @@ class LocalJobs:
             self._infos[job.id] = job
             self._threads[job.id] = thread
             self._runs[job.id] = run
+            self._submitted[job.id] = plan, mem_cap
         thread.start()
         return Job(self, job.id)
 
@@ -110,6 +113,17 @@ class LocalJobs:
                 return
             run = self._runs[job_id]
         run.cancel()
+
+    def retry_job(self, job_id: str) -> str:
+        """Start a job again that failed or was cancelled; return the new job's id."""
+        with self._changed:
+            info = self._info(job_id)
+            plan, mem_cap = self._submitted[job_id]
+        if info.state not in {"failed", "cancelled"}:
+            raise Conflict(
+                f"job {job_id} is {info.state}: only a job that failed or was cancelled is retried"
+            )
+        return self.start(plan, mem_cap).id
 
     def watch_job(self, job_id: str) -> Iterator[JobInfo]:
         """Yield a job's record immediately and after each change."""

@@ -165,8 +165,14 @@ class LocalRunner:
 def _mem_cap(
     engine: str = "auto",
     memCap: str | int | None = None,  # noqa: N803 - the options have the names that nodes use
+    **others: object,
 ) -> str | int | None:
-    """Return the memory cap of the options of a run, and refuse another engine."""
+    """Return the memory cap of the options of a run, and refuse another engine, or other options."""
+    if others:
+        raise Unsupported(
+            f"without a node, a run has no option {', '.join(sorted(others))}",
+            hint="leave it out, or use Elytra(url)",
+        )
     if engine not in LOCAL_ENGINES:
         raise Unsupported(
             f'engine "{engine}" does not run without a node',

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
+from elytra.client.job_choices import JobChoices, request_members
 from elytra.client.job_handle import Job
 from elytra.client.result import Result
 from elytra.pipelines.origin import Origin
@@ -33,14 +34,20 @@ class Runnable:
         plan: Plan
         _origin: Origin
 
-    def submit(self, engine: str = "auto", mem_cap: str | int | None = None) -> Job:
+    def submit(
+        self,
+        engine: str = "auto",
+        mem_cap: str | int | None = None,
+        **choices: Unpack[JobChoices],
+    ) -> Job:
         """Start the job and return immediately.
 
         Args:
             engine: The backend; "auto" lets the node choose.
             mem_cap: Memory limit of each task, such as "64MiB".
+            choices: How the job runs, such as its priority.
         """
-        options = {} if mem_cap is None else {"memCap": mem_cap}
+        options = request_members(choices) | ({} if mem_cap is None else {"memCap": mem_cap})
         return self._origin.runner.submit(self.plan, engine=engine, **options)
 
     def distribute(
@@ -48,6 +55,7 @@ class Runnable:
         engine: str = "auto",
         mem_cap: str | int | None = None,
         timeout_seconds: float | None = None,
+        **choices: Unpack[JobChoices],
     ) -> Result:
         """Run on the node and wait for the result; a timeout or Ctrl-C cancels the job.
 
@@ -55,7 +63,7 @@ class Runnable:
             SennitError: The job's error.
             DeadlineExceeded: The job ran longer than the timeout.
         """
-        options = {} if mem_cap is None else {"memCap": mem_cap}
+        options = request_members(choices) | ({} if mem_cap is None else {"memCap": mem_cap})
         runner = self._origin.runner
         return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
 

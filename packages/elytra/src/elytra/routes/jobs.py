@@ -1,4 +1,4 @@
-"""HTTP endpoints of jobs: submit, list, get, cancel, fetch the result."""
+"""HTTP endpoints of jobs: submit, list, get, cancel, retry, fetch the result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from elytra.service.job_options import JobOptions
 from lake.routes.documents import Bytes, Document, read_document
 from lake.routes.requester import requester_of
 from lake.routes.results import MEDIA_TYPES, negotiate, stream_result
@@ -44,6 +45,17 @@ class SubmitJob(Document):
     plan: dict[str, Any]
     engine: str = "auto"
     mem_cap: Bytes | None = None
+    priority: str = "normal"
+    deadline_seconds: float | None = None
+    task_seconds: float | None = None
+    on_poison: str = "fail"
+
+    @property
+    def options(self) -> JobOptions:
+        """How the job runs; UsageError if a value is not valid."""
+        members = ("priority", "deadlineSeconds", "taskSeconds", "onPoison")
+        document = self.model_dump(by_alias=True)
+        return JobOptions.from_json({name: document[name] for name in members})
 
 
 def router(jobs: JobService) -> APIRouter:
@@ -59,6 +71,7 @@ def router(jobs: JobService) -> APIRouter:
     routes.get("/api/jobs/{job_id}", openapi_extra=needs("reader"))(handlers.get)
     routes.delete("/api/jobs/{job_id}", openapi_extra=needs("writer"))(handlers.cancel)
     routes.post("/api/jobs/{job_id}/dataset", openapi_extra=needs("writer"))(handlers.save)
+    routes.post("/api/jobs/{job_id}/retry", openapi_extra=needs("writer"))(handlers.retry)
     routes.get("/api/jobs/{job_id}/result", openapi_extra=needs("reader"))(handlers.result)
     return routes
 
@@ -81,6 +94,7 @@ class JobHandlers:
             document.plan,
             engine=document.engine,
             mem_cap_bytes=document.mem_cap,
+            options=document.options,
             submitted_by=requester_of(request).name,
             role=requester_of(request).role,
         )
@@ -126,6 +140,15 @@ class JobHandlers:
             self._jobs.save, job_id, document.name, document.mode, requester_of(request)
         )
         return {"datasetId": dataset, "jobId": None if job is None else job.id}
+
+    async def retry(self, request: Request, job_id: str) -> dict[str, str]:
+        """Start a job again that failed or was cancelled; the new job reads the same versions."""
+        self._check_readable(request, job_id)
+        requester = requester_of(request)
+        job = await asyncio.to_thread(
+            self._jobs.retry, job_id, submitted_by=requester.name, role=requester.role
+        )
+        return {"jobId": job.id}
 
     async def result(
         self,

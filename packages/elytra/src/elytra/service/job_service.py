@@ -10,21 +10,20 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
 from elytra.backends.peers import PeersBackend
 from elytra.backends.remote.backend import RemoteBackend
-from elytra.backends.remote.plans import why_not_remote
 from elytra.backends.table import BACKENDS, OpenBackend
+from elytra.service.job_options import JobOptions
 from elytra.service.job_store import JobStore
 from elytra.service.loop import JobWork, SchedulerLoop
 from elytra.service.maintenance_jobs import KIND, MaintenanceJobs
-from elytra.service.messages import CancelRequested, JobChanged
-from elytra.service.network_inputs import NetworkInputs
-from elytra.service.plan_inputs import PlanInputs
+from elytra.service.messages import CancelRequested, JobChanged, JobSubmitted
+from elytra.service.plan_binding import PlanBinder, PlanRequest
+from elytra.service.resumption import resume
 from elytra.service.saved_results import ResultSaver
 from elytra.service.sealed_results import HeldExecution, SealedResults
 from elytra.service.work import (
@@ -34,9 +33,8 @@ from elytra.service.work import (
     ingest_result,
     remove_outputs,
 )
-from elytra.splitter import Cut, datasets_of, rebase, split
+from elytra.splitter import datasets_of
 from emsqrt.plan import (
-    DatasetRef,
     Files,
     Limit,
     Plan,
@@ -46,12 +44,12 @@ from emsqrt.plan import (
     plan_from_json,
     plan_hash,
     plan_to_json,
-    scans_of,
 )
 from lake.ingestor import dataset_name
 from lake.limits import Requester
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
+    Busy,
     Closed,
     Conflict,
     Corrupt,
@@ -63,6 +61,7 @@ from sennit_core.errors import (
     UsageError,
 )
 from sennit_core.ids import new_id
+from sennit_core.logs import get_logger
 from sennit_core.records import JobInfo, is_terminal
 
 if TYPE_CHECKING:
@@ -75,16 +74,10 @@ WHOLE_BYTES = 24 << 20
 """Below this size, tasks of their own for shards cost more than two executors save: a task or merge
 costs 15 ms. Measured with flights: 110 ms in 7 tasks and 60 ms whole for 5 MiB of Parquet, 190 and
 130 ms for 20 MiB."""
+_log = get_logger(__name__)
+_JOBS_MAX = 10_000
+"""Jobs that have not ended: each holds its plan, its tasks and the leases of its inputs."""
 _ROWS_MAX = (1 << 53) - 1  # the largest integer in the JSON of a plan
-
-
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """How a pipeline is to run; see `JobService.submit`."""
-
-    engine: str
-    mem_cap_bytes: int | None
-    allow_partial: bool
 
 
 class JobService:
@@ -116,13 +109,13 @@ class JobService:
         self._lake = lake
         self._pool = pool
         self._clock = clock
-        self._whole_bytes = whole_bytes
         self._folder = Path(folder) if folder is not None else lake.folder / "jobs"
         self._job_store = JobStore(tree, self._folder, clock=clock)
         self._maintenance = MaintenanceJobs(self._job_store, clock=clock)
         lake.maintenance.observer = self._maintenance
         lake.purger.observe(self._forget_results)
         self._sealed = SealedResults(lake.vault)
+        self._binder = PlanBinder(lake, self._sealed, self._folder, whole_bytes)
         self._job_store.on_forget = self._sealed.forget
         self._held: dict[str, ExitStack] = {}  # what a job's inputs need: leases, decrypted shards
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
@@ -151,12 +144,13 @@ class JobService:
         assert isinstance(self._remote, RemoteBackend), "the table has it"
         return self._remote
 
-    def submit(
+    def submit(  # noqa: PLR0913 - options, all by keyword
         self,
         plan: Plan | Mapping[str, Any] | str | bytes,
         *,
         engine: str = "auto",
         mem_cap_bytes: int | None = None,
+        options: JobOptions | None = None,
         submitted_by: str = "",
         role: str = "",
         allow_partial: bool = False,
@@ -167,6 +161,7 @@ class JobService:
             plan: A plan or its JSON, over datasets and without a Sink.
             engine: The backend; "auto" lets the node choose.
             mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
+            options: How it runs: its priority, deadline and so on.
             submitted_by: The principal.
             role: The principal's role, for access policies.
             allow_partial: Whether shards may be left out that no node has which can be reached.
@@ -176,21 +171,26 @@ class JobService:
                 the node does not have.
             Denied: A dataset is encrypted, and the lake has no key.
             Unavailable: No node that can be reached has a shard.
+            Busy: Too many jobs have not ended.
         """
         self._check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
+        options = options or JobOptions()
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
-        held = ExitStack()
+        request = PlanRequest(
+            parsed, engine, requester, mem_cap_bytes, options, allow_partial=allow_partial
+        )
+        job_id, held = new_id(self._clock), ExitStack()
         try:
-            options = JobOptions(engine, mem_cap_bytes, allow_partial)
-            bound, work = self._bind(parsed, options, requester, held)
+            bound = self._binder.bind(request, job_id, held)
         except BaseException:
             held.close()
             raise
+        work = bound.work
         # A record is not encrypted, and a plan may have values; its hash would confirm a guess.
-        shown = None if work.secret is not None else bound
+        shown = None if work.secret is not None else bound.plan
         job = JobInfo(
-            id=work.folder.name,
+            id=job_id,
             kind="plan",
             plan=None if shown is None else plan_to_json(shown),
             plan_hash=None if shown is None else plan_hash(shown),
@@ -205,6 +205,10 @@ class JobService:
             "memCapBytes": mem_cap_bytes,
             "datasets": sorted(set(work.datasets.values())),
             "sealed": work.secret is not None,
+            "options": options.to_json(),
+            "allowPartial": allow_partial,
+            "role": role,
+            "resumable": bound.is_resumable,
         }
         self._begin(job, work, note, held)
         return job
@@ -284,6 +288,41 @@ class JobService:
             else:
                 self._loop.post(CancelRequested(job_id))
         return job
+
+    def retry(self, job_id: str, *, submitted_by: str = "", role: str = "") -> JobInfo:
+        """Start a job again that failed or was cancelled, as a new job over the same versions.
+
+        Args:
+            job_id: The job.
+            submitted_by: The principal, whose rights count.
+            role: The principal's role.
+
+        Raises:
+            Conflict: It has not ended, or is done.
+            NotFound: There is no such job, or what it read is gone.
+            Unsupported: Its plan was not stored, as it read an encrypted dataset.
+        """
+        job = self._job_store.get(job_id)
+        if job.state not in {"failed", "cancelled"}:
+            raise Conflict(
+                f"job {job_id} is {job.state}: only a job that failed or was cancelled is retried"
+            )
+        note = self._job_store.note(job_id) or {}
+        if job.kind == "ingest" and "upload" in note:
+            return self.submit_ingest(note["upload"], submitted_by=submitted_by)[1]
+        if note.get("plan") is None:
+            raise Unsupported(
+                f"the plan of job {job_id} is not stored", hint="submit the pipeline again"
+            )
+        return self.submit(
+            note["plan"],
+            engine=job.engine,
+            mem_cap_bytes=note.get("memCapBytes"),
+            options=JobOptions.from_json(note.get("options") or {}),
+            submitted_by=submitted_by,
+            role=role,
+            allow_partial=bool(note.get("allowPartial")),
+        )
 
     def result(self, job_id: str) -> Sequence[Path]:
         """Return the Parquet files that hold a job's result, in order.
@@ -366,7 +405,10 @@ class JobService:
         return HeldExecution(start, held)
 
     def recover(self) -> None:
-        """Load the jobs of the node's previous run: resume ingests, fail other unfinished jobs."""
+        """Load the jobs of the node's previous run, and continue those that had not ended.
+
+        A pipeline fails if what it read is gone, such as an expired version, or if it was a query.
+        """
         unfinished = self._job_store.load()
         self._sealed.forget_others(job.id for job in self._job_store.all())
         for job in self._job_store.all():
@@ -375,16 +417,13 @@ class JobService:
                 self._ingests[note["upload"]] = (job.id, note["dataset"])
         for job in unfinished:
             note = self._job_store.note(job.id)
-            # An ingest is repeatable, as its upload is kept until the commit. A plan's snapshots
-            # may have lost their objects, since leases are in memory: such a job fails and can be
-            # submitted again.
+            # An ingest is repeatable, as its upload is kept until the commit.
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
+            elif job.kind == "plan" and note is not None:
+                self._resume_plan(job, note)
             else:
-                again = "the next run continues it" if job.kind == KIND else "submit the job again"
-                error = Unavailable("the node (it restarted while the job ran)", hint=again)
-                self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
-                remove_outputs(self._folder / job.id)
+                self._interrupted(job, "the next run continues it")
 
         # Linked by a node that ended before it recorded their jobs.
         for upload_id in self._lake.linker.uploads().keys() - self._ingests.keys():
@@ -410,74 +449,23 @@ class JobService:
 
     # Starting jobs
 
-    def _bind(
-        self, plan: Plan, options: JobOptions, requester: Requester, held: ExitStack
-    ) -> tuple[Plan, PlanWork]:
-        """Pin what the plan reads, which `held` leases, and validate the plan against its columns."""
-        inputs, bound = self._open_inputs(plan, requester, held)
-        network = NetworkInputs(self._lake, inputs)
-        engine = network.choose(options.engine, bound)
-        if engine != NODE_ENGINE and inputs.needs_whole:
-            raise Unsupported(
-                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
-                hint=f'use "{NODE_ENGINE}"',
-            )
-        network.check_available(allow_partial=options.allow_partial)
-        job_id = new_id(self._clock)
-        engine, cut = self._cut(bound, engine, inputs)
-        return bound, PlanWork(
-            job_id,
-            cut,
-            inputs.shards,
-            inputs.names,
-            self._folder / job_id,
-            options.mem_cap_bytes,
-            requester.name,
-            inputs.queries,
-            inputs.memory,
-            self._sealed.create(job_id) if inputs.encrypted else None,
-            engine,
-            network.missing_report,
-        )
-
-    def _open_inputs(
-        self, plan: Plan, requester: Requester, held: ExitStack
-    ) -> tuple[PlanInputs, Plan]:
-        """Return what a plan reads, and the plan over it."""
-        if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
-            raise Denied(
-                "reading files of the node by their paths",
-                hint="upload them, then name the dataset",
-            )
-        inputs = PlanInputs()
-        for asked in datasets_of(plan):
-            source = self._lake.plan_sources.open(asked, requester)
-            held.enter_context(source.held)
-            inputs.add(asked, source, verify_always=self._lake.verify_always)
-        bound = rebase(plan, inputs.pinned.__getitem__)
-        inputs.leave_out_shards(bound)
-        return inputs, bound
-
-    def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> tuple[str, Cut]:
-        """Split a bound plan; return the engine that runs it, and its parts."""
-        schema_of = inputs.schemas.__getitem__
-        if engine == RemoteBackend.name:
-            # By shards also when it is small: a worker gets one shard at a time.
-            cut = split(bound, schema_of)
-            if why_not_remote(cut) is None:
-                return engine, cut
-            engine = NODE_ENGINE
-        # Each shard at its holder, however small: one task needs a node that has all of them.
-        is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
-        return engine, split(bound, schema_of, whole=is_small or inputs.needs_whole)
-
     def _begin(
-        self, job: JobInfo, work: JobWork, note: dict[str, Any], held: ExitStack | None = None
+        self,
+        job: JobInfo,
+        work: JobWork,
+        note: dict[str, Any],
+        held: ExitStack | None = None,
+        submission: JobSubmitted | None = None,
     ) -> None:
         held = held or ExitStack()
         try:
             if self._closed:
                 raise Closed("the job service")
+            # Not those that a restart resumes: it may not lose any.
+            if submission is None and len(self._held) >= _JOBS_MAX:
+                raise Busy(
+                    f"{_JOBS_MAX:,} jobs have not ended", hint="wait for them, or cancel some"
+                )
             work.prepare()
             if isinstance(work, IngestWork):  # what it commits must have a record
                 self._job_store.add(job, note)
@@ -490,7 +478,7 @@ class JobService:
         # Before the loop may end the job and release it.
         self._held[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
-        self._loop.begin(job.id, work)
+        self._loop.begin(job.id, work, submission)
         if isinstance(work, PlanWork):
             # While its first task runs: a plan writes only to its job's folder, which a restart
             # removes if it has no record.
@@ -552,6 +540,26 @@ class JobService:
             return
         self._job_store.record([JobChanged(job.id, "queued")])
         self._start_ingest(self._job_store.get(job.id), note["upload"], note["dataset"], size)
+
+    def _resume_plan(self, job: JobInfo, note: dict[str, Any]) -> None:
+        """Continue a pipeline, with the results that its tasks have on disk."""
+        held = ExitStack()
+        try:
+            resumed = resume(job, note, self._binder, held, now=self._clock.now())
+            self._job_store.record([JobChanged(job.id, "queued")])
+            queued = self._job_store.get(job.id)
+            self._begin(queued, resumed.work, resumed.note, held, resumed.submission)
+        except Exception as problem:  # noqa: BLE001 - no job may keep the node from starting
+            held.close()
+            if not isinstance(problem, SennitError):
+                _log.exception("cannot resume job %s", job.id)
+            self._interrupted(job, f"submit the job again ({problem})")
+
+    def _interrupted(self, job: JobInfo, hint: str) -> None:
+        """Fail a job that cannot be continued."""
+        error = Unavailable("the node (it restarted while the job ran)", hint=hint)
+        self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
+        remove_outputs(self._folder / job.id)
 
     def _dataset_of(self, upload: UploadInfo) -> str:
         """Return the id of the dataset that an upload creates or is appended to."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elytra.service.job_table import JobTable
-from elytra.service.messages import JobChanged, TaskChanged
+from elytra.service.messages import AttemptChanged, Change, JobChanged, TaskChanged
 from elytra.service.small_results import SmallResults
 from lake.durable import write_whole
 from sennit_core.clock import Clock
@@ -26,7 +26,7 @@ from sennit_core.errors import NotFound, SennitError
 from sennit_core.hashing import canonical_json
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
+from sennit_core.records import AttemptInfo, JobInfo, Progress, TaskInfo, is_terminal
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -64,6 +64,8 @@ class JobStore:
         self._unsaved: dict[str, dict[str, Any]] = {}
         # Tasks and progress of jobs that have not ended.
         self._tasks: dict[str, dict[str, TaskInfo]] = {}
+        # The attempts of these that have not ended.
+        self._attempts: dict[str, dict[str, AttemptInfo]] = {}
         self._progress: dict[str, _JobProgress] = {}
         # Called at the end of a job, by its id.
         self._waiting: dict[str, set[Callable[[], object]]] = {}
@@ -141,7 +143,7 @@ class JobStore:
             job = self._jobs.get(job_id)
             # The end of a job is a durable write, and made the whole record durable.
             if job is not None and not is_terminal("job", job.state):
-                self._rows.put(job_id, job)
+                self._rows.persist(job_id, job)
 
     def get(self, job_id: str) -> JobInfo:
         """Return a job; NotFound when it is unknown or was deleted."""
@@ -188,22 +190,34 @@ class JobStore:
             }
             self._progress[job_id] = _JobProgress({key: size for key, (_, size) in inputs.items()})
 
-    def record(self, changes: Iterable[JobChanged | TaskChanged]) -> None:
+    def record(self, changes: Iterable[Change]) -> None:
         """Record the scheduler's state changes, with one write per job."""
         jobs: dict[str, JobInfo] = {}
         tasks: dict[str, dict[str, TaskInfo]] = {}
+        attempts: dict[str, dict[str, AttemptInfo]] = {}
         with self._lock:
             for change in changes:
                 if isinstance(change, JobChanged):
                     jobs[change.job] = self._change_job(change)
-                elif change.task in self._tasks.get(change.job, {}):
+                elif change.task not in self._tasks.get(change.job, {}):
+                    continue
+                elif isinstance(change, AttemptChanged):
+                    changed = self._change_attempt(change)
+                    attempts.setdefault(change.job, {})[change.attempt] = changed
+                else:
                     tasks.setdefault(change.job, {})[change.task] = self._change_task(change)
             # One write for each job, so that its state and its tasks never disagree in the tree.
-            for job_id in {**jobs, **tasks}:
-                self._show(job_id, job=jobs.get(job_id), tasks=tasks.get(job_id))
+            for job_id in {**jobs, **tasks, **attempts}:
+                self._show(
+                    job_id,
+                    job=jobs.get(job_id),
+                    tasks=tasks.get(job_id),
+                    attempts=attempts.get(job_id),
+                )
             for job_id in jobs:
                 if is_terminal("job", self._jobs[job_id].state):
                     self._tasks.pop(job_id, None)
+                    self._attempts.pop(job_id, None)
                     self._progress.pop(job_id, None)
                     for call in self._waiting.pop(job_id, ()):
                         call()
@@ -253,18 +267,38 @@ class JobStore:
         self._progress[change.job].end(change.task, done=change.state == "done")
         return task
 
+    def _change_attempt(self, change: AttemptChanged) -> AttemptInfo:
+        attempts = self._attempts.setdefault(change.job, {})
+        now = self._clock.now()
+        attempt = attempts.pop(change.attempt, None) or AttemptInfo(
+            change.attempt, change.job, change.task, change.worker, "leased", now
+        )
+        attempt = replace(attempt, state=change.state, error=change.error)
+        if is_terminal("attempt", change.state):
+            return replace(attempt, finished_at=now)
+        attempts[change.attempt] = attempt
+        return attempt
+
     def _show(
         self,
         job_id: str,
         *,
         job: JobInfo | None = None,
         tasks: Mapping[str, TaskInfo] | None = None,
+        attempts: Mapping[str, AttemptInfo] | None = None,
         progress: Progress | None = None,
     ) -> None:
         # After a crash, a job that had not ended is queued again or has failed, whatever else it was.
         ephemeral = job is None or not is_terminal("job", job.state)
         try:
-            self._rows.show(job_id, job=job, tasks=tasks, progress=progress, ephemeral=ephemeral)
+            self._rows.show(
+                job_id,
+                job=job,
+                tasks=tasks,
+                attempts=attempts,
+                progress=progress,
+                ephemeral=ephemeral,
+            )
         except SennitError as error:  # the job continues; `get` reads from memory
             _log.warning("cannot publish job %s in the tree: %s", job_id, error)
 

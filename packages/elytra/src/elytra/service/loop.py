@@ -3,6 +3,8 @@
 All other threads only post events, so only this thread accesses the state machine.
 
     post -> queue -> Scheduler.handle -> job_store.record, backend.start … -> post
+
+Events that wait are handled together, so that their changes are one write for each job.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import contextlib
 import queue
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from itertools import islice
 from pathlib import Path
@@ -22,8 +25,10 @@ from typing import TypeAlias
 from elytra.backends import CACHED_MAX, Backend, NodeBackend
 from elytra.service.job_store import PROGRESS_SECONDS_MIN, JobStore
 from elytra.service.messages import (
+    AttemptChanged,
     AttemptFailed,
     AttemptFinished,
+    AttemptProgressed,
     AttemptStarted,
     DropPartial,
     Event,
@@ -38,16 +43,24 @@ from elytra.service.messages import (
     StopAttempt,
     StopMerge,
     TaskChanged,
+    Tick,
     WorkerJoined,
     WorkerLeft,
 )
 from elytra.service.scheduler import Scheduler
 from elytra.service.work import MERGE, IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
+from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import InternalError, SennitError, WorkerLost
 from sennit_core.logs import get_logger
 from sennit_core.records import Progress, is_terminal
 
 JobWork: TypeAlias = PlanWork | IngestWork
+_BATCH_MAX = 256
+"""Events that are handled before their instructions are carried out."""
+_TICK_SECONDS = 0.05
+"""The precision of the scheduler's time; less than that of leases and deadlines needs no event."""
+_RENEW_SECONDS_MIN = 0.5
+"""A report renews a lease at most so often, so that a worker that reports each row costs no more."""
 _log = get_logger(__name__)
 
 
@@ -60,6 +73,7 @@ class SchedulerLoop:
         backends: Run tasks, by engine; opened and closed with the loop.
         node_backend: The one among them that runs merges and ingests too.
         on_end: Called with a job's id once it has ended.
+        clock: Source of the scheduler's time.
     """
 
     def __init__(
@@ -70,7 +84,9 @@ class SchedulerLoop:
         backends: Mapping[str, Backend],
         node_backend: NodeBackend,
         on_end: Callable[[str], None],
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._job_store = job_store
         self._folder = folder
         self._backends = backends
@@ -82,15 +98,24 @@ class SchedulerLoop:
         self._work: dict[str, JobWork] = {}
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._scheduler = Scheduler()
+        self._ticked_at = float("-inf")
+        # The workers whose attempts have leases.
+        self._leased: set[str] = set()
         for engine, backend in backends.items():
             backend.open(_Workers(self.post, engine))
         self._thread = threading.Thread(target=self._run, name="elytra-jobs", daemon=True)
         self._thread.start()
 
-    def begin(self, job_id: str, work: JobWork) -> None:
-        """Add a job, and queue it."""
+    def begin(self, job_id: str, work: JobWork, submission: JobSubmitted | None = None) -> None:
+        """Add a job, and queue it.
+
+        Args:
+            job_id: Its id.
+            work: Its tasks.
+            submission: Of a job that a previous run of the node began; None for a new one.
+        """
         self._work[job_id] = work
-        self.post(JobSubmitted(job_id, work.task_keys, work.has_merge, work.engine))
+        self.post(submission or work.submission())
 
     def post(self, event: Event) -> None:
         """Post an event; may be called from any thread."""
@@ -106,21 +131,39 @@ class SchedulerLoop:
             backend.close()
 
     def _run(self) -> None:
-        while True:
-            instructions: Sequence[Instruction] = ()
-            event: Event | None = None
+        events: list[Event] | None = []
+        while (events := self._next_events()) is not None:
+            instructions: list[Instruction] = []
+            for event in events:
+                try:
+                    instructions += self._handle(event)
+                except Exception:  # noqa: BLE001 - one bad event must not end every job
+                    _log.exception("the job service failed to handle %r", event)
             try:
-                with contextlib.suppress(queue.Empty):
-                    # Progress is published between events too, while there are jobs.
-                    timeout = PROGRESS_SECONDS_MIN if self._scheduler.live_jobs else None
-                    event = self._events.get(timeout=timeout)
-                    if event is None:
-                        return
-                    instructions = self._handle(event)
                 self._execute(instructions)
                 self._job_store.show_progress()
-            except Exception:  # noqa: BLE001 - one bad event must not end every job
-                _log.exception("the job service failed to handle %r", event)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("the job service failed to execute %r", instructions)
+
+    def _next_events(self) -> list[Event] | None:
+        """Wait for events; return those that wait, at most a batch, or None at the end."""
+        # Progress is published and time passes between events too, while there are jobs.
+        timeout = PROGRESS_SECONDS_MIN if self._scheduler.has_live_jobs else None
+        events: list[Event] = []
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=timeout)
+            while event is not None:
+                events.append(event)
+                if len(events) == _BATCH_MAX:
+                    break
+                event = self._events.get_nowait()
+            else:
+                return None  # what came before the end is recorded by the next run of the node
+        now = self._clock.monotonic()
+        if now - self._ticked_at >= _TICK_SECONDS:
+            self._ticked_at = now
+            events.insert(0, Tick(now))
+        return events
 
     def _handle(self, event: Event) -> list[Instruction]:
         """Return the scheduler's instructions, with those that follow from empty merges.
@@ -128,6 +171,9 @@ class SchedulerLoop:
         One write then records the end of the last task and of the job: a small job waits for each
         write. The end of a job may start the next one, whose merge may be empty too.
         """
+        if isinstance(event, WorkerJoined):
+            change = self._leased.discard if event.lease_seconds is None else self._leased.add
+            change(event.worker)
         left = deque(self._scheduler.handle(event))
         done: list[Instruction] = []
         while left:
@@ -157,7 +203,11 @@ class SchedulerLoop:
 
     def _execute(self, instructions: Sequence[Instruction]) -> None:
         # Recorded before anything starts: after a crash there is no work without a record.
-        changes = [each for each in instructions if isinstance(each, JobChanged | TaskChanged)]
+        changes = [
+            self._described(each) if isinstance(each, JobChanged) else each
+            for each in instructions
+            if isinstance(each, JobChanged | TaskChanged | AttemptChanged)
+        ]
         self._job_store.record(changes)
         for instruction in instructions:
             try:
@@ -165,10 +215,31 @@ class SchedulerLoop:
             except Exception as problem:  # noqa: BLE001 - the others may be of other jobs
                 self._fail(instruction, problem)
 
+    def _described(self, change: JobChanged) -> JobChanged:
+        """Add to the change of a job what its failed and skipped tasks read."""
+        work = self._work.get(change.job)
+        if work is None or (change.task is None and not change.skipped):
+            return change
+        error, result = change.error, change.result
+        if change.task is not None and error is not None:
+            # In a member of its own: the others are the fields of the error's class.
+            details = {**(error.get("details") or {}), "taskInput": work.place(change.task)}
+            error = {**error, "details": details}
+        if change.skipped:
+            skipped = [
+                {**work.place(each.task), "attempts": each.attempts, "error": each.error}
+                for each in change.skipped
+            ]
+            result = {**(result or {}), "skipped": skipped}
+        return replace(change, error=error, result=result)
+
     def _fail(self, instruction: Instruction, problem: Exception) -> None:
-        """Report what could not be started as failed, or its job would never end."""
+        """Report what could not be started as failed, or its job would never end.
+
+        So too what could not be stopped, or it would use a slot for ever.
+        """
         error = _unexpected(problem).to_json()
-        if isinstance(instruction, StartAttempt):
+        if isinstance(instruction, StartAttempt | StopAttempt):
             self.post(AttemptFailed(instruction.attempt, error, retryable=False))
         elif isinstance(instruction, StartMerge):
             self.post(MergeFailed(instruction.job, instruction.number, error, retryable=False))
@@ -179,6 +250,12 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, instruction: TaskChanged) -> None:
+        work = self._work.get(instruction.job)
+        if work is not None and work.journal is not None and instruction.partial is not None:
+            work.journal.append(instruction.task, instruction.partial)
+
+    @_do.register
+    def _(self, instruction: AttemptChanged) -> None:
         pass  # the store has recorded it
 
     @_do.register
@@ -186,7 +263,9 @@ class SchedulerLoop:
         # Its end was recorded above, so no result of it counts any more and its objects may go; an
         # attempt that was stopped may fail because of that.
         if is_terminal("job", instruction.state):
-            self._work.pop(instruction.job, None)
+            work = self._work.pop(instruction.job, None)
+            if work is not None and work.journal is not None:
+                work.journal.remove()
             self._on_end(instruction.job)
         if instruction.state in {"failed", "cancelled"}:
             self._small_results.drop(instruction.job)
@@ -196,7 +275,8 @@ class SchedulerLoop:
     def _(self, instruction: StartAttempt) -> None:
         work = self._work[instruction.job]
         key, attempt = instruction.task, instruction.attempt
-        report = _AttemptReport(self._job_store, self.post, instruction)
+        has_lease = instruction.worker in self._leased
+        report = _AttemptReport(self._job_store, self.post, instruction, has_lease)
         if isinstance(work, IngestWork):
             self._node_backend.start_ingest(work.task(attempt), report)
             return
@@ -255,22 +335,36 @@ class _Workers:
         self.post(WorkerLeft(f"{self.engine}/{worker}", error))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _AttemptReport:
     """Posts the events of an attempt; of several ends only the first."""
 
     store: JobStore
     post: Callable[[Event], None]
     instruction: StartAttempt
+    has_lease: bool
     # Taken by the first end and never released. The scheduler drops the files of a second result,
     # which are those of the first.
     ended: threading.Lock = field(default_factory=threading.Lock)
+    # What was done when the lease was last renewed, and when that was.
+    done: int = -1
+    renewed_at: float = float("-inf")
 
     def started(self) -> None:
         self.post(AttemptStarted(self.instruction.attempt))
 
     def progressed(self, progress: Progress) -> None:
         self.store.progress(self.instruction.job, self.instruction.task, progress)
+        if self.has_lease:
+            self._renew(progress)
+
+    def _renew(self, progress: Progress) -> None:
+        # A worker that only says that it lives has no progress: its computation may be stuck.
+        done = progress.done + progress.bytes_done + progress.rows + progress.spilled_bytes
+        now = time.monotonic()
+        if done > self.done and now - self.renewed_at >= _RENEW_SECONDS_MIN:
+            self.done, self.renewed_at = done, now
+            self.post(AttemptProgressed(self.instruction.attempt))
 
     def finished(self, result: JsonObject) -> None:
         if self.ended.acquire(blocking=False):

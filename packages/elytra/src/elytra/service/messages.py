@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sennit_core.records import JobState, TaskState
+from elytra.service.job_options import JobOptions
+from sennit_core.records import AttemptState, JobState, TaskState
 
 JsonObject: TypeAlias = dict[str, Any]
 
 
 # Events: what happened, reported by the loop.
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; all times of the scheduler are those of ticks.
+
+    Args:
+        now: Seconds of a monotonic clock; never less than before.
+    """
+
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +36,26 @@ class JobSubmitted:
         has_merge: Whether a merge computes the result; if not, the only task's partial is the
             result.
         engine: The backend whose workers run its tasks.
+        user: Who submitted it; users share the workers equally.
+        options: Of the submission; its deadline counts from this event.
+        sizes: Input bytes of tasks, where known.
+        inputs: The object id of a task's shard, where it has one.
+        holds_partials: Whether the results of its tasks are on disk until a merge has read them.
+        done: Results of tasks that a previous run of the node has.
+        first_attempt: Number of a task's first attempt, above those of previous runs of the node.
     """
 
     job: str
     tasks: tuple[str, ...]
     has_merge: bool = True
     engine: str = ""
+    user: str = ""
+    options: JobOptions = field(default_factory=JobOptions)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    holds_partials: bool = False
+    done: Mapping[str, JsonObject] = field(default_factory=dict)
+    first_attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +88,13 @@ class WorkerLeft:
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """A worker started an attempt."""
+
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptProgressed:
+    """An attempt has read or written more than before, which renews its lease."""
 
     attempt: str
 
@@ -109,10 +143,12 @@ class CancelRequested:
 
 
 Event: TypeAlias = (
-    JobSubmitted
+    Tick
+    | JobSubmitted
     | WorkerJoined
     | WorkerLeft
     | AttemptStarted
+    | AttemptProgressed
     | AttemptFinished
     | AttemptFailed
     | MergeFinished
@@ -168,13 +204,33 @@ class DropPartial:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedTask:
+    """A poisoned task whose input is missing in the result of its job."""
+
+    task: str
+    attempts: int
+    error: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class JobChanged:
-    """Record a job's new state."""
+    """Record a job's new state.
+
+    Args:
+        job: Its id.
+        state: The new state.
+        error: Of a failed job.
+        result: Of a job that is done.
+        task: The task whose error it is, if it is a task's.
+        skipped: Of a job that is done: the tasks that its result lacks.
+    """
 
     job: str
     state: JobState
     error: JsonObject | None = None
     result: JsonObject | None = None
+    task: str | None = None
+    skipped: tuple[SkippedTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +244,17 @@ class TaskChanged:
     partial: JsonObject | None = None
 
 
-Instruction: TypeAlias = (
-    StartAttempt | StopAttempt | StartMerge | StopMerge | DropPartial | JobChanged | TaskChanged
-)
+@dataclass(frozen=True, slots=True)
+class AttemptChanged:
+    """Record an attempt's new state; the error is that of a failed or expired one."""
+
+    job: str
+    task: str
+    attempt: str
+    worker: str
+    state: AttemptState
+    error: JsonObject | None = None
+
+
+Change: TypeAlias = JobChanged | TaskChanged | AttemptChanged
+Instruction: TypeAlias = StartAttempt | StopAttempt | StartMerge | StopMerge | DropPartial | Change

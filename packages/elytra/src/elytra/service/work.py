@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -19,7 +20,9 @@ from elytra.backends import (
     TaskSpec,
 )
 from elytra.backends.task_spec import InputKind
-from elytra.service.messages import JsonObject
+from elytra.service.job_options import JobOptions
+from elytra.service.messages import JobSubmitted, JsonObject
+from elytra.service.partial_journal import PartialJournal
 from elytra.splitter import Cut, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
@@ -27,11 +30,14 @@ from emsqrt.plan import (
     Plan,
     Scan,
     Union,
+    plan_to_json,
     scans_of,
 )
 from lake.durable import storage_errors
 from lake.file_schemas import FileColumns, rows_of_files
 from lake.verification import ShardFile
+from sennit_core import __version__
+from sennit_core.hashing import canonical_json
 from sennit_core.ids import task_key
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, ShardInfo
@@ -86,6 +92,7 @@ class PlanWork:
         secret: As of `NodeFiles`.
         engine: The backend that runs its tasks.
         missing: What is left out of the inputs, for the result; None for nothing.
+        options: Of the submission.
     """
 
     job: str
@@ -100,6 +107,7 @@ class PlanWork:
     secret: bytes | None = field(default=None, repr=False)
     engine: str = NODE_ENGINE
     missing: Mapping[str, Any] | None = None
+    options: JobOptions = field(default_factory=JobOptions)
 
     # Also where nothing is executed: the scheduler's state "merging" then only assembles the
     # result.
@@ -130,6 +138,63 @@ class PlanWork:
     def _shard_of(self) -> dict[str, Shard]:
         # Each attempt looks its shard up: a search would be quadratic in the shards of a job.
         return dict(zip(self.task_keys, self._all, strict=True))
+
+    def submission(
+        self, done: Mapping[str, JsonObject] | None = None, first_attempt: int = 1
+    ) -> JobSubmitted:
+        """Return the event that submits the job.
+
+        Args:
+            done: Results of tasks that a previous run of the node has.
+            first_attempt: Number of a task's first attempt, above those of that run.
+        """
+        inputs = self.inputs
+        return JobSubmitted(
+            self.job,
+            self.task_keys,
+            self.has_merge,
+            self.engine,
+            self.user,
+            self.options,
+            {key: size for key, (_, size) in inputs.items() if size is not None},
+            {key: shard for key, (shard, _) in inputs.items() if shard is not None},
+            holds_partials=self.merges,
+            done=done or {},
+            first_attempt=first_attempt,
+        )
+
+    @cached_property
+    def journal(self) -> PartialJournal | None:
+        """What it has computed; None for a job of one task, which runs again as a whole."""
+        if not isinstance(self.cut, Split) or len(self.task_keys) < 2 or self.secret is not None:
+            return None
+        outputs = self._partials if self.merges else self.folder / "result"
+        return PartialJournal(self.folder, self._fingerprint, outputs)
+
+    @property
+    def _fingerprint(self) -> str:
+        """A hash of all that decides the bytes of a partial: version, plan, and shards in order."""
+        assert isinstance(self.cut, Split)
+        plan = plan_to_json(self.cut.shard_plan(Files(("shard-0",), "parquet")))
+        shards = [shard.info.object for shard in self._all]
+        document = {"version": __version__, "plan": plan, "shards": shards}
+        document["schema"] = self.cut.partial_schema.fingerprint()
+        return hashlib.sha256(canonical_json(document)).hexdigest()
+
+    def place(self, key: str) -> JsonObject:
+        """Return what a task reads, for a report about it: its shard and the bytes of the source."""
+        if isinstance(self.cut, Whole) or key not in self._shard_of:
+            return {"task": key}
+        shard = self._shard_of[key]
+        return {
+            "task": key,
+            "dataset": shard.file.dataset,
+            "shard": shard.info.object,
+            "rows": shard.info.rows,
+            "source": shard.info.source_object,
+            "byteStart": shard.info.byte_start,
+            "byteEnd": shard.info.byte_end,
+        }
 
     def prepare(self) -> None:
         """Write an empty file for each input that has none: a dataset, or all partials.
@@ -280,7 +345,7 @@ class PlanWork:
             inputs=tuple(inputs.inputs.values()),
             output="arrow" if output.suffix == ".arrow" else "parquet",
             copy_bytes_max=self._copy_bytes(key),
-            limits=TaskLimits(mem_cap_bytes=self.mem_cap_bytes),
+            limits=TaskLimits(mem_cap_bytes=self.mem_cap_bytes, seconds=self.options.task_seconds),
             user=self.user,
         )
         files = NodeFiles(
@@ -354,8 +419,22 @@ class IngestWork:
         """For the only task: no shard, and the bytes of the upload."""
         return {task_key(0): (None, self.size_bytes)}
 
+    # It has no shards, and its only result is the committed dataset.
+    journal = None
+
     def prepare(self) -> None:
         """An ingest needs no files before it starts."""
+
+    def submission(self) -> JobSubmitted:
+        """Return the event that submits the job."""
+        sizes = dict.fromkeys(self.task_keys, self.size_bytes)
+        return JobSubmitted(
+            self.job, self.task_keys, self.has_merge, self.engine, self.owner, sizes=sizes
+        )
+
+    def place(self, key: str) -> JsonObject:
+        """Return what a task reads, for a report about it."""
+        return {"task": key, "upload": self.upload_id}
 
     def task(self, attempt: str) -> IngestTask:
         """Return an attempt at the only task."""
@@ -385,6 +464,15 @@ def remove_outputs(folder: Path) -> None:
     """Delete all output files of a job that ended without a result."""
     for place in ("partials", "result"):
         shutil.rmtree(folder / place, ignore_errors=True)
+
+
+def remove_other_outputs(folder: Path, partials: Iterable[JsonObject]) -> None:
+    """Delete all output files of a job except those of these results: attempts that were cut short."""
+    names = {partial["file"] for partial in partials}
+    for place in ("partials", "result"):
+        for path in (folder / place).glob("*"):
+            if path.name not in names:
+                path.unlink()
 
 
 def _write_no_batches(path: Path, schema: Schema) -> None:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["CloseFrame", "RemoteBackend", "RemoteOptions"]
 
 _TICK_SECONDS = 0.25
+_SCHEDULER_LEASES = 4.0
 _log = get_logger(__name__)
 
 _NO_FAULT = frozenset(
@@ -426,7 +427,13 @@ class RemoteBackend:
     @_do.register
     def _(self, instruction: Joined) -> None:
         assert self._workers is not None
-        self._workers.joined(instruction.worker, instruction.slots, instruction.cached)
+        # Longer than the lease of a session, which ends a worker that stalls: the node checks a result
+        # meanwhile, which is no progress of the worker. With a lease, the scheduler also gives slow
+        # tasks to a second worker, and none to one that fails what others finish.
+        lease_seconds = _SCHEDULER_LEASES * self.options.limits.lease_seconds
+        self._workers.joined(
+            instruction.worker, instruction.slots, instruction.cached, lease_seconds
+        )
         for info in self._machine.sessions():
             if info.id == instruction.worker:
                 self._observe(info.id, info)

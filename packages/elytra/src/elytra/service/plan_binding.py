@@ -1,0 +1,146 @@
+"""From a submitted plan to the work of a job: the sources pinned and leased, the plan checked and split."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elytra.backends import NODE_ENGINE
+from elytra.backends.peers import PeersBackend
+from elytra.backends.remote.backend import RemoteBackend
+from elytra.backends.remote.plans import why_not_remote
+from elytra.service.job_options import JobOptions
+from elytra.service.network_inputs import NetworkInputs
+from elytra.service.plan_inputs import PlanInputs
+from elytra.service.work import PlanWork
+from elytra.splitter import Cut, datasets_of, rebase, split
+from emsqrt.plan import DatasetRef, Plan, scans_of
+from sennit_core.errors import Denied, Unsupported
+
+if TYPE_CHECKING:
+    from elytra.service.sealed_results import SealedResults
+    from lake import Lake
+    from lake.limits import Requester
+
+__all__ = ["BoundPlan", "PlanBinder", "PlanRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a job runs.
+
+    Args:
+        plan: The plan, over datasets.
+        engine: The backend; "auto" for the one that moves fewer bytes.
+        requester: The user, whose rights count.
+        mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
+        options: How it runs.
+        allow_partial: Whether shards may be left out that no node has which can be reached.
+    """
+
+    plan: Plan
+    engine: str
+    requester: Requester
+    mem_cap_bytes: int | None = None
+    options: JobOptions = field(default_factory=JobOptions)
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPlan:
+    """A plan over pinned sources.
+
+    Args:
+        plan: The plan; its scans name snapshots.
+        work: The job's tasks.
+        is_resumable: Whether the same sources can be opened again after a restart: snapshots can,
+            while queries may be others by then, and keys are in memory.
+    """
+
+    plan: Plan
+    work: PlanWork
+    is_resumable: bool
+
+
+class PlanBinder:
+    """Binds plans of one node.
+
+    Args:
+        lake: Datasets.
+        sealed: Keys of encrypted results.
+        folder: Parent of the jobs' folders.
+        whole_bytes: Input below this size is processed in one task.
+    """
+
+    def __init__(self, lake: Lake, sealed: SealedResults, folder: Path, whole_bytes: int) -> None:
+        self._lake = lake
+        self._sealed = sealed
+        self._folder = folder
+        self._whole_bytes = whole_bytes
+
+    def bind(self, request: PlanRequest, job_id: str, held: ExitStack) -> BoundPlan:
+        """Pin what the plan reads, which `held` leases, and validate the plan against its columns.
+
+        Raises:
+            SennitError: The plan is not valid, or names something unknown.
+            Denied: It reads files by paths, or a dataset is encrypted and the lake has no key.
+            Unsupported: The engine cannot read one of the sources.
+            Unavailable: No node that can be reached has a shard.
+        """
+        inputs, bound = self._open(request.plan, request.requester, held)
+        network = NetworkInputs(self._lake, inputs)
+        engine = network.choose(request.engine, bound)
+        if engine != NODE_ENGINE and inputs.needs_whole:
+            raise Unsupported(
+                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
+                hint=f'use "{NODE_ENGINE}"',
+            )
+        network.check_available(allow_partial=request.allow_partial)
+        engine, cut = self._cut(bound, engine, inputs)
+        work = PlanWork(
+            job_id,
+            cut,
+            inputs.shards,
+            inputs.names,
+            self._folder / job_id,
+            request.mem_cap_bytes,
+            request.requester.name,
+            inputs.queries,
+            inputs.memory,
+            self._sealed.create(job_id) if inputs.encrypted else None,
+            engine,
+            network.missing_report,
+            request.options,
+        )
+        return BoundPlan(bound, work, is_resumable=not inputs.needs_whole)
+
+    def _open(self, plan: Plan, requester: Requester, held: ExitStack) -> tuple[PlanInputs, Plan]:
+        """Return what a plan reads, and the plan over it."""
+        if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
+            raise Denied(
+                "reading files of the node by their paths",
+                hint="upload them, then name the dataset",
+            )
+        inputs = PlanInputs()
+        for asked in datasets_of(plan):
+            source = self._lake.plan_sources.open(asked, requester)
+            held.enter_context(source.held)
+            inputs.add(asked, source, verify_always=self._lake.verify_always)
+        bound = rebase(plan, inputs.pinned.__getitem__)
+        inputs.leave_out_shards(bound)
+        return inputs, bound
+
+    def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> tuple[str, Cut]:
+        """Split a bound plan; return the engine that runs it, and its parts."""
+        schema_of = inputs.schemas.__getitem__
+        if engine == RemoteBackend.name:
+            # By shards also when it is small: a worker gets one shard at a time.
+            cut = split(bound, schema_of)
+            if why_not_remote(cut) is None:
+                return engine, cut
+            engine = NODE_ENGINE
+        # Each shard at its holder, however small: one task needs a node that has all of them.
+        is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
+        return engine, split(bound, schema_of, whole=is_small or inputs.needs_whole)
