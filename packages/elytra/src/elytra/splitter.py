@@ -1,8 +1,8 @@
 """Split a plan over datasets into one plan for each shard and one that merges, where possible.
 
 Everything up to the first operator that needs all rows runs at the shard. That operator is split in
-two: an Aggregate becomes partial states and a final phase; a Limit, a TopK and a Distinct are applied
-at each shard and again at the merge. All later operators run in the merge. Partials are read in
+two: an Aggregate becomes partial states and a final phase; a Limit, a TopK (or a Sort and a Limit above
+it) and a Distinct are applied at each shard and again at the merge. All later operators run in the merge. Partials are read in
 shard order and merging their states yields the same bits for any split, so a split never changes a
 result.
 
@@ -32,6 +32,7 @@ from emsqrt.plan import (
     Rename,
     Scan,
     Sink,
+    Sort,
     TopK,
     WithColumn,
     chain,
@@ -160,7 +161,7 @@ def split(plan: Plan, schema: Schema | SchemaOf, *, whole: bool = False) -> Cut:
     scan, *steps = chain(typed)
     assert isinstance(scan, Scan)
     assert scan.schema is not None, "it was put there"
-    cut = _cut(steps, scan)
+    cut = _cut(_first_rows_of_sorts(steps), scan)
     if isinstance(cut, str):
         return Whole(typed, answer, cut)
     shard_steps, merge_steps = cut
@@ -201,6 +202,17 @@ def _first_joint(plan: Plan) -> Plan | None:
 
 def _verb(step: Plan) -> str:
     return f"a {type(step).__name__.lower()}"
+
+
+def _first_rows_of_sorts(steps: Sequence[Plan]) -> list[Plan]:
+    """Replace each sort whose first rows alone are kept by a TopK, which has a split."""
+    found: list[Plan] = []
+    for step in steps:
+        if isinstance(step, Limit) and found and isinstance(found[-1], Sort):
+            found[-1] = TopK(found[-1].input, found[-1].keys, step.count, step.offset)
+        else:
+            found.append(step)
+    return found
 
 
 def _cut(
@@ -274,9 +286,10 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
             # The list itself always: its length decides how many rows there are.
             return (needed - {as_name, position}) | {column}
         case Rename(names=names):
-            # Looked up all at once, so names may be swapped.
+            # Looked up all at once, so names may be swapped. All old names are read: a rename of a
+            # column that is not there is an error.
             old_name = {new: old for old, new in names}
-            return {old_name.get(name, name) for name in needed}
+            return {old_name.get(name, name) for name in needed} | {old for old, _ in names}
         # A Limit, TopK or Distinct can only be the last step at a shard, where `needed` is still
         # None: so the keys of a TopK cannot be missing.
         case _:
