@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from elytra.client.upload_progress import Transfer, with_rate
 from elytra.client.upload_sender import SendOptions
 from sennit_core.errors import Conflict, SennitError, UsageError
+from sennit_core.testing import ManualClock
 
 CSV = b"carrier,distance\n" + b"UA,1400\nAA,1089\nB6,1576\n" * 1000
 
@@ -43,6 +45,32 @@ def start(http: httpx.Client, name: str = "a.csv", data: bytes = CSV, **more: An
 def put(http: httpx.Client, upload: Any, index: int, data: bytes, **headers: str) -> httpx.Response:
     path = f"/api/uploads/{upload['uploadId']}/parts/{index}"
     return http.put(path, content=data, headers={"X-Sha256": sha(data), **headers})
+
+
+def test_the_rate_and_the_time_left_are_those_of_the_last_seconds() -> None:
+    clock, seen = ManualClock(), list[Transfer]()
+    on_progress = with_rate(seen.append, clock)
+
+    on_progress(500, 1000)  # an earlier attempt has sent these
+    clock.advance(2)
+    on_progress(600, 1000)
+    clock.advance(20)
+    on_progress(610, 1000)
+
+    assert (seen[0].bytes_per_second, seen[0].seconds_left) == (0.0, None)
+    assert (seen[1].bytes_per_second, seen[1].seconds_left) == (50.0, 8.0)
+    assert seen[2].bytes_per_second == 0.5, "not the mean of all seconds"
+
+
+def test_parallel_connections_are_an_argument_of_their_own(node: Any, csv: Path) -> None:
+    seen: list[Transfer] = []
+
+    upload = node.client.upload(csv, name="rates", parallel=2, on_progress=with_rate(seen.append))
+
+    assert upload.job.wait().state == "done"
+    assert seen[-1].done_bytes == seen[-1].total_bytes == len(CSV)
+    with pytest.raises(UsageError, match="parallel"):
+        node.client.upload(csv, name="none", parallel=0)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emsqrt.io.records import CsvDialect
-from lake.ingest import csv_cuts
+from lake.ingest import csv_cuts, csv_marks
 from lake.ingest.csv_cuts import is_regular, record_start_at, record_starts, states_of
 from lake.ingest.csv_marks import PartMarks, mark_part, odd_quotes
 from lake.uploads.csv_ranges import CsvRanges
@@ -88,6 +88,7 @@ def marks_of(draw: random.Random, parts: list[bytes], delimiter: str) -> list[Pa
 def check_file(seed: int) -> bool:
     """Cut one generated file at every part; return whether the parity told where."""
     draw = random.Random(seed)
+    csv_marks.BLOCK_BYTES = draw.choice([1, 2, 5, 64, 4096])
     delimiter = draw.choice(DELIMITERS)
     data, was_regular = nasty_csv(draw, delimiter)
     parts, dialect = parts_of(draw, data), CsvDialect(delimiter=delimiter)
@@ -112,6 +113,13 @@ def check_file(seed: int) -> bool:
     return regular
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `check_file` choose in which pieces a part is read."""
+    monkeypatch.setattr(csv_marks, "BLOCK_BYTES", csv_marks.BLOCK_BYTES)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_no_row_of_nasty_files_is_lost_split_or_changed() -> None:
     regular = [check_file(seed) for seed in range(300)]
 
@@ -120,6 +128,7 @@ def test_no_row_of_nasty_files_is_lost_split_or_changed() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("small_blocks")
 def test_no_row_of_many_nasty_files_is_lost_split_or_changed() -> None:
     assert sum(check_file(seed) for seed in range(1000, 9000)) > 4000
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elytra.client.client import Client, Uploaded
     from elytra.client.job_handle import Job
     from elytra.client.result import Result
+    from elytra.client.upload_progress import with_rate
     from elytra.client.upload_sender import SendOptions
     from elytra.errors import StepFailed
     from elytra.pipelines.asynchronous import AsyncElytra
@@ -42,6 +43,7 @@ __all__ = [
     "count",
     "lit",
     "when",
+    "with_rate",
 ]
 
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
@@ -60,6 +62,7 @@ _HOMES = {
     "count": "emsqrt.expr",
     "lit": "emsqrt.expr",
     "when": "emsqrt.expr",
+    "with_rate": "elytra.client.upload_progress",
 }
 
 

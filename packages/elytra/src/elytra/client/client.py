@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -131,6 +131,7 @@ class Client(JobRequests):
         path: str | os.PathLike[str],
         *,
         name: str | None = None,
+        parallel: int | None = None,
         options: SendOptions | None = None,
         on_progress: OnProgress | None = None,
     ) -> Uploaded:
@@ -139,8 +140,10 @@ class Client(JobRequests):
         Args:
             path: The file.
             name: The file name shown on the node; the dataset is named after it.
+            parallel: Number of parts sent concurrently; None for that of the options.
             options: Parallelism, part size, resumption, and how the file is read.
-            on_progress: Called with (bytes done, bytes total); never exceeds the total.
+            on_progress: Called with (bytes done, bytes total); never exceeds the total. `with_rate`
+                makes one of a callback that shows the rate and the time left too.
 
         Returns:
             The new dataset's id and the job that creates it; `uploaded.job.wait()` waits for it.
@@ -148,10 +151,10 @@ class Client(JobRequests):
         Raises:
             SennitError: The node's error; Unavailable when the node stays unreachable.
         """
-        file = Path(path)
-        upload_id = send_file(
-            self._transport, file, name or file.name, options or SendOptions(), on_progress
-        )
+        file, options = Path(path), options or SendOptions()
+        if parallel is not None:
+            options = replace(options, parallel=parallel)
+        upload_id = send_file(self._transport, file, name or file.name, options, on_progress)
         return self.complete_upload(upload_id)
 
     def complete_upload(self, upload_id: str) -> Uploaded:
