@@ -52,6 +52,32 @@ export interface NetworkReport {
   waiting: WaitingNode[]
 }
 
+/** A node that is announced on the local network; nothing of that is verified. */
+export interface NearbyNode {
+  id: string
+  name: string
+  fingerprint: string
+  addresses: string[]
+  /** Whether it is a member of this node's network. */
+  member: boolean
+  /** Whether it says that it is in this node's network. */
+  sameNetwork: boolean
+}
+
+/** The body of `/api/network/discover`. */
+export interface NearbyReport {
+  announced: boolean
+  /** Why this node is not announced itself; null if it is. */
+  problem: string | null
+  nodes: NearbyNode[]
+}
+
+/** What a node nearby is to this one, in words. */
+export function relationOf({ member, sameNetwork }: NearbyNode): string {
+  if (member) return 'in this network'
+  return sameNetwork ? 'says that it is in this network' : 'in another network'
+}
+
 /** A round trip in words; null if none was measured. */
 export function roundTrip(seconds: number | null): string | null {
   if (seconds === null) return null

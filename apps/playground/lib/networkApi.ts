@@ -1,13 +1,23 @@
 /** The requests of the page Network; every failure is an ApiError. */
 
 import { ApiError, json, reports } from './api'
-import type { Finding, HealReport, LeaveConsequences, LeaveReport, NetworkReport } from './network'
+import type { QueuedAppend } from './appendQueue'
+import type {
+  Finding,
+  HealReport,
+  LeaveConsequences,
+  LeaveReport,
+  NearbyReport,
+  NetworkReport,
+} from './network'
 import type { SharedDataset, ShareRequest } from './sharing'
 import type { NetworkMap } from './topology'
 
 /** How often the node is asked whether it was accepted: as often as it asks itself. */
 const ASK_AGAIN_MS = 2_000
 
+const handOver = (dataset: string) => `/api/datasets/${encodeURIComponent(dataset)}/hand-over`
+const queued = (append: string) => `/api/network/queue/${encodeURIComponent(append)}`
 const sharing = (dataset: string) => `/api/datasets/${encodeURIComponent(dataset)}/sharing`
 
 export const networkApi = {
@@ -39,6 +49,19 @@ export const networkApi = {
       }
     }
   },
+  /** The nodes that are announced on the local network. */
+  nearby: (signal?: AbortSignal) =>
+    json<NearbyReport>('GET', '/api/network/discover', undefined, signal),
+  queue: (signal?: AbortSignal) =>
+    json<QueuedAppend[]>('GET', '/api/network/queue', undefined, signal),
+  /** Remove an append; with `forget` also one that may be committed. */
+  removeAppend: (append: string, forget: boolean) =>
+    json<unknown>('DELETE', `${queued(append)}?forget=${forget}`),
+  retryAppend: (append: string) => json<unknown>('POST', `${queued(append)}/retry`),
+  /** Let another node write a table, when an admin accepts that there. */
+  handOver: (dataset: string, node: string) => json<unknown>('PUT', handOver(dataset), { node }),
+  undoHandOver: (dataset: string) => json<unknown>('DELETE', handOver(dataset)),
+  acceptHandOver: (dataset: string) => json<unknown>('POST', `${handOver(dataset)}/accept`, {}),
   accept: (fingerprint: string) => json<null>('POST', '/api/network/accept', { fingerprint }),
   revoke: (node: string) => json<null>('DELETE', `/api/network/nodes/${encodeURIComponent(node)}`),
   consequencesOfLeaving: (signal?: AbortSignal) =>

@@ -25,6 +25,14 @@ export interface SharedDataset {
   /** The only nodes that may hold one; empty for any. */
   only: string[]
   state: CopyState | null
+  /** Whether its writer was removed from the network; what came from it stays. */
+  writerRevoked: boolean
+  /** A hand-over that is under way, with the other node. */
+  handOver: { state: string; node: string } | null
+  /** Why the last hand-over was refused; null if it was not. */
+  handOverRefusal: string | null
+  /** What it is a fork of, as its writer says. */
+  forkOf: { dataset: string; name: string; version: number } | null
 }
 
 /** The copies of the shards of a table. */
@@ -116,6 +124,47 @@ export function accessOf({ restricted, readOnly, writer }: SharedDataset): strin
   const who = writer === null ? 'they' : 'this node'
   const reads = writer === null ? 'they read' : 'this node reads'
   return readOnly === false ? `${who} may change rows` : reads
+}
+
+/** Who writes a table, in words. */
+export function writerOf({ writer, writerRevoked }: SharedDataset): string {
+  if (writer === null) return 'this node'
+  return writerRevoked ? writer.slice(0, 16) : writer
+}
+
+const HAND_OVERS: Record<string, (node: string) => string> = {
+  offered: (node) => `Offered to ${node}, where an admin accepts it`,
+  stopped: (node) => `Being handed over to ${node}; it takes no changes until then`,
+  signed: (node) => `Handed over to ${node}, which does not write it yet`,
+  accepting: (node) => `Being handed over to this node by ${node}`,
+  refused: (node) => `Not accepted here; ${node} hears of that when it can be reached`,
+}
+
+/** How far a hand-over is, or why the last one was refused, in words; null if there is none. */
+export function handOverOf({ handOver, handOverRefusal }: SharedDataset): string | null {
+  if (handOver) return HAND_OVERS[handOver.state]?.(handOver.node) ?? handOver.state
+  return handOverRefusal === null ? null : `It was not handed over: ${handOverRefusal}`
+}
+
+/** What a user can do about the writer of a table: offer it, accept it, or end what is under way. */
+export function handOverActions(
+  dataset: SharedDataset,
+  mayManage: boolean,
+): { offer: boolean; accept: boolean; undo: boolean } {
+  const { writer, writerRevoked, handOver, handOverRefusal, restricted, encrypted } = dataset
+  const isOwn = writer === null
+  const state = handOver?.state
+  const isWhole = !restricted && !encrypted
+  return {
+    offer: isOwn && dataset.mayShare && isWhole && !handOver,
+    accept: !isOwn && mayManage && !writerRevoked && isWhole && state !== 'accepting',
+    undo:
+      (state === 'offered' ||
+        state === 'stopped' ||
+        state === 'accepting' ||
+        (!handOver && handOverRefusal !== null)) &&
+      (dataset.mayShare || mayManage),
+  }
 }
 
 /** How many tables have shards with too few copies, or none, in words. */

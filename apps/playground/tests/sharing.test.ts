@@ -6,12 +6,15 @@ import {
   byNeed,
   copyHealth,
   copySummary,
+  handOverActions,
+  handOverOf,
   heldHere,
   lackersOf,
   readersOf,
   shortageOf,
   requestOf,
   sharingOf,
+  writerOf,
   type CopyState,
   type SharedDataset,
 } from '../lib/sharing'
@@ -39,6 +42,10 @@ const dataset = (rest: Partial<SharedDataset> = {}): SharedDataset => ({
   pins: [],
   only: [],
   state: FULL,
+  writerRevoked: false,
+  handOver: null,
+  handOverRefusal: null,
+  forkOf: null,
   ...rest,
 })
 
@@ -123,4 +130,37 @@ test('what is shared with all nodes is read only', () => {
     readOnly: false,
   })
   assert.equal(sharingOf(null).withAll, false)
+})
+
+test('how far a hand-over is, or why it was refused, is said', () => {
+  assert.equal(handOverOf(dataset()), null)
+  const offered = dataset({ handOver: { state: 'offered', node: 'rome' } })
+  assert.match(handOverOf(offered) ?? '', /Offered to rome/)
+  const refused = dataset({ handOverRefusal: 'node rome: no room' })
+  assert.equal(handOverOf(refused), 'It was not handed over: node rome: no room')
+})
+
+test('a hand-over is offered by the writer, accepted by admins of others, and undone until it is signed', () => {
+  const none = { offer: false, accept: false, undo: false }
+  assert.deepEqual(handOverActions(dataset(), false), { ...none, offer: true })
+  assert.deepEqual(handOverActions(dataset({ mayShare: false }), true), none)
+  const theirs = dataset({ writer: 'oslo', mayShare: false })
+  assert.deepEqual(handOverActions(theirs, false), none)
+  assert.deepEqual(handOverActions(theirs, true), { ...none, accept: true })
+  assert.deepEqual(handOverActions({ ...theirs, writerRevoked: true }, true), none)
+  assert.deepEqual(handOverActions({ ...theirs, restricted: true }, true), none)
+  for (const [state, undo] of [
+    ['offered', true],
+    ['stopped', true],
+    ['signed', false],
+  ] as const) {
+    const found = handOverActions(dataset({ handOver: { state, node: 'rome' } }), false)
+    assert.deepEqual(found, { ...none, undo }, state)
+  }
+})
+
+test('a writer that was removed is named by its id', () => {
+  assert.equal(writerOf(dataset()), 'this node')
+  assert.equal(writerOf(dataset({ writer: 'oslo' })), 'oslo')
+  assert.equal(writerOf(dataset({ writer: 'a'.repeat(64), writerRevoked: true })), 'a'.repeat(16))
 })

@@ -101,7 +101,7 @@ class World:
         self._skews: dict[str, float] = {}
         self._backups: dict[str, Disk] = {}
         self._crash_after: dict[str, int] = {}
-        self._number = 0
+        self._number = self._append_number = 0
         for _ in range(size.nodes):
             self.join()
         # The last ones, so that writers are honest.
@@ -292,7 +292,9 @@ class World:
         """Queue an append at a node that does not write the dataset."""
         name, writer = self.names[number % len(self.names)], self.datasets[dataset]
         if self.is_up(name) and name not in {writer, *self.liars}:
-            append = f"{len(self.queued) + 1:026d}"
+            # Also one that a crash leaves stored, but not acknowledged, has an id of its own.
+            self._append_number += 1
+            append = f"{self._append_number:026d}"
             if self.node(name).appends.add(append, dataset, writer, self.wall(name)):
                 self.queued.append(append)
 

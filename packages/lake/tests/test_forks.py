@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
+from lake.fork_origins import ForkOrigin
 from lake.forks import fork_dataset
 from sennit_core.errors import Conflict, NotFound, Unsupported
 
@@ -39,6 +40,14 @@ def test_a_fork_has_the_same_objects_and_says_of_what_it_is_one(lake: Lake) -> N
     [source] = manifest.provenance.inputs
     assert (source.name, source.version) == ("trips", 2)
     assert lake.sql("SELECT sum(id) FROM mine").value == 12
+    # Also when its first version is gone; and for no longer than itself.
+    lake.append("mine", TABLE)
+    lake.retention.expire("mine", keep=1, before=lake.clock.now() + 60)
+    forks, trips = lake.storage.forks, lake.catalog.get("trips").id
+    assert forks.get(info.id) == ForkOrigin(trips, "trips", 2)
+    assert forks.get(trips) is None
+    lake.delete("mine")
+    assert forks.get(info.id) is None
 
 
 def test_a_fork_and_its_source_change_apart(lake: Lake) -> None:

@@ -202,7 +202,7 @@ def test_outside_of_its_hours_a_node_sends_no_copy_and_answers_queries(tmp_path:
         oslo, rome = offices["oslo"], offices["rome"]
         oslo.peers.share("trips", ["rome"], Placement(2))
         eventually(lambda: "trips" in rome.names())
-        eventually(lambda: rome.peers.copies() and rome_wants(rome))
+        eventually(lambda: rome.peers.shared.states() and rome_wants(rome))
         assert not rome.has_all("trips")
         assert rome.query("SELECT sum(id) FROM trips AT (VERSION => 1)") == [(6,)]
 

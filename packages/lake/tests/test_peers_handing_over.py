@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lake.fork_origins import ForkOrigin
+from lake.forks import fork_dataset
 from lake.peers.handover_messages import HandOverRequest
 from lake.peers.handover_rows import OFFERED, SETTLED, SIGNED, STOPPED
 from lake.peers.machine import Failed
@@ -303,6 +305,27 @@ def test_a_tag_of_the_earlier_writer_keeps_no_rows_that_the_next_one_purges(
         assert rows(rome) == [2, 3]
         # And back: the count of purges goes with the dataset.
         assert oslo.lake.catalog.adopter.purge_count(dataset) == 1
+
+    run(tmp_path, "oslo rome", test)
+
+
+@pytest.mark.nightly
+def test_what_a_fork_is_one_of_is_known_at_other_nodes_and_goes_to_the_next_writer(
+    tmp_path: Path,
+) -> None:
+    async def test(network: SharingNetwork, oslo: SharingNode, rome: SharingNode) -> None:
+        fork = await asyncio.to_thread(fork_dataset, oslo.lake, "trips", "mine")
+        origin = ForkOrigin(dataset_of(oslo), "trips", 2)
+        oslo.share("mine", rome)
+        await network.until(lambda: "mine" in rome.names())
+        assert rome.exchange.origins() == {fork.id: origin}
+        await oslo.exchange.giver.offer(fork.id, rome.id)
+        await rome.exchange.taker.accept(fork.id, "anna")
+        await network.until(lambda: rome.lake.catalog.get("mine").node is None)
+        assert rome.lake.storage.forks.get(fork.id) == origin
+        rome.append("mine", 3)
+        await network.until(lambda: oslo.lake.catalog.get("mine").node == rome.id)
+        assert oslo.exchange.origins() == {fork.id: origin}
 
     run(tmp_path, "oslo rome", test)
 

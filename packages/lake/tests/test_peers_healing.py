@@ -188,7 +188,7 @@ def test_a_writer_leaves_when_others_have_its_shards_and_stays_if_none_may(
 def test_a_node_whose_owner_interrupts_it_stays(offices: dict[str, Office]) -> None:
     oslo, rome = offices["oslo"], offices["rome"]
     oslo.peers.share("trips", ["rome"], Placement(1, only=(oslo.peers.identity.id,)))
-    eventually(lambda: oslo.peers.shared_copies())
+    eventually(lambda: oslo.peers.shared.copies())
     stop = Event()
     reports = leave(oslo.peers, 30.0, stop)
     assert next(reports).waiting == 1
@@ -209,6 +209,6 @@ def test_what_cannot_be_repaired_is_named(
     monkeypatch.setattr(healing, "_HOPELESS_SECONDS", 1.0)
     oslo.peers.share("trips", None, Placement(4))
     become_settled(offices)
-    eventually(lambda: all(c.state.places == 3 for c in oslo.peers.shared_copies().values()))
+    eventually(lambda: all(c.state.places == 3 for c in oslo.peers.shared.copies().values()))
     [problem] = healed(oslo).problems
     assert "offer room: 3, wanted: 4" in problem.found

@@ -310,7 +310,7 @@ def _is_of_peers(path: str) -> bool:
     """Whether a path of `sys` shows what nodes share with single other nodes, or contains it."""
     # Queued appends have the values of their statements.
     return [key for key in path.split("/") if key][:1] in (
-        [], ["peers"], ["queued"], ["foreign-bytes"],
+        [], ["peers"], ["queued"], ["foreign-bytes"], ["forks"],
     )  # fmt: skip
 
 

@@ -12,10 +12,12 @@ import { networkApi } from '@/lib/networkApi'
 import { CheckPanel } from './CheckPanel'
 import { Figures } from './Figures'
 import { InviteDialog } from './InviteDialog'
+import { NearbyNodes } from './NearbyNodes'
 import { NetworkMapPanel } from './NetworkMapPanel'
 import { NodeTable } from './NodeTable'
 import { NoNetwork } from './NoNetwork'
 import { OwnNode } from './OwnNode'
+import { QueuedAppends } from './QueuedAppends'
 import { SharedTables } from './SharedTables'
 import { WaitingNodes } from './WaitingNodes'
 
@@ -151,6 +153,8 @@ function Report({
       {!report.revoked && (
         <>
           <SharedTables report={report} shared={shared} />
+          <QueuedAppends nodes={report.nodes} mayWrite={report.mayWrite} />
+          {report.mayManage && <NearbyNodes mayJoin={false} onChange={onChange} />}
           <NetworkMapPanel nodes={report.nodes} />
         </>
       )}

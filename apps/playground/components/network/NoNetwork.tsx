@@ -4,6 +4,7 @@ import { Empty } from '@/components/ui/States'
 import type { NetworkReport } from '@/lib/network'
 
 import { JoinForm } from './JoinForm'
+import { NearbyNodes } from './NearbyNodes'
 import { OwnNode } from './OwnNode'
 
 /** A node without a network: how to start one, and how to join one. */
@@ -17,6 +18,7 @@ export function NoNetwork({ report, onChange }: { report: NetworkReport; onChang
             : 'An admin of this node can found or join one.'}
         </Empty>
       </div>
+      {report.mayManage && <NearbyNodes mayJoin onChange={onChange} />}
       {report.mayManage && <JoinForm onChange={onChange} />}
       <OwnNode report={report} onChange={onChange} />
     </div>

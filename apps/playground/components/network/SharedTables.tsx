@@ -1,7 +1,6 @@
 'use client'
 
 import { Share2 } from 'lucide-react'
-import Link from 'next/link'
 import { useState } from 'react'
 
 import { SearchField } from '@/components/ui/SearchField'
@@ -13,17 +12,17 @@ import {
   accessOf,
   byNeed,
   copyHealth,
-  heldHere,
+  handOverOf,
   lackersOf,
   readersOf,
-  shortageOf,
-  type CopyTone,
+  writerOf,
   type SharedDataset,
 } from '@/lib/sharing'
 
 import { ForkDialog } from './ForkDialog'
-import { HealButton } from './HealButton'
+import { AcceptDialog, OfferDialog, UndoDialog } from './HandOverDialog'
 import { SectionTitle } from './SectionTitle'
+import { SharedRow, type RowDialog } from './SharedRow'
 import { ShareDialog } from './ShareDialog'
 import { UnshareDialog } from './UnshareDialog'
 
@@ -31,14 +30,10 @@ const SEARCHED_MIN = 8
 /** What a browser renders at once; the search finds the others. */
 const ROWS_MAX = 100
 
-const TONES: Record<CopyTone, string> = {
-  good: 'text-good',
-  warn: 'text-warn',
-  bad: 'text-bad',
-  unknown: 'text-ink-3',
+type Opened = {
+  dialog: RowDialog
+  dataset: SharedDataset | null
 }
-
-type Opened = { dialog: 'share' | 'unshare' | 'fork'; dataset: SharedDataset | null }
 
 /** What is shared with whom, where copies are, and who lacks one. */
 export function SharedTables({
@@ -113,7 +108,7 @@ export function SharedTables({
             </thead>
             <tbody>
               {found.slice(0, ROWS_MAX).map((each) => (
-                <Row
+                <SharedRow
                   key={each.dataset}
                   dataset={each}
                   report={report}
@@ -151,6 +146,20 @@ export function SharedTables({
       {opened?.dialog === 'fork' && opened.dataset && (
         <ForkDialog dataset={opened.dataset} onClose={close} />
       )}
+      {opened?.dialog === 'offer' && opened.dataset && (
+        <OfferDialog
+          dataset={opened.dataset}
+          report={report}
+          onClose={close}
+          onDone={shared.reload}
+        />
+      )}
+      {opened?.dialog === 'accept' && opened.dataset && (
+        <AcceptDialog dataset={opened.dataset} onClose={close} onDone={shared.reload} />
+      )}
+      {opened?.dialog === 'undo' && opened.dataset && (
+        <UndoDialog dataset={opened.dataset} onClose={close} onDone={shared.reload} />
+      )}
     </section>
   )
 }
@@ -158,101 +167,13 @@ export function SharedTables({
 function textsOf(each: SharedDataset): string[] {
   return [
     each.name,
-    each.writer ?? 'this node',
+    writerOf(each),
+    each.writerRevoked ? 'removed' : '',
+    handOverOf(each) ?? '',
+    each.forkOf?.name ?? '',
     readersOf(each),
     accessOf(each),
     copyHealth(each).text,
     ...lackersOf(each),
   ]
-}
-
-function Row({
-  dataset,
-  report,
-  onOpen,
-}: {
-  dataset: SharedDataset
-  report: NetworkReport
-  onOpen: (dialog: Opened['dialog']) => void
-}) {
-  const health = copyHealth(dataset)
-  const lackers = lackersOf(dataset)
-  const shortage = shortageOf(dataset)
-  const isRepaired = shortage === null && (health.tone !== 'good' || lackers.length > 0)
-  return (
-    <tr className="hover:bg-hover">
-      <th scope="row">
-        <Link
-          href={`/data/?id=${dataset.dataset}`}
-          className="font-semibold underline-offset-3 hover:underline"
-        >
-          {dataset.name}
-        </Link>
-        {(dataset.restricted || dataset.encrypted) && (
-          <span className="text-ink-3 block text-xs">
-            {[dataset.encrypted && 'encrypted', dataset.restricted && 'restricted']
-              .filter(Boolean)
-              .join(', ')}
-          </span>
-        )}
-      </th>
-      <td className="text-ink-2 whitespace-nowrap">{dataset.writer ?? 'this node'}</td>
-      <td className="min-w-36">
-        {readersOf(dataset)}
-        <span className="text-ink-3 block text-xs">{accessOf(dataset)}</span>
-      </td>
-      <td className="min-w-40">
-        <span className={TONES[health.tone]}>{health.text}</span>
-        {lackers.length > 0 && (
-          <span className="text-ink-2 block text-xs">{lackers.join(', ')}</span>
-        )}
-        {shortage && <span className="text-ink-2 block text-xs">{shortage}</span>}
-        {dataset.pins.length + dataset.only.length > 0 && (
-          <span className="text-ink-3 block text-xs">
-            {[
-              dataset.pins.length > 0 && `all on ${dataset.pins.join(', ')}`,
-              dataset.only.length > 0 && `only on ${dataset.only.join(', ')}`,
-            ]
-              .filter(Boolean)
-              .join('; ')}
-          </span>
-        )}
-      </td>
-      <td className="text-ink-2 whitespace-nowrap">{heldHere(dataset)}</td>
-      <td className="w-0">
-        <div className="flex justify-end gap-1">
-          {isRepaired && health.tone !== 'unknown' && report.mayManage && (
-            <HealButton dataset={dataset.dataset} label="Repair" />
-          )}
-          {dataset.mayShare && (
-            <>
-              <button
-                type="button"
-                className="button button-quiet button-small"
-                onClick={() => onOpen('share')}
-              >
-                Change…<span className="sr-only"> how {dataset.name} is shared</span>
-              </button>
-              <button
-                type="button"
-                className="button button-quiet button-small"
-                onClick={() => onOpen('unshare')}
-              >
-                Make private…<span className="sr-only"> {dataset.name}</span>
-              </button>
-            </>
-          )}
-          {report.mayWrite && !dataset.restricted && !dataset.encrypted && (
-            <button
-              type="button"
-              className="button button-quiet button-small"
-              onClick={() => onOpen('fork')}
-            >
-              Fork…<span className="sr-only"> {dataset.name}</span>
-            </button>
-          )}
-        </div>
-      </td>
-    </tr>
-  )
 }

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake.catalog import check_dataset_name
+from lake.catalog_commits import Commit
 from lake.errors import without_snapshot
+from lake.fork_origins import ForkOrigin
 from lake.origins import Origin
 from lake.snapshots import StoredManifest
 from sennit_core.errors import Conflict, Unsupported
@@ -87,4 +89,7 @@ def _commit(
         )  # fmt: skip
         provenance = origin.provenance(state.inputs, catalog)
         manifest = StoredManifest(state, stored.lists, lake.clock.now(), None, name, provenance)
-        return catalog.commit(info, manifest, expected_head=None)
+        origin_row = lake.storage.forks.change(
+            new, ForkOrigin(source.id, source.name, head.version)
+        )
+        return catalog.commit_all([Commit(info, manifest, None)], [origin_row])[0]

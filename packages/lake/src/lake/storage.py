@@ -15,6 +15,7 @@ from lake.dataset_access import DatasetAccess
 from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.foreground import Foreground
+from lake.fork_origins import ForkOrigins
 from lake.keys import KeyRing, read_secret
 from lake.node_key import NodeKey
 from lake.objects import ObjectStore
@@ -94,6 +95,7 @@ class Storage:
         self.access = DatasetAccess(tree, clock)
         self.retention_rules = RetentionRules(tree, self.catalog, options.retention)
         self.quotas = Quotas(tree, self.catalog, clock)
+        self.forks = ForkOrigins(tree)
         self.foreground = Foreground(folder / "lake")
         self.scrubber = Scrubber(
             tree, self.new_scrub, clock=clock, rate_bytes=options.scrub_rate_bytes
@@ -152,10 +154,12 @@ class Storage:
             self.forget_keys(*gone)
 
     def forget_keys(self, *datasets: str) -> None:
-        """Remove the data keys of deleted datasets."""
+        """Remove the data keys of deleted datasets, and of what they were forks."""
         # If there is no room to write that, the next start does it.
         with suppress(StorageFull):
             self.vault.keys.forget(datasets)
+            for dataset in datasets:
+                self.forks.remove(dataset)
 
     def close(self) -> None:
         """Stop the scrub, record that no object is without a reference, remove decrypted shards."""

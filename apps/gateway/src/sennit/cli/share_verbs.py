@@ -199,8 +199,13 @@ _SHORT_ID = 16
 
 
 def _lines(name: str, found: dict[str, Any]) -> list[str]:
+    origin = found["forkOf"]
+    forked = (
+        [] if origin is None
+        else [f"{name} is a fork of {origin['name']} version {origin['version']}"]
+    )  # fmt: skip
     if not found["shared"]:
-        return [f"{name} is private: `platform share {name} --with NODE` shares it"]
+        return [f"{name} is private: `platform share {name} --with NODE` shares it", *forked]
     read_only = found["readOnly"] or found["restricted"]
     if found["writerRevoked"]:
         lines = [f"{name} is written by {found['writer'][:_SHORT_ID]}, {WRITER_REVOKED}"]
@@ -211,6 +216,7 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
         readers = "all nodes" if found["nodes"] is None else ", ".join(found["nodes"])
         how = "which read it" if read_only else "which may change its rows"
         lines = [f"{name} is shared with {readers}, {how}"]
+    lines += forked
     if (moving := found["handOver"]) is not None:
         lines.append(_HAND_OVER_STATES[moving["state"]].format(name=name, node=moving["node"]))
     if (refusal := found["handOverRefusal"]) is not None:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from lake import Lake
+from lake.fork_origins import ForkOrigin
 from lake.limits import Requester
 from lake.peers.copy_states import CopyState
 from lake.peers.handover_rows import HandOverTable
@@ -133,17 +134,19 @@ class _Network:
         names: The names of the nodes, by id.
         shares: How this node's datasets are shared, by id.
         copies: The states of copies, by dataset.
+        origins: What datasets are forks of, by id.
     """
 
     names: Mapping[str, str]
     shares: Mapping[str, ShareInfo]
     copies: Mapping[str, CopyState]
+    origins: Mapping[str, ForkOrigin]
 
     @classmethod
     def of(cls, peers: PeerService) -> Self:
         """Ask a node's service."""
         names = {node.member.id: node.member.name for node in peers.nodes()}
-        return cls(names, peers.shares(), peers.copies())
+        return cls(names, peers.shares(), peers.shared.states(), peers.shared.origins())
 
     def named(self, nodes: Iterable[str]) -> list[str]:
         """Return the names of nodes; the id of one that is no member any more."""
@@ -184,6 +187,7 @@ def _sharing(peers: PeerService, lake: Lake, seen: _Network, info: DatasetInfo) 
         "pins": seen.named(placement.pins),
         "only": seen.named(placement.only),
         **_hand_over(lake, info, seen),
+        "forkOf": _origin(lake, info, seen),
         "state": None
         if copies is None
         else {
@@ -202,6 +206,13 @@ def _hand_over(lake: Lake, info: DatasetInfo, seen: _Network) -> dict[str, Any]:
     row = HandOverTable(lake.tree).get(info.id)
     under_way = {"state": row.state, "node": seen.named([row.peer])[0]} if row.peer else None
     return {"handOver": under_way, "handOverRefusal": row.refusal or None}
+
+
+def _origin(lake: Lake, info: DatasetInfo, seen: _Network) -> dict[str, Any] | None:
+    """Return what a dataset is a fork of; null if it is none, or hidden by a policy."""
+    own = info.node is None and lake.policies.is_open(info)
+    found = seen.origins.get(info.id) or (lake.storage.forks.get(info.id) if own else None)
+    return None if found is None else found.to_json()
 
 
 def _is_read_only(peers: PeerService, info: DatasetInfo, share: ShareInfo | None) -> bool | None:

@@ -365,10 +365,12 @@ class Taker:
             if EVERYONE not in nodes:
                 nodes = tuple({n: None for n in (*nodes, last.giver) if n != parts.node})
             share = ShareInfo(dataset, nodes, shared.placement, shared.read_only)
+            forked = shared.fork and parts.shares.forks.change(dataset, shared.fork)
             parts.catalog.adopter.put(
                 replace(info, node=None, owner=owner, name=self._name(info), replication=1),
                 parts.table.change(dataset, HandOverRow(SETTLED, chain)),
                 parts.shares.change(dataset, share),
+                *([forked] if forked else []),
             )
 
     def _name(self, info: DatasetInfo) -> str:

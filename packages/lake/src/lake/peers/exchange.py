@@ -16,6 +16,7 @@ from functools import partial, reduce
 from operator import add
 from typing import Protocol
 
+from lake.fork_origins import ForkOrigin
 from lake.partial import ShardsUnavailable
 from lake.peers.accepting_hand_overs import Taker
 from lake.peers.adoption import Adoption, AdoptionHost
@@ -232,6 +233,10 @@ class Exchange:
         """Return how a dataset is shared, and its writer; None if it is not known to be."""
         found = self._index.get(dataset)
         return None if found is None else (found.shared, found.writer)
+
+    def origins(self) -> dict[str, ForkOrigin]:
+        """Return what shared datasets are forks of, by id."""
+        return {each.shared.id: each.shared.fork for each in self._index if each.shared.fork}
 
     def is_shared(self, name: str) -> bool:
         """Return whether an object is a shard of a dataset that is shared; for any thread."""

@@ -112,7 +112,7 @@ def heal(
         Conflict: This node is in no network.
         Cancelled: It was stopped.
     """
-    chosen = _chosen(peers.shared_copies(), dataset)
+    chosen = _chosen(peers.shared.copies(), dataset)
     verified = _Verified()
     for dataset_id in chosen:
         for scrubbed in scrub(dataset_id, stop.is_set):
@@ -124,7 +124,7 @@ def heal(
     while not stop.is_set():
         now = time.monotonic()
         # Withdrawn ones are gone.
-        copies = {d: c for d, c in peers.shared_copies().items() if d in chosen}
+        copies = {d: c for d, c in peers.shared.copies().items() if d in chosen}
         report = _report(len(chosen), verified, copies)
         suspected = peers.repairs.suspected()
         chunks = peers.repairs.missing_chunks()

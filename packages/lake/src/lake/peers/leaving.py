@@ -99,7 +99,7 @@ def _drain(peers: PeerService, wait_seconds: float, stop: Event) -> Iterator[Lea
 
 
 def _names(peers: PeerService, found: Mapping[str, Handover]) -> tuple[str, ...]:
-    copies = peers.shared_copies()
+    copies = peers.shared.copies()
     return tuple(
         copies[dataset].name if dataset in copies else dataset
         for dataset, each in found.items()

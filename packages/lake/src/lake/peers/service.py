@@ -23,13 +23,13 @@ from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
 from lake.peers.announcements import Listening
 from lake.peers.codec import peer_codec
-from lake.peers.copy_states import CopyState, Handover
+from lake.peers.copy_states import Handover
 from lake.peers.data import DataParts
 from lake.peers.discovery import LocalDiscovery
 from lake.peers.distributed_query import Distributed, DistributedQuery
 from lake.peers.distributor import Distributor
 from lake.peers.hand_over_calls import HandOverCalls
-from lake.peers.health import Finding, NodeState, SharedCopies
+from lake.peers.health import Finding, NodeState
 from lake.peers.identity import Identity
 from lake.peers.invites import INVITE_SECONDS, Invite
 from lake.peers.job_calls import JobCalls
@@ -43,6 +43,7 @@ from lake.peers.repair_calls import RepairCalls
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.roster import Member, Roster, check_node_name, found_network
 from lake.peers.seeding import Seeder
+from lake.peers.shared_calls import SharedCalls
 from lake.peers.sharing import ShareInfo, Shares
 from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop, result_of
@@ -307,11 +308,10 @@ class PeerService:
         """Repairs copies now."""
         return RepairCalls(self._call, self._required)
 
-    def shared_copies(self) -> Mapping[str, SharedCopies]:
-        """Return the shared datasets with the state of their copies, by id."""
-        exchange = self._required().exchange
-        assert exchange is not None, "the service has a lake"
-        return self._call(exchange.shared_copies())
+    @property
+    def shared(self) -> SharedCalls:
+        """Says what is known of shared datasets."""
+        return SharedCalls(self._call, self._required)
 
     def counters(self) -> Counters:
         """Return what is open, and what was refused or dropped since this node is in its network."""
@@ -474,13 +474,6 @@ class PeerService:
             if name in (node, member.name) and not member.revoked and node != self.identity.id
         ]  # fmt: skip
         return found[0] if len(found) == 1 else None
-
-    def copies(self) -> Mapping[str, CopyState]:
-        """Return the state of the copies of each shared dataset, by its id."""
-        network = self._network
-        if network is None or network.exchange is None:
-            return {}
-        return self._call(network.exchange.states())
 
     def ciphertext_of(self, dataset: str) -> str | None:
         """Return the id under which copies of an encrypted dataset of this node are known, if it has any."""

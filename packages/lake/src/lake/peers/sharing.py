@@ -21,6 +21,7 @@ from lake.access import RULES_MAX, Access, Policy
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids
 from lake.foreign_users import SharedRule, rules_for
+from lake.fork_origins import ForkOrigin, ForkOrigins
 from lake.peers.ciphertext import Ciphertexts
 from lake.peers.handover_rows import HandOverTable
 from lake.peers.handovers import HANDOVERS_MAX
@@ -121,6 +122,7 @@ class SharedDataset(Record):
         handovers: The statements by which its writer is the one, the oldest first; of a node that has
             handed it over, those by which another one is.
         purges: How often rows were purged; readers keep nothing of before the last time.
+        fork: What it is a fork of; None if it is none, or is restricted.
     """
 
     id: str
@@ -140,6 +142,7 @@ class SharedDataset(Record):
     encrypted: bool = False
     handovers: tuple[Statement, ...] = ()
     purges: int = 0
+    fork: ForkOrigin | None = None
 
     def accepts_changes_of(self, node: str) -> bool:
         """Return whether the writer makes changes for a node."""
@@ -159,6 +162,8 @@ class SharedDataset(Record):
         is_long = is_long or len(self.handovers) > HANDOVERS_MAX
         if is_long or len(self.manifests) > VERSIONS_KEPT:
             raise UsageError(f"the description of dataset {self.id[:40]} is too long")
+        if self.fork is not None:
+            self.fork.check()
 
 
 @dataclass(slots=True)
@@ -204,6 +209,8 @@ class Shares:
         handovers: HandOverTable,
     ) -> None:
         self._handovers = handovers
+        self.forks = ForkOrigins(tree)
+        """What datasets of this node are forks of."""
         self.ciphertexts = ciphertexts
         self._table = CheckedTable(tree, "/shares", ShareInfo)
         self._catalog = catalog
@@ -386,7 +393,7 @@ class Shares:
                 info.id, info.name, info.owner, info.head, manifest, version, info.created_at,
                 share.nodes, share.placement, self._newest(info.id, manifest),
                 read_only=share.read_only, handovers=chain,
-                purges=self._catalog.adopter.purge_count(info.id),
+                purges=self._catalog.adopter.purge_count(info.id), fork=self.forks.get(info.id),
             )  # fmt: skip
             return [(audience, whole) for audience in share.audiences]
         found: list[tuple[str, SharedDataset]] = []
