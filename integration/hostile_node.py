@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from elytra.backends.peer_tasks import PeerTasks
+from elytra.backends.task_spec import TaskSpec
+from emsqrt.plan import check
 from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.copies import Copies
 from lake.peers.fragments import FragmentRequest, LocalFragments
+from lake.peers.job_messages import TaskDone, TaskPiece
+from lake.peers.job_server import TaskCall
 from lake.peers.messages import BODY_BYTES_MAX
+from lake.peers.session import Piece
 from lake.peers.stop import Stop
+from sennit_core.errors import Corrupt
+from sennit_core.records import Progress
 
 __all__ = ["LIES", "lies_of", "within"]
 
@@ -92,7 +100,9 @@ def _huge_answers() -> None:
     """Answer parts of queries with a few bytes that become gigabytes."""
     _huge_stream()
 
-    def run(self: LocalFragments, request: FragmentRequest, stop: Stop) -> Iterator[bytes]:
+    def run(
+        self: LocalFragments, request: FragmentRequest, stop: Stop, body: bytes = b""
+    ) -> Iterator[bytes]:
         _note()
         whole = _huge_stream()
         for start in range(0, len(whole), BODY_BYTES_MAX):
@@ -101,10 +111,51 @@ def _huge_answers() -> None:
     LocalFragments.run = run  # type: ignore[method-assign]
 
 
+def _wrong_partials() -> None:
+    """Answer tasks of jobs with what no honest node sends, each time something else."""
+    right, numbers = PeerTasks.run, count()
+    first: list[Piece] = []
+
+    def run(
+        self: PeerTasks, call: TaskCall, stop: Stop, progressed: Callable[[Progress], object]
+    ) -> Iterator[Piece]:
+        _note()
+        schema = check(TaskSpec.from_json(call.text).plan).to_arrow()
+        nulls = [pa.nulls(_HUGE_ROWS, field.type) for field in schema]
+        huge = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(huge, schema, options=options) as stream:
+            stream.write_batch(pa.record_batch(nulls, schema=schema))
+        done = TaskDone(call.attempt)
+        number = next(numbers) % 6
+        if number == 0:  # a right one, which is replayed later
+            first[:] = right(self, call, stop, progressed)
+            yield from first[:-1]
+            yield TaskDone("replayed"), b""
+        elif number == 1:
+            yield from first
+        elif number == 2:  # other columns
+            yield from [*_pieces(_huge_stream()), (done, b"")]
+        elif number == 3:  # some hundred bytes that become more than an executor has
+            yield from [*_pieces(huge.getvalue().to_pybytes()), (done, b"")]
+        elif number == 4:
+            yield from [*_pieces(bytes(range(256)) * 100), (done, b"")]
+        else:
+            raise Corrupt("the shard", "all", "nothing")
+
+    PeerTasks.run = run  # type: ignore[method-assign]
+
+
+def _pieces(whole: bytes) -> Iterator[Piece]:
+    for start in range(0, len(whole), BODY_BYTES_MAX):
+        yield TaskPiece(), whole[start : start + BODY_BYTES_MAX]
+
+
 LIES: dict[str, Callable[[], None]] = {
     "wrong chunks": _wrong_chunks,
     "wrong lists": _wrong_lists,
     "huge answers": _huge_answers,
+    "wrong partials": _wrong_partials,
 }
 
 if __name__ == "__main__":

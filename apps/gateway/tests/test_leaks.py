@@ -171,6 +171,7 @@ REQUESTS: dict[str, list[Sent]] = {
     ],
     "GET /api/jobs": [("", {})],
     "POST /api/jobs": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
+    "POST /api/plans/explain": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
     "GET /api/jobs/{job_id}": [("", {}), ("?wait=0.1", {})],
     "DELETE /api/jobs/{job_id}": [("", {})],
     "POST /api/jobs/{job_id}/dataset": [("", {"json": {"name": "saved"}}), ("", {"json": {"name": "x", "mode": "y"}})],

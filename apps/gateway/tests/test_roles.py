@@ -40,6 +40,7 @@ API: dict[tuple[str, str], str] = {
 WITHOUT_EFFECT = {
     ("POST", "/api/session"): "open",
     ("POST", "/api/query"): "reader",
+    ("POST", "/api/plans/explain"): "reader",
     ("DELETE", "/api/queries/{query_id}"): "reader",
     ("OPTIONS", "/tus/"): "open",
 }

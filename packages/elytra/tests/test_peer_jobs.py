@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,11 +10,17 @@ import pyarrow as pa
 import pytest
 from peer_nodes import PeerNode, eventually, joined, peer_node, share
 
+from elytra.backends import TaskInput, TaskSpec
+from elytra.backends.peer_tasks import PeerTasks
 from elytra.backends.peers import PeersBackend
-from emsqrt.expr import col, count
+from emsqrt.expr import Agg, col, count
+from emsqrt.plan import Aggregate, Files, Scan
 from lake.access import PolicyRule
 from lake.limits import Requester
+from lake.peers.job_server import TaskCall
+from lake.peers.stop import Stop
 from sennit_core.errors import SennitError, Unsupported
+from sennit_core.schema import DataType, Field, Schema
 
 pytestmark = pytest.mark.slow  # real nodes with executors
 
@@ -62,7 +69,7 @@ def test_each_shard_is_computed_where_it_is(nodes: tuple[PeerNode, PeerNode]) ->
     assert not list((rome.lake.folder / "jobs" / job.id).glob("*/*.received*"))
 
 
-def test_auto_takes_what_moves_less(nodes: tuple[PeerNode, PeerNode]) -> None:
+def test_auto_chooses_what_moves_less(nodes: tuple[PeerNode, PeerNode]) -> None:
     _, rome = nodes
     trips = rome.pipeline("trips")
     total = rome.jobs.submit(trips.agg(km=col("km").max()).plan)
@@ -109,6 +116,50 @@ def test_an_engine_that_needs_a_network_is_refused_without_one(
         bern.lake.append("trips", table(0, 10))
         with pytest.raises(Unsupported, match='engine "peers" needs a network'):
             bern.jobs.submit(bern.pipeline("trips").plan, engine=PeersBackend.name)
+
+
+def test_it_is_explained_which_node_would_run_what(nodes: tuple[PeerNode, PeerNode]) -> None:
+    oslo, rome = nodes
+    rome.lake.append("own", table(0, 100))
+    total = rome.pipeline("trips").agg(km=col("km").sum()).plan
+
+    found = rome.jobs.explain(total)
+    [there] = found["nodes"]
+    assert (found["engine"], found["tasks"], found["missing"]) == ("peers", 3, [])
+    assert (there["node"], there["tasks"], there["fetchedBytes"]) == ("oslo", 3, 0)
+    assert 0 < there["sentBytes"] < 1000 < there["readBytes"]
+
+    [here] = rome.jobs.explain(total, engine="local")["nodes"]
+    assert (here["node"], here["tasks"], here["sentBytes"]) == ("rome", 3, 0)
+    assert here["fetchedBytes"] == here["readBytes"] == there["readBytes"]
+    own = rome.jobs.explain(rome.pipeline("own").plan)
+    assert [(each["node"], each["fetchedBytes"]) for each in own["nodes"]] == [("rome", 0)]
+    joined = rome.pipeline("trips").join(rome.pipeline("own"), on="id").plan
+    assert rome.jobs.explain(joined)["engine"] == "local"
+    assert has_none(rome, "trips")
+    del oslo
+
+
+def test_a_shard_whose_columns_are_not_those_of_the_task_is_an_error(
+    nodes: tuple[PeerNode, PeerNode],
+) -> None:
+    """A hostile node sends a plan with another schema than the shard has."""
+    oslo, rome = nodes
+    info = rome.dataset("trips")
+    shard = rome.lake.catalog.manifest(info.id).snapshot.shards[0].object
+    for field in (("city", "Int64"), ("secret", "Int64")):
+        schema = Schema((Field(field[0], DataType(field[1])),))
+        plan = Aggregate(
+            Scan(Files(("shard-0",), "parquet"), schema), (), (("n", Agg("max", col(field[0]))),)
+        )
+        task = TaskSpec("j-t0-1", "j", "t0", plan, (TaskInput("shard-0", "shard", shard),), "arrow")
+        call = TaskCall(
+            json.dumps(task.to_json()).encode(), {info.id: (shard,)},
+            Requester("eve", node=rome.peers.identity.id), "eve@rome", 30, "a",
+        )  # fmt: skip
+        with pytest.raises(SennitError):
+            list(PeerTasks(oslo.lake).run(call, Stop(), lambda _: None))
+    assert not oslo.lake.running.list(Requester("root", is_admin=True))
 
 
 def test_a_cancelled_job_ends_at_the_other_node(nodes: tuple[PeerNode, PeerNode]) -> None:

@@ -266,7 +266,7 @@ def run(
         list[str] | None, typer.Option(help="Aggregate NAME=EXPRESSION, e.g. n=count().")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of rows.")] = None,
-    engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, local or peers.")] = "auto",
     mem_cap: Annotated[str | None, typer.Option(help="Memory limit of each task.")] = None,
     priority: Annotated[
         str, typer.Option(help="Its share among your jobs: low, normal or high.")
@@ -280,6 +280,9 @@ def run(
     skip_poisoned: Annotated[
         bool,
         typer.Option(help="Leave out inputs whose tasks fail on several workers, and name them."),
+    ] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Leave out shards that no node has.")
     ] = False,
     data: Data = None,
     url: Url = None,
@@ -295,6 +298,7 @@ def run(
         "deadline_seconds": deadline,
         "task_seconds": task_deadline,
         "on_poison": "skip" if skip_poisoned else "fail",
+        "allow_partial": allow_partial,
     }
     with _session(data, url) as session:
         job = job_from(session, source, steps, engine=engine, mem_cap=mem_cap, choices=choices)
@@ -310,8 +314,11 @@ def run(
 def _show_result(info: JobInfo, result: Result, *, as_json: bool) -> None:
     from sennit.cli.output import emit_json
     from sennit.cli.rows import as_rows, show
+    from sennit.cli.sql import note_missing
 
     _warn_of_skipped(result.skipped)
+    if info.result and "missing" in info.result:
+        note_missing(info.result["missing"])
     arrow = result.to_arrow()
     if as_json:
         rows = as_rows(arrow.schema, arrow.to_batches()).rows

@@ -124,8 +124,12 @@ def _note_missing(headers: Mapping[str, str]) -> None:
     if (queued := headers.get("Sennit-Queued")) is not None:
         print(queued_note(queued), file=sys.stderr)
     missing = _missing(headers)
-    if missing is None:
-        return
+    if missing is not None:
+        note_missing(missing)
+
+
+def note_missing(missing: Mapping[str, Any]) -> None:
+    """Print what a partial result leaves out, apart from the result."""
     print(
         f"the result is partial: {missing['shards']} shards with {missing['rows']} rows are missing",
         file=sys.stderr,

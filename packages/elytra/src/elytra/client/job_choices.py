@@ -12,6 +12,7 @@ _MEMBERS = {
     "deadline_seconds": "deadlineSeconds",
     "task_seconds": "taskSeconds",
     "on_poison": "onPoison",
+    "allow_partial": "allowPartial",
 }
 
 
@@ -24,12 +25,15 @@ class JobChoices(TypedDict, total=False):
         task_seconds: Time limit of each of its tasks; None for no limit.
         on_poison: What a task does that failed on several workers: "fail" its job, or "skip" its
             input, which `Result.skipped` then names; "fail" by default.
+        allow_partial: Whether shards may be left out that no node has which can be reached; `missing` of the
+            job's result then says which.
     """
 
     priority: Literal["low", "normal", "high"]
     deadline_seconds: float | None
     task_seconds: float | None
     on_poison: Literal["fail", "skip"]
+    allow_partial: bool
 
 
 def request_members(choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,14 @@ class JobRequests:
             path += f"?wait={wait_seconds:.3f}"
         return self._transport.json("POST", path, {"plan": document, **options})
 
+    def explain(self, plan: Plan | Mapping[str, Any], engine: str = "auto") -> dict[str, Any]:
+        """Return which engine and nodes would run a plan now, and the bytes that would move."""
+        from emsqrt.plan import Plan, plan_to_json
+
+        document = plan_to_json(plan) if isinstance(plan, Plan) else dict(plan)
+        body = {"plan": document, "engine": engine}
+        return dict(self._transport.json("POST", "/api/plans/explain", body))
+
     def job(self, job_id: str) -> Job:
         """Return the handle of a job, without a request to the node."""
         return Job(self, job_id, self._clock)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from elytra.backends.remote.plans import why_not_remote
 from elytra.local.derived import DerivedSource
 from elytra.pipelines.source_columns import Reader
 from elytra.splitter import Cut, Split, Whole, datasets_of, split
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, explain, rewrite, scans_of
-from sennit_core.errors import NotFound
+from sennit_core.errors import NotFound, UsageError
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
     from elytra.pipelines.origin import Origin
 
 
-def explain_pipeline(plan: Plan, origin: Origin) -> str:
+def explain_pipeline(plan: Plan, origin: Origin, engine: str | None = None) -> str:
     """Return a plan as text, in the order in which it runs; nothing runs.
 
     Args:
         plan: A pipeline's plan.
         origin: Where it would run. A node is asked for the sizes of the datasets.
+        engine: The node is also asked where tasks would run with this engine; None for no such question.
     """
+    if engine is not None and not isinstance(origin.runner, Places):
+        raise UsageError(
+            f"engine {engine!r} is one of a node", hint="explain() of a local pipeline"
+        )
     if origin.local is not None:
         return "\n".join(_local_lines(plan, origin.local))
     assert isinstance(origin.runner, Reader), "what is no local session is a node"
@@ -35,7 +41,11 @@ def explain_pipeline(plan: Plan, origin: Origin) -> str:
         lines = _split_lines(cut, ref.dataset)
     else:
         lines = _whole_lines(cut)
-    return "\n".join([*lines, *sizes, _remote_line(cut)])
+    lines += [*sizes, _remote_line(cut)]
+    if engine is not None:
+        assert isinstance(origin.runner, Places), "checked above"
+        lines += _place_lines(origin.runner.explain(plan, engine))
+    return "\n".join(lines)
 
 
 # A node
@@ -46,6 +56,34 @@ def _remote_line(cut: Cut) -> str:
     if reason is not None:
         return f'with engine "browser" it runs on the node too: {reason}'
     return 'with engine "browser" workers run the steps at the shards'
+
+
+@runtime_checkable
+class Places(Protocol):
+    """What of a client knows where a plan would run."""
+
+    def explain(self, plan: Plan, engine: str = "auto") -> dict[str, Any]:
+        """Return the document of `POST /api/plans/explain`."""
+        ...
+
+
+def _place_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"engine {found['engine']}:"]
+    for each in found["nodes"]:
+        tasks = "1 task" if each["tasks"] == 1 else f"{each['tasks']} tasks"
+        line = f"  {each['node']}: {tasks}, reads {format_bytes(each['readBytes'])}"
+        if each["fetchedBytes"]:
+            line += f", fetches {format_bytes(each['fetchedBytes'])} of them"
+        if each["sentBytes"] is None:
+            line += ", sends its whole result"
+        elif each["sentBytes"]:
+            line += f", sends about {format_bytes(each['sentBytes'])}"
+        lines.append(line)
+    lines += [
+        f"  no node that can be reached has {each['shards']} shards of {each['dataset']}"
+        for each in found["missing"]
+    ]
+    return lines
 
 
 def _split_lines(cut: Split, dataset: str) -> list[str]:

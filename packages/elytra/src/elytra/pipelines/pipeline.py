@@ -409,9 +409,14 @@ class Pipeline(Opaque):
         """The columns of the result; requests the dataset's schema from the node once."""
         return split(self.plan, self._origin.schema).schema
 
-    def explain(self) -> str:
-        """Return the plan as text: where each step runs, the split, and what is read."""
-        return explain_pipeline(self.plan, self._origin)
+    def explain(self, engine: str | None = None) -> str:
+        """Return the plan as text: where each step runs, the split, and what is read.
+
+        Args:
+            engine: Ask the node which of its network's nodes would run what with this engine, or
+                with the one that it would choose ("auto"), and how many bytes would move.
+        """
+        return explain_pipeline(self.plan, self._origin, engine)
 
     def _repr_html_(self) -> str:
         """Return the plan for notebooks; nothing is run and no node is asked."""

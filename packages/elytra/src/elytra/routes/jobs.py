@@ -49,6 +49,7 @@ class SubmitJob(Document):
     deadline_seconds: float | None = None
     task_seconds: float | None = None
     on_poison: str = "fail"
+    allow_partial: bool = False
 
     @property
     def options(self) -> JobOptions:
@@ -56,6 +57,13 @@ class SubmitJob(Document):
         members = ("priority", "deadlineSeconds", "taskSeconds", "onPoison")
         document = self.model_dump(by_alias=True)
         return JobOptions.from_json({name: document[name] for name in members})
+
+
+class ExplainJob(Document):
+    """The body of `POST /api/plans/explain`."""
+
+    plan: dict[str, Any]
+    engine: str = "auto"
 
 
 def router(jobs: JobService) -> APIRouter:
@@ -67,6 +75,7 @@ def router(jobs: JobService) -> APIRouter:
     routes = APIRouter(tags=["jobs"])
     handlers = JobHandlers(jobs)
     routes.post("/api/jobs", openapi_extra=needs("writer"))(handlers.submit)
+    routes.post("/api/plans/explain", openapi_extra=needs("reader"))(handlers.explain)
     routes.get("/api/jobs", openapi_extra=needs("reader"))(handlers.list)
     routes.get("/api/jobs/{job_id}", openapi_extra=needs("reader"))(handlers.get)
     routes.delete("/api/jobs/{job_id}", openapi_extra=needs("writer"))(handlers.cancel)
@@ -95,6 +104,7 @@ class JobHandlers:
             engine=document.engine,
             mem_cap_bytes=document.mem_cap,
             options=document.options,
+            allow_partial=document.allow_partial,
             submitted_by=requester_of(request).name,
             role=requester_of(request).role,
         )
@@ -108,6 +118,17 @@ class JobHandlers:
                 "job": self._jobs.get(job.id).to_json(),
                 "rows": None if rows is None else b64encode(rows).decode(),
             }
+        )
+
+    async def explain(self, request: Request) -> dict[str, Any]:
+        """Return which engine and nodes would run a plan now, and the bytes that would move."""
+        document = await read_document(request, ExplainJob)
+        return await asyncio.to_thread(
+            self._jobs.explain,
+            document.plan,
+            engine=document.engine,
+            submitted_by=requester_of(request).name,
+            role=requester_of(request).role,
         )
 
     async def list(self, request: Request) -> list[dict[str, Any]]:

@@ -213,6 +213,23 @@ class JobService:
         self._begin(job, work, note, held)
         return job
 
+    def explain(
+        self,
+        plan: Plan | Mapping[str, Any] | str | bytes,
+        *,
+        engine: str = "auto",
+        submitted_by: str = "",
+        role: str = "",
+    ) -> dict[str, Any]:
+        """Return which engine and nodes would run a pipeline now; arguments and errors as of `submit`.
+
+        The result is that of `POST /api/plans/explain`.
+        """
+        self._check_engine(engine)
+        parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
+        requester = Requester(submitted_by, is_admin=role == "admin", role=role)
+        return self._binder.explain(PlanRequest(parsed, engine, requester))
+
     def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
         """Seal an upload and ingest it into a dataset; a repeated call returns the same job.
 

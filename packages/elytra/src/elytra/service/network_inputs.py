@@ -28,6 +28,7 @@ __all__ = ["NetworkInputs", "partial_bytes"]
 _DISTINCT_MIN = 200
 """Groups of keys of which nothing is known: PostgreSQL's guess, or the square root of the rows if that is more.
 As `lake.peers.sql.estimates`."""
+_ALONE = Assigned({}, {}, {}, "")
 _ITEMS = 4
 """Items of a list of which nothing is known."""
 
@@ -85,15 +86,47 @@ class NetworkInputs:
                 raise
             self._leave_out(error.holders)
 
-    def assigned(self, cut: Cut, shards: Sequence[Shard]) -> Assigned | None:
-        """Return where the tasks of a plan would run now; None if this node is in no network."""
-        if self._jobs is None:
-            return None
-        objects = [shard.info.object for shard in shards]
-        parts = [[name] for name in objects] if isinstance(cut, Split) else [objects]
-        return self._jobs.assign(
-            [TaskShardsInfo(task_key(n), part) for n, part in enumerate(parts) if part]
-        )
+    def fetch(self) -> None:
+        """Fetch the shards that are not here.
+
+        Raises:
+            ShardsUnavailable: No node that can be reached has one of them.
+        """
+        self.lake.remote.ensure([shard.info.object for shard in self._elsewhere()])
+
+    def explained(self, engine: str, cut: Cut) -> dict[str, Any]:
+        """Return where the tasks of a plan would run now; see `JobService.explain`.
+
+        Args:
+            engine: The engine of the job.
+            cut: The plan.
+        """
+        shards = [shard for each in self.inputs.shards.values() for shard in each]
+        parts = [[shard] for shard in shards] if isinstance(cut, Split) else [shards]
+        tasks = {task_key(number): part for number, part in enumerate(parts)}
+        infos = [TaskShardsInfo(k, [s.info.object for s in part]) for k, part in tasks.items()]
+        found = _ALONE if self._jobs is None else self._jobs.assign(infos)
+        elsewhere = {shard.info.object for shard in self._elsewhere()}
+        nodes: dict[str, _NodeTasks] = {}
+        for key in tasks.keys() - found.missing.keys():
+            node = found.nodes.get(key, "") if engine == PeersBackend.name else ""
+            row = nodes.setdefault(found.names.get(node or found.own, "this node"), _NodeTasks())
+            row.add(tasks[key], cut, None if node in ("", found.own) else node, elsewhere)
+        return {
+            "engine": engine,
+            "tasks": len(tasks),
+            "nodes": [{"node": name, **nodes[name].to_json()} for name in sorted(nodes)],
+            "missing": self._missing_by_dataset(found),
+        }
+
+    def _missing_by_dataset(self, found: Assigned) -> list[dict[str, Any]]:
+        lost = {name for each in found.missing.values() for name in each}
+        rows = []
+        for ref, shards in self.inputs.shards.items():
+            count = sum(shard.info.object in lost for shard in shards)
+            if count:
+                rows.append({"dataset": self.lake.catalog.name(ref.dataset), "shards": count})
+        return rows
 
     @property
     def missing_report(self) -> dict[str, Any] | None:
@@ -131,6 +164,43 @@ class NetworkInputs:
             name = self.lake.catalog.name(ref.dataset)
             found.append(MissingShards(name, len(lost), rows, tuple(nodes)))
         self.missing = tuple(found)
+
+
+@dataclass(slots=True)
+class _NodeTasks:
+    """What one node does for a job."""
+
+    tasks: int = 0
+    read: int = 0
+    fetched: int = 0
+    sent: int | None = 0
+
+    def add(self, part: Sequence[Shard], cut: Cut, node: str | None, elsewhere: set[str]) -> None:
+        """Add a task.
+
+        Args:
+            part: Its shards.
+            cut: The plan.
+            node: The other node that runs it; None for this one.
+            elsewhere: The shards that are not here.
+        """
+        self.tasks += 1
+        self.read += sum(shard.info.bytes for shard in part)
+        if node is None:
+            self.fetched += sum(s.info.bytes for s in part if s.info.object in elsewhere)
+        elif not isinstance(cut, Split):
+            self.sent = None  # all of its result
+        elif self.sent is not None:
+            self.sent += sum(partial_bytes(cut, shard.info.rows) for shard in part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the document."""
+        return {
+            "tasks": self.tasks,
+            "readBytes": self.read,
+            "fetchedBytes": self.fetched,
+            "sentBytes": self.sent,
+        }
 
 
 def partial_bytes(cut: Split, rows: int) -> int:

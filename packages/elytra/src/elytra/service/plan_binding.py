@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elytra.backends import NODE_ENGINE
 from elytra.backends.peers import PeersBackend
@@ -91,14 +91,11 @@ class PlanBinder:
         """
         inputs, bound = self._open(request.plan, request.requester, held)
         network = NetworkInputs(self._lake, inputs)
-        engine = network.choose(request.engine, bound)
-        if engine != NODE_ENGINE and inputs.needs_whole:
-            raise Unsupported(
-                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
-                hint=f'use "{NODE_ENGINE}"',
-            )
+        engine = self._engine(request, bound, network)
         network.check_available(allow_partial=request.allow_partial)
         engine, cut = self._cut(bound, engine, inputs)
+        if engine == RemoteBackend.name:
+            network.fetch()  # workers get shards from this node
         work = PlanWork(
             job_id,
             cut,
@@ -115,6 +112,24 @@ class PlanBinder:
             request.options,
         )
         return BoundPlan(bound, work, is_resumable=not inputs.needs_whole)
+
+    def explain(self, request: PlanRequest) -> dict[str, Any]:
+        """Return where the tasks of a plan would run now; see `JobService.explain`."""
+        with ExitStack() as held:
+            inputs, bound = self._open(request.plan, request.requester, held)
+            network = NetworkInputs(self._lake, inputs)
+            engine = self._engine(request, bound, network)
+            return network.explained(*self._cut(bound, engine, inputs))
+
+    def _engine(self, request: PlanRequest, bound: Plan, network: NetworkInputs) -> str:
+        """Return the engine of a job, which can read all of its sources."""
+        engine = network.choose(request.engine, bound)
+        if engine != NODE_ENGINE and network.inputs.needs_whole:
+            raise Unsupported(
+                f'engine "{engine}" cannot read views, encrypted datasets or what a policy shows',
+                hint=f'use "{NODE_ENGINE}"',
+            )
+        return engine
 
     def _open(self, plan: Plan, requester: Requester, held: ExitStack) -> tuple[PlanInputs, Plan]:
         """Return what a plan reads, and the plan over it."""

@@ -36,9 +36,9 @@ __all__ = [
 
 OBJECTS_MAX = 2000
 """Shards of a request; their ids are 64 digits each, and a head is bounded."""
-TASK_BYTES_MAX = 512 * KIB
-"""A plan that people write has a few KiB; each shard of a task that reads many adds some 100 bytes. Its
-parser needs about 20 ms for as much."""
+TASK_BYTES_MAX = 128 * KIB
+"""A plan that people write has a few KiB; each shard of a task that reads many adds some 120 bytes. Reading as
+much takes 0.1 s of CPU, which a hostile node can ask for again and again."""
 _DATASETS_MAX = 64
 _ATTEMPT_LETTERS = 64
 _NUMBER_MAX = 1 << 53
