@@ -109,6 +109,7 @@ def test_the_quota_of_the_new_owner_is_asked_first(nodes: tuple[OpenNode, OpenNo
     assert rome.client.get("/api/quotas/anna").json()["storedBytes"] > 100
 
 
+@pytest.mark.nightly  # the lake's tests have it between two nodes in one process
 def test_the_writer_is_told_why_it_is_refused(
     nodes: tuple[OpenNode, OpenNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
