@@ -166,7 +166,7 @@ class _Node:
             "drop": self._drop,
             "sql": self._sql,
             "explain": self._explain,
-            "repair": peers.repair,
+            "repair": peers.repairs.repair,
         }
 
     def _alive(self) -> int:
@@ -180,7 +180,7 @@ class _Node:
         self._peers.share(dataset, None, Placement(factor=copies))
 
     def _copies(self) -> dict[str, Any]:
-        self._peers.ask_for_copies()
+        self._peers.repairs.ask_for_copies()
         states = [each.state for each in self._peers.shared_copies().values()]
         return {
             "datasets": len(states),

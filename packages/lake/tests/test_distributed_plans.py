@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
+import sqlglot
 
 from lake import Lake
 from lake.peers.sql import (
@@ -20,9 +25,14 @@ from lake.peers.sql import (
     explain_json,
     explain_text,
     plan_distributed,
+    planner,
     sharded_table,
 )
+from lake.peers.sql.estimates import selectivity
+from lake.peers.sql.schemes import Scheme
+from lake.peers.sql.wire import tables_from_data, tables_to_data
 from lake.sql.distributed_worker import Engine
+from lake.sql.guard import check_statement, query_nodes, tree_of
 from lake.sql.sent_columns import is_sendable
 from sennit_core.canonical import canonical_json
 
@@ -388,8 +398,67 @@ def test_shards_of_a_dataset_have_bounds_and_buckets(lake: Lake) -> None:
     assert {shard.bucket for shard in table.shards} == {0, 1, 2, 3}
     assert all(isinstance(shard, Shard) and shard.bounds["k"].low for shard in table.shards)
     assert sorted(shard.nodes for shard in table.shards) == [(), (), (), (0, 2)]
+    named = sharded_table("t", snapshot, {}, sql="SELECT count(*) FROM t WHERE K > 3")
+    assert all(
+        shard.bounds == {"k": table.shards[n].bounds["k"]} for n, shard in enumerate(named.shards)
+    )
 
 
 def test_the_planner_loads_no_duckdb() -> None:
     code = "import sys, lake.peers.sql; assert 'duckdb' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nodes_that_need_no_rows_are_planned_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = place("t by rows", sample_rows())
+    tried: list[Scheme] = []
+    push = planner._Planner._pushed
+
+    def record(self: Any, body: Any, tail: Any, scheme: Scheme) -> Any:
+        tried.append(scheme)
+        return push(self, body, tail, scheme)
+
+    monkeypatch.setattr(planner._Planner, "_pushed", record)
+    # By shards of `t`, nodes have the rest whole; by shards of `u` they would need `t`.
+    cluster.hold_at("u", (1, 2))
+    assert cluster.plan(JOINED).fragments[0].sharded == ("t",)
+    assert [tuple(scheme.keys.values()) for scheme in tried] == [(None,)]
+
+
+def test_an_empty_database_is_used_again_without_what_was_defined() -> None:
+    table = Table("t", (Column("k", "BIGINT"),))
+    with closing(Engine(connect())) as engine:
+        with engine.empty([table]) as first:
+            assert first.columns("FROM t") == table.columns
+            first.define("x", "SELECT k::VARCHAR AS k FROM t")
+            assert first.columns("FROM x") == (Column("k", "VARCHAR"),)
+        with engine.empty([table]) as again:
+            assert again is first
+            with pytest.raises(duckdb.CatalogException):
+                again.columns("FROM x")
+        with pytest.raises(duckdb.CatalogException), engine.empty([table]) as broken:
+            broken.columns("FROM nothing")
+        with engine.empty([table]) as another, engine.empty([table]) as third:
+            assert another is not third
+            assert third.columns("FROM t") == table.columns
+
+
+def test_tables_come_back_from_their_data() -> None:
+    cluster = place("buckets", sample_rows())
+    tables = [replace(table, readers=(1, 2)) for table in cluster.tables]
+    assert tables_from_data(json.loads(json.dumps(tables_to_data(tables)))) == tables
+
+
+def test_a_tree_that_is_kept_is_not_changed() -> None:
+    sql = "SELECT g, sum(n) FROM t WHERE k = 3 GROUP BY g"
+    before = json.dumps(tree_of(sql))
+    for placement in ("rows", "buckets"):
+        pushing(placement).plan(sql)
+    check_statement(sql, frozenset("t"))
+    query_nodes(sql)
+    assert json.dumps(tree_of(sql)) == before
+
+
+def test_a_condition_that_is_negated_leaves_the_other_rows() -> None:
+    for text, share in (("LIKE 'a%'", 0.25), ("NOT LIKE 'a%'", 0.75), ("NOT ILIKE 'a'", 0.75)):
+        assert selectivity([sqlglot.parse_one(f"g {text}", dialect="duckdb")]) == share

@@ -218,7 +218,7 @@ class Distributor:
         if found is not None:
             return found
         planned = [
-            sharded_table(table.name, table.snapshot, nodes, readers[table.name])
+            sharded_table(table.name, table.snapshot, nodes, readers[table.name], query.sql)
             for table in query.tables
         ]
         planned += [arrived_table(each.name, each.schema, each.bytes) for each in query.arrived]

@@ -112,36 +112,38 @@ class PlanRun:
 
     async def _compute(self, step: Merge, found: dict[str, StepResult]) -> StepResult:
         """Run a query of this node in an executor; return its result as a file."""
+        place = self.folder / f"{step.result}.arrow"
+        stop = Stop()
+        self.stop.attach(stop.stop)
+        try:
+            await asyncio.to_thread(self._write, step, found, place, stop)
+        except asyncio.CancelledError:
+            stop.stop()  # a thread is not cancelled
+            raise
+        return StepResult([str(place)])
+
+    def _request(self, step: Merge, found: dict[str, StepResult]) -> dict[str, Any]:
         # Tables of other results have to be there too: they decide the types of those that are read.
         nothing = StepResult([])
         steps = [
             {"result": s.result, "sql": s.sql, "files": found.get(s.result, nothing).files}
             for s in self.plan.steps[: self.plan.steps.index(step)]
         ]
-        request = {
+        return {
             "engine": "merge",
             "finalSql": step.sql,
-            "tables": self.query.here(self.plan, self.absent),
+            "tables": self.query.here(self.plan, self.absent),  # reads files
             "steps": steps,
             "format": "arrow",
         }
-        place = self.folder / f"{step.result}.arrow"
-        stop = Stop()
-        self.stop.attach(stop.stop)
-        try:
-            await asyncio.to_thread(self._write, request, place, stop)
-        except asyncio.CancelledError:
-            stop.stop()  # a thread is not cancelled
-            raise
-        return StepResult([str(place)])
 
-    def _write(self, request: dict[str, Any], place: Path, stop: Stop) -> None:
+    def _write(self, step: Merge, found: dict[str, StepResult], place: Path, stop: Stop) -> None:
         size = 0
         with (
             place.open("wb") as file,
             self.pool.submit(
                 "lake.sql",
-                request,
+                self._request(step, found),
                 user=self.query.user,
                 deadline_seconds=self.deadline.left,
                 restartable=True,

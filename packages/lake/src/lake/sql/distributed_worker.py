@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from lake.sql.duckdb_worker import (
 )
 from lake.sql.failures import query_error
 from lake.sql.fragment_worker import open_for_rows
-from lake.sql.guard import check_statement, open_parser, query_nodes, table_nodes
+from lake.sql.guard import check_statement, open_parser, query_nodes, table_nodes, tree_of
 from lake.sql.query_parts import part_of_query
 from lake.sql.tables import Table
 from lake.sql.types import quoted
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
 __all__ = ["Engine", "merge_query", "plan_query"]
+
+_OPEN_MAX = 4
+"""Databases that a planner keeps open: of the tables of a query, and of these with fewer columns."""
 
 
 def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -63,8 +66,7 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
     _check(sql, tables)
     # In a locked database: binding opens the files that a statement names, and a constant may be a
     # time, which means another one in another time zone.
-    with closing(open_parser()) as database:
-        engine = Engine(database)
+    with closing(open_parser()) as database, closing(Engine(database)) as engine:
         with engine.empty(tables) as empty:
             try:
                 empty.columns(sql)
@@ -147,6 +149,7 @@ class Engine:
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
+        self._open: dict[tuple[tuple[str, tuple[Column, ...]], ...], _Empty] = {}
         self.aggregates = aggregate_names()
 
     def is_volatile(self, sql: str) -> bool:
@@ -155,43 +158,73 @@ class Engine:
 
     def tree(self, sql: str) -> Any:
         """Return the syntax tree of a statement."""
-        found = self._database.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-        assert found is not None, "one row"
-        return json.loads(found[0])
+        return tree_of(sql)
 
     def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
         """Run a query that reads no table."""
         found: list[tuple[Any, ...]] = self._database.execute(sql).fetchall()
         return found
 
-    def empty(self, tables: Sequence[PlannedTable]) -> AbstractContextManager[EmptyTables]:
-        """Open a database with these tables, empty."""
-        return _empty(self._database, tables)
+    @contextmanager
+    def empty(self, tables: Sequence[PlannedTable]) -> Iterator[EmptyTables]:
+        """Open a database with these tables, empty; one that was open before has nothing else."""
+        key = tuple((table.name, table.columns) for table in tables)
+        found = self._open.pop(key, None) or _Empty(self._database, tables)
+        try:
+            yield found
+            found.clear()
+        except BaseException:
+            found.close()
+            raise
+        self._open[key] = found
+        if len(self._open) > _OPEN_MAX:
+            self._open.pop(next(iter(self._open))).close()
+
+    def close(self) -> None:
+        """Close the databases that were opened."""
+        while self._open:
+            self._open.popitem()[1].close()
 
 
-@contextmanager
-def _empty(
-    database: duckdb.DuckDBPyConnection, tables: Sequence[PlannedTable]
-) -> Iterator[EmptyTables]:
-    with database.cursor() as connection:
+class _Empty:
+    """A connection with the tables of a query.
+
+    Args:
+        database: Its database.
+        tables: The tables.
+    """
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, tables: Sequence[PlannedTable]) -> None:
+        self._connection = database.cursor()
+        self._defined: list[str] = []
+        # Of statements that were bound while nothing else was defined: the user's, more than once.
+        self._bound: dict[str, tuple[Column, ...]] = {}
         for table in tables:
             columns = ", ".join(
                 f"NULL::{each.type} AS {quoted(each.name)}" for each in table.columns
             )
             # A view, as a dataset is: a table has a `rowid`, too.
             name = quoted(table.name)
-            connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} WHERE false")
-        yield _Empty(connection)
-
-
-class _Empty:
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+            self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} WHERE false")
 
     def define(self, name: str, sql: str) -> None:
         self._connection.execute(f"CREATE TEMP TABLE {quoted(name)} AS {sql}")
+        self._defined.append(name)
 
     def columns(self, sql: str) -> tuple[Column, ...]:
+        if not self._defined and sql in self._bound:
+            return self._bound[sql]
         found = bind(self._connection, sql, None)
         assert found is not None, "a query has a result"
-        return tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))
+        columns = tuple(Column(n, str(t)) for n, t in zip(found.columns, found.types, strict=True))
+        if not self._defined:
+            self._bound[sql] = columns
+        return columns
+
+    def clear(self) -> None:
+        """Drop what was defined."""
+        while self._defined:
+            self._connection.execute(f"DROP TABLE {quoted(self._defined.pop())}")
+
+    def close(self) -> None:
+        self._connection.close()

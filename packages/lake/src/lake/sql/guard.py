@@ -235,7 +235,7 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
             f"{kind.replace('_', ' ')} statements",
             needed=f"{_READING}; or a statement that changes datasets (docs/changing-data.md)",
         )
-    tree = _tree_of(text)
+    tree = tree_of(text)
     if tree["error"]:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
@@ -289,7 +289,7 @@ def table_nodes(sql: str) -> list[dict[str, Any]]:
         Unsupported: It is no query.
     """
     try:
-        tree = _tree_of(sql)
+        tree = tree_of(sql)
     except duckdb.Error as error:
         raise syntax_error(error, sql) from None
     if tree["error"]:
@@ -307,11 +307,11 @@ def expression_nodes(text: str) -> list[dict[str, Any]]:
     """
     query = f"SELECT (\n{text}\n)"
     check_statement(query)
-    (statement,) = _tree_of(query)["statements"]
+    (statement,) = tree_of(query)["statements"]
     node = dict(statement["node"])
     expressions = node.pop("select_list", ())
     # Brackets in the text may close those around it, and go on with another clause.
-    bare = dict(_tree_of("SELECT 1")["statements"][0]["node"])
+    bare = dict(tree_of("SELECT 1")["statements"][0]["node"])
     del bare["select_list"]
     if node != bare or len(expressions) != 1:
         raise SqlError(f"{text[:80]!r} is no single expression")
@@ -326,13 +326,13 @@ def expression_nodes(text: str) -> list[dict[str, Any]]:
 
 def query_nodes(sql: str) -> list[dict[str, Any]]:
     """Return the nodes of the tree of a query, or of the one that EXPLAIN explains."""
-    tree = _tree_of(explained_query(sql))
+    tree = tree_of(explained_query(sql))
     return [] if tree["error"] else list(_nodes(tree["statements"]))
 
 
 def own_nodes(sql: str) -> list[dict[str, Any]]:
     """Return the nodes of a query's expressions, without those of subqueries in them."""
-    tree = _tree_of(sql)
+    tree = tree_of(sql)
     return [] if tree["error"] else list(_nodes(tree["statements"], enters=_is_in_place))
 
 
@@ -341,7 +341,7 @@ def expression_text(node: dict[str, Any]) -> str | None:
 
     Its placeholders get the letter `p` before their names, so that those with numbers have names.
     """
-    (statement,) = _tree_of("SELECT 1")["statements"]
+    (statement,) = tree_of("SELECT 1")["statements"]
     named = json.loads(json.dumps(node))
     for each in _nodes(named):
         if each.get("class") == "PARAMETER":
@@ -376,7 +376,7 @@ def compute(expression: str) -> Any:
     query = f"SELECT {expression}"
     check_statement(query)
     # A subquery may read a table function, and count for as long as it likes.
-    if any(node.get("class") == "SUBQUERY" for node in _nodes(_tree_of(query))):
+    if any(node.get("class") == "SUBQUERY" for node in _nodes(tree_of(query))):
         raise SqlError(f"{expression} has a subquery", hint="write a constant")
     return _parser().execute(query).fetchall()[0][0]
 
@@ -406,8 +406,19 @@ def open_parser() -> duckdb.DuckDBPyConnection:
     return _parser().cursor()
 
 
+def tree_of(text: str) -> Any:
+    """Return the syntax tree of a statement, as of `json_serialize_sql`; not to be changed.
+
+    Raises:
+        SqlError: It is nested too deeply.
+        duckdb.Error: It does not parse.
+    """
+    # Several checks of one statement look at it, one after the other.
+    return _tree_of(text) if len(text) > _REMEMBERED_TEXT_MAX else _last_tree_of(text)
+
+
 def _tree_of(text: str) -> Any:
-    """Return the statement's syntax tree; Python's recursion limit must not be below DuckDB's."""
+    """Python's recursion limit must not be below DuckDB's."""
     tree = _parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
     usual = sys.getrecursionlimit()
     # The limit applies to the whole interpreter, so it is restored.
@@ -418,6 +429,9 @@ def _tree_of(text: str) -> Any:
         raise SqlError("the statement is nested too deeply") from None
     finally:
         sys.setrecursionlimit(usual)
+
+
+_last_tree_of = lru_cache(maxsize=4)(_tree_of)
 
 
 def _explained(sql: str) -> int:

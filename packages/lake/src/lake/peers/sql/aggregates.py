@@ -75,9 +75,14 @@ class _Dialect(DuckDB):
     Generator = _Generator
 
 
-def to_sql(node: exp.Expr) -> str:
-    """Return a tree as DuckDB's SQL."""
-    return node.sql(dialect=_Dialect, comments=False)
+def to_sql(node: exp.Expr, *, copy: bool = True) -> str:
+    """Return a tree as DuckDB's SQL.
+
+    Args:
+        node: The tree.
+        copy: Whether it is used again: sqlglot changes the tree that it writes.
+    """
+    return node.sql(dialect=_Dialect, comments=False, copy=copy)
 
 
 def call_name(node: exp.Expr) -> str:

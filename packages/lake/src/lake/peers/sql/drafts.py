@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -66,6 +66,7 @@ class Drafts:
     steps: dict[str, DraftFragment | DraftMerge] = field(default_factory=dict)
     gathered: dict[str, str] = field(default_factory=dict)
     _remaining: dict[str, tuple[Shard, ...]] = field(default_factory=dict)
+    _inputs: dict[str, list[str]] = field(default_factory=dict)
 
     def name(self, kind: str) -> str:
         """Return a new name of a result."""
@@ -89,17 +90,23 @@ class Drafts:
         names = dict.fromkeys(table.name for table in query.find_all(exp.Table))
         return [name for name in names if name in self.steps or name in self.gathered]
 
+    def inputs_of(self, name: str) -> list[str]:
+        """Return the names of results that a step reads itself; its query never changes."""
+        if name not in self._inputs:
+            self._inputs[name] = self.results_in(self.steps[name].query)
+        return self._inputs[name]
+
     def needed(self, query: exp.Expr) -> list[str]:
         """Return the names of all results that a query depends on, in an order that works."""
         found: dict[str, None] = {}
 
-        def visit(node: exp.Expr) -> None:
-            for name in self.results_in(node):
+        def visit(names: list[str]) -> None:
+            for name in names:
                 if name in self.steps:
-                    visit(self.steps[name].query)
+                    visit(self.inputs_of(name))
                 found[name] = None
 
-        visit(query)
+        visit(self.results_in(query))
         return list(found)
 
     def tables_read(self, query: exp.Expr) -> set[str]:
@@ -141,15 +148,14 @@ class Drafts:
         columns = found.columns or (narrowest(found.table),)
         return int(rows * self._share([alias]) * self._row_bytes(alias, columns))
 
-    def moved_bytes(self, query: exp.Expr) -> int:
-        """Return the estimate of what a query and all steps that it needs move."""
-        needed = self.needed(query)
+    def bytes_of(self, needed: Sequence[str]) -> int:
+        """Return the estimate of what all these results move."""
         gathers = self.merged_gathers([name for name in needed if name in self.gathered])
         total = sum(self.gather_step(aliases, "", "").bytes for aliases in gathers.values())
         for name in needed:
             step = self.steps.get(name)
             if isinstance(step, DraftFragment):
-                total += self._fragment_bytes(step)
+                total += self._fragment_bytes(name, step)
         return total
 
     def merged_gathers(self, names: Iterable[str]) -> dict[str, list[str]]:
@@ -207,7 +213,7 @@ class Drafts:
 
         Args:
             name: The name of its result.
-            query: Its query, with the final names of the results that it reads.
+            query: Its query, with the final names of the results that it reads; not to be used again.
             tables: The tables of the statement.
             origins: The names of the tables that each result comes from, by its final name.
         """
@@ -217,10 +223,11 @@ class Drafts:
         own = [table.name for table in tables]
         if isinstance(draft, DraftMerge):
             size = draft.rows * draft.row_bytes
-            return Merge(name, to_sql(query), tuple(read), draft.rows, size)
+            return Merge(name, to_sql(query, copy=False), tuple(read), draft.rows, size)
+        has_states = query.find(ExportState) is not None
         return Fragment(
             result=name,
-            sql=to_sql(query),
+            sql=to_sql(query, copy=False),
             by=draft.by,
             sharded=sharded,
             replicated=tuple(each for each in read if each in own and each not in sharded),
@@ -229,15 +236,15 @@ class Drafts:
             ),
             units=draft.units,
             unit_rows=draft.unit_rows,
-            bytes=self._fragment_bytes(draft),
+            bytes=self._fragment_bytes(name, draft),
             shards=draft.shards,
-            has_states=query.find(ExportState) is not None,
+            has_states=has_states,
         )
 
-    def _fragment_bytes(self, draft: DraftFragment) -> int:
+    def _fragment_bytes(self, name: str, draft: DraftFragment) -> int:
         results = draft.remote_units * draft.unit_rows * draft.row_bytes
         nodes = min(self.nodes, draft.remote_units)
-        sent = nodes * sum(map(self.result_bytes, self.results_in(draft.query)))
+        sent = nodes * sum(map(self.result_bytes, self.inputs_of(name)))
         return results + sent
 
 

@@ -61,6 +61,8 @@ def _share(node: exp.Expr) -> float:
             return min(1.0, _share(node.this) + _share(node.expression))
         case exp.Not():
             return 1 - _share(node.this)
+        case exp.Like() | exp.ILike() if node.args.get("negate"):
+            return 1 - _LIKE
         case exp.EQ():
             sides = (node.this, node.expression)
             return 1.0 if all(isinstance(each, exp.Column) for each in sides) else _EQUAL

@@ -176,14 +176,16 @@ class _Planner:
                 raise
             except NotDistributed as error:
                 return self._gather_plan(gathers, columns, cost, (error.reason,))
-            if empty.columns(to_sql(final)) != columns:
+            reads = tuple(dict.fromkeys(table.name for table in final.find_all(exp.Table)))
+            final_sql = to_sql(final, copy=False)
+            if empty.columns(final_sql) != columns:
                 raise NotDistributed("the merged result would have other columns")
         return DistributedPlan(
             sql=self._sql,
             strategy="mixed" if any(isinstance(step, Gather) for step in steps) else "push",
             steps=steps,
-            final_sql=to_sql(final),
-            reads=tuple(dict.fromkeys(table.name for table in final.find_all(exp.Table))),
+            final_sql=final_sql,
+            reads=reads,
             columns=columns,
             cost=cost,
             reasons=tuple(self._reasons),
@@ -216,14 +218,8 @@ class _Planner:
         body, tail = split_tail(query)
         if not isinstance(body, exp.Select):
             raise NotDistributed("a part of the query is no SELECT")
-        candidates: list[_Planned] = []
         refused: dict[str, None] = {}
-        schemes = self._schemes.of(body) if self._options.strategy != "gather" else ()
-        for scheme in schemes:
-            try:
-                candidates += self._pushed(body, tail, scheme)
-            except NotDistributed as error:
-                refused[error.reason] = None
+        candidates = self._split(body, tail, refused)
         candidates += self._pushed_to_one(body, tail, candidates)
         if not candidates or self._options.strategy != "push":
             candidates.append(self._gathered(body, tail))
@@ -234,13 +230,30 @@ class _Planner:
             self._reasons[best.refused] = None
         return best
 
+    def _split(self, body: exp.Select, tail: Tail, refused: dict[str, None]) -> list[_Planned]:
+        """Return the ways to compute a SELECT in units; add to `refused` why others are none."""
+        schemes = list(self._schemes.of(body)) if self._options.strategy != "gather" else []
+        missing = {id(scheme): self._missing(body, scheme) for scheme in schemes}
+        found: list[_Planned] = []
+        # First those whose nodes need no rows of others: if they compute more than rows, nothing is sent along, and
+        # the others need not be planned, which is most of the time of a join of five tables.
+        for scheme in sorted(schemes, key=lambda each: bool(missing[id(each)])):
+            if missing[id(scheme)] and any(each.way != "rows" for each in found):
+                break
+            try:
+                self._check_sendable(body, missing[id(scheme)])
+                found += self._pushed(body, tail, scheme)
+            except NotDistributed as error:
+                refused[error.reason] = None
+        return found
+
     def _weighed_bytes(self, planned: _Planned) -> int:
         """Return the estimate of what a plan moves; more if it is less certain to be the best."""
         needed = self._drafts.needed(planned.body)
         kinds = {isinstance(self._drafts.steps.get(name), DraftFragment) for name in needed}
         gathers = any(name in self._drafts.gathered for name in needed)
         margin = _BROADCAST_MARGIN if gathers and True in kinds else 1
-        return margin * self._drafts.moved_bytes(planned.body)
+        return margin * self._drafts.bytes_of(needed)
 
     def _plan_set_operation(self, query: exp.SetOperation) -> _Planned:
         rows = 0
@@ -266,7 +279,6 @@ class _Planner:
 
     def _pushed(self, body: exp.Select, tail: Tail, scheme: Scheme) -> list[_Planned]:
         """Return the ways to compute a SELECT whose tables are split by a scheme."""
-        self._check_tables(body, scheme)
         block, sources = body.copy(), self._query.sources
         localizer = Localizer(self._query, scheme, self._whole)
         keys, _ = localizer.source(block)
@@ -296,17 +308,24 @@ class _Planner:
             found.append(_Planned(cut.merge, tail, draft.rows, cut.way, cut.refused))
         return found
 
-    def _check_tables(self, body: exp.Select, scheme: Scheme) -> None:
-        """Refuse a scheme without planning it, if its nodes lack a table that cannot be sent to them."""
+    def _missing(self, body: exp.Select, scheme: Scheme) -> list[exp.Table]:
+        """Return the tables of FROM and WHERE that the nodes of a scheme do not have."""
+        parts = (body.args.get("from_"), *(body.args.get("joins") or ()), body.args.get("where"))
+        found = []
+        for table in (t for part in parts if part is not None for t in part.find_all(exp.Table)):
+            source = self._query.sources.get(table.alias)
+            if source is None or not (table.alias in scheme.keys or source.name in scheme.whole):
+                found.append(table)
+        return found
+
+    def _check_sendable(self, body: exp.Select, missing: Sequence[exp.Table]) -> None:
+        """Refuse a scheme without planning it, if what its nodes lack cannot be sent to them."""
         bytes_max = self._options.sends_bytes_max
         starts = (body.args.get("from_"), *(body.args.get("joins") or ()))
         direct = {each.this.alias for each in starts if each is not None}
         sent = 0
-        parts = (body.args.get("from_"), *(body.args.get("joins") or ()), body.args.get("where"))
-        for table in (t for part in parts if part is not None for t in part.find_all(exp.Table)):
+        for table in missing:
             source = self._query.sources.get(table.alias)
-            if source is not None and (table.alias in scheme.keys or source.name in scheme.whole):
-                continue
             if not bytes_max or (source is not None and not source.readers):
                 raise NotSent(MISSING_ROWS)
             if source is not None and table.alias in direct:

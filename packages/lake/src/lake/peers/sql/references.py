@@ -57,7 +57,7 @@ def condition_sql(conditions: list[exp.Expr]) -> str | None:
         plain = condition.copy()
         for column in plain.find_all(exp.Column):
             column.set("table", None)
-        texts.append(f"({to_sql(plain)})")
+        texts.append(f"({to_sql(plain, copy=False)})")
     return " AND ".join(texts) or None
 
 

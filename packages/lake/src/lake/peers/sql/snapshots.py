@@ -31,6 +31,7 @@ def sharded_table(
     snapshot: SnapshotInfo,
     nodes: Mapping[str, Sequence[int]],
     readers: tuple[int, ...] = (),
+    sql: str | None = None,
 ) -> Table:
     """Return a dataset whose shards may be on different nodes.
 
@@ -39,18 +40,22 @@ def sharded_table(
         snapshot: Its snapshot.
         nodes: The numbers of the nodes that hold each shard, by its object id.
         readers: As of `Table`.
+        sql: The query; bounds of columns whose names do not occur in it are left out. None for all bounds.
 
     Its partition key is the first `bucket` field whose value is known of every shard, by the hash of the
     column's type of today. Shards that were written before the layout have no bucket, and then there is
     no key.
     """
     field = _key_field(snapshot)
+    names = snapshot.schema.names
+    text = None if sql is None else sql.casefold()
+    used = frozenset(n for n in names if text is None or n.casefold() in text)
     shards = tuple(
         Shard(
             shard.object,
             shard.rows,
             shard.bytes,
-            _bounds(snapshot, shard),
+            _bounds(snapshot, shard, used),
             None if field is None else shard.partition[field.key],
             tuple(nodes.get(shard.object, ())),
         )
@@ -90,10 +95,12 @@ def _key_field(snapshot: SnapshotInfo) -> PartitionField | None:
     return None
 
 
-def _bounds(snapshot: SnapshotInfo, shard: ShardInfo) -> dict[str, Bounds]:
+def _bounds(snapshot: SnapshotInfo, shard: ShardInfo, used: frozenset[str]) -> dict[str, Bounds]:
     floats = {each.name for each in snapshot.schema if each.type.name in FLOAT_TYPES}
     found = {}
     for name, stats in shard.stats.items():
+        if name not in used:
+            continue
         # NaN is greater than all numbers, and Parquet's bounds leave it out.
         has_nan = name in floats and bool(stats.get("nans", 1))
         high = _NAN if has_nan else _text(stats.get("max"))

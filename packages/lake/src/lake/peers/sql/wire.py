@@ -41,7 +41,16 @@ def runs_from_data(data: Mapping[str, Mapping[str, Any]]) -> dict[str, StepRun]:
 
 def tables_to_data(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return tables as lists, dicts, text and numbers."""
-    return [asdict(table) for table in tables]
+    return [
+        {
+            "name": table.name,
+            "columns": [asdict(column) for column in table.columns],
+            "shards": list(map(_shard_data, table.shards)),
+            "key": None if table.key is None else asdict(table.key),
+            "readers": table.readers,
+        }
+        for table in tables
+    ]
 
 
 def tables_from_data(data: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -101,6 +110,22 @@ def _broadcast(data: Mapping[str, Any]) -> Broadcast:
 
 def _columns(data: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
     return tuple(Column(each["name"], each["type"]) for each in data)
+
+
+def _shard_data(shard: Shard) -> dict[str, Any]:
+    # Not `asdict`, which takes ten times as long: a table may have thousands of shards.
+    bounds = {
+        name: {"low": each.low, "high": each.high, "nulls": each.nulls}
+        for name, each in shard.bounds.items()
+    }
+    return {
+        "object": shard.object,
+        "rows": shard.rows,
+        "bytes": shard.bytes,
+        "bounds": bounds,
+        "bucket": shard.bucket,
+        "nodes": shard.nodes,
+    }
 
 
 def _shard(data: Mapping[str, Any]) -> Shard:
