@@ -21,7 +21,7 @@ from elytra.client.transport import wait_for
 from nodes import RunningNode, running_node
 
 HEAD = {"Tus-Resumable": "1.0.0"}
-ROWS = 60_000
+ROWS = 40_000
 MIB = 1 << 20
 
 

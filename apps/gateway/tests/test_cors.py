@@ -86,6 +86,18 @@ def test_an_allowed_page_reads_answers_and_errors(
     assert "Origin" in answer.headers.get("vary", "")
 
 
+def test_pages_resume_uploads_of_tus(node: OpenNode) -> None:
+    wanted = {"origin": APP, "access-control-request-method": "PATCH"}
+    preflight = httpx.options(f"{node.url}/tus/01h00000000000000000000000", headers=wanted)
+    answer = node.client.head("/tus/x", headers={"origin": APP, "tus-resumable": "1.0.0"})
+
+    assert "PATCH" in preflight.headers["access-control-allow-methods"]
+    assert answer.status_code == 404
+    assert {"Location", "Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Resumable"} <= set(
+        answer.headers["access-control-expose-headers"].split(", ")
+    )
+
+
 @pytest.mark.parametrize("token", [None, "wrong"])
 def test_an_allowed_page_learns_that_it_is_not_signed_in(node: OpenNode, token: str | None) -> None:
     headers = {"origin": APP} | ({"authorization": f"Bearer {token}"} if token else {})

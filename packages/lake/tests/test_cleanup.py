@@ -204,6 +204,26 @@ def test_a_restored_dataset_needs_a_free_name(aged: Lake) -> None:
     assert aged.sql("SELECT sum(a) FROM older").rows == [(6,)]
 
 
+def test_an_encrypted_dataset_keeps_its_key_until_it_leaves_the_trash(
+    tmp_path: Path, pool: ExecutorPool, clock: ManualClock
+) -> None:
+    more: dict[str, Any] = {"encrypt": True, "passphrase": "correct horse"}
+    folder = tmp_path / "data"
+    with ElkynStore(mode="memory") as tree:
+        with open_lake(folder, tree, pool, clock, **more) as lake:
+            old = lake.catalog.get("old").id
+            assert clean(lake) == 1
+        with Lake(folder, tree=tree, pool=pool, clock=clock, **POLICY, **more) as lake:
+            lake.cleanup.restore("old")
+            assert lake.sql("SELECT sum(a) FROM old").rows == [(6,)]
+            clock.advance(11 * DAY)
+            clean(lake)
+            assert old in lake.storage.vault.keys.datasets()
+            clock.advance(4 * DAY)
+            clean(lake)
+            assert old not in lake.storage.vault.keys.datasets()
+
+
 def test_a_purge_of_another_dataset_leaves_the_trash_whole(aged: Lake) -> None:
     clean(aged)
 

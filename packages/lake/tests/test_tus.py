@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from elkyn import ElkynStore
+from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.ingest.source import PartsFile
-from lake.uploads import ordered_writer
+from lake.routes import breakable_body
+from lake.routes.breakable_body import BreakableBody, UploadLocked, UploadWriters
+from lake.uploads import ordered_writer, parts
 from lake.uploads.ordered_writer import OrderedWriter
 from lake.uploads.parts import PartStore
 from lake.uploads.tus_headers import Checksum, ChecksumMismatch, parse_metadata
 from lake.uploads.tus_upload import TusUpload
 from lake.uploads.upload import UploadInfo
-from sennit_core.errors import Conflict, TooLarge, UsageError
+from sennit_core.errors import Busy, Conflict, TooLarge, UsageError
 from sennit_core.testing import ManualClock
 
 from .served_lake import Client, make_app
@@ -152,53 +158,48 @@ def test_a_partial_upload_is_no_dataset(http: TusClient, lake: Lake) -> None:
     assert lake.catalog.list() == []
 
 
-@pytest.mark.parametrize(
-    ("status", "change"),
-    [
-        (412, {"version": ""}),
-        (412, {"version": "0.2.2"}),
-        (415, {"Content_Type": "text/csv"}),
-        (400, {"Upload_Offset": "x"}),
-        (400, {"Upload_Offset": "-1"}),
-        (409, {"Upload_Offset": "7"}),
-        (413, {"data": CSV + b"x"}),
-        (400, {"Upload_Checksum": "md5 AAAA"}),
-        (400, {"Upload_Checksum": "sha1 AAAA"}),
-    ],
+FORBIDDEN: tuple[tuple[int, dict[str, Any]], ...] = (
+    (412, {"version": ""}),
+    (412, {"version": "0.2.2"}),
+    (415, {"Content_Type": "text/csv"}),
+    (400, {"Upload_Offset": "x"}),
+    (400, {"Upload_Offset": "-1"}),
+    (409, {"Upload_Offset": "7"}),
+    (413, {"data": CSV + b"x"}),
+    (400, {"Upload_Checksum": "md5 AAAA"}),
+    (400, {"Upload_Checksum": "sha1 AAAA"}),
 )
-def test_what_the_protocol_forbids_keeps_nothing(
-    http: TusClient, status: int, change: dict[str, Any]
-) -> None:
-    place = http.create()
-
-    answer = http.append(place, 0, change.pop("data", CSV), **change)
-
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Tus-Resumable"] == "1.0.0"
-    assert status != 412 or answer.headers["Tus-Version"] == "1.0.0"
-    assert http.tus("HEAD", place).headers["Upload-Offset"] == "0"
 
 
-@pytest.mark.parametrize(
-    ("headers", "found"),
-    [
-        ({"Upload_Length": "5"}, "has no name"),
-        ({"Upload_Metadata": metadata(filename="a.csv")}, "Upload-Length is missing"),
-        ({"Upload_Length": "5", "Upload_Metadata": "filename a.csv"}, "not Base64"),
-        ({"Upload_Length": "5", "Upload_Metadata": "x " + "A" * 9000}, "8,192 are allowed"),
-        ({"Upload_Defer_Length": "1"}, "length of an upload is needed"),
-        ({"Upload_Concat": "final;"}, "Upload-Concat"),
-        ({"Upload_Length": "5", "Upload_Metadata": metadata(filename="a", options="[1]")}, "JSON"),
-        ({"Upload_Length": "5", "Upload_Metadata": metadata(filename="a", mode="x")}, "mode"),
-    ],
+def test_what_the_protocol_forbids_keeps_nothing(http: TusClient) -> None:
+    for status, change in FORBIDDEN:
+        place, sent = http.create(), dict(change)
+        answer = http.append(place, 0, sent.pop("data", CSV), **sent)
+
+        assert answer.status_code == status, f"{change}: {answer.text}"
+        assert answer.headers["Tus-Resumable"] == "1.0.0"
+        assert status != 412 or answer.headers["Tus-Version"] == "1.0.0"
+        assert http.tus("HEAD", place).headers["Upload-Offset"] == "0"
+
+
+WRONG: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"Upload_Length": "5"}, "has no name"),
+    ({"Upload_Metadata": metadata(filename="a.csv")}, "Upload-Length is missing"),
+    ({"Upload_Length": "5", "Upload_Metadata": "filename a.csv"}, "not Base64"),
+    ({"Upload_Length": "5", "Upload_Metadata": "x " + "A" * 9000}, "8,192 are allowed"),
+    ({"Upload_Defer_Length": "1"}, "length of an upload is needed"),
+    ({"Upload_Concat": "final;"}, "Upload-Concat"),
+    ({"Upload_Length": "5", "Upload_Metadata": metadata(filename="a", options="[1]")}, "JSON"),
+    ({"Upload_Length": "5", "Upload_Metadata": metadata(filename="a", mode="x")}, "mode"),
 )
-def test_a_creation_that_is_wrong_says_what(
-    http: TusClient, lake: Lake, headers: dict[str, Any], found: str
-) -> None:
-    answer = http.tus("POST", "/tus/", **headers)
 
-    assert answer.status_code == 400
-    assert found in answer.json()["error"]
+
+def test_a_creation_that_is_wrong_says_what(http: TusClient, lake: Lake) -> None:
+    for headers, found in WRONG:
+        answer = http.tus("POST", "/tus/", **headers)
+
+        assert answer.status_code == 400
+        assert found in answer.json()["error"]
     assert lake.parts.list() == []
 
 
@@ -275,6 +276,83 @@ def test_unfinished_uploads_expire_after_their_last_bytes(tmp_path: Path) -> Non
     assert store.sweep() == [upload.id]
 
 
+def test_a_full_lake_and_too_many_uploads_refuse_a_creation(
+    tmp_path: Path, pool: ExecutorPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "UPLOADS_MAX", 1)
+    with ElkynStore(mode="memory") as tree:
+        with Lake(tmp_path / "full", tree=tree, pool=pool, quota_objects=0) as lake:
+            client = TusClient(make_app(lake))
+            more: dict[str, Any] = {
+                "Upload_Length": 9,
+                "Upload_Metadata": metadata(filename="a.csv"),
+            }
+            assert client.tus("POST", "/tus/", **more).status_code == 507
+        with Lake(tmp_path / "busy", tree=tree, pool=pool) as lake:
+            started(lake.parts, 9)
+            with pytest.raises(Busy, match="unfinished uploads"):
+                started(lake.parts, 9)
+
+
+def test_encrypted_partial_uploads_make_an_encrypted_dataset(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with (
+        ElkynStore(mode="memory") as tree,
+        Lake(tmp_path, tree=tree, pool=pool, encrypt=True, passphrase="correct horse") as lake,
+    ):
+        client = TusClient(make_app(lake))
+        places = [client.create(each, Upload_Concat="partial") for each in (300, len(CSV) - 300)]
+        for place, data in zip(places, (CSV[:300], CSV[300:]), strict=True):
+            assert client.append(place, 0, data).status_code == 204
+        stored = b"".join(each.read_bytes() for each in lake.parts.root.rglob("*.part"))
+        assert b"1400" not in stored
+
+        final = client.tus(
+            "POST", "/tus/", Upload_Concat=f"final;{places[0]} {places[1]}",
+            Upload_Metadata=metadata(filename="b.csv"),
+        )  # fmt: skip
+
+        assert final.status_code == 201, final.text
+        assert lake.catalog.get("b").encrypted
+        assert lake.sql("SELECT count(*), sum(distance) FROM b").rows == [(120, 162600)]
+
+
+def test_a_request_that_does_not_end_keeps_its_upload_locked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(breakable_body, "WAIT_SECONDS", 0.01)
+    seen: list[str] = []
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async def run() -> None:
+        writers, first = UploadWriters(), BreakableBody(nothing())
+        release = asyncio.Event()
+
+        async def write() -> None:
+            async with writers.exclusive("u", first):
+                async for _ in first.pieces():
+                    raise AssertionError("nothing was sent")
+                seen.append("interrupted")
+                await release.wait()  # as on a disk that stalls
+
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        with pytest.raises(UploadLocked):
+            async with writers.exclusive("u", BreakableBody(nothing())):
+                raise AssertionError("two writers")
+        release.set()
+        await writing
+        async with writers.exclusive("u", BreakableBody(nothing())):
+            seen.append("free again")
+
+    asyncio.run(run())
+    assert seen == ["interrupted", "free again"]
+
+
 def started(store: PartStore, size: int) -> UploadInfo:
     return store.start("a.csv", size, tus=TusUpload())
 
@@ -289,14 +367,12 @@ def append(
         writer.commit()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 2**32), st.integers(1, 40))
-def test_requests_of_any_size_that_break_anywhere_make_the_file(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, part_bytes: int
-) -> None:
-    draw, folder = random.Random(seed), tmp_path_factory.mktemp("uploads")
+def check_requests(folder: Path, seed: int) -> None:
+    """Send a file in random requests, of which some break off, to a store that restarts now and then."""
+    draw = random.Random(seed)
+    part_bytes = draw.randint(1, 40)
     store = PartStore(folder, part_bytes=part_bytes)
-    data = draw.randbytes(draw.randint(1, 300))
+    data = draw.randbytes(draw.randint(1, 150))
     upload = started(store, len(data))
     while (offset := store.position(upload.id)[1]) < len(data):
         piece = data[offset : offset + draw.randint(0, 90)]
@@ -313,6 +389,20 @@ def test_requests_of_any_size_that_break_anywhere_make_the_file(
     with PartsFile(sealed.paths) as file:
         assert file.read() == data
     assert list(folder.rglob("*.incoming")) == []
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32))
+def test_requests_of_any_size_that_break_anywhere_make_the_file(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    check_requests(tmp_path_factory.mktemp("uploads"), seed)
+
+
+@pytest.mark.nightly
+def test_many_files_in_requests_that_break_anywhere(tmp_path: Path) -> None:
+    for seed in range(200):
+        check_requests(tmp_path / str(seed), seed)
 
 
 def test_an_upload_that_is_not_whole_is_not_sealed(tmp_path: Path) -> None:
