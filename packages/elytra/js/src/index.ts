@@ -61,3 +61,4 @@ export {
   type UploadSnapshot,
   type UploadState,
 } from './uploads/upload.ts'
+export { RemoteWorker, type WorkerOptions, type WorkerState } from './worker/remoteWorker.ts'

@@ -19,9 +19,19 @@ import {
   type Type,
 } from './types.ts'
 
+/** A part of an aggregate's state: of it and those of other shards the node computes the value. */
+export interface StatePart {
+  /** Behind the name of the output: `total$fsum`. */
+  part: string
+  type: string
+  of: (group: number) => Value | Uint8Array | null
+}
+
 /** One aggregate of all groups. */
 export interface Accumulator {
   readonly type: Type
+  /** The state in the form of `emsqrt.plan.states`; null if this engine has none. */
+  readonly state: readonly StatePart[] | null
   /** Add rows; `column` is that of the argument, null for `count()`. */
   add(groups: Int32Array, column: Column | null, rows: number): void
   value(group: number): Value | null
@@ -67,6 +77,7 @@ function requireNumber(fn: string, type: Type): void {
 
 class Count implements Accumulator {
   readonly type = INT64
+  readonly state = [{ part: 'count', type: 'Int64', of: (group: number) => this.value(group) }]
   private readonly counts: number[] = []
 
   add(groups: Int32Array, column: Column | null, rows: number): void {
@@ -85,6 +96,7 @@ class Count implements Accumulator {
 
 class CountDistinct implements Accumulator {
   readonly type = INT64
+  readonly state = null // a list of values
   private readonly sets: (Set<Value> | undefined)[] = []
 
   constructor(private readonly of: Type) {}
@@ -108,12 +120,15 @@ class CountDistinct implements Accumulator {
 
 /** `min max first last`: one of the values. */
 class Chosen implements Accumulator {
+  readonly state: readonly StatePart[]
   private readonly chosen: (Value | undefined)[] = []
 
   constructor(
     readonly type: Type,
     private readonly which: 'min' | 'max' | 'first' | 'last',
-  ) {}
+  ) {
+    this.state = [{ part: which, type: typeText(type), of: (group) => this.value(group) }]
+  }
 
   add(groups: Int32Array, column: Column | null, rows: number): void {
     if (!column) return
@@ -142,6 +157,7 @@ class Chosen implements Accumulator {
 /** The sum of whole numbers, exact: doubles up to 2^53, carried to bigints. */
 class IntegerTotal implements Accumulator {
   readonly type: Type
+  readonly state: readonly StatePart[]
   private readonly totals: number[] = []
   private readonly carried: (bigint | undefined)[] = []
   private readonly counts: number[] = []
@@ -151,6 +167,9 @@ class IntegerTotal implements Accumulator {
     private readonly fn: string,
   ) {
     this.type = fn === 'avg' ? FLOAT64 : of.name === 'UInt64' ? UINT64 : INT64
+    const part = of.name === 'UInt64' ? 'usum' : 'isum'
+    const sum = { part, type: 'Decimal(38,0)', of: (group: number) => this.total(group) }
+    this.state = fn === 'avg' ? [sum, countPart(this.counts)] : [sum]
   }
 
   add(groups: Int32Array, column: Column | null, rows: number): void {
@@ -175,23 +194,40 @@ class IntegerTotal implements Accumulator {
   }
 
   value(group: number): Value | null {
+    const total = this.total(group)
     const count = this.counts[group] ?? 0
-    if (count === 0) return null
-    const total = (this.carried[group] ?? 0n) + BigInt(this.totals[group] ?? 0)
+    if (total === null) return null
     if (this.fn === 'avg') return Number(total) / count
     const [low, high] = integerRange(this.type)
     if (total < low || total > high)
       throw new ValueOutOfRange(`a sum overflows ${this.type.name}`, 'sum a cast to Float64')
     return narrowed(total)
   }
+
+  private total(group: number): bigint | null {
+    if (!this.counts[group]) return null
+    return (this.carried[group] ?? 0n) + BigInt(this.totals[group] ?? 0)
+  }
+}
+
+function countPart(counts: readonly number[]): StatePart {
+  return { part: 'count', type: 'Int64', of: (group) => counts[group] ?? 0 }
 }
 
 class FloatTotal implements Accumulator {
   readonly type = FLOAT64
+  readonly state: readonly StatePart[]
   private readonly sums: (FloatSum | undefined)[] = []
   private readonly counts: number[] = []
 
-  constructor(private readonly fn: string) {}
+  constructor(private readonly fn: string) {
+    const sum: StatePart = {
+      part: 'fsum',
+      type: 'Binary',
+      of: (group) => this.sums[group]?.bytes() ?? null,
+    }
+    this.state = fn === 'avg' ? [sum, countPart(this.counts)] : [sum]
+  }
 
   add(groups: Int32Array, column: Column | null, rows: number): void {
     if (!column) return
@@ -215,10 +251,18 @@ class FloatTotal implements Accumulator {
 /** Variance and standard deviation of a sample, from exact sums of values and squares. */
 class Variance implements Accumulator {
   readonly type = FLOAT64
+  readonly state: readonly StatePart[]
   private readonly sums: ([FloatSum, FloatSum] | undefined)[] = []
   private readonly counts: number[] = []
 
-  constructor(private readonly fn: string) {}
+  constructor(private readonly fn: string) {
+    const part = (name: string, at: 0 | 1): StatePart => ({
+      part: name,
+      type: 'Binary',
+      of: (group) => this.sums[group]?.[at].bytes() ?? null,
+    })
+    this.state = [part('fsum', 0), part('fsum2', 1), countPart(this.counts)]
+  }
 
   add(groups: Int32Array, column: Column | null, rows: number): void {
     if (!column) return

@@ -5,6 +5,7 @@
  *   scan -> kernel -> aggregate | sort | top_k | distinct | limit -> kernel -> …
  */
 
+import type { OutputColumn } from '../arrow/write.ts'
 import { Unsupported, UsageError } from '../errors.ts'
 import type { PlanNode, SortKeyJson } from '../plan/json.ts'
 import { accumulatorOf, type Accumulator } from './aggregates.ts'
@@ -14,7 +15,7 @@ import { Kernel, type RowStep } from './kernel.ts'
 import type { Value } from './literals.ts'
 import { compareValues } from './order.ts'
 import { typed } from './typed.ts'
-import type { Field } from './types.ts'
+import { typeText, type Field } from './types.ts'
 
 /** Rows of a plan without an aggregate that one run holds in memory. */
 const ROWS_MAX = 5_000_000
@@ -76,6 +77,17 @@ export class PlanRun {
       if (held) this.pass(held, at + 1)
     })
     return joined(this.fields, this.results)
+  }
+
+  /** The states of a plan whose last step is a partial aggregate, once all batches were added. */
+  finishStates(): OutputColumn[] {
+    const last = this.stages[this.stages.length - 1]
+    if (!(last instanceof AggregateStage)) throw new UsageError('the plan has no partial aggregate')
+    this.stages.slice(0, -1).forEach((stage, at) => {
+      const held = stage.finish()
+      if (held) this.pass(held, at + 1)
+    })
+    return last.states()
   }
 
   private pass(batch: Batch, from: number): void {
@@ -150,6 +162,7 @@ function beforeStage(step: Step): RowStep | null {
 function stageOf(step: Step, fields: readonly Field[]): Stage {
   switch (step.op) {
     case 'aggregate':
+      if (step.phase === 'final') throw new Unsupported('a final phase is computed by the node')
       return new AggregateStage(step, fields)
     case 'limit':
       return new LimitStage(fields, step.count, step.offset ?? 0)
@@ -213,6 +226,26 @@ class AggregateStage implements Stage {
     for (const { made, column } of this.accumulators)
       made.add(groups, column === null ? null : (batch.columns[column] ?? null), batch.rows)
     return null
+  }
+
+  /** The groups' keys, and the states of the aggregates. */
+  states(): OutputColumn[] {
+    const { order, columns } = this.groups.sorted()
+    const keys = columns.map((column, at) => {
+      const { name, type } = this.fields[at] as Field
+      const values = Array.from(order, (_, place) => valueAt(column, type, place))
+      return { name, type: typeText(type), values }
+    })
+    const parts = this.accumulators.flatMap(({ made }, at) => {
+      const { name } = this.fields[this.keys + at] as Field
+      if (!made.state) throw new Unsupported(`the state of ${name} is not computed in JavaScript`)
+      return made.state.map(({ part, type, of }) => ({
+        name: `${name}$${part}`,
+        type,
+        values: Array.from(order, of),
+      }))
+    })
+    return [...keys, ...parts]
   }
 
   finish(): Batch {

@@ -60,6 +60,8 @@ export type PlanNode =
       input: PlanNode
       keys: NamedExpr[]
       aggs: { name: string; agg: AggJson }[]
+      /** Of a node's tasks: states in place of values. */
+      phase?: 'partial' | 'final'
     }
   | { op: 'limit'; input: PlanNode; count: number; offset?: number }
   | { op: 'sort'; input: PlanNode; keys: SortKeyJson[] }

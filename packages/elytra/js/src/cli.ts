@@ -1,0 +1,43 @@
+#!/usr/bin/env -S node --experimental-websocket --no-warnings
+/** `elytra worker URL`: a remote worker in Node; the token is in SENNIT_TOKEN. */
+
+import process from 'node:process'
+import { RemoteWorker } from './worker/remoteWorker.ts'
+
+const USAGE = `usage: elytra worker URL
+
+Compute tasks for the node at URL, until Ctrl-C. The variable SENNIT_TOKEN has a token of
+\`platform workers invite\`.`
+
+async function main(words: readonly string[]): Promise<number> {
+  const [verb, url, ...rest] = words
+  const token = process.env.SENNIT_TOKEN
+  if (verb !== 'worker' || url === undefined || rest.length > 0 || !/^https?:\/\//.test(url)) {
+    process.stderr.write(`${USAGE}\n`)
+    return 2
+  }
+  if (!token) {
+    process.stderr.write(
+      'error: SENNIT_TOKEN is not set\nhint: `platform workers invite` prints one\n',
+    )
+    return 2
+  }
+  let shown = ''
+  const worker = new RemoteWorker({
+    url,
+    token,
+    onChange: ({ connected, computing, done, failed }) => {
+      const line = `${connected ? 'connected' : 'connecting'}: ${computing} computing, ${done} done, ${failed} failed`
+      if (line !== shown) process.stderr.write(`${line}\n`)
+      shown = line
+    },
+  })
+  process.once('SIGINT', () => worker.drain())
+  process.once('SIGTERM', () => worker.drain())
+  const { ended } = await worker.start().ended
+  if (ended === 'stopped') return 0
+  process.stderr.write(`error: ${ended}\n`)
+  return 1
+}
+
+process.exitCode = await main(process.argv.slice(2))

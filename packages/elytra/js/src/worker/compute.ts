@@ -1,0 +1,79 @@
+/** One task: its plan over the input's columns, as an Arrow IPC stream. */
+
+import { readArrow } from '../arrow/read.ts'
+import { writeArrow, type OutputColumn } from '../arrow/write.ts'
+import { valueAt, type Batch } from '../engine/batch.ts'
+import { chainOf, PlanRun } from '../engine/planRun.ts'
+import { parseType, sameType, typeText } from '../engine/types.ts'
+import { SennitError } from '../errors.ts'
+import type { PlanNode } from '../plan/json.ts'
+import type { Task } from './messages.ts'
+
+/** Hears after each batch how many rows were computed; what it returns is awaited. */
+export type OnRows = (rows: number) => Promise<void>
+
+/**
+ * Compute a task.
+ *
+ * @param input the whole stream.
+ * @throws Unsupported if the plan has something that is not computed in JavaScript.
+ */
+export async function compute(
+  plan: PlanNode,
+  schema: Task['schema'],
+  input: Uint8Array,
+  onRows: OnRows,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { fields, batches } = readArrow(input)
+  const run = new PlanRun(plan, fields)
+  for (const batch of batches) {
+    if (run.isFull) break
+    run.add(batch)
+    await onRows(batch.rows)
+  }
+  const columns = isPartial(plan) ? run.finishStates() : columnsOf(run.finish())
+  checkColumns(columns, schema)
+  return writeArrow(columns, columns[0]?.values.length ?? 0)
+}
+
+function isPartial(plan: PlanNode): boolean {
+  const steps = chainOf(plan)
+  const last = steps[steps.length - 1]
+  return last?.op === 'aggregate' && last.phase === 'partial'
+}
+
+function columnsOf({ fields, columns, rows }: Batch): OutputColumn[] {
+  return fields.map(({ name, type }, at) => {
+    const column = columns[at]
+    if (!column) throw new Error('a batch without a column')
+    return {
+      name,
+      type: typeText(type),
+      values: Array.from({ length: rows }, (_, row) => valueAt(column, type, row)),
+    }
+  })
+}
+
+/** The node would refuse other columns: it is told so by an error of this worker instead. */
+function checkColumns(columns: readonly OutputColumn[], schema: Task['schema']): void {
+  const same =
+    columns.length === schema.fields.length &&
+    schema.fields.every(({ name, type }, at) => {
+      const made = columns[at]
+      return made?.name === name && sameText(made.type, type)
+    })
+  if (!same)
+    throw new SennitError(
+      `the columns are ${columns.map(({ name, type }) => `${name} ${type}`).join(', ')}`,
+      { code: 'internal' },
+    )
+}
+
+function sameText(a: string, b: string): boolean {
+  if (a === b) return true
+  try {
+    return sameType(parseType(a), parseType(b))
+  } catch {
+    return false
+  }
+}
