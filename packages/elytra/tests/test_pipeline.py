@@ -143,3 +143,30 @@ def test_submit_passes_the_plan_on(flights: Pipeline, drawer: Any) -> None:
     plan, options = drawer.submitted[0]
     assert plan is grown.plan
     assert options == {"engine": "local", "memCap": "64MiB"}
+
+
+@pytest.mark.parametrize(
+    ("grow", "says"),
+    [
+        (
+            lambda p: p.select("distance").filter("orgin = 'a'"),
+            "step 2, filter orgin == 'a': there",
+        ),
+        (lambda p: p.filter("carrier > 5").count(), "step 1, filter carrier > 5: "),
+        (lambda p: p.join(p.drop("origin"), "origin"), "step 2, "),
+    ],
+    ids=["column", "type", "join"],
+)
+def test_an_error_names_the_step(flights: Pipeline, grow: Any, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        grow(flights).explain()
+    assert str(caught.value).startswith(says)
+
+
+def test_an_error_of_a_run_names_the_step(tmp_path: Any) -> None:
+    from elytra import Elytra
+
+    with Elytra.local("128MiB", tmp_path) as local, pytest.raises(UnknownColumn) as caught:
+        local.dataset([{"a": 1}]).limit(5).filter("b > 1").collect()
+    assert str(caught.value).startswith("step 2, filter b > 1: there is no column")
+    assert caught.value.name == "b"

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from elytra import Elytra
 from elytra.client.upload_progress import Transfer, with_rate
 from elytra.client.upload_sender import SendOptions
-from sennit_core.errors import Conflict, SennitError, UsageError
+from sennit_core.errors import Conflict, NotFound, SennitError, UsageError
+from sennit_core.ids import new_id
 from sennit_core.testing import ManualClock
 
 CSV = b"carrier,distance\n" + b"UA,1400\nAA,1089\nB6,1576\n" * 1000
@@ -216,3 +218,16 @@ def eventually(look: Callable[[], bool], seconds: float = 10.0) -> None:
     while not look():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_an_upload_is_a_source_of_pipelines(node: Any, http: httpx.Client, csv: Path) -> None:
+    upload = start(http)
+    put(http, upload, 0, CSV)
+    by_id = Elytra(node.client).remote(upload["uploadId"])
+    by_object = Elytra(node.client).remote(node.client.upload(csv, name="b.csv"))
+
+    assert by_id.count().collect().value == 3000
+    assert by_object.count().collect().value == 3000
+    with pytest.raises(NotFound):
+        Elytra(node.client).remote(new_id()).count().collect()

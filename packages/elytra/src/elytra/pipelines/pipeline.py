@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elytra.local.python_steps import NO_INITIAL
 from elytra.pipelines.explanation import explain_pipeline
+from elytra.pipelines.failing_step import naming_step
 from elytra.pipelines.opaque import Declared, Opaque
 from elytra.pipelines.origin import Origin, Runner
 from elytra.pipelines.source_columns import source_at
@@ -407,7 +408,8 @@ class Pipeline(Opaque):
     @property
     def schema(self) -> Schema:
         """The columns of the result; requests the dataset's schema from the node once."""
-        return split(self.plan, self._origin.schema).schema
+        with naming_step(self.plan, self._origin.schema):
+            return split(self.plan, self._origin.schema).schema
 
     def explain(self, engine: str | None = None) -> str:
         """Return the plan as text: where each step runs, the split, and what is read.
@@ -416,7 +418,8 @@ class Pipeline(Opaque):
             engine: Ask the node which of its network's nodes would run what with this engine, or
                 with the one that it would choose ("auto"), and how many bytes would move.
         """
-        return explain_pipeline(self.plan, self._origin, engine)
+        with naming_step(self.plan, self._origin.schema):
+            return explain_pipeline(self.plan, self._origin, engine)
 
     def _repr_html_(self) -> str:
         """Return the plan for notebooks; nothing is run and no node is asked."""

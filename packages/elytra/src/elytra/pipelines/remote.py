@@ -7,8 +7,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from elytra.client.client import Client
+from elytra.client.client import Client, Uploaded
 from elytra.pipelines.pipeline import Pipeline
+from sennit_core.errors import NotFound
+from sennit_core.ids import is_id
 
 if TYPE_CHECKING:
     from elytra.local.session import LocalElytra
@@ -44,7 +46,7 @@ class Elytra:
 
     def remote(
         self,
-        dataset: str,
+        dataset: str | Uploaded,
         snapshot: str | None = None,
         *,
         version: int | str | None = None,
@@ -53,13 +55,32 @@ class Elytra:
         """Begin a pipeline over a dataset or view of the node.
 
         Args:
-            dataset: Its id or name; looked up when the pipeline runs.
+            dataset: Its id or name, looked up when the pipeline runs; or an upload, or its id:
+                then this waits until the upload has become a dataset.
             snapshot: The id of one snapshot; the newest by default. Of this and the next two, one
                 may be set.
             version: The number of a version, or its tag, as in SQL's `AT (VERSION => 3)`.
             timestamp: The newest version of then; a time without a zone is in UTC.
         """
-        return Pipeline.over(self.client, dataset, snapshot, version=version, timestamp=timestamp)
+        name = self._dataset_of(dataset)
+        return Pipeline.over(self.client, name, snapshot, version=version, timestamp=timestamp)
+
+    def _dataset_of(self, named: str | Uploaded) -> str:
+        """Return the id or name of a dataset; that of an upload once its ingest is done."""
+        if isinstance(named, str):
+            if not is_id(named):
+                return named
+            try:
+                return self.client.dataset(named).id
+            except NotFound:
+                pass
+            try:
+                # Completing an upload again is allowed, and returns its dataset and job.
+                named = self.client.complete_upload(named)
+            except NotFound:  # neither: the pipeline raises that there is no such dataset
+                return str(named)
+        named.job.wait()
+        return named.dataset_id
 
     def close(self) -> None:
         """Close the connections to the node."""

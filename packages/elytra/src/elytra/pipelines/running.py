@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 from elytra.client.job_choices import JobChoices, request_members
 from elytra.client.job_handle import Job
 from elytra.client.result import Result
+from elytra.pipelines.failing_step import naming_step
 from elytra.pipelines.origin import Origin
 from elytra.pipelines.writing import write_file
 from elytra.splitter import split
@@ -48,7 +49,8 @@ class Runnable:
             choices: How the job runs, such as its priority.
         """
         options = request_members(choices) | ({} if mem_cap is None else {"memCap": mem_cap})
-        return self._origin.runner.submit(self.plan, engine=engine, **options)
+        with naming_step(self.plan, self._origin.schema):
+            return self._origin.runner.submit(self.plan, engine=engine, **options)
 
     def distribute(
         self,
@@ -65,7 +67,8 @@ class Runnable:
         """
         options = request_members(choices) | ({} if mem_cap is None else {"memCap": mem_cap})
         runner = self._origin.runner
-        return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
+        with naming_step(self.plan, self._origin.schema):
+            return runner.run(self.plan, timeout_seconds=timeout_seconds, engine=engine, **options)
 
     def collect(self) -> Result:
         """Run and return the result."""
