@@ -340,6 +340,23 @@ def test_another_workers_attempt_is_refused(
     assert client.get(task.input).status_code == 200
 
 
+@pytest.mark.parametrize(("is_right", "counts"), [(True, (1, 0)), (False, (0, 1))])
+def test_a_result_counts_with_its_hash_alone(
+    node: OpenNode, working: tuple[Raw, Task], is_right: bool, counts: tuple[int, int]
+) -> None:
+    client, task = working
+    rows = client.get(task.input).content  # the plan selects what it reads
+    sha256 = hashlib.sha256(rows if is_right else b"others").hexdigest()
+    client.say(Partial(task.attempt, task.plan_hash, task.input_sha256, ENGINE, sha256, rows))
+
+    def shown() -> list[tuple[int, int]]:
+        found = node.node.jobs.remote.sessions()
+        return [(x.finished, x.failed) for x in found if x.token == token_id(client.token)]
+
+    until(lambda: shown() != [(0, 0)])
+    assert shown() == [counts]
+
+
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("frame", "code"),

@@ -42,7 +42,7 @@ from elytra.backends.remote.plans import RemotePlan, remote_plan
 from elytra.backends.remote.results import Bad, Checked, Results
 from elytra.backends.remote.sessions import RemoteLimits
 from elytra.backends.remote.signing import SignedPaths
-from elytra.backends.remote.uploads import Upload
+from elytra.backends.remote.uploads import Upload, UploadBudget
 from emsqrt.plan import plan_hash
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -145,6 +145,7 @@ class RemoteBackend:
         self._runs = LocalRuns(node)
         self._inputs = Inputs(folder / "inputs", self._runs, self.options.input_bytes)
         self._results = Results(folder / "results", self._runs)
+        self._uploads = UploadBudget(self.options.limits.uploads_bytes_max)
         self._paths = SignedPaths()
         # Guards all below. Instructions are carried out under it, so in the order of decisions.
         self._lock = threading.RLock()
@@ -282,6 +283,7 @@ class RemoteBackend:
             return Upload(
                 self._results.place(attempt),
                 self.options.limits.result_bytes_max,
+                self._uploads,
                 alive=lambda: self._touch(run),
                 done=lambda: setattr(run, "is_uploading", False),
             )
@@ -401,6 +403,7 @@ class RemoteBackend:
     def _release(self, run: _Run) -> None:
         run.held.close()
         self._results.drop(run.task.id)
+        self._uploads.remove(self._results.place(run.task.id))
 
     # Instructions of the machine
 

@@ -26,6 +26,7 @@ class RemoteLimits:
         lease_seconds: From the task, or its last `renew`, to the next.
         attempt_seconds: Of an attempt in all, also if it is renewed.
         result_bytes_max: Of an attempt's result.
+        uploads_bytes_max: Of all uploads that were not checked yet.
         token_connections_max: Connections with one token at the same time.
         connections_max: Connections in all.
         messages_per_second: Of one connection; four seconds' worth may come at once.
@@ -37,6 +38,7 @@ class RemoteLimits:
     lease_seconds: float = 15.0
     attempt_seconds: float = 900.0
     result_bytes_max: int = 256 << 20
+    uploads_bytes_max: int = 4 << 30
     token_connections_max: int = 16
     connections_max: int = 256
     messages_per_second: float = 200.0

@@ -1,8 +1,9 @@
-"""The upload of one result of a remote worker."""
+"""The uploads of results of remote workers."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,10 +11,48 @@ from types import TracebackType
 from typing import Self
 
 from lake.durable import storage_errors
-from sennit_core.errors import BadInput, Conflict, TooLarge
+from sennit_core.errors import BadInput, Busy, Conflict, TooLarge
 from sennit_core.ids import new_id
 
-__all__ = ["Upload"]
+__all__ = ["Upload", "UploadBudget"]
+
+
+class UploadBudget:
+    """The disk that uploads of all workers may use together, until their results were checked.
+
+    Args:
+        bytes_max: The most bytes.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        # Sizes of the complete files, which are part of `_used_bytes`.
+        self._files: dict[Path, int] = {}
+
+    def take(self, size_bytes: int) -> None:
+        """Reserve bytes; raises Busy if there are not so many left."""
+        with self._lock:
+            if self._used_bytes + size_bytes > self._bytes_max:
+                raise Busy("workers upload more than the node can check; try again in a second")
+            self._used_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Release bytes of a file that was not completed."""
+        with self._lock:
+            self._used_bytes -= size_bytes
+
+    def complete(self, path: Path, size_bytes: int) -> None:
+        """Note that a file of so many reserved bytes has replaced any before it."""
+        with self._lock:
+            self._used_bytes -= self._files.pop(path, 0)
+            self._files[path] = size_bytes
+
+    def remove(self, path: Path) -> None:
+        """Note that a complete file was removed; no effect if there was none."""
+        with self._lock:
+            self._used_bytes -= self._files.pop(path, 0)
 
 
 class Upload:
@@ -22,6 +61,7 @@ class Upload:
     Args:
         path: Its name.
         bytes_max: Its largest size.
+        budget: Has its bytes.
         alive: Renews the attempt's lease; returns False if the attempt has ended.
         done: Called at the end.
     """
@@ -30,16 +70,20 @@ class Upload:
         self,
         path: Path,
         bytes_max: int,
+        budget: UploadBudget,
         *,
         alive: Callable[[], bool],
         done: Callable[[], None],
     ) -> None:
         self._path = path
         self._bytes_max = bytes_max
+        self._budget = budget
         self._alive = alive
         self._done = done
         self._digest = hashlib.sha256()
         self._size = 0
+        # Reserved in the budget, and not yet those of a complete file.
+        self._taken = 0
         # A new name: an aborted upload may still be writing.
         self._staged = path.with_name(f"{new_id()}.part")
         with storage_errors(path.parent, 0):
@@ -51,6 +95,7 @@ class Upload:
         Raises:
             TooLarge: It is longer than a result may be.
             Conflict: The attempt has ended.
+            Busy: All uploads together are too large.
             StorageFull: The disk is full.
         """
         self._size += len(data)
@@ -58,6 +103,8 @@ class Upload:
             raise TooLarge("the result of a worker", self._bytes_max, self._size)
         if not self._alive():
             raise Conflict("the attempt has ended", hint="drop its result")
+        self._budget.take(len(data))
+        self._taken += len(data)
         self._digest.update(data)
         with storage_errors(self._staged, len(data)):
             self._file.write(data)
@@ -71,6 +118,8 @@ class Upload:
         if self._digest.hexdigest() != sha256:
             raise BadInput("the result of a worker", reason="its bytes do not match X-Sha256")
         self._staged.replace(self._path)
+        self._budget.complete(self._path, self._taken)
+        self._taken = 0
         return self._size
 
     def __enter__(self) -> Self:
@@ -85,4 +134,5 @@ class Upload:
         self._file.close()
         with suppress(OSError):
             self._staged.unlink(missing_ok=True)
+        self._budget.give_back(self._taken)
         self._done()
