@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -142,17 +143,34 @@ def test_the_answer_is_right_whatever_a_worker_does(
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
 
-def test_a_liar_is_excluded_and_its_lie_replaced(
+def test_wrong_rows_are_replaced_and_their_worker_excluded(
     node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker]
 ) -> None:
-    liar = join("wrong-rows")
+    wrong = join("wrong-rows")
     job = sums(numbers).submit(engine="browser")
-    assert liar.ended.wait(WAIT_SECONDS)
-    assert "wrong rows" in excluded(node)[token_id(liar.token)]
-    again = ScriptedWorker(node.url, liar.token).start()
+    assert wrong.ended.wait(WAIT_SECONDS)
+    assert "wrong rows" in excluded(node)[token_id(wrong.token)]
+    again = ScriptedWorker(node.url, wrong.token).start()
     assert again.ended.wait(WAIT_SECONDS)
     assert again.close_code == 4403
     again.stop()
+    join()
+    assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
+
+
+def test_earlier_results_of_an_excluded_worker_are_computed_again(
+    node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The first wrong result is not in the sample, the second is."""
+    remote = node.node.jobs.remote
+    chances = iter([1.0])
+    options = replace(remote.options, chance=lambda: next(chances, 0.0))
+    monkeypatch.setattr(remote, "options", options)
+    wrong = join("wrong-rows")
+    job = sums(numbers).submit(engine="browser")
+    assert wrong.ended.wait(WAIT_SECONDS)
+    assert len(wrong.tasks_seen) >= 2
     join()
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
@@ -163,7 +181,7 @@ def test_malformed_results_exclude_a_worker(
     bad = join("garbage")
     job = sums(numbers).submit(engine="browser")
     assert bad.ended.wait(WAIT_SECONDS)
-    assert "3 faults" in excluded(node)[token_id(bad.token)]
+    assert "2 faults" in excluded(node)[token_id(bad.token)]
     join()
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 

@@ -25,12 +25,13 @@ ALLOWED = {
     "job": {
         "queued": {"running", "failed", "cancelled"},
         "running": {"queued", "merging", "done", "failed", "cancelled"},
-        "merging": {"queued", "done", "failed", "cancelled"},
+        "merging": {"queued", "running", "done", "failed", "cancelled"},
     },
     "task": {
         "pending": {"leased", "failed", "cancelled"},
         "leased": {"pending", "running", "done", "failed", "poisoned", "cancelled"},
         "running": {"pending", "done", "failed", "poisoned", "cancelled"},
+        "done": {"pending"},
     },
     "attempt": {
         "leased": {"running", "done", "failed", "expired", "stopped"},
@@ -61,7 +62,7 @@ def test_exactly_these_transitions_are_allowed(kind: str, old: str, new: str) ->
 def test_terminal_states_are_final() -> None:
     assert {
         "job": {"done", "failed", "cancelled"},
-        "task": {"done", "failed", "poisoned", "cancelled"},
+        "task": {"failed", "poisoned", "cancelled"},
         "attempt": {"done", "failed", "expired", "stopped"},
     } == TERMINAL
     assert is_terminal("job", "done")

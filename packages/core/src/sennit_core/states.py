@@ -41,19 +41,19 @@ def _table(rows: str) -> Transitions:
 JOB_TRANSITIONS = _table("""
     queued:    running failed cancelled
     running:   queued merging done failed cancelled
-    merging:   queued done failed cancelled
+    merging:   queued running done failed cancelled
     done:
     failed:
     cancelled:
 """)
 # Leased: assigned to a worker. A fast worker's first message may be its result, so that a leased
 # task may be done at once. Back to pending means another attempt: the last one failed and may be
-# retried. A task is poisoned when its last allowed attempt fails with a retryable error.
+# retried, or the worker whose result counted has returned wrong rows. A task is poisoned when its last allowed attempt fails with a retryable error.
 TASK_TRANSITIONS = _table("""
     pending:   leased failed cancelled
     leased:    pending running done failed poisoned cancelled
     running:   pending done failed poisoned cancelled
-    done:
+    done:      pending
     failed:
     poisoned:
     cancelled:

@@ -26,7 +26,7 @@ from sennit_core.errors import NotFound, SennitError
 from sennit_core.hashing import canonical_json
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import AttemptInfo, JobInfo, Progress, TaskInfo, is_terminal
+from sennit_core.records import AttemptInfo, JobInfo, Progress, TaskInfo, TaskState, is_terminal
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -264,7 +264,7 @@ class JobStore:
             attempts=change.attempts,
             partial=(change.partial or {}).get("file"),
         )
-        self._progress[change.job].end(change.task, done=change.state == "done")
+        self._progress[change.job].end(change.task, change.state)
         return task
 
     def _change_attempt(self, change: AttemptChanged) -> AttemptInfo:
@@ -340,13 +340,16 @@ class _JobProgress:
             self.phase = progress.phase or self.phase
             self.changed = True
 
-    def end(self, task: str, *, done: bool) -> None:
+    def end(self, task: str, state: TaskState) -> None:
         with self._lock:
-            if done:
-                self._done.add(task)
-            elif task not in self._done:
-                self._tasks.pop(task, None)  # the next attempt starts at zero
             self.changed = True
+            if state == "done":
+                self._done.add(task)
+                return
+            if state == "pending":
+                self._done.discard(task)  # its result is not used any more
+            if task not in self._done:
+                self._tasks.pop(task, None)  # the next attempt starts at zero
 
     def sum(self) -> Progress:
         with self._lock:

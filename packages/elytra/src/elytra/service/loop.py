@@ -44,6 +44,7 @@ from elytra.service.messages import (
     StopMerge,
     TaskChanged,
     Tick,
+    WorkerDiscredited,
     WorkerJoined,
     WorkerLeft,
 )
@@ -329,6 +330,9 @@ class _Workers:
         self.post(
             WorkerJoined(f"{self.engine}/{worker}", slots, self.engine, inputs, lease_seconds)
         )
+
+    def discredited(self, worker: str) -> None:
+        self.post(WorkerDiscredited(f"{self.engine}/{worker}"))
 
     def left(self, worker: str) -> None:
         error = WorkerLost(worker).to_json()

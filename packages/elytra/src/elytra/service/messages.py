@@ -86,6 +86,13 @@ class WorkerLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerDiscredited:
+    """A worker has returned wrong rows, so none of its results is used that is not part of an answer."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """A worker started an attempt."""
 
@@ -147,6 +154,7 @@ Event: TypeAlias = (
     | JobSubmitted
     | WorkerJoined
     | WorkerLeft
+    | WorkerDiscredited
     | AttemptStarted
     | AttemptProgressed
     | AttemptFinished

@@ -62,6 +62,9 @@ class Task:
     is_duplicated: bool = False
     # Not None iff the task is done.
     partial: JsonObject | None = None
+    # The attempt whose result that is, and its worker; empty if a previous run of the node has it.
+    result_of: str = ""
+    result_by: str = ""
 
     @property
     def cost(self) -> int:
@@ -175,6 +178,9 @@ class ScheduledJob:
         # Merges started. Reports carry the number of their merge; those of earlier ones are ignored.
         self.merges = 0
         self.is_merge_running = False
+        # Whether a result of a discredited worker is among those that the running merge reads. All are
+        # computed again when it has ended: it may have removed them.
+        self.is_tainted = False
         # Bytes of results that wait for the merge; 0 if no merge reads them.
         self.unmerged_bytes = 0
         self.durations = Durations()
@@ -192,12 +198,26 @@ class ScheduledJob:
                 task.state = "done"
                 self.finish(task, partial)
 
-    def finish(self, task: Task, partial: JsonObject) -> None:
-        """Count a task's result."""
+    def finish(self, task: Task, partial: JsonObject, attempt: Attempt | None = None) -> None:
+        """Count a task's result, of an attempt or of a previous run of the node."""
         task.partial = partial
+        if attempt is not None:
+            task.result_of, task.result_by = attempt.id, attempt.worker.id
         self.done_count += 1
         if self.submission.holds_partials:
             self.unmerged_bytes += int(partial.get("bytes") or 0)
+
+    def retract(self, task: Task) -> JsonObject:
+        """Do not count a task's result any more, and return it."""
+        assert task.partial is not None
+        partial, task.partial = task.partial, None
+        task.failed_on.add(task.result_by)
+        # Also so that it is not taken as a fresh task, in whose queue it may still be.
+        task.failures += 1
+        self.done_count -= 1
+        if self.submission.holds_partials:
+            self.unmerged_bytes -= int(partial.get("bytes") or 0)
+        return partial
 
     @property
     def is_complete(self) -> bool:

@@ -46,6 +46,7 @@ from elytra.service.messages import (
     StopMerge,
     TaskChanged,
     Tick,
+    WorkerDiscredited,
     WorkerJoined,
     WorkerLeft,
 )
@@ -189,6 +190,17 @@ class Scheduler:
             if attempt is not None:
                 self._fail_attempt(attempt, event.error, retryable=True)
 
+    def _discredited(self, event: WorkerDiscredited) -> None:
+        for job in list(self._jobs.values()):
+            wrong = [task for task in job.tasks.values() if task.result_by == event.worker]
+            if not wrong:
+                continue
+            if job.is_merge_running:
+                job.is_tainted = True
+                self._out.append(StopMerge(job.id, job.merges))
+            else:
+                self._redo(job, wrong)
+
     def _started(self, event: AttemptStarted) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
@@ -216,7 +228,7 @@ class Scheduler:
         for loser in list(task.live):
             self._stop(loser)
         job.durations.add(self._now - attempt.started_at)
-        job.finish(task, event.partial)
+        job.finish(task, event.partial, attempt)
         self._move_task(job, task, "done")
         self._backend(job.engine).check_unmerged(job)
         self._finish_when_complete(job)
@@ -232,14 +244,19 @@ class Scheduler:
         job = self._jobs.get(event.job)
         if job is not None and job.state == "merging" and job.merges == event.number:
             job.is_merge_running = False
-            self._end_job(job, "done", result=event.result)
+            if job.is_tainted:
+                self._redo_all(job)
+            else:
+                self._end_job(job, "done", result=event.result)
 
     def _merge_failed(self, event: MergeFailed) -> None:
         job = self._jobs.get(event.job)
         if job is None or job.state != "merging" or job.merges != event.number:
             return
         job.is_merge_running = False
-        if event.retryable and job.merges < self._limits.attempts_max:
+        if job.is_tainted:
+            self._redo_all(job)
+        elif event.retryable and job.merges < self._limits.attempts_max:
             self._start_merge(job)
         else:
             self._end_job(job, "failed", error=event.error)
@@ -255,6 +272,7 @@ class Scheduler:
         JobSubmitted: _submitted,
         WorkerJoined: _joined,
         WorkerLeft: _left,
+        WorkerDiscredited: _discredited,
         AttemptStarted: _started,
         AttemptProgressed: _progressed,
         AttemptFinished: _finished,
@@ -402,6 +420,23 @@ class Scheduler:
         if worker is not None and worker.lease_seconds is not None:
             worker.is_quarantined = True
             self._backend(worker.engine).pool.refresh(worker)
+
+    # Results that are not used
+
+    def _redo_all(self, job: ScheduledJob) -> None:
+        """Compute all results of a job again, whose merge has ended."""
+        job.is_tainted = False
+        self._move_job(job, "running")
+        self._redo(job, [task for task in job.tasks.values() if task.partial is not None])
+
+    def _redo(self, job: ScheduledJob, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.partial is None:
+                continue
+            self._out.append(DropPartial(task.result_of, job.retract(task)))
+            self._move_task(job, task, "pending")
+            job.pending.add_retry(task)
+        self._backend(job.engine).add(job)
 
     # Jobs
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = ["CloseFrame", "RemoteBackend", "RemoteOptions"]
 
 _TICK_SECONDS = 0.25
+_IDS_MAX = 1000
 _SCHEDULER_LEASES = 4.0
 _log = get_logger(__name__)
 
@@ -155,6 +157,8 @@ class RemoteBackend:
         self._last_connection = 0
         self._workers: Workers | None = None
         self._observe: Observer = lambda worker, info: None
+        # The last workers of each token, also those that have left: their results may still count.
+        self._ids_of: dict[str, deque[str]] = {}
         # Prepare inputs and check results: each waits for an executor.
         self._threads = ThreadPoolExecutor(node.workers + 2, thread_name_prefix="elytra-remote")
         self._closing = threading.Event()
@@ -381,9 +385,15 @@ class RemoteBackend:
                 return
             rows_read = 0 if run.input is None else run.input.rows
             manifest = {**checked.result["manifest"], "rowsIn": rows_read}
+            if checked.mismatch is not None:
+                # Before this attempt ends, whose result is the node's and may complete the job.
+                assert self._workers is not None
+                for worker in self._ids_of.pop(run.token, ()):
+                    self._workers.discredited(worker)
             # Before its worker leaves: the scheduler drops results of workers that have left.
             run.report.finished({**checked.result, "manifest": manifest})
-            self._do_all(self._machine.conclude(run.task.id, run.token, fault))
+            counts = fault is None and checked.mismatch is None
+            self._do_all(self._machine.conclude(run.task.id, run.token, counts=counts, fault=fault))
             if checked.mismatch is not None:
                 _log.warning(
                     "the worker %s has returned wrong rows: %s", run.worker, checked.mismatch
@@ -396,8 +406,11 @@ class RemoteBackend:
     ) -> None:
         with self._lock:
             if self._live.pop(run.task.id, None) is run:
+                # First: a worker that is excluded for it leaves before the task is tried again.
+                self._do_all(
+                    self._machine.conclude(run.task.id, run.token, counts=False, fault=fault)
+                )
                 run.report.failed(error.to_json(), retryable=retryable)
-                self._do_all(self._machine.conclude(run.task.id, run.token, fault))
         self._release(run)
 
     def _release(self, run: _Run) -> None:
@@ -439,6 +452,9 @@ class RemoteBackend:
         )
         for info in self._machine.sessions():
             if info.id == instruction.worker:
+                ids = self._ids_of.setdefault(info.token, deque(maxlen=_IDS_MAX))
+                if info.id not in ids:
+                    ids.append(info.id)
                 self._observe(info.id, info)
 
     @_do.register

@@ -94,7 +94,7 @@ class Machine:
         self._sessions: dict[str, Session] = {}
         # The session of each attempt that has not ended.
         self._owners: dict[str, Session] = {}
-        # Broken rules by token, the last ones; and the reasons why tokens are excluded.
+        # Broken rules by token since its last result that counted, and the reasons of exclusions.
         self._strikes: OrderedDict[str, int] = OrderedDict()
         self.excluded: dict[str, str] = {}
         # Of the current call, in order; empty between calls.
@@ -222,20 +222,25 @@ class Machine:
             session.attempts[attempt].lease_until = now + self._limits.lease_seconds
         return self._flushed()
 
-    def conclude(self, attempt: str, token: str, fault: str | None) -> list[Instruction]:
-        """A result was checked, and its attempt has ended.
+    def conclude(
+        self, attempt: str, token: str, *, counts: bool, fault: str | None = None
+    ) -> list[Instruction]:
+        """An attempt has ended at the node.
 
         Args:
             attempt: The attempt.
             token: Of its worker, which may be gone.
+            counts: Whether the worker's result is used.
             fault: What was wrong with it, if that was the worker's fault.
         """
         session = self._forget(attempt)
         if session is not None:
-            session.finished_count += fault is None
+            session.finished_count += counts
             session.failed_count += fault is not None
         if fault is not None:
             self._strike(token, fault)
+        elif counts:
+            self._strikes.pop(token, None)
         return self._flushed()
 
     def exclude(self, token: str, reason: str) -> list[Instruction]:
@@ -384,13 +389,10 @@ class Machine:
         if bound != (task.plan_hash, task.input_sha256, session.hello.engine):
             fault = "a result is for another plan or input, or of another engine"
             session.failed_count += 1
-            self._end(
-                attempt.id,
-                BadInput("a worker's result", reason=fault),
-                retryable=True,
-                cancel=False,
-            )
+            # First: a worker that is excluded for it leaves before the task is tried again.
             self._strike(session.token, fault)
+            error = BadInput("the result of a remote worker", reason=fault)
+            self._end(attempt.id, error, retryable=True, cancel=False)
             return
         self._start(attempt)
         attempt.state = "received"

@@ -30,7 +30,8 @@ class RemoteLimits:
         token_connections_max: Connections with one token at the same time.
         connections_max: Connections in all.
         messages_per_second: Of one connection; four seconds' worth may come at once.
-        strikes_max: Broken rules after which a token is excluded.
+        strikes_max: Broken rules, without a result that counts between them, after which a token is
+            excluded: fewer than the failures that poison a task, which one worker then cannot cause.
     """
 
     hello_seconds: float = 5.0
@@ -42,7 +43,7 @@ class RemoteLimits:
     token_connections_max: int = 16
     connections_max: int = 256
     messages_per_second: float = 200.0
-    strikes_max: int = 3
+    strikes_max: int = 2
 
 
 State: TypeAlias = Literal["preparing", "queued", "sent", "received"]

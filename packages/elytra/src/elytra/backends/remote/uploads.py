@@ -31,14 +31,14 @@ class UploadBudget:
         # Sizes of the complete files, which are part of `_used_bytes`.
         self._files: dict[Path, int] = {}
 
-    def take(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> None:
         """Reserve bytes; raises Busy if there are not so many left."""
         with self._lock:
             if self._used_bytes + size_bytes > self._bytes_max:
                 raise Busy("workers upload more than the node can check; try again in a second")
             self._used_bytes += size_bytes
 
-    def give_back(self, size_bytes: int) -> None:
+    def release(self, size_bytes: int) -> None:
         """Release bytes of a file that was not completed."""
         with self._lock:
             self._used_bytes -= size_bytes
@@ -83,7 +83,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._size = 0
         # Reserved in the budget, and not yet those of a complete file.
-        self._taken = 0
+        self._reserved = 0
         # A new name: an aborted upload may still be writing.
         self._staged = path.with_name(f"{new_id()}.part")
         with storage_errors(path.parent, 0):
@@ -103,8 +103,8 @@ class Upload:
             raise TooLarge("the result of a worker", self._bytes_max, self._size)
         if not self._alive():
             raise Conflict("the attempt has ended", hint="drop its result")
-        self._budget.take(len(data))
-        self._taken += len(data)
+        self._budget.reserve(len(data))
+        self._reserved += len(data)
         self._digest.update(data)
         with storage_errors(self._staged, len(data)):
             self._file.write(data)
@@ -118,8 +118,8 @@ class Upload:
         if self._digest.hexdigest() != sha256:
             raise BadInput("the result of a worker", reason="its bytes do not match X-Sha256")
         self._staged.replace(self._path)
-        self._budget.complete(self._path, self._taken)
-        self._taken = 0
+        self._budget.complete(self._path, self._reserved)
+        self._reserved = 0
         return self._size
 
     def __enter__(self) -> Self:
@@ -134,5 +134,5 @@ class Upload:
         self._file.close()
         with suppress(OSError):
             self._staged.unlink(missing_ok=True)
-        self._budget.give_back(self._taken)
+        self._budget.release(self._reserved)
         self._done()
