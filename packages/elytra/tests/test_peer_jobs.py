@@ -13,6 +13,7 @@ from peer_nodes import PeerNode, eventually, joined, peer_node, share
 from elytra.backends import TaskInput, TaskSpec
 from elytra.backends.peer_tasks import PeerTasks
 from elytra.backends.peers import PeersBackend
+from elytra.service.network_inputs import NetworkInputs
 from emsqrt.expr import Agg, col, count
 from emsqrt.plan import Aggregate, Files, Scan
 from lake.access import PolicyRule
@@ -138,6 +139,30 @@ def test_it_is_explained_which_node_would_run_what(nodes: tuple[PeerNode, PeerNo
     assert rome.jobs.explain(joined)["engine"] == "local"
     assert has_none(rome, "trips")
     del oslo
+
+
+def test_a_result_without_a_shard_says_so_and_is_not_resumed_with_others(
+    nodes: tuple[PeerNode, PeerNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks are numbered by shard: those of a restarted job must be the same."""
+    _, rome = nodes
+    shard = rome.lake.catalog.manifest(rome.dataset("trips").id).snapshot.shards[0].object
+
+    def lose(network: NetworkInputs, *, allow_partial: bool) -> None:
+        assert allow_partial
+        network._leave_out({shard: ("kiel",)})
+
+    monkeypatch.setattr(NetworkInputs, "check_available", lose)
+    counted = rome.pipeline("trips").agg(n=count()).plan
+    job = rome.jobs.submit(counted, engine="peers", allow_partial=True)
+
+    assert rome.rows(job) == [{"n": 8000}]
+    missing = (rome.ended(job).result or {})["missing"]
+    assert (missing["shards"], missing["rows"]) == (1, 4000)
+    assert missing["datasets"][0]["nodes"] == ["kiel"]
+    note = rome.jobs._job_store.note(job.id)
+    assert note is not None
+    assert note["resumable"] is False
 
 
 def test_a_shard_whose_columns_are_not_those_of_the_task_is_an_error(

@@ -164,6 +164,11 @@ def key(tmp_path: Path) -> NodeKey:
     return NodeKey(tmp_path / "key" / "node.key")
 
 
+@pytest.fixture(autouse=True)
+def _no_node_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_dispatch, "_RETURN_SECONDS", 0.0)
+
+
 def task(folder: Path, **changes: Any) -> RemoteTask:
     found = RemoteTask(
         "job", "t0", b"{}", {"d": ("s1", "s2")}, Requester("ada"), folder / "t0.received"
@@ -365,6 +370,22 @@ def test_shards_that_no_node_has_fail_the_task_so_that_it_may_be_tried_again(
     with pytest.raises(ShardsUnavailable) as raised:
         run(network, Host(), task(tmp_path))
     assert raised.value.retryable
+
+
+def test_a_holder_that_comes_back_runs_the_task(
+    key: NodeKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_dispatch, "_RETURN_SECONDS", 20.0)
+    network, host = Network(key, {"oslo": sends(RIGHT)}, unavailable=True, dead={"oslo"}), Host()
+    fetch = network.fetch
+
+    async def fetch_once(names: Collection[str]) -> None:
+        network.dead.clear()
+        await fetch(names)
+
+    monkeypatch.setattr(network, "fetch", fetch_once)
+    number = run(network, host, task(tmp_path))
+    assert list(host.accepted) == [number]
 
 
 def assigned(network: Network, tasks: Sequence[TaskShardsInfo]) -> Any:

@@ -38,6 +38,8 @@ class PlanRequest:
         mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
         options: How it runs.
         allow_partial: Whether shards may be left out that no node has which can be reached.
+        is_resumed: Whether the node continues the job after a restart: it may not have found the other
+            nodes of its network yet, and leaves out nothing that the job has not left out before.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class PlanRequest:
     mem_cap_bytes: int | None = None
     options: JobOptions = field(default_factory=JobOptions)
     allow_partial: bool = False
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class BoundPlan:
         plan: The plan; its scans name snapshots.
         work: The job's tasks.
         is_resumable: Whether the same sources can be opened again after a restart: snapshots can,
-            while queries may be others by then, and keys are in memory.
+            while queries may be others by then, and keys are in memory. So can shards that were left out.
     """
 
     plan: Plan
@@ -92,7 +95,8 @@ class PlanBinder:
         inputs, bound = self._open(request.plan, request.requester, held)
         network = NetworkInputs(self._lake, inputs)
         engine = self._engine(request, bound, network)
-        network.check_available(allow_partial=request.allow_partial)
+        if not request.is_resumed:
+            network.check_available(allow_partial=request.allow_partial)
         engine, cut = self._cut(bound, engine, inputs)
         if engine == RemoteBackend.name:
             network.fetch()  # workers get shards from this node
@@ -111,7 +115,9 @@ class PlanBinder:
             network.missing_report,
             request.options,
         )
-        return BoundPlan(bound, work, is_resumable=not inputs.needs_whole)
+        # Tasks are numbered by shard, so a job that continues must have the shards that it had.
+        is_resumable = not inputs.needs_whole and not network.missing
+        return BoundPlan(bound, work, is_resumable)
 
     def explain(self, request: PlanRequest) -> dict[str, Any]:
         """Return where the tasks of a plan would run now; see `JobService.explain`."""

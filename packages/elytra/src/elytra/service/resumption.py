@@ -68,7 +68,7 @@ def resume(
         requester,
         note.get("memCapBytes"),
         options,
-        allow_partial=bool(note.get("allowPartial")),
+        is_resumed=True,
     )
     bound = binder.bind(request, job.id, held)
     if not bound.is_resumable:

@@ -64,6 +64,9 @@ _SILENT_SECONDS = 30.0
 """Fifteen signs of life (`lake.peers.job_server`): a node that is alive and silent for so long has lost the task."""
 _BUSY_SECONDS = (0.2, 1.5)
 """The pause after all holders were busy, at first and at most."""
+_RETURN_SECONDS = 15.0
+"""How long a task waits for a holder once: a node that has just started does not know the others yet, and one that
+restarts is back by then."""
 _JOBS_MAX = 256
 _DURATIONS_MAX = 64
 
@@ -158,7 +161,7 @@ class JobDispatch:
         self._deadline = Deadline(task.seconds)
         self._error: SennitError | None = None  # of the attempt that has failed last
         self._refused: set[str] = set()  # nodes that have failed it, and were not just busy
-        self._is_fetched = False
+        self._is_fetched = self._has_waited = False
         self._numbers = count(1)  # of attempts, of all dispatches: each has files of its own
         self._numbered: dict[int, int] = {}  # these, by the numbers of the current dispatch
 
@@ -202,10 +205,28 @@ class JobDispatch:
         try:
             await self._network.fetch(self._task.objects)
         except SennitError as error:
+            if isinstance(error, ShardsUnavailable) and await self._returned():
+                return
             if self._error is not None and not isinstance(self._error, OF_THE_NODE):
                 raise self._error from error
             raise
         self._is_fetched = True
+
+    async def _returned(self) -> bool:
+        """Wait, once, until a node can be reached that holds the shards; return whether there is one."""
+        if self._has_waited:
+            return False
+        self._has_waited = True
+        self._refused.clear()  # it may have been away, and the others are asked once more
+        end = self._network_time() + _RETURN_SECONDS
+        while self._network_time() < end and not self._stop.stopped:
+            if self._holders():
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
+    def _network_time(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _attempt_at(self, holders: Sequence[str]) -> int | None:
         """Try the task at its holders; return the number of the attempt that counts."""
