@@ -242,6 +242,19 @@ def test_a_restart_computes_only_what_is_missing(
 
 
 @pytest.mark.nightly
+def test_a_cancellation_just_before_the_end_of_the_node_counts(
+    open_faulty: Callable[[], Any], faults: Faults
+) -> None:
+    faults.held = {"t000000"}
+    with open_faulty() as node:
+        job = numbers(node).count().submit()
+        until(lambda: job.state == "running")
+        node.jobs.cancel(job.id)
+        node.jobs.close()
+        assert node.jobs.get(job.id).state == "cancelled"
+
+
+@pytest.mark.nightly
 def test_a_restart_continues_rows_in_order(open_faulty: Callable[[], Any], faults: Faults) -> None:
     faults.held = {"t000000"}
     with open_faulty() as node:

@@ -100,6 +100,8 @@ class SchedulerLoop:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._scheduler = Scheduler()
         self._ticked_at = float("-inf")
+        # Set by the thread when it comes to the end of its events.
+        self._is_closing = False
         # The workers whose attempts have leases.
         self._leased: set[str] = set()
         for engine, backend in backends.items():
@@ -132,8 +134,8 @@ class SchedulerLoop:
             backend.close()
 
     def _run(self) -> None:
-        events: list[Event] | None = []
-        while (events := self._next_events()) is not None:
+        while not self._is_closing:
+            events = self._next_events()
             instructions: list[Instruction] = []
             for event in events:
                 try:
@@ -146,8 +148,8 @@ class SchedulerLoop:
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("the job service failed to execute %r", instructions)
 
-    def _next_events(self) -> list[Event] | None:
-        """Wait for events; return those that wait, at most a batch, or None at the end."""
+    def _next_events(self) -> list[Event]:
+        """Wait for events; return those that wait, at most a batch."""
         # Progress is published and time passes between events too, while there are jobs.
         timeout = PROGRESS_SECONDS_MIN if self._scheduler.has_live_jobs else None
         events: list[Event] = []
@@ -158,8 +160,8 @@ class SchedulerLoop:
                 if len(events) == _BATCH_MAX:
                     break
                 event = self._events.get_nowait()
-            else:
-                return None  # what came before the end is recorded by the next run of the node
+            else:  # the events before it are handled: the response to a cancellation was sent
+                self._is_closing = True
         now = self._clock.monotonic()
         if now - self._ticked_at >= _TICK_SECONDS:
             self._ticked_at = now
