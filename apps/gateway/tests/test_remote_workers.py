@@ -114,6 +114,7 @@ def test_a_worker_gives_the_answer_of_the_node(
     until(lambda: node.client.get(path).json() is None)
 
 
+@pytest.mark.nightly
 def test_a_job_waits_for_workers(
     node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker]
 ) -> None:
@@ -123,7 +124,7 @@ def test_a_job_waits_for_workers(
     assert job.result(WAIT_SECONDS).to_arrow().num_rows == 4
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("fault", "tasks"),
     [
@@ -175,6 +176,7 @@ def test_earlier_results_of_an_excluded_worker_are_computed_again(
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
 
+@pytest.mark.nightly
 def test_malformed_results_exclude_a_worker(
     node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker]
 ) -> None:
@@ -186,6 +188,7 @@ def test_malformed_results_exclude_a_worker(
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
 
+@pytest.mark.nightly
 def test_an_error_of_the_plan_is_that_of_the_node(
     numbers: Pipeline, join: Callable[..., ScriptedWorker]
 ) -> None:
@@ -375,7 +378,7 @@ def test_a_result_counts_with_its_hash_alone(
     assert shown() == [counts]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -398,6 +401,7 @@ def test_frames_that_break_the_protocol_close_the_connection(
     assert client.close_code() == code
 
 
+@pytest.mark.nightly
 def test_a_flood_is_cut_off(node: OpenNode, raw: Callable[..., Raw]) -> None:
     client = raw()
     client.hello()
@@ -464,6 +468,7 @@ def test_restricted_and_encrypted_data_stay_on_the_node(
             assert answered.status_code == status, answered.text
 
 
+@pytest.mark.nightly
 def test_a_closed_node_waits_for_no_worker(opened: OpenNodes) -> None:
     """Its connections end with a code that says so."""
     node = opened({})
