@@ -33,7 +33,7 @@ from sennit_core.private_files import FILE_MODE, make_private_folder
 from sennit_core.units import parse_bytes
 
 _UP_SECONDS = 60
-_RAY_SECONDS = 90
+_RAY_SECONDS = 150
 _DOWN_SECONDS = 10
 
 

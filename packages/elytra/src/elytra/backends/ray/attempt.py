@@ -6,8 +6,9 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,9 +20,10 @@ from elytra.backends.attempts import Bounded, Run, WorkerGone, check_size
 from elytra.backends.ray.cluster import Cluster
 from elytra.backends.ray.files import InputFile, with_sizes
 from elytra.backends.ray.received import CHUNKS, DATA
+from elytra.backends.ray.worker import Pieces
 from lake.durable import NewFile
 from lake.objects import chunks_path, has_list
-from sennit_core.errors import SennitError, Unavailable, error_from_json
+from sennit_core.errors import InternalError, Unavailable, error_from_json
 from sennit_core.records import Progress
 
 __all__ = ["Attempt"]
@@ -53,6 +55,7 @@ class Attempt:
         task: The task.
         inputs: Its inputs.
         output: The file of its result, on this machine.
+        pieces: Its inputs in the object store.
     """
 
     cluster: Cluster
@@ -60,6 +63,7 @@ class Attempt:
     task: TaskSpec
     inputs: Sequence[InputFile]
     output: Path
+    pieces: Pieces = field(default_factory=dict)
 
     def run(self, run: Run, report: Report) -> dict[str, Any]:
         """Run the task; return its result as a backend reports it.
@@ -68,37 +72,84 @@ class Attempt:
             WorkerGone: The worker has left, or leaves soon, which the cluster reports.
             SennitError: The task's error.
         """
+        with self._calls() as actor, closing(self._stream(actor, "run", run)) as frames:
+            return self._write(frames, report)
+
+    def spool(self, run: Run, report: Report) -> tuple[bytes, int]:
+        """Run the task, and keep its rows at the worker; return a sample of their keys, and their bytes.
+
+        Raises:
+            WorkerGone, SennitError: As `run`.
+        """
+        sample = b""
+        with self._calls() as actor, closing(self._stream(actor, "spool", run)) as frames:
+            for frame in frames:
+                self._note(frame, report)
+                if frame[:1] == b"K":
+                    sample = frame[1:]
+                elif frame[:1] == b"R":
+                    return sample, int(json.loads(frame[1:])["keptBytes"])
+        raise InternalError("a worker's stream ended without its end")
+
+    def split(self, ranges: bytes, options: str) -> list[list[Any]]:
+        """Return the rows that `spool` has kept, as references to their pieces, by range.
+
+        Raises:
+            WorkerGone: The worker has left, and the rows with it.
+        """
+        with self._calls() as actor:
+            call = actor.split.options(num_returns="streaming")
+            stream = call.remote(self.task.id, ranges, options)
+            counts = json.loads(ray.get(next(stream)))
+            return [[next(stream) for _ in range(count)] for count in counts]
+
+    @contextmanager
+    def _calls(self) -> Iterator[Any]:
+        """Yield the actor; calls that fail because it is lost raise WorkerGone."""
         try:
             with self.cluster.using(self.worker) as actor:
-                return self._run(actor, run, report)
+                yield actor
         except RayActorError:
             self._end_worker()
         except RayError as problem:
             what = str(problem).splitlines()[0]
             raise Unavailable(f"Ray ({type(problem).__name__}: {what})") from problem
 
-    def _run(self, actor: Any, run: Run, report: Report) -> dict[str, Any]:
+    def _stream(self, actor: Any, method: str, run: Run) -> Generator[bytes, None, None]:
+        """Call a method of the worker; yield its frames, and stop it if not all of them are read."""
         inputs = with_sizes(self.inputs)
         listed = json.dumps([each.to_json() for each in inputs])
         for name in json.loads(self._answer(actor.missing.remote(listed))):
             run.check()
             self._send(actor, next(each for each in inputs if each.name == name))
         run.check()
-        stream = actor.run.options(
+        call = getattr(actor, method).options(
             num_returns="streaming", _generator_backpressure_num_objects=_FRAMES_AHEAD
-        ).remote(json.dumps(self.task.to_json()), listed)
+        )
+        stream = call.remote(json.dumps(self.task.to_json()), listed, self.pieces)
         run.attach(_Stop(actor, self.task.id))
         frames = self._frames(stream)
+        has_ended = False
         try:
-            return self._write(frames, report)
-        except SennitError:
-            # Such as a full disk here. The worker waits for frames to be read until it is stopped.
-            actor.stop.remote(self.task.id)
-            for _ in frames:
-                pass
-            raise
+            for frame in frames:
+                has_ended = frame[:1] in (b"R", b"E")
+                yield frame
         finally:
             run.detach()
+            if not has_ended:
+                # Such as a full disk here. The worker waits for its frames to be read.
+                actor.stop.remote(self.task.id)
+                with suppress(RayError, WorkerGone):
+                    for _ in frames:
+                        pass
+
+    @staticmethod
+    def _note(frame: bytes, report: Report) -> None:
+        """Report progress, or raise the error of a task."""
+        if frame[:1] == b"P":
+            report.progressed(Progress.from_json(json.loads(frame[1:])))
+        elif frame[:1] == b"E":
+            raise error_from_json(json.loads(frame[1:]))
 
     def _write(self, frames: Iterator[bytes], report: Report) -> dict[str, Any]:
         """Write the result as it comes; return it."""
@@ -111,12 +162,10 @@ class Attempt:
                     write(content)
                 elif letter == b"C":
                     rows.append(bytes(content))
-                elif letter == b"P":
-                    report.progressed(Progress.from_json(json.loads(bytes(content))))
-                elif letter == b"E":
-                    raise error_from_json(json.loads(bytes(content)))
-                else:
+                elif letter == b"R":
                     manifest = json.loads(bytes(content))
+                else:
+                    self._note(frame, report)
             check_size(self.task, file.size)
             file.commit(self.output)
         result = {"file": self.output.name, "bytes": file.size, "manifest": manifest}

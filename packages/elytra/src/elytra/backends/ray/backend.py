@@ -26,7 +26,7 @@ from sennit_core.records import Progress
 
 __all__ = ["RayBackend"]
 
-_OPEN_SECONDS = 90.0  # Ray's own processes start in 6 s on an idle machine
+_OPEN_SECONDS = 150.0  # Ray's own processes start in 6 s on an idle machine
 _CLOSE_SECONDS = 8.0
 _RESTART_SECONDS_MAX = 30.0
 _log = get_logger(__name__)

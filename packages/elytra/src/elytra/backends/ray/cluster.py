@@ -134,6 +134,12 @@ class Cluster:
             with self._lock:
                 actor.tasks -= 1
 
+    def joined(self, first: str) -> list[str]:
+        """Return the workers that have joined, this one first if it has."""
+        with self._lock:
+            names = [actor.name for actor in self._actors.values() if actor.joined]
+        return sorted(names, key=lambda name: (name != first, name))
+
     def end(self, worker: str) -> None:
         """End the process of a worker that does not answer, which then leaves; from any thread."""
         with self._lock:

@@ -21,7 +21,7 @@ from typing import Any
 
 from elytra.backends import TaskSpec
 from elytra.backends.attempts import Attempts, Run, WorkerGone
-from elytra.backends.ray.files import InputFile
+from elytra.backends.ray.files import InputFile, with_sizes
 from elytra.backends.ray.options import AUTO, RayOptions
 from elytra.backends.ray.wire import Channel, Message
 from emsqrt.spill.area import RunFolder
@@ -32,6 +32,7 @@ __all__ = ["main"]
 
 _ATTEMPTS_MAX = 256
 _CONNECT_SECONDS = 5.0
+_START_TRIES = 3
 
 
 class _Reports:
@@ -143,10 +144,15 @@ def _start(
     cluster: Any, attempts: Attempts, send: Callable[[Message], None], message: Message
 ) -> None:
     from elytra.backends.ray.attempt import Attempt
+    from elytra.backends.ray.shuffle import ShuffledAttempt
+    from elytra.backends.ray.shuffle_plan import shuffles
 
     task = TaskSpec.from_json(message["task"])
     inputs = [InputFile.from_json(each) for each in message["inputs"]]
-    attempt = Attempt(cluster, message["worker"], task, inputs, Path(message["output"]))
+    parts = cluster, message["worker"], task, inputs, Path(message["output"])
+    size = sum(each.size or 0 for each in with_sizes(inputs))
+    is_large = len(inputs) > 1 and size >= cluster.options.shuffle_bytes
+    attempt = ShuffledAttempt(*parts) if is_large and shuffles(task.plan) else Attempt(*parts)
     report = _TaskReport(send, task.id)
 
     def work(run: Run) -> dict[str, Any]:
@@ -189,18 +195,24 @@ def _connect(options: RayOptions, folder: Path, area: RunFolder) -> None:
     import ray
 
     quiet = {"configure_logging": False, "log_to_driver": False, "namespace": "sennit"}
-    try:
-        ray.init(address=address or "local", **quiet, **own)
-    except Exception as problem:
-        reason = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0]}"
-        raise Unavailable(
-            "Ray",
-            message=f"Ray at {address or 'this machine'} cannot be used: {reason}",
-            hint=f"try again, and see {folder}/driver.log"
-            if address is None
-            else "the cluster needs the same versions of Ray and Python, and the same token: "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
-        ) from problem
+    # Ray gives a new cluster 30 s to start, which a busy machine exceeds.
+    for tries_left in reversed(range(1 if address else _START_TRIES)):
+        try:
+            ray.init(address=address or "local", **quiet, **own)
+        except Exception as problem:
+            ray.shutdown()
+            if tries_left:
+                continue
+            reason = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0]}"
+            raise Unavailable(
+                "Ray",
+                message=f"Ray at {address or 'this machine'} cannot be used: {reason}",
+                hint=f"try again, and see {folder}/driver.log"
+                if address is None
+                else "the cluster needs the same versions of Ray and Python, and the same token: "
+                "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
+            ) from problem
+        return
 
 
 def _running_cluster() -> str | None:

@@ -28,6 +28,8 @@ class RayOptions:
         workers: Workers on each machine at most; None for one per CPU that Ray has there.
         worker_bytes: Memory cap of each worker's executor.
         object_store_bytes: Memory of the object store of a cluster that the node starts.
+        shuffle_bytes: From which size of its inputs a plan that is not split by shards runs on all
+            workers.
         scratch: Parent of the workers' folders; None for the temporary folder of each machine.
 
     Raises:
@@ -38,6 +40,7 @@ class RayOptions:
     workers: int | None = None
     worker_bytes: int = 512 * _MIB
     object_store_bytes: int = 256 * _MIB
+    shuffle_bytes: int = 24 * _MIB
     scratch: str | None = None
 
     def __post_init__(self) -> None:

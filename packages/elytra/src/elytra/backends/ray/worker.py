@@ -6,37 +6,55 @@ A task's output is a stream of frames: a letter, then the content.
 
     P  progress, JSON           C  rows of a small result, for the report
     D  bytes of the result      R  the manifest, JSON: the end        E  an error, JSON: the end
+    K  a sample of keys, of a stage whose rows stay here to be partitioned
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import ray
+from ray.exceptions import RayError
 
 from elytra.backends.ray.files import InputFile
+from elytra.backends.ray.partitions import (
+    Ranges,
+    ipc_of,
+    keys_of,
+    read_sample,
+    split_file,
+)
 from elytra.backends.ray.received import ReceivedFiles
 from elytra.backends.task_spec import TaskSpec, bound_plan
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY
 from emsqrt.executor import ExecutorPool
 from emsqrt.plan import plan_to_json
 from emsqrt.spill.area import RunFolder
-from sennit_core.errors import InternalError, SennitError
+from sennit_core.errors import InternalError, SennitError, Unavailable, UsageError
 from sennit_core.records import Progress
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
 
-__all__ = ["FRAME_BYTES_MAX", "RayWorker"]
+__all__ = ["FRAME_BYTES_MAX", "PIECE_BYTES", "Pieces", "RayWorker"]
+
+Pieces: TypeAlias = Mapping[str, Sequence[Any]]
+"""Inputs in the object store: references to their bytes, in order, by the names of inputs."""
+PIECE_BYTES = 8 << 20
 
 FRAME_BYTES_MAX = 1 << 20
 """Bytes of a result in a frame: with four frames on their way, what a worker adds to the object store."""
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _STOPPED_MAX = 1024
 _QUEUED = 4
 _DRAIN_SECONDS = 0.1
@@ -126,25 +144,113 @@ class RayWorker:
         if execution is not None:
             execution.cancel()
 
-    def run(self, task: str, inputs: str) -> Iterator[bytes]:
+    def run(self, task: str, inputs: str, pieces: Pieces) -> Iterator[bytes]:
         """Run a task; yield its frames.
 
         Args:
             task: The spec, as JSON.
-            inputs: Its inputs, as JSON.
+            inputs: Its inputs that are files, as JSON.
+            pieces: Its other inputs by name: objects whose bytes are an Arrow IPC stream together.
         """
+        yield from self._guarded(task, inputs, pieces, self._run)
+
+    def spool(self, task: str, inputs: str, pieces: Pieces) -> Iterator[bytes]:
+        """Run a task whose rows have the column `KEY`, and keep them here for `split`.
+
+        As `run`, with a frame K, a sample of the keys, in place of the rows.
+        """
+        yield from self._guarded(task, inputs, pieces, self._spool)
+
+    def split(self, task: str, ranges: bytes, options: str) -> Iterator[bytes]:
+        """Yield the rows that `spool` has kept, by ranges of keys, and remove them.
+
+        Args:
+            task: The id of the task.
+            ranges: The boundaries, as an Arrow IPC stream.
+            options: `descending`, `nullsFirst` and `position` (see `split_file`), as JSON.
+
+        Yields:
+            JSON: the number of pieces of each range; then these pieces, of at most 8 MiB.
+        """
+        found = json.loads(options)
+        kept = self._kept(task)
+        boundaries = keys_of(ranges)
+        try:
+            paths = split_file(
+                kept,
+                kept.with_suffix(".ranges"),
+                Ranges(boundaries, found["descending"], found["nullsFirst"]),
+                position=found["position"],
+            )
+            kept.unlink()
+            counts = [-(-path.stat().st_size // PIECE_BYTES) for path in paths]
+            yield json.dumps(counts).encode()
+            for path in paths:
+                with path.open("rb") as file:
+                    while piece := file.read(PIECE_BYTES):
+                        yield piece
+        finally:
+            kept.unlink(missing_ok=True)
+            shutil.rmtree(kept.with_suffix(".ranges"), ignore_errors=True)
+
+    def _guarded(
+        self,
+        task: str,
+        inputs: str,
+        pieces: Pieces,
+        run: Callable[[TaskSpec, list[InputFile], Pieces], Iterator[bytes]],
+    ) -> Iterator[bytes]:
+        """Yield the frames of a task, and a frame for any error."""
         try:
             spec = TaskSpec.from_json(task)
             files = [InputFile.from_json(each) for each in json.loads(inputs)]
-            yield from self._run(spec, files)
+            yield from run(spec, files, pieces)
         except SennitError as error:
             yield _json_frame(b"E", error.to_json())
+        except RayError as problem:  # such as an object that was lost with its machine
+            lost = Unavailable(f"Ray ({type(problem).__name__})")
+            yield _json_frame(b"E", lost.to_json())
         except Exception as problem:  # noqa: BLE001 - the driver reads errors from frames alone
             yield _json_frame(b"E", InternalError(f"a worker failed: {problem!r}").to_json())
 
-    def _run(self, spec: TaskSpec, files: list[InputFile]) -> Iterator[bytes]:
+    def _kept(self, task: str) -> Path:
+        """Return the file of a task's rows that are kept for `split`."""
+        if _ID.fullmatch(task) is None:
+            raise UsageError(f"{task[:100]!r} is no id of a task")
+        return self._area.folder / f"{task}.kept"
+
+    def _spool(self, spec: TaskSpec, files: list[InputFile], pieces: Pieces) -> Iterator[bytes]:
+        kept = self._kept(spec.id)
+        with kept.open("wb") as file:
+            for frame in self._run(spec, files, pieces):
+                if frame[:1] == b"D":
+                    file.write(memoryview(frame)[1:])
+                elif frame[:1] == b"R":
+                    file.flush()
+                    yield b"K" + ipc_of(read_sample(kept))
+                    manifest = json.loads(frame[1:])
+                    yield _json_frame(b"R", {**manifest, "keptBytes": file.tell()})
+                else:
+                    yield frame
+
+    @contextmanager
+    def _copied(self, task: str, pieces: Pieces) -> Iterator[dict[str, str]]:
+        """Yield files with the bytes of objects, by the names of inputs."""
+        folder = self._area.folder / f"{task}.pieces"
+        folder.mkdir(mode=0o700)
+        try:
+            paths = {name: str(folder / f"{name}.arrow") for name in pieces}
+            for name, references in pieces.items():
+                with Path(paths[name]).open("wb") as file:
+                    file.writelines(ray.get(reference) for reference in references)
+            yield paths
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self, spec: TaskSpec, files: list[InputFile], pieces: Pieces) -> Iterator[bytes]:
         output = self._area.folder / f"{spec.id}.{spec.output}"
-        with self._received.held(files) as paths:
+        with self._received.held(files) as here, self._copied(spec.id, pieces) as copied:
+            paths = {**here, **copied}
             plan = bound_plan(spec, paths.__getitem__, output)
             shards = [shard for each in files if (shard := each.shard_at(paths[each.name]))]
             request: dict[str, Any] = {"plan": plan_to_json(plan)}
