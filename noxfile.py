@@ -89,8 +89,8 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
 NIGHTLY = "--hypothesis-profile=nightly"
 """What the nightly gives to pytest: more examples of each property, and developer mode."""
 
-WORKERS = str(min(os.cpu_count() or 2, 8) + 1)
-"""Processes that run tests: one more than cores, because a test often waits for a process it started."""
+WORKERS = str(min(os.cpu_count() or 2, 8) + 2)
+"""Processes that run tests: two more than cores, because tests often wait for processes they started."""
 
 
 def run_tests(session: nox.Session, *arguments: str, extra: Sequence[str] | None = None) -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S node --experimental-websocket --no-warnings
-/** `elytra worker URL`: a remote worker in Node; the token is in SENNIT_TOKEN. */
+/** `npx @sennit/elytra worker URL`: a remote worker in Node; the token is in SENNIT_TOKEN. */
 
 import process from 'node:process'
 import { RemoteWorker } from './worker/remoteWorker.ts'
 
-const USAGE = `usage: elytra worker URL
+const USAGE = `usage: npx @sennit/elytra worker URL
 
 Compute tasks for the node at URL, until Ctrl-C. The variable SENNIT_TOKEN has a token of
 \`platform workers invite\`.`

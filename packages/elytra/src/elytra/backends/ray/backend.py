@@ -78,7 +78,7 @@ class RayBackend:
         if find_spec("ray") is None:
             raise Unsupported(
                 "a node with --ray where Ray is not installed",
-                hint="install it: pip install 'sennit-elytra[ray]', or from lock/ray.txt",
+                hint="pip install './packages/elytra[ray]'; its pinned versions are in lock/ray.txt",
             )
         make_private_folder(self._folder)
         self._workers = workers
