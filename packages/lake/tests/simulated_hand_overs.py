@@ -129,7 +129,7 @@ class Transfers:
     def follow(self, publisher: str, shared: SharedDataset) -> tuple[Term, SharedDataset] | None:
         """Return by which term a node publishes a dataset; None if it wrote it before."""
         known = self._known(shared.id)
-        if known is not None and known.node == publisher:
+        if known is None or known.node == publisher:
             shared = _until_followed(shared, publisher)
         wall = self._node.world.wall(self._node.name)
         term = self._terms.follow(shared.id, known, publisher, shared.handovers, wall)

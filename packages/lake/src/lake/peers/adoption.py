@@ -267,7 +267,8 @@ class Adoption:
             if (known is None or known.node == writer) and not is_frozen:
                 await self._forget(dataset)
             return
-        if known is not None and known.node == writer:
+        # Also one that this node has never had: the next writer may never publish it.
+        if known is None or known.node == writer:
             shared = _until_followed(shared, writer)
         if known is not None and self._is_replaced(shared, writer, known):
             await self._forget(dataset)  # the node that was first has been revoked
