@@ -13,7 +13,7 @@ export type AttemptState = 'leased' | 'running' | 'done' | 'failed' | 'expired' 
 export const JOB_TRANSITIONS: Record<JobState, readonly JobState[]> = {
   queued: ['running', 'failed', 'cancelled'],
   running: ['queued', 'merging', 'done', 'failed', 'cancelled'],
-  merging: ['queued', 'done', 'failed', 'cancelled'],
+  merging: ['queued', 'running', 'done', 'failed', 'cancelled'],
   done: [],
   failed: [],
   cancelled: [],
@@ -23,7 +23,7 @@ export const TASK_TRANSITIONS: Record<TaskState, readonly TaskState[]> = {
   pending: ['leased', 'failed', 'cancelled'],
   leased: ['pending', 'running', 'done', 'failed', 'poisoned', 'cancelled'],
   running: ['pending', 'done', 'failed', 'poisoned', 'cancelled'],
-  done: [],
+  done: ['pending'],
   failed: [],
   poisoned: [],
   cancelled: [],

@@ -24,6 +24,7 @@ __all__ = [
     "records_ts",
     "roles",
     "schema",
+    "scrub_reports",
     "settings",
     "states",
     "testing",
