@@ -17,7 +17,6 @@ from lake import Lake, UploadIncomplete, ingestor
 from sennit_core.errors import BadInput, Cancelled, Conflict, Corrupt, NotFound, UsageError
 from sennit_core.records import DatasetInfo, Progress
 from sennit_core.schema import Schema
-from sennit_core.testing import ManualClock
 
 from .conftest import FLIGHTS, put, upload_file
 
@@ -272,17 +271,6 @@ def test_objects_that_a_crash_left_go_at_the_start(tmp_path: Path, pool: Executo
         with Lake(tmp_path, tree=tree, pool=pool) as lake:
             assert orphan not in lake.objects
             assert lake.sql("FROM a").value == 1
-
-
-def test_abandoned_uploads_go_at_the_start(tmp_path: Path, pool: ExecutorPool) -> None:
-    clock = ManualClock()
-    with ElkynStore(mode="memory") as tree:
-        with Lake(tmp_path, tree=tree, pool=pool, clock=clock) as lake:
-            lake.parts.start("a.csv", 10)
-            clock.advance(8 * 24 * 3600)
-            kept = lake.parts.start("b.csv", 10)
-        with Lake(tmp_path, tree=tree, pool=pool, clock=clock) as lake:
-            assert [upload.id for upload in lake.parts.list()] == [kept.id]
 
 
 def test_a_missing_shard_is_an_error_and_never_fewer_rows(flights: Lake) -> None:
