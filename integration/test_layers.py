@@ -21,7 +21,7 @@ VIOLATIONS = {
     "websockets outside peers": (
         "elytra",
         "import websockets",
-        "websockets only in lake.peers and elkyn",
+        "websockets only in lake.peers, elkyn and elytra.testing",
     ),
     "fastapi in a library": ("emsqrt", "import fastapi", "FastAPI only in routes and the gateway"),
 }

@@ -388,6 +388,7 @@ def tree_paths(guard: GuardedNode) -> Iterator[str]:
 
 
 @pytest.mark.slow  # every row of the tree in six forms
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("user", USERS)
 def test_no_path_of_the_tree_shows_a_marker(guard: GuardedNode, user: str) -> None:
     client, paths = guard.clients[user], list(tree_paths(guard))

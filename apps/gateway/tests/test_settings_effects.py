@@ -42,7 +42,7 @@ def test_every_setting_has_an_effect_that_is_tested() -> None:
     assert set(EFFECTS) == known
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(6)
 @pytest.mark.slow
 def test_what_a_setting_does(
     effect: Effect, opened: OpenNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

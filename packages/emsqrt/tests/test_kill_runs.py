@@ -188,6 +188,7 @@ def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
     swept(source, watch)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_a_killed_child_is_reported_and_leaves_nothing(
     source: Path, watch: RunWatch, place: str

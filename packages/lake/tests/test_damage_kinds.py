@@ -120,7 +120,7 @@ def check(rich: Path, pool: ExecutorPool, flips: int, seed: int) -> None:
             assert KINDS[kind] != "found" or found, path
 
 
-@pytest.mark.slow  # opens a damaged lake for each kind of file
+@pytest.mark.nightly  # opens a damaged lake for each kind of file
 def test_a_flip_in_any_kind_of_file_changes_no_answer(rich: Path, pool: ExecutorPool) -> None:
     check(rich, pool, 2, seed=1)
 

@@ -174,7 +174,7 @@ def cluster_of(placement: str, strategy: str) -> Cluster:
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("strategy", ["push", "cheapest", "gather"])
-@pytest.mark.sample(5)
+@pytest.mark.sample(3)
 def test_queries_have_the_results_of_one_duckdb(placement: str, strategy: str) -> None:
     cluster = cluster_of(placement, strategy)
     wrong = {sql: found for sql in QUERIES if (found := compared(cluster, sql))}

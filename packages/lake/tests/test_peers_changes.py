@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from elkyn.records import Change
 from lake.access import PolicyRule
 from lake.foreign_statements import ForeignChanges, MadeChange
 from lake.forks import fork_dataset
@@ -28,6 +27,7 @@ from lake.peers.session import Session
 from lake.peers.stop import Stop
 from lake.receipts import Receipts
 from lake.remote_shards import ForeignChange
+from lake.writes import ReceiptRows
 from sennit_core.clock import SYSTEM
 from sennit_core.errors import (
     Busy,
@@ -296,7 +296,7 @@ def test_a_writer_that_restarts_after_the_commit_answers_from_its_receipt(
     runs: list[str] = []
 
     def losing(
-        self: ForeignChanges, change: ForeignChange, receipt: Callable[[int], Change], stop: Stop
+        self: ForeignChanges, change: ForeignChange, receipt: ReceiptRows, stop: Stop
     ) -> MadeChange:
         runs.append(change.sql)
         run(self, change, receipt, stop)

@@ -506,6 +506,7 @@ def lose(oslo: Office, shard: str) -> None:
     oslo.lake.verify()
 
 
+@pytest.mark.nightly
 def test_copies_of_an_encrypted_dataset_are_ciphertext_that_restores_it(
     encrypting: Offices,
 ) -> None:
