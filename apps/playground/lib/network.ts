@@ -47,6 +47,8 @@ export interface NetworkReport {
   mayManage: boolean
   /** Whether this user may share tables of their own. */
   mayWrite: boolean
+  /** Whether this node searches the local network for others (`network.discovery`). */
+  discovers: boolean
   node: { id: string; name: string; fingerprint: string; port: number | null }
   nodes: NetworkNode[]
   waiting: WaitingNode[]

@@ -35,6 +35,7 @@ export const report = (time: number, nodes: NetworkNode[]): NetworkReport => ({
   network: 'n',
   revoked: false,
   mayManage: true,
+  discovers: false,
   mayWrite: true,
   node: { id: 'a', name: 'a', fingerprint: '', port: null },
   nodes,

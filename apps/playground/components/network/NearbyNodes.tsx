@@ -12,7 +12,7 @@ import { SectionTitle } from './SectionTitle'
 
 const EVERY_MS = 5_000
 
-/** The nodes that are announced on the local network; nothing where this node does not search it. */
+/** The nodes that are announced on the local network, for a node that searches it. */
 export function NearbyNodes({
   mayJoin,
   onChange,
@@ -23,7 +23,6 @@ export function NearbyNodes({
 }) {
   const nearby = useResource('nearby', networkApi.nearby, EVERY_MS)
   const [chosen, setChosen] = useState<NearbyNode | null>(null)
-  // A node without `network.discovery` refuses this, which is its default.
   if (nearby.state !== 'ready') return null
   const { nodes, problem } = nearby.data
   return (

@@ -154,7 +154,9 @@ function Report({
         <>
           <SharedTables report={report} shared={shared} />
           <QueuedAppends nodes={report.nodes} mayWrite={report.mayWrite} />
-          {report.mayManage && <NearbyNodes mayJoin={false} onChange={onChange} />}
+          {report.mayManage && report.discovers && (
+            <NearbyNodes mayJoin={false} onChange={onChange} />
+          )}
           <NetworkMapPanel nodes={report.nodes} />
         </>
       )}

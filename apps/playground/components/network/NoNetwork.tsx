@@ -18,7 +18,7 @@ export function NoNetwork({ report, onChange }: { report: NetworkReport; onChang
             : 'An admin of this node can found or join one.'}
         </Empty>
       </div>
-      {report.mayManage && <NearbyNodes mayJoin onChange={onChange} />}
+      {report.mayManage && report.discovers && <NearbyNodes mayJoin onChange={onChange} />}
       {report.mayManage && <JoinForm onChange={onChange} />}
       <OwnNode report={report} onChange={onChange} />
     </div>

@@ -104,6 +104,7 @@ def _shown(peers: PeerService) -> dict[str, Any]:
         "revoked": peers.is_revoked,
         "mayManage": True,
         "mayWrite": True,
+        "discovers": peers.discovery is not None,
         "node": {
             "id": own,
             "name": peers.options.name,
