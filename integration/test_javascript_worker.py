@@ -77,11 +77,13 @@ def _load(node: RunningNode) -> None:
 def worker(program: Path, node: RunningNode) -> Iterator[subprocess.Popen[bytes]]:
     with node.session() as session:
         token = session.workers.invite()["token"]
+        # One that was killed before is listed until its time to come back has passed.
+        before = {each["id"] for each in session.workers.show()["workers"]}
         process = subprocess.Popen(
             [program, "worker", node.url], env=quiet_environment() | {"SENNIT_TOKEN": token}
         )
         try:
-            _until(lambda: session.workers.show()["workers"])
+            _until(lambda: {each["id"] for each in session.workers.show()["workers"]} - before)
             yield process
         finally:
             process.kill()
@@ -112,8 +114,8 @@ def test_a_javascript_worker_computes_the_bits_of_the_node(
             assert _rows(pipeline, "browser") == _rows(pipeline, "local"), name
         with checked_node.session() as session:
             shown = session.workers.show()
-    (found,) = shown["workers"]
-    assert (found["state"], found["kind"], found["failed"]) == ("connected", "node", 0)
+    (found,) = (each for each in shown["workers"] if each["state"] == "connected")
+    assert (found["kind"], found["failed"]) == ("node", 0)
     assert found["finished"] >= len(PIPELINES), "the worker's own results counted"
     assert shown["excluded"] == []
 

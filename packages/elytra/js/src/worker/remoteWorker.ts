@@ -31,6 +31,8 @@ const FINAL = new Map([
   [4406, 'the node has another version of the protocol'],
   [4426, 'the node has another version of the engine'],
 ])
+/** The close code of a connection that ended without one. */
+const ABNORMAL = 1006
 const RETRY_MS = 500
 const RETRY_MAX_MS = 15_000
 const RANGE_BYTES = 4 << 20
@@ -109,7 +111,28 @@ export class RemoteWorker {
     socket.onopen = () => this.greet()
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer>) =>
       this.receive(decode(new Uint8Array(data)))
-    socket.onclose = ({ code }) => this.disconnected(code)
+    socket.onclose = ({ code }) => this.lost(socket, code)
+    // Node 20 tells of a connection that was refused by an error alone.
+    socket.onerror = () => this.lost(socket, ABNORMAL)
+  }
+
+  /** The connection has ended, or there was none: each socket counts once. */
+  private lost(socket: WebSocket, code: number): void {
+    if (this.socket !== socket) return
+    this.socket = null
+    if (code !== ABNORMAL || this.state.connected) return this.disconnected(code)
+    void this.isRefused().then((refused) => this.disconnected(refused ? 4403 : code))
+  }
+
+  /** Whether the node refuses the token; a WebSocket does not say why it could not be opened. */
+  private async isRefused(): Promise<boolean> {
+    try {
+      const headers = { Authorization: `Bearer ${this.options.token}` }
+      const { status } = await fetch(`${this.url}/api/workers/inputs/none`, { headers })
+      return status === 401 || status === 403
+    } catch {
+      return false // the node is not up
+    }
   }
 
   private greet(): void {
@@ -126,7 +149,6 @@ export class RemoteWorker {
   }
 
   private disconnected(code: number): void {
-    this.socket = null
     this.change({ connected: false })
     const final = FINAL.get(code)
     if (final !== undefined) this.close(`${final} (${code})`)
