@@ -181,7 +181,7 @@ class _Node:
 
     def _copies(self) -> dict[str, Any]:
         self._peers.repairs.ask_for_copies()
-        states = [each.state for each in self._peers.shared_copies().values()]
+        states = [each.state for each in self._peers.shared.copies().values()]
         return {
             "datasets": len(states),
             "lacking": sum(s.under_replicated + s.unavailable + s.missing_here for s in states),
