@@ -230,7 +230,7 @@ export class RemoteWorker {
     const data = await compute(spec.plan, task.schema, input, async (rows) => {
       done += rows
       this.renew(attempt, done)
-      await Promise.resolve()
+      await turn()
     })
     const sha256 = await sha256Hex(data)
     const isInline = data.length <= (this.limits?.inlineBytesMax ?? 0)
@@ -289,4 +289,19 @@ export class RemoteWorker {
     this.state = { ...this.state, ...change }
     this.options.onChange?.(this.state)
   }
+}
+
+/**
+ * Let the thread's other events happen: what was sent leaves, and a cancellation is heard. Not a
+ * timer, because those of hidden pages run once a second.
+ */
+function turn(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = () => {
+      port1.close()
+      resolve()
+    }
+    port2.postMessage(null)
+  })
 }
