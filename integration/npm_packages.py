@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -18,6 +19,13 @@ NAMES = ("strand", "elytra", "elkyn")
 TSC = ROOT / "node_modules/.bin/tsc"
 # The webpack that Next carries is the one bundler of the lock that is not tied to a framework.
 _WEBPACK = ROOT / "node_modules/next/dist/compiled/webpack/bundle5.js"
+_MINIFY = """
+const { minify } = require(%s)
+const fs = require('fs')
+const path = process.argv[2]
+minify(fs.readFileSync(path, 'utf8'), { module: true, compress: { passes: 2 } })
+  .then(({ code }) => fs.writeFileSync(path, code))
+"""
 _BUNDLE = """
 const { webpack } = require(%s)()
 const [folder, entry] = process.argv.slice(2)
@@ -119,3 +127,13 @@ def bundle(folder: Path, code: str) -> Path:
     script.write_text(_BUNDLE % json.dumps(str(_WEBPACK)), encoding="utf-8")
     run("node", str(script), str(folder), "./entry.js", cwd=folder)
     return folder / "bundle"
+
+
+def gzipped_bytes(folder: Path, code: str) -> int:
+    """Bundle and minify an ES module; returns the gzip bytes of what a page loads first."""
+    main = bundle(folder, code) / "main.js"
+    script = folder / "minify.cjs"
+    terser = ROOT / "node_modules/next/dist/compiled/terser"
+    script.write_text(_MINIFY % json.dumps(str(terser)), encoding="utf-8")
+    run("node", str(script), str(main), cwd=folder)
+    return len(gzip.compress(main.read_bytes(), 9))

@@ -10,7 +10,17 @@ from random import Random
 
 import pytest
 from elkyn_server import Served
-from npm_packages import NAMES, TSC, build_archive, folder_of, install, pack, run, run_module
+from npm_packages import (
+    NAMES,
+    TSC,
+    build_archive,
+    folder_of,
+    gzipped_bytes,
+    install,
+    pack,
+    run,
+    run_module,
+)
 
 from nodes import RunningNode
 
@@ -128,6 +138,28 @@ console.log(JSON.stringify([
 ]))
 """
 
+FOLLOWED = """
+import { LiveValues } from '@sennit/elkyn/live'
+import { Elytra } from '@sennit/elytra'
+
+const [url, token] = process.argv.slice(2)
+const found = []
+for (const shown of [token, 'snt_wrong']) {
+  const polls = []
+  const live = new LiveValues(url, { namespace: 'sys', token: shown })
+  const elytra = new Elytra({ url, token, live, fetch: (address, init) => {
+    if (String(address).includes('?wait=')) polls.push(address)
+    return fetch(address, init)
+  } })
+  const states = []
+  const total = await elytra.remote('npm_followed').sum('n').collect({
+    onProgress: ({ state }) => states.push(state),
+  })
+  found.push([total.value, states.at(-1), polls.length > 0 && polls.length])
+}
+console.log(JSON.stringify(found))
+"""
+
 SAME_ANSWERS = """
 import { readFileSync } from 'node:fs'
 import { coalesce, col, count, Elytra, when } from '@sennit/elytra'
@@ -240,6 +272,16 @@ def test_a_strict_consumer_type_checks(installed: Path, resolution: str) -> None
     run(str(TSC), "typed.ts", *strict.split(), *roots, *resolution.split(), cwd=installed)
 
 
+@pytest.mark.nightly
+def test_pipelines_with_live_jobs_are_at_most_40_kb(installed: Path) -> None:
+    code = """
+        import { LiveValues } from '@sennit/elkyn/live'
+        import { col, count, Elytra } from '@sennit/elytra'
+        window.all = [LiveValues, col, count, Elytra]
+    """
+    assert gzipped_bytes(installed, code) <= 40_000
+
+
 def test_a_ring_carries_records_between_threads(installed: Path) -> None:
     assert run_module(installed, RING) == [500, "r0", "r499"]
 
@@ -268,6 +310,14 @@ def test_pipelines_from_node_give_the_answers_of_sql(installed: Path, node: Runn
     assert (total, seen, has_progress) == (sum(range(20_000)), [12_000, 11_999], True)
     assert (failed, unknown) == ([True, "value-out-of-range"], [True, "not-found"])
     assert stopped == "AbortError"
+
+
+def test_jobs_are_followed_by_events_of_the_tree(installed: Path, node: RunningNode) -> None:
+    with node.session() as session:
+        session.sql("create table npm_followed as select i as n from range(1000) r(i)")
+    followed, refused = run_module(installed, FOLLOWED, node.url, node.token)
+    assert followed == [499_500, "done", 1], "the node is asked once, when the job has ended"
+    assert refused[:2] == [499_500, "done"], "without the tree it is asked for the progress"
 
 
 def test_a_file_in_the_page_gives_the_bits_of_the_node(

@@ -23,7 +23,7 @@ export class Elytra {
   private readonly runner: NodeRunner
 
   constructor(options: NodeOptions = {}) {
-    this.runner = new NodeRunner(new Http(options))
+    this.runner = new NodeRunner(new Http(options), options.live ?? null)
   }
 
   /** Set the node of `Elytra.remote`: the page's own origin without a `url`. */

@@ -1,6 +1,7 @@
 /** Requests to a node. */
 
 import { describeResponse, SennitError } from '../errors.ts'
+import type { LiveTree } from './follow.ts'
 
 /** Where a node is, and who asks. */
 export interface NodeOptions {
@@ -8,6 +9,11 @@ export interface NodeOptions {
   url?: string
   token?: string
   fetch?: typeof fetch
+  /**
+   * Events of the node's tree, `new LiveValues(url, { namespace: 'sys', token })` of
+   * `@sennit/elkyn/live`: jobs are followed by them, and not by repeated requests.
+   */
+  live?: LiveTree
 }
 
 export interface RequestOptions {

@@ -2,6 +2,7 @@
 
 import { JobFailed, readErrorDocument, UsageError } from '../errors.ts'
 import type { PlanJson, SourceJson } from '../plan/json.ts'
+import { follow, type FollowedRecord, type LiveTree } from './follow.ts'
 import type { Http } from './http.ts'
 import { Result, rowsOf, type Page } from './result.ts'
 
@@ -74,6 +75,7 @@ export class NodeJob<R extends object> implements Job<R> {
   constructor(
     readonly id: string,
     private readonly http: Http,
+    private readonly live: LiveTree | null = null,
   ) {}
 
   async cancel(): Promise<void> {
@@ -85,16 +87,21 @@ export class NodeJob<R extends object> implements Job<R> {
     const cancel = (): void => void this.cancel().catch(() => undefined)
     if (signal?.aborted) cancel()
     signal?.addEventListener('abort', cancel, { once: true })
+    const hear = ({ state, progress }: FollowedRecord): boolean => {
+      if (progress) onProgress?.({ ...(progress as Omit<JobProgress, 'state'>), state })
+      return ENDED.includes(state)
+    }
     try {
+      if (this.live) await follow(this.live, this.id, hear, signal)
       const seconds = onProgress ? PROGRESS_SECONDS : WAIT_SECONDS
       for (;;) {
         signal?.throwIfAborted()
         const record = await this.http.json<JobRecord>(`${this.path()}?wait=${seconds}`, {
           ...(signal && { signal }),
         })
-        if (record.progress) onProgress?.({ ...record.progress, state: record.state })
+        if (!hear(record)) continue
         if (record.state === 'done') return
-        if (ENDED.includes(record.state)) throw this.failure(record)
+        throw this.failure(record)
       }
     } finally {
       signal?.removeEventListener('abort', cancel)

@@ -1,6 +1,7 @@
 /** The node as pipelines use it: columns of sources, and jobs. */
 
 import type { PlanJson, SourceJson } from '../plan/json.ts'
+import type { LiveTree } from './follow.ts'
 import type { Http } from './http.ts'
 import { NodeJob, type JobOptions, type Runner } from './job.ts'
 import type { Page } from './result.ts'
@@ -9,10 +10,13 @@ import type { Page } from './result.ts'
 export class NodeRunner implements Runner {
   private readonly known = new Map<string, Promise<readonly string[]>>()
 
-  constructor(private readonly http: Http) {}
+  constructor(
+    private readonly http: Http,
+    private readonly live: LiveTree | null,
+  ) {}
 
   job<R extends object>(id: string): NodeJob<R> {
-    return new NodeJob<R>(id, this.http)
+    return new NodeJob<R>(id, this.http, this.live)
   }
 
   columns(source: SourceJson): Promise<readonly string[]> {
