@@ -21,9 +21,15 @@ const development: NextConfig = {
   // The API's paths have no trailing slash, and a redirect would lose a request's body.
   skipTrailingSlashRedirect: true,
   rewrites: async () =>
-    ['/api/:path*', '/files/:path*', '/healthz', '/readyz', '/docs', '/:path(.+\\.json)'].map(
-      (source) => ({ source, destination: gateway + source.replace(/\(.*\)/, '') }),
-    ),
+    [
+      '/api/:path*',
+      '/files/:path*',
+      '/healthz',
+      '/readyz',
+      '/docs',
+      '/runtime/:path*',
+      '/:path(.+\\.json)',
+    ].map((source) => ({ source, destination: gateway + source.replace(/\(.*\)/, '') })),
   headers: async () => [
     {
       source: '/:path*',

@@ -45,6 +45,9 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (site / "sql" / "index.html").write_text("sql")
     (site / "404.html").write_text("lost")
     (site / "_next" / "static" / "a.js").write_text("js")
+    (site / "runtime").mkdir()
+    for name in ("compute.js", "outer.js", "computed.js"):
+        (site / "runtime" / name).write_text("js")
     (tmp_path / "secret").write_text("secret")
     monkeypatch.setattr(playground, "site", lambda: site)
     monkeypatch.setattr(playground, "can_build", lambda: False)
@@ -69,6 +72,22 @@ def test_pages_are_served_isolated(pages: SecurityHeaders) -> None:
     assert headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["cross-origin-embedder-policy"] == "require-corp"
     assert "sha256-" in headers["content-security-policy"]
+
+
+def test_the_compute_worker_alone_may_evaluate_text(pages: SecurityHeaders) -> None:
+    policies = {
+        path: ask(pages, path)[1]["content-security-policy"]
+        for path in ("/", "/sql/", "/_next/static/a.js", "/runtime/outer.js", "/runtime/computed.js",
+                     "/runtime/compute.js/", "//runtime/compute.js", "/runtime/none.js")
+    }  # fmt: skip
+    assert [path for path, policy in policies.items() if "unsafe-eval" in policy] == []
+    status, headers, _ = ask(pages, "/runtime/compute.js")
+    assert status == 200
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src 'none'"
+    )
+    assert headers["cross-origin-embedder-policy"] == "require-corp"
+    assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-cache", "nosniff")
 
 
 def test_a_folder_is_its_index(pages: SecurityHeaders) -> None:

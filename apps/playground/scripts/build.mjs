@@ -5,6 +5,8 @@ import { readdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+import { buildRuntime } from './runtime.mjs'
+
 const app = path.join(path.dirname(fileURLToPath(import.meta.url)), '..')
 const out = path.join(app, 'out')
 
@@ -24,3 +26,5 @@ for (const name of readdirSync(media, { withFileTypes: true })) {
 }
 // Written by next on every start; types.d.ts says the same and stays the same.
 rmSync(path.join(app, 'next-env.d.ts'), { force: true })
+
+await buildRuntime(path.join(app, '..', '..'), out)

@@ -3,6 +3,7 @@
 
 import process from 'node:process'
 import { RemoteWorker } from './worker/remoteWorker.ts'
+import { startNodeCompute } from './worker/startNodeCompute.ts'
 
 const USAGE = `usage: npx @sennit/elytra worker URL
 
@@ -26,6 +27,8 @@ async function main(words: readonly string[]): Promise<number> {
   const worker = new RemoteWorker({
     url,
     token,
+    kind: 'node',
+    startCompute: startNodeCompute,
     onChange: ({ connected, computing, done, failed }) => {
       const line = `${connected ? 'connected' : 'connecting'}: ${computing} computing, ${done} done, ${failed} failed`
       if (line !== shown) process.stderr.write(`${line}\n`)

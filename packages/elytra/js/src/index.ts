@@ -62,4 +62,6 @@ export {
   type UploadSnapshot,
   type UploadState,
 } from './uploads/upload.ts'
+export type { WorkerControls } from './worker/outerMessages.ts'
 export { RemoteWorker, type WorkerOptions, type WorkerState } from './worker/remoteWorker.ts'
+export { TabWorker, type TabWorkerOptions } from './worker/tabWorker.ts'

@@ -11,7 +11,12 @@ from sennit import playground
 from sennit._asgi import App, Receive, Scope, Send
 from sennit.auth import AccessControl
 from sennit.routes.node import set_session_cookie
-from sennit.security_headers import SecurityHeaders, inline_script_hashes
+from sennit.security_headers import (
+    COMPUTE_POLICY,
+    COMPUTE_SCRIPT,
+    SecurityHeaders,
+    inline_script_hashes,
+)
 
 _BUILDING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sennit</title>
@@ -112,8 +117,10 @@ def _file(site: Path, scope: Scope) -> Response:
         return _refusal(404, "no such page")
     # Names below _next contain a hash of the content; all other files must be revalidated.
     forever = path.startswith("/_next/static/")
-    caching = "public, max-age=31536000, immutable" if forever else "no-cache"
-    return FileResponse(wanted, headers={"cache-control": caching})
+    headers = {"cache-control": "public, max-age=31536000, immutable" if forever else "no-cache"}
+    if path == COMPUTE_SCRIPT:
+        headers["content-security-policy"] = COMPUTE_POLICY
+    return FileResponse(wanted, headers=headers)
 
 
 def _place(site: Path, path: str) -> Path | None:

@@ -7,7 +7,7 @@ import { chainOf, PlanRun } from '../engine/planRun.ts'
 import { parseType, sameType, typeText } from '../engine/types.ts'
 import { SennitError } from '../errors.ts'
 import type { PlanNode } from '../plan/json.ts'
-import type { Task } from './messages.ts'
+import type { ResultSchema } from './channel.ts'
 
 /** Hears after each batch how many rows were computed; what it returns is awaited. */
 export type OnRows = (rows: number) => Promise<void>
@@ -20,7 +20,7 @@ export type OnRows = (rows: number) => Promise<void>
  */
 export async function compute(
   plan: PlanNode,
-  schema: Task['schema'],
+  schema: ResultSchema,
   input: Uint8Array,
   onRows: OnRows,
 ): Promise<Uint8Array<ArrayBuffer>> {
@@ -54,8 +54,8 @@ function columnsOf({ fields, columns, rows }: Batch): OutputColumn[] {
   })
 }
 
-/** The node would refuse other columns: it is told so by an error of this worker instead. */
-function checkColumns(columns: readonly OutputColumn[], schema: Task['schema']): void {
+/** The node would refuse other columns: so this worker fails instead. */
+function checkColumns(columns: readonly OutputColumn[], schema: ResultSchema): void {
   const same =
     columns.length === schema.fields.length &&
     schema.fields.every(({ name, type }, at) => {

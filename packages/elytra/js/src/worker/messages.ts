@@ -2,6 +2,7 @@
 
 import { SennitError } from '../errors.ts'
 import type { PlanJson } from '../plan/json.ts'
+import type { ResultSchema } from './channel.ts'
 import { pack, unpack, type Packed } from './messagePack.ts'
 
 export const VERSION = 1
@@ -42,7 +43,7 @@ export interface Task {
   input: string
   inputBytes: number
   inputSha256: string
-  schema: { fields: { name: string; type: string }[] }
+  schema: ResultSchema
   upload: string
   leaseSeconds: number
 }

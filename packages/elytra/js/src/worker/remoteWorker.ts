@@ -1,15 +1,17 @@
 /**
- * A remote worker: it connects to a node, computes tasks, and returns results.
+ * A remote worker: it connects to a node, has tasks computed, and returns results.
  *
  *   hello -> welcome -> credit -> task -> GET input -> renew … -> partial -> ack -> credit -> …
  *
- * It has no timer but the pause before it connects again: the node measures all times.
+ * It runs where the connection is not held up: kernels run in a compute worker (`ComputeThread`). The
+ * lease is renewed by reports of that worker alone, never by a timer: the node measures all times.
  */
 
-import { describeResponse, SennitError } from '../errors.ts'
+import { SennitError } from '../errors.ts'
 import { planHash } from '../plan/canonical.ts'
 import { sha256Hex } from '../uploads/sha256.ts'
-import { compute } from './compute.ts'
+import type { StartCompute } from './channel.ts'
+import { ComputeThread } from './computeThread.ts'
 import {
   decode,
   encode,
@@ -20,6 +22,8 @@ import {
   type Task,
   type Welcome,
 } from './messages.ts'
+import { NodeRequests } from './nodeRequests.ts'
+import { startCompute } from './startCompute.ts'
 
 /** The engine's version: the states of aggregates have no other format. */
 export const ENGINE = 'sennit-js 0.1.0'
@@ -31,11 +35,17 @@ const FINAL = new Map([
   [4406, 'the node has another version of the protocol'],
   [4426, 'the node has another version of the engine'],
 ])
+const NOT_ADMITTED = 4403
 /** The close code of a connection that ended without one. */
 const ABNORMAL = 1006
 const RETRY_MS = 500
 const RETRY_MAX_MS = 15_000
-const RANGE_BYTES = 4 << 20
+/** Between two messages about one attempt: a node closes connections that send 200 in a second. */
+const RENEW_MS = 200
+/** Of the lease, in which the compute worker has to report: before the node gives the task to others. */
+const SILENCE_SHARE = 0.7
+/** The reason of a pause that the worker makes by itself. */
+export const DATA_CAP = 'data cap'
 
 export interface WorkerOptions {
   /** The node's address; the page's own origin by default. */
@@ -45,62 +55,125 @@ export interface WorkerOptions {
   /** What `platform workers` shows. */
   kind?: string
   onChange?: (state: WorkerState) => void
+  /** Starts the thread that computes; a Web Worker by default. */
+  startCompute?: StartCompute
 }
 
 /** What a worker does. */
 export interface WorkerState {
   connected: boolean
+  /** Tasks that are computed now. */
   computing: number
   done: number
   failed: number
+  /** Rows that were read by kernels, and the time of that in seconds. */
+  rows: number
+  seconds: number
+  /** Bytes of inputs and of results. */
+  bytesIn: number
+  bytesOut: number
+  /** Why it wants no tasks at present, or null. */
+  paused: string | null
   /** Why it has ended for good, or null. */
   ended: string | null
+}
+
+/** Of a worker that has not connected yet. */
+export const INITIAL_STATE: WorkerState = {
+  connected: false,
+  computing: 0,
+  done: 0,
+  failed: 0,
+  rows: 0,
+  seconds: 0,
+  bytesIn: 0,
+  bytesOut: 0,
+  paused: null,
+  ended: null,
+}
+
+/** The task that is computed. */
+interface Running {
+  task: Task
+  /** Aborted when the node does not want the result any more. */
+  control: AbortController
+  renewedAt: number
 }
 
 /** One worker with one task at a time. */
 export class RemoteWorker {
   private readonly url: string
+  private readonly requests: NodeRequests
+  private readonly thread: ComputeThread
   private socket: WebSocket | null = null
-  private resume: string | null = null
+  private resumeSecret: string | null = null
   private limits: Welcome | null = null
   private stopped = false
-  /** Attempts that are computed; a cancelled one is taken out. */
-  private readonly running = new Set<string>()
+  private running: Running | null = null
   /** Results that the node has not acknowledged. */
   private readonly results = new Map<string, FromWorker>()
-  private state: WorkerState = { connected: false, computing: 0, done: 0, failed: 0, ended: null }
+  /** Whether this connection's node may send a task. */
+  private hasCredit = false
+  private state: WorkerState = INITIAL_STATE
   private pauseMs = RETRY_MS
+  private bytesMax = Infinity
   /** Settles when the worker was stopped, or the node does not admit it. */
   readonly ended: Promise<WorkerState>
   private end: (state: WorkerState) => void = () => undefined
 
   constructor(private readonly options: WorkerOptions) {
     this.url = (options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '')
+    this.requests = new NodeRequests(this.url, options.token)
+    this.thread = new ComputeThread(options.startCompute ?? startCompute)
     this.ended = new Promise((resolve) => (this.end = resolve))
   }
 
   /** Connect, and compute tasks until it is stopped. */
   start(): this {
+    this.thread.open()
     this.connect()
     return this
   }
 
-  /** Finish the tasks that are computed, without taking others; then disconnect. */
+  /** Finish the task that is computed, and take no others until `resume`. */
+  pause(reason: string): void {
+    if (this.state.paused === null) this.send({ word: 'drain' })
+    this.hasCredit = false
+    this.change({ paused: reason })
+  }
+
+  /** Take tasks again. */
+  resume(): void {
+    this.change({ paused: null })
+    this.offer()
+  }
+
+  /** Compute for a share of the time, from 0 (exclusive) to 1. */
+  limit(share: number): void {
+    this.thread.limit(share)
+  }
+
+  /** Pause when this many bytes were received and sent. */
+  limitBytes(bytesMax: number): void {
+    this.bytesMax = bytesMax
+    if (this.isOverCap(0)) this.pause(DATA_CAP)
+  }
+
+  /** Finish the task that is computed, without taking others; then disconnect. */
   drain(): void {
     this.stopped = true
     this.send({ word: 'drain' })
-    if (this.isIdle) this.close('stopped')
+    this.offer()
   }
 
-  /** Disconnect at once; the node gives its tasks to others. */
+  /** Disconnect at once; the node gives its task to others. */
   stop(): void {
     this.stopped = true
-    this.running.clear()
     this.close('stopped')
   }
 
   private get isIdle(): boolean {
-    return this.running.size === 0 && this.results.size === 0
+    return this.running === null && this.results.size === 0
   }
 
   private connect(): void {
@@ -120,31 +193,24 @@ export class RemoteWorker {
   private lost(socket: WebSocket, code: number): void {
     if (this.socket !== socket) return
     this.socket = null
+    this.hasCredit = false
     if (code !== ABNORMAL || this.state.connected) return this.disconnected(code)
-    void this.isRefused().then((refused) => this.disconnected(refused ? 4403 : code))
-  }
-
-  /** Whether the node refuses the token; a WebSocket does not say why it could not be opened. */
-  private async isRefused(): Promise<boolean> {
-    try {
-      const headers = { Authorization: `Bearer ${this.options.token}` }
-      const { status } = await fetch(`${this.url}/api/workers/inputs/none`, { headers })
-      return status === 401 || status === 403
-    } catch {
-      return false // the node is not up
-    }
+    void this.requests
+      .isRefused()
+      .then((refused) => this.disconnected(refused ? NOT_ADMITTED : code))
   }
 
   private greet(): void {
+    const { running } = this
     this.send({
       word: 'hello',
       version: VERSION,
       engine: ENGINE,
-      kind: this.options.kind ?? (typeof document === 'undefined' ? 'node' : 'tab'),
+      kind: this.options.kind ?? 'tab',
       threads: 1,
       cached: [],
-      resume: this.resume,
-      attempts: [...this.running, ...this.results.keys()],
+      resume: this.resumeSecret,
+      attempts: [...(running ? [running.task.attempt] : []), ...this.results.keys()],
     })
   }
 
@@ -161,6 +227,8 @@ export class RemoteWorker {
   private close(reason: string): void {
     if (this.state.ended !== null) return
     this.change({ ended: reason })
+    this.running?.control.abort()
+    this.thread.close()
     this.socket?.close()
     this.end(this.state)
   }
@@ -170,15 +238,14 @@ export class RemoteWorker {
       case 'welcome':
         return this.welcomed(message)
       case 'task':
+        this.hasCredit = false
         return void this.work(message)
       case 'cancel':
-        this.results.delete(message.attempt)
-        // One that is computed gives its credit back when its loop has noticed.
-        if (!this.running.delete(message.attempt)) this.credit(1)
-        return
+        this.drop(message.attempt)
+        return this.offer()
       case 'ack':
-        if (this.results.delete(message.attempt)) this.credit(1)
-        return
+        this.results.delete(message.attempt)
+        return this.offer()
       case 'drain':
         return // the node closes the connection next
     }
@@ -186,55 +253,91 @@ export class RemoteWorker {
 
   private welcomed(welcome: Welcome): void {
     this.limits = welcome
-    this.resume = welcome.resume
+    this.resumeSecret = welcome.resume
     this.pauseMs = RETRY_MS
-    for (const attempt of this.results.keys())
-      if (!welcome.attempts.includes(attempt)) this.results.delete(attempt)
-    for (const attempt of this.running)
-      if (!welcome.attempts.includes(attempt)) this.running.delete(attempt)
+    const { running } = this
+    for (const attempt of [...this.results.keys(), ...(running ? [running.task.attempt] : [])])
+      if (!welcome.attempts.includes(attempt)) this.drop(attempt)
     this.change({ connected: true })
     for (const result of this.results.values()) this.send(result)
-    if (this.isIdle) this.credit(1)
+    this.offer()
   }
 
-  private credit(n: number): void {
-    if (!this.stopped) this.send({ word: 'credit', n })
-    else if (this.isIdle) this.close('stopped')
+  /** The node does not want the result of an attempt. */
+  private drop(attempt: string): void {
+    this.results.delete(attempt)
+    const { running } = this
+    if (running?.task.attempt !== attempt) return
+    running.control.abort()
+    this.thread.cancel()
+  }
+
+  /** Give the node credit for one task, if there is none; a stopped worker ends here. */
+  private offer(): void {
+    if (!this.isIdle) return
+    if (this.stopped) return this.close('stopped')
+    if (!this.state.connected || this.state.paused !== null || this.hasCredit) return
+    this.hasCredit = true
+    this.send({ word: 'credit', n: 1 })
   }
 
   private async work(task: Task): Promise<void> {
+    if (this.running) return this.socket?.close() // there was no credit for it
     const { attempt } = task
-    this.running.add(attempt)
+    const control = new AbortController()
+    this.running = { task, control, renewedAt: 0 }
     this.change({ computing: 1 })
     let result: FromWorker
     try {
-      result = await this.result(task)
+      result = await this.result(this.running)
       this.change({ done: this.state.done + 1 })
     } catch (error) {
       const code = error instanceof SennitError ? error.code : 'internal'
       result = { word: 'failed', attempt, code, message: String(error).slice(0, 500) }
-      this.change({ failed: this.state.failed + 1 })
+      if (!control.signal.aborted) this.change({ failed: this.state.failed + 1 })
     }
+    this.running = null
     this.change({ computing: 0 })
-    if (!this.running.delete(attempt)) return this.credit(1) // cancelled
-    this.results.set(attempt, result)
-    this.send(result)
+    if (!control.signal.aborted) {
+      this.results.set(attempt, result)
+      this.send(result)
+    }
+    if (this.thread.broken !== null)
+      this.close(`the compute worker does not start: ${this.thread.broken}`)
+    this.offer()
   }
 
-  private async result(task: Task): Promise<FromWorker> {
-    const { attempt, spec, inputSha256 } = task
+  private async result(running: Running): Promise<FromWorker> {
+    const { task, control } = running
+    const { attempt, spec, inputSha256, schema } = task
     if ((await planHash(spec.plan)) !== task.planHash)
       throw new SennitError('the plan has another hash', { code: 'bad-input' })
-    const input = await this.fetchInput(task)
-    let done = input.length
-    const data = await compute(spec.plan, task.schema, input, async (rows) => {
-      done += rows
-      this.renew(attempt, done)
-      await turn()
+    this.checkCap(task)
+    let received = 0
+    const input = await this.requests.input(task, control.signal, (bytes) => {
+      this.change({ bytesIn: this.state.bytesIn + bytes - received })
+      received = bytes
+      this.renew(running, bytes)
     })
-    const sha256 = await sha256Hex(data)
-    const isInline = data.length <= (this.limits?.inlineBytesMax ?? 0)
-    if (!isInline) await this.upload(task, data, sha256)
+    control.signal.throwIfAborted()
+    const silenceSeconds = SILENCE_SHARE * task.leaseSeconds
+    const { rows, seconds } = this.state
+    const began = performance.now()
+    const passed = (done: number): void =>
+      this.change({ rows: rows + done, seconds: seconds + (performance.now() - began) / 1000 })
+    const made = await this.thread.run(
+      { plan: spec.plan, schema, input, silenceSeconds },
+      (done) => {
+        passed(done)
+        this.renew(running, received + done)
+      },
+    )
+    passed(made.rows)
+    const sha256 = await sha256Hex(made.data)
+    const isInline = made.data.length <= (this.limits?.inlineBytesMax ?? 0)
+    if (!isInline) await this.requests.upload(task, made.data, sha256, control.signal)
+    this.change({ bytesOut: this.state.bytesOut + made.data.length })
+    if (this.isOverCap(0)) this.pause(DATA_CAP)
     return {
       word: 'partial',
       attempt,
@@ -242,43 +345,28 @@ export class RemoteWorker {
       inputSha256,
       engine: ENGINE,
       sha256,
-      data: isInline ? data : null,
+      data: isInline ? made.data : null,
     }
   }
 
-  /** The whole input, in ranges: a long download renews the lease. */
-  private async fetchInput(task: Task): Promise<Uint8Array<ArrayBuffer>> {
-    const input = new Uint8Array(task.inputBytes)
-    for (let at = 0; at < input.length; at += RANGE_BYTES) {
-      const end = Math.min(input.length, at + RANGE_BYTES) - 1
-      const response = await this.request(task.input, { headers: { Range: `bytes=${at}-${end}` } })
-      const piece = new Uint8Array(await response.arrayBuffer())
-      if (piece.length !== end - at + 1)
-        throw new SennitError('a part of the input has another length', { code: 'unavailable' })
-      input.set(piece, at)
-      this.renew(task.attempt, end + 1)
-    }
-    if ((await sha256Hex(input)) !== task.inputSha256)
-      throw new SennitError('the input is damaged', { code: 'unavailable' })
-    return input
+  /** A task that would exceed the cap goes back to the node. */
+  private checkCap(task: Task): void {
+    if (!this.isOverCap(task.inputBytes)) return
+    this.pause(DATA_CAP)
+    throw new SennitError('the input exceeds what this worker may receive', { code: 'unavailable' })
   }
 
-  private async upload(task: Task, data: Uint8Array<ArrayBuffer>, sha256: string): Promise<void> {
-    await this.request(task.upload, { method: 'PUT', body: data, headers: { 'X-Sha256': sha256 } })
+  private isOverCap(more: number): boolean {
+    const total = this.state.bytesIn + this.state.bytesOut
+    return more > 0 ? total + more > this.bytesMax : total >= this.bytesMax
   }
 
-  private async request(path: string, init: RequestInit): Promise<Response> {
-    const headers = { ...init.headers, Authorization: `Bearer ${this.options.token}` }
-    const response = await fetch(this.url + path, { ...init, headers })
-    if (!response.ok)
-      throw new SennitError(...describeResponse(response.status, await response.text()))
-    return response
-  }
-
-  private renew(attempt: string, bytesDone: number): void {
-    if (!this.running.has(attempt))
-      throw new SennitError('the attempt was cancelled', { code: 'cancelled' })
-    this.send({ word: 'renew', attempt, bytesDone })
+  /** Say that an attempt has come further, but not more often than needed. */
+  private renew(running: Running, bytesDone: number): void {
+    const now = performance.now()
+    if (running.renewedAt !== 0 && now - running.renewedAt < RENEW_MS) return
+    running.renewedAt = now
+    this.send({ word: 'renew', attempt: running.task.attempt, bytesDone })
   }
 
   private send(message: FromWorker): void {
@@ -289,19 +377,4 @@ export class RemoteWorker {
     this.state = { ...this.state, ...change }
     this.options.onChange?.(this.state)
   }
-}
-
-/**
- * Let the thread's other events happen: what was sent leaves, and a cancellation is heard. Not a
- * timer, because those of hidden pages run once a second.
- */
-function turn(): Promise<void> {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel()
-    port1.onmessage = () => {
-      port1.close()
-      resolve()
-    }
-    port2.postMessage(null)
-  })
 }

@@ -1,0 +1,78 @@
+"""The outer worker and the compute worker in a real page of a real node."""
+
+from __future__ import annotations
+
+import pytest
+from e2e.browser_site import Site, Watched
+from e2e.compute_tabs import rows_of, start_worker, state_of, until
+from playwright.sync_api import Page
+
+from elytra import Elytra, col, count
+from sennit.client import Session
+
+pytestmark = pytest.mark.timeout(120)
+
+# In a task of its own: the driver's own calls may evaluate text whatever the policy is.
+_EVAL = """
+() => new Promise((resolve) => setTimeout(() => {
+  try { resolve(new Function('return 7')()) } catch (error) { resolve(error.name) }
+}))
+"""
+_REACH = """
+async () => {
+  const tries = {
+    fetch: () => fetch('/healthz'),
+    socket: () => new Promise((open, fail) => {
+      const socket = new WebSocket('ws://' + location.host + '/api/workers')
+      socket.onopen = open
+      socket.onerror = fail
+    }),
+    worker: () => new Promise((open, fail) => {
+      const worker = new Worker('/runtime/compute.js')
+      worker.onmessage = open
+      worker.onerror = fail
+    }),
+    foreign: () => importScripts('data:text/javascript,self.got=1'),
+  }
+  const reached = []
+  for (const [name, tried] of Object.entries(tries)) {
+    try { await tried(); reached.push(name) } catch {}
+  }
+  return reached
+}
+"""
+
+
+def test_the_compute_worker_may_evaluate_and_reach_nothing_else(
+    page: Page, watched: Watched
+) -> None:
+    assert page.evaluate(_EVAL) == "EvalError"
+    for script, evaluated in (("outer", "EvalError"), ("compute", 7)):
+        with page.expect_worker() as started:
+            page.evaluate("(name) => { new Worker(`/runtime/${name}.js`) }", script)
+        assert started.value.evaluate(_EVAL) == evaluated
+    assert started.value.evaluate(_REACH) == []
+    watched.complaints.clear()  # what was refused is written there
+
+
+def test_a_tab_computes_the_rows_of_the_node(site: Site, loaded: str, page: Page) -> None:
+    with (
+        Session.open(site.url, token=site.token, data=None) as session,
+        Elytra(site.url, token=site.token) as client,
+    ):
+        start_worker(page, session, share=0.9)
+        rows = client.remote(loaded)
+        value = col("tons") * 0.1
+        for pipeline in (
+            rows.filter(col("tons") > 500).group_by("port").agg(n=count(), mean=value.avg()),
+            rows.filter(col("tons") > 1000).select("ship", "depth", value=value),
+        ):
+            assert rows_of(pipeline, "browser") == rows_of(pipeline, "local")
+        until(page, lambda: state_of(page)["done"] == 2)
+        state = state_of(page)
+        (shown,) = (each for each in session.workers.show()["workers"] if each["finished"])
+        assert (shown["kind"], shown["failed"], state["failed"]) == ("tab", 0, 0)
+        assert state["rows"] > 0 < state["bytesIn"]
+        assert state["bytesOut"] > 0 == state["computing"]
+        page.evaluate("() => window.outer.postMessage({ kind: 'drain' })")
+        until(page, lambda: state_of(page)["ended"] == "stopped")

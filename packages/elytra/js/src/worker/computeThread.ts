@@ -1,0 +1,154 @@
+/**
+ * The outer worker's side of the channel: one compute worker, which is replaced when it hangs or dies.
+ *
+ *   idle -> run -> progress … -> done | failed -> idle
+ *            |-> silent too long, dead, cancelled: terminated, and another one started
+ */
+
+import { SennitError } from '../errors.ts'
+import type { PlanJson } from '../plan/json.ts'
+import type { ComputePort, FromCompute, ResultSchema, StartCompute } from './channel.ts'
+
+/** One task: its plan over an Arrow IPC stream, which is handed over. */
+export interface ComputeTask {
+  plan: PlanJson
+  schema: ResultSchema
+  input: Uint8Array<ArrayBuffer>
+  /** Without a report of rows for this time the compute worker is taken to hang. */
+  silenceSeconds: number
+}
+
+export interface Computed {
+  rows: number
+  data: Uint8Array<ArrayBuffer>
+}
+
+/** Ticks in `silenceSeconds`. */
+const TICKS = 8
+
+interface Running {
+  ticket: number
+  onRows: (rows: number) => void
+  /** Ticks since the last report. Not times: after a tab was frozen one tick has passed, not minutes. */
+  silent: number
+  settle: (end: Computed | SennitError) => void
+}
+
+export class ComputeThread {
+  private port: ComputePort | null = null
+  private isReady = false
+  private running: Running | null = null
+  private tickets = 0
+  private share = 1
+  /** Why it cannot be started at all, or null: another attempt would end in the same way. */
+  broken: string | null = null
+
+  constructor(private readonly start: StartCompute) {}
+
+  /** Start the compute worker before there is a task. */
+  open(): void {
+    this.port ??= this.started()
+  }
+
+  /** Compute for this share of the time, and sleep otherwise. */
+  limit(share: number): void {
+    this.share = share
+    this.port?.post({ kind: 'share', share }, [])
+  }
+
+  /**
+   * Compute a task; one at a time.
+   *
+   * @param onRows hears how many rows were computed, now and then.
+   * @throws SennitError as the plan does; with `unavailable` if the compute worker hangs or dies,
+   * with `cancelled` after `cancel`.
+   */
+  async run(task: ComputeTask, onRows: (rows: number) => void): Promise<Computed> {
+    if (this.running) throw new Error('a task is computed already')
+    const { plan, schema, input } = task
+    const ticket = (this.tickets += 1)
+    const ended = new Promise<Computed | SennitError>((settle) => {
+      this.running = { ticket, onRows, silent: 0, settle }
+    })
+    const timer = setInterval(() => this.tick(), (task.silenceSeconds * 1000) / TICKS)
+    this.open()
+    this.port?.post({ kind: 'compute', ticket, plan, schema, input }, [input.buffer])
+    const end = await ended
+    clearInterval(timer)
+    if (end instanceof SennitError) throw end
+    return end
+  }
+
+  /** Stop what is computed. */
+  cancel(): void {
+    if (!this.running) return
+    this.replace()
+    this.settle(new SennitError('the attempt was cancelled', { code: 'cancelled' }))
+  }
+
+  /** Stop the compute worker for good. */
+  close(): void {
+    this.cancel()
+    this.port?.terminate()
+    this.port = null
+  }
+
+  private started(): ComputePort {
+    this.isReady = false
+    const port = this.start(
+      (message) => this.port === port && this.receive(message),
+      (reason) => this.port === port && this.died(reason),
+    )
+    if (this.share < 1) port.post({ kind: 'share', share: this.share }, [])
+    return port
+  }
+
+  private replace(): void {
+    this.port?.terminate()
+    this.port = this.started()
+  }
+
+  private receive(message: FromCompute): void {
+    if (message.kind === 'ready') {
+      this.isReady = true
+      return
+    }
+    const { running } = this
+    if (message.ticket !== running?.ticket) return
+    if (message.kind === 'progress') {
+      running.silent = 0
+      running.onRows(message.rows)
+    } else if (message.kind === 'done') {
+      this.settle({ rows: message.rows, data: message.data })
+    } else {
+      this.settle(new SennitError(message.message, { code: message.code }))
+    }
+  }
+
+  private tick(): void {
+    if (!this.running) return
+    this.running.silent += 1
+    if (this.running.silent <= TICKS) return
+    this.replace()
+    this.settle(unavailable('the compute worker made no progress'))
+  }
+
+  private died(reason: string): void {
+    this.port?.terminate()
+    this.port = null
+    // One that never ran would not run at the next try either.
+    if (this.isReady) this.open()
+    else this.broken = reason
+    this.settle(unavailable(`the compute worker has died: ${reason}`))
+  }
+
+  private settle(end: Computed | SennitError): void {
+    const { running } = this
+    this.running = null
+    running?.settle(end)
+  }
+}
+
+function unavailable(message: string): SennitError {
+  return new SennitError(message, { code: 'unavailable' })
+}

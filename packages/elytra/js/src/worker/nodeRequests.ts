@@ -1,0 +1,75 @@
+/** The requests of a worker: inputs in ranges, and long results. */
+
+import { describeResponse, SennitError } from '../errors.ts'
+import { sha256Hex } from '../uploads/sha256.ts'
+import type { Task } from './messages.ts'
+
+const RANGE_BYTES = 4 << 20
+
+/** Requests to one node with the token of one worker. */
+export class NodeRequests {
+  constructor(
+    private readonly url: string,
+    private readonly token: string,
+  ) {}
+
+  /**
+   * The whole input of a task, in ranges: a long download renews the lease.
+   *
+   * @param onBytes hears how many bytes are here.
+   * @throws SennitError if the bytes are not those that the task names.
+   */
+  async input(
+    task: Task,
+    signal: AbortSignal,
+    onBytes: (bytes: number) => void,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const input = new Uint8Array(task.inputBytes)
+    for (let at = 0; at < input.length; at += RANGE_BYTES) {
+      const end = Math.min(input.length, at + RANGE_BYTES) - 1
+      const headers = { Range: `bytes=${at}-${end}` }
+      const response = await this.request(task.input, { headers, signal })
+      const piece = new Uint8Array(await response.arrayBuffer())
+      if (piece.length !== end - at + 1)
+        throw new SennitError('a part of the input has another length', { code: 'unavailable' })
+      input.set(piece, at)
+      onBytes(end + 1)
+    }
+    if ((await sha256Hex(input)) !== task.inputSha256)
+      throw new SennitError('the input is damaged', { code: 'unavailable' })
+    return input
+  }
+
+  /** Send a result that is too long for a message. */
+  async upload(
+    task: Task,
+    data: Uint8Array<ArrayBuffer>,
+    sha256: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const headers = { 'X-Sha256': sha256 }
+    await this.request(task.upload, { method: 'PUT', body: data, headers, signal })
+  }
+
+  /** Whether the node refuses the token; a WebSocket does not say why it could not be opened. */
+  async isRefused(): Promise<boolean> {
+    try {
+      const headers = { Authorization: `Bearer ${this.token}` }
+      const { status } = await fetch(`${this.url}/api/workers/inputs/none`, { headers })
+      return status === 401 || status === 403
+    } catch {
+      return false // the node is not up
+    }
+  }
+
+  private async request(path: string, init: RequestInit): Promise<Response> {
+    const headers = { ...init.headers, Authorization: `Bearer ${this.token}` }
+    const response = await fetch(this.url + path, { ...init, headers }).catch((error: unknown) => {
+      // The connection, not the task: a failure of another kind would count as this worker's fault.
+      throw new SennitError(String(error), { code: 'unavailable' })
+    })
+    if (!response.ok)
+      throw new SennitError(...describeResponse(response.status, await response.text()))
+    return response
+  }
+}

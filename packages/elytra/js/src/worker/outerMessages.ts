@@ -1,0 +1,22 @@
+/** Messages between a page and its outer worker. */
+
+import type { WorkerState } from './remoteWorker.ts'
+
+/** What a page may change while the worker runs. */
+export interface WorkerControls {
+  /** The share of the time in which kernels run, from 0 (exclusive) to 1. */
+  share?: number
+  /** Bytes received and sent after which the worker pauses; Infinity for no limit. */
+  bytesMax?: number
+  /** Why the worker is to pause, or null to continue. */
+  paused?: string | null
+}
+
+/** What the page sends. */
+export type ToOuter =
+  | { kind: 'start'; token: string; kindShown: string; controls: WorkerControls }
+  | { kind: 'set'; controls: WorkerControls }
+  | { kind: 'drain' }
+
+/** What the outer worker sends. */
+export type FromOuter = WorkerState
