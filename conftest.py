@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add how much the nightly does of what has no end."""
     group = parser.getgroup("nightly")
     group.addoption(
-        "--histories", type=int, default=250,
+        "--histories", type=int, default=1000,
         help="simulated histories of each scenario in a night, others than in the night before",
     )  # fmt: skip
     group.addoption(

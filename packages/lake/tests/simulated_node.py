@@ -29,7 +29,7 @@ from lake.peers.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.placement import Candidate
-from lake.peers.publication_log import LogKey, StoredLog
+from lake.peers.publication_log import LogKey
 from lake.peers.publications import (
     EVERYONE,
     LogForked,
@@ -113,6 +113,7 @@ class SimulatedNode:
 
     def __init__(self, world: World, name: str, disk: Disk) -> None:
         self.world, self.name, self.disk = world, name, disk
+        self._log_key = LogKey(name)
         disk["number"] = disk.get("number", 0) + 1
         self.objects: dict[str, StoredObject] = disk.setdefault("objects", {})
         # Kept versions of each dataset, the newest last; who writes it, and how it is described.
@@ -180,9 +181,10 @@ class SimulatedNode:
             self._scrub()
             self._expire()
             self.disk["known"] = [peer.statement for peer in self.members.peers.values()]
-        nodes = self._candidates(now)
-        plan = self.copies.tick(now, self._noted, nodes, self.members.alive())
-        yield from self._own(plan, self.copies)
+        if self.copies.is_due(now):
+            nodes = self._candidates(now)
+            plan = self.copies.tick(now, self._noted, nodes, self.members.alive())
+            yield from self._own(plan, self.copies)
         yield from self._own(self.transfers.tick(now), self.transfers)
 
     def _candidates(self, now: float) -> list[Candidate]:
@@ -408,18 +410,21 @@ class SimulatedNode:
         return self.copies.state(shared, shared.objects, alive, now)
 
     def _publish(self) -> Iterator[Effect]:
-        alive = self.members.alive()
         for dataset, (writer, shared) in self.shared.items():
             if writer == self.name:
-                signed = replace(shared, handovers=self.hand_overs.chain_of(dataset))
-                yield from self._describe(signed, alive)
+                chain = self.hand_overs.chain_of(dataset)
+                is_same = len(chain) == len(shared.handovers)
+                signed = shared if is_same else replace(shared, handovers=chain)
+                yield from self._describe(signed)
         for moved in self.hand_overs.moved():
-            yield from self._describe(moved, alive)
+            yield from self._describe(moved)
 
-    def _describe(self, shared: SharedDataset, alive: list[str]) -> Iterator[Effect]:
-        known = self.logs.logs.get(LogKey(self.name), StoredLog()).items.get(shared.id)
+    def _describe(self, shared: SharedDataset) -> Iterator[Effect]:
+        log = self.logs.logs.get(self._log_key)
+        known = None if log is None else log.items.get(shared.id)
         state = (shared.manifest, len(shared.handovers))
         if known is None or (known["manifest"], len(known.get("handovers", ()))) != state:
+            alive = self.members.alive()
             yield from self.logs.publish(shared.id, shared.to_json(), EVERYONE, alive)
 
     def _expect(self, news: Published) -> None:

@@ -25,7 +25,7 @@ from sennit_core.records import DatasetInfo, ShardInfo
 if TYPE_CHECKING:
     from elkyn.records import Change
 
-__all__ = ["SnapshotAdopter", "check_deletable", "check_own"]
+__all__ = ["SnapshotAdopter", "check_own", "foreign_dataset"]
 
 
 class SnapshotAdopter:
@@ -209,11 +209,9 @@ def check_own(info: DatasetInfo | None) -> None:
         raise written_elsewhere(info.name, info.node)
 
 
-def check_deletable(find: Callable[[str], DatasetInfo | None], dataset: str) -> None:
-    """Refuse to delete a dataset that another node writes; a damaged one can be deleted.
-
-    Raises:
-        Denied: It is one.
-    """
+def foreign_dataset(find: Callable[[str], DatasetInfo | None], dataset: str) -> DatasetInfo | None:
+    """Return a dataset if another node writes it; None also if its row is damaged."""
+    found = None
     with suppress(Corrupt):
-        check_own(find(dataset))
+        found = find(dataset)
+    return found if found is not None and found.node is not None else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
 from lake.access import Policy, PolicyRule
-from lake.catalog_adoption import check_deletable
+from lake.catalog_adoption import foreign_dataset
 from lake.cleanup import Cleanup
 from lake.export import export_format, export_query, write_file
 from lake.foreign_appends import ForeignAppends
@@ -528,9 +528,10 @@ class Lake:
         self._verifier.check(ShardFile(dataset, index, path, self.verify_always))
 
     def delete(self, dataset: str) -> DatasetInfo:
-        """Delete a dataset of this node with its snapshots; running queries on it still finish."""
-        check_deletable(self.catalog.find_known, dataset)
-        info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        """Delete a dataset with its snapshots, of another node only if that was removed; queries finish."""
+        is_own = foreign_dataset(self.catalog.find_known, dataset) is None
+        delete = self.retention.delete_dataset if is_own else self.remote.delete
+        info = self.reserve.spend(lambda: delete(dataset))
         self.result_cache.drop_dataset(info.id)
         self.cleanup.forget(info)
         return info

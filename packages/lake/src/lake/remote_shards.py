@@ -12,7 +12,7 @@ from lake.limits import Requester
 from lake.objects import ObjectStore
 from lake.peers.stop import Stop
 from lake.staged_inputs import StagedInput
-from sennit_core.errors import Unavailable
+from sennit_core.errors import Denied, Unavailable
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
 
@@ -180,10 +180,14 @@ class RemoteShards:
         self.restricted: RestrictedRows = _NoNetwork()
         # Runs tasks of jobs at other nodes; None until there is a network to be in.
         self.jobs: NetworkJobs | None = None
+        # Deletes a dataset, by its id or name, whose writer was removed from the network.
+        self.delete: Callable[[str], DatasetInfo] = _delete_nothing
         # Returns the id of another member of the network by its name; None if there is none.
         self.find_node: Callable[[str], str | None] = lambda _name: None
         # Of a dataset and an object: whether a node has sent the object as one of the dataset.
         self.was_received: Callable[[str, str], bool] = lambda _dataset, _name: False
+        # Whether this node wrote a dataset until it handed it over, and follows no other writer yet.
+        self.has_written: Callable[[str], bool] = lambda _dataset: False
         self.change: Change = _change_nothing
         self.accepts_changes: Callable[[str], bool] = lambda _dataset: False
         """Whether the writer of a dataset makes changes for users of this node."""
@@ -224,10 +228,12 @@ class RemoteShards:
         Raises:
             Unavailable: No node that can be reached sends one of them as an object of the dataset.
         """
+        # Its own manifests name its own shards, which no other node may have.
+        is_own = self.has_written(dataset.id)
         unproven = [
             name
             for name in names
-            if name not in self._objects or not self.was_received(dataset.id, name)
+            if name not in self._objects or not (is_own or self.was_received(dataset.id, name))
         ]
         if unproven:
             self.fetch(unproven, dataset=dataset.id, seconds=None, stop=None)
@@ -253,6 +259,14 @@ class _NoNetwork:
 
 def _distribute_nothing(*_arguments: object, **_options: object) -> None:
     return None
+
+
+def _delete_nothing(dataset: str) -> DatasetInfo:
+    raise Denied(
+        f"deleting dataset {dataset!r}, which another node writes",
+        needed="the network, which knows whether that node was removed",
+        hint="delete it at a running node: platform datasets NAME --delete",
+    )
 
 
 def _change_nothing(change: ForeignChange) -> Future[Changed]:

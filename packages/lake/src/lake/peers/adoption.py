@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from elkyn.records import Change
 from lake.catalog import Catalog
 from lake.peers.downloads import Downloads
+from lake.peers.forgotten_datasets import ForgottenDatasets, check_removed
 from lake.peers.handover_rows import ACCEPTING, SETTLED, SIGNED, STOPPED, Terms
 from lake.peers.handovers import HandOver
 from lake.peers.held import HeldObjects
@@ -86,6 +87,7 @@ class Adoption:
         policies: Say what users see of restricted datasets.
         shares: What this node shares.
         terms: Who writes a dataset.
+        forgotten: The datasets of removed nodes that were deleted here.
         index: The shared datasets.
         downloads: Fetches manifests.
         metadata: Limits what one publisher may cause.
@@ -101,6 +103,7 @@ class Adoption:
         policies: Policies,
         shares: Shares,
         terms: Terms,
+        forgotten: ForgottenDatasets,
         index: SharedIndex,
         downloads: Downloads,
         metadata: MetadataUse,
@@ -113,6 +116,7 @@ class Adoption:
         self._policies = policies
         self._shares = shares
         self._terms, self._handovers = terms, terms.table
+        self._forgotten = forgotten
         self._index = index
         self._downloads = downloads
         self._metadata = metadata
@@ -267,6 +271,8 @@ class Adoption:
             if (known is None or known.node == writer) and not is_frozen:
                 await self._forget(dataset)
             return
+        if known is None and await asyncio.to_thread(self._forgotten.has, dataset, writer):
+            return
         # Also one that this node has never had: the next writer may never publish it.
         if known is None or known.node == writer:
             shared = _until_followed(shared, writer)
@@ -278,8 +284,7 @@ class Adoption:
             return  # it has handed the dataset over: the next writer describes it
         if EVERYONE not in shared.nodes and self._node not in shared.nodes:
             raise Denied("publishing a dataset to a node that it is not shared with")
-        if known is None and sum(each.writer == writer for each in self._index) >= _OF_NODE_MAX:
-            raise Denied(f"publishing more than {_OF_NODE_MAX} datasets")
+        self._check_count(writer, known)
         if not shared.restricted and shared.version < term.version:
             raise Denied("publishing a version from before it wrote the dataset")
         if known is not None and known.node is None:
@@ -303,6 +308,10 @@ class Adoption:
                 self.contested[dataset, writer] = known.name
             raise
         return False
+
+    def _check_count(self, writer: str, known: DatasetInfo | None) -> None:
+        if known is None and sum(each.writer == writer for each in self._index) >= _OF_NODE_MAX:
+            raise Denied(f"publishing more than {_OF_NODE_MAX} datasets")
 
     def _check_history(self, shared: SharedDataset, known: DatasetInfo) -> None:
         """Refuse to follow a hand-over of this node that it does not remember, if that loses a version.
@@ -513,6 +522,31 @@ class Adoption:
         other = self._catalog.find_id(shared.name)
         is_free = other is None or other == shared.id
         return shared.name if is_free else f"{shared.name}@{self._host.roster.name_of(writer)}"
+
+    async def delete(self, dataset: str) -> DatasetInfo:
+        """Delete a dataset whose writer was removed from the network, with its copies here.
+
+        The other nodes keep it.
+
+        Args:
+            dataset: Its id or name.
+
+        Raises:
+            NotFound: There is none.
+            Denied: Its writer was not removed.
+        """
+        roster, dataset = (
+            self._host.roster,
+            (await asyncio.to_thread(self._catalog.get, dataset)).id,
+        )
+        async with self.alone(dataset):
+            known = await asyncio.to_thread(self._catalog.get, dataset)
+            writer = known.node or ""
+            check_removed(known, roster.name_of(writer), is_member=roster.is_member(writer))
+            # First: after a crash in between it is still listed, and can be deleted again.
+            await asyncio.to_thread(self._forgotten.add, dataset, writer)
+            await self._forget(dataset)
+        return known
 
     async def _forget(self, dataset: str) -> None:
         self._index.remove(dataset)

@@ -16,6 +16,7 @@ from lake.peers.adoption import forget_adopted
 from lake.peers.change_server import WriterParts
 from lake.peers.ciphertext import Ciphertexts
 from lake.peers.copies import Copies, CopyOptions
+from lake.peers.forgotten_datasets import ForgottenDatasets
 from lake.peers.fragments import FragmentRunner, LocalFragments
 from lake.peers.handover_rows import HandOverTable
 from lake.peers.held import HeldObjects
@@ -58,6 +59,7 @@ class DataParts:
         key: Signs hand-overs.
         quotas: What users may store.
         queued: Appends that wait for other nodes.
+        forgotten: Datasets of removed nodes that were deleted here.
         tasks: Runs tasks of other nodes' jobs; None for a node that runs none.
     """
 
@@ -77,6 +79,7 @@ class DataParts:
     key: NodeKey
     quotas: Quotas
     queued: QueuedAppends
+    forgotten: ForgottenDatasets
     tasks: TaskRunner | None = None
 
     def leave(self) -> None:
@@ -93,6 +96,7 @@ class DataParts:
             elif info.node is not None:
                 forget_adopted(self.retention, self.policies, self.copies.held, info.id)
         self.handovers.clear()
+        self.forgotten.clear()
         self.copies.clear()
 
 
@@ -147,6 +151,5 @@ def data_parts(
     return DataParts(
         lake.catalog, lake.objects, lake.retention, shares, lake.policies, copies, fragments,
         restricted, lake.pool, lake.staging, lake.space, writer, handovers, lake.storage.node_key,
-        lake.quotas,
-        lake.queued, tasks,
+        lake.quotas, lake.queued, ForgottenDatasets(lake.tree), tasks,
     )  # fmt: skip

@@ -48,6 +48,7 @@ from lake.peers.staging import Staging
 from lake.peers.transfers import at_most
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
+from sennit_core.records import DatasetInfo
 
 __all__ = ["Exchange", "ExchangeHost"]
 
@@ -84,7 +85,7 @@ class Exchange:
         terms = Terms(node, parts.handovers, statements)
         self._adoption = Adoption(
             node, host, parts.catalog, parts.retention, parts.policies, parts.shares, terms,
-            self._index, self._downloads,
+            parts.forgotten, self._index, self._downloads,
             MetadataUse(parts.objects, lambda size: parts.space.check_disk("a list of shards", size)),
             copies.replication.soon,
         )  # fmt: skip
@@ -112,6 +113,10 @@ class Exchange:
     def published(self, news: Published) -> None:
         """Note what another node publishes."""
         self._adoption.expect(news.key.publisher, news.dataset)
+
+    async def delete(self, dataset: str) -> DatasetInfo:
+        """Delete a dataset of a removed node here; raises as `Adoption.delete`."""
+        return await self._adoption.delete(dataset)
 
     async def start(self) -> None:
         """Adopt what was published, and forget what was withdrawn, while this node was away."""
@@ -153,6 +158,8 @@ class Exchange:
     async def _plan(self, now: float) -> None:
         """Find out which copies to make and to drop."""
         copies = self._parts.copies
+        if not copies.replication.is_due(now):
+            return
         datasets = [each.objects for each in self._index]
         room = self._host.members.own.capacity - self._copied_bytes
         alive = self._host.members.alive()

@@ -298,7 +298,9 @@ class Giver:
             if row.state == SIGNED:
                 raise Conflict(
                     f"dataset {info.name!r} was handed over, and the other node may write it already",
-                    hint="it can be handed over back",
+                    hint="let that node finish, and hand it back. If it is gone for ever: platform net revoke "
+                    f"{self._host.roster.name_of(row.peer)}, platform fork {info.name} NEW, then delete "
+                    f"{info.name}",
                 )
             if row.state not in (OFFERED, STOPPED) and not row.refusal:
                 raise Conflict(f"dataset {info.name!r} is not being handed over")

@@ -297,11 +297,12 @@ def _datasets(found: Surveyed) -> Iterator[Finding]:
             f"{writer} does, `platform net revoke {writer}` removes it, and that of {publisher} is listed",
         )  # fmt: skip
     for name, writer in found.orphaned:
-        # No problem that lasts for ever: the dataset cannot be deleted here, and the revocation was meant.
+        # No problem: the revocation was meant.
         yield Finding(
             f"dataset {name}", True,
             f"its writer {writer} was removed from the network: it gets no new versions, and what this node "
-            f"has of it stays; `platform fork {name} NEW` makes a dataset of this node with its rows",
+            f"has of it stays; `platform fork {name} NEW` makes a dataset of this node with its rows, and "
+            f"`platform datasets {name} --delete` removes it here",
         )  # fmt: skip
 
 

@@ -236,7 +236,7 @@ class Membership:
 
     def alive(self) -> list[str]:
         """Return the nodes that can be asked for something, in order of their ids."""
-        return sorted(n for n, p in self.peers.items() if p.state in ("alive", "leaving"))
+        return sorted([n for n, p in self.peers.items() if p.state in ("alive", "leaving")])
 
     def suspected(self, now: float) -> dict[str, float]:
         """Return in how many seconds each suspected node counts as dead, if it does not answer."""

@@ -247,6 +247,10 @@ class Replication:
         """Plan at the next tick: a dataset, a node or a copy has changed."""
         self._next_plan = 0.0
 
+    def is_due(self, now: float) -> bool:
+        """Return whether `tick` would plan: before that, its other arguments need not be found."""
+        return now >= self._next_plan
+
     def ask_again(self, now: float, since: float = -math.inf) -> None:
         """Plan at the next tick, and ask nodes again for what they have not confirmed.
 
@@ -279,7 +283,7 @@ class Replication:
                 less than `loss_seconds` ago.
             alive: The nodes that can be reached.
         """
-        if now < self._next_plan:
+        if not self.is_due(now):
             return
         self._next_plan = now + self._options.plan_seconds
         # Twice as often as needed, so that a lost answer does not make a copy uncounted.

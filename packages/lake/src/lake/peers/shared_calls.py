@@ -9,6 +9,7 @@ from lake.peers.copy_states import CopyState
 from lake.peers.health import SharedCopies
 from lake.peers.loop_calls import LoopCalls
 from sennit_core.errors import Conflict
+from sennit_core.records import DatasetInfo
 
 __all__ = ["SharedCalls"]
 
@@ -33,6 +34,20 @@ class SharedCalls(LoopCalls):
             return {}
         found: Mapping[str, CopyState] = self._call(exchange.states())
         return found
+
+    def delete(self, dataset: str) -> DatasetInfo:
+        """Delete a dataset whose writer was removed from the network, with its copies here.
+
+        Args:
+            dataset: Its id or name.
+
+        Raises:
+            NotFound: There is none.
+            Denied: Its writer was not removed.
+            Conflict: This node is in no network.
+        """
+        deleted: DatasetInfo = self._call(self._exchange().delete(dataset))
+        return deleted
 
     def origins(self) -> Mapping[str, ForkOrigin]:
         """Return what shared datasets are forks of, by id, as their writers say; nothing in no network."""

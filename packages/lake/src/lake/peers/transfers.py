@@ -494,12 +494,15 @@ class Transfers:
         return Call(peer, number, message, self._options.timeout_seconds)
 
     def _hedge(self) -> Iterator[Effect]:
+        if not self._requests:
+            return
         usual = median(self._latencies) if self._latencies else 0.0
         limit = max(usual * self._options.hedge_factor, self._options.hedge_seconds_min)
         for request in list(self._requests.values()):
+            if self._now - request.sent_at < limit:
+                continue
             download = self._downloads.get(request.download)
-            is_single = download is not None and len(download.asked.get(request.index, ())) == 1
-            if download is None or not is_single or self._now - request.sent_at < limit:
+            if download is None or len(download.asked.get(request.index, ())) != 1:
                 continue
             peer = self._least_busy(download, without=request.peer)
             if peer is not None and self._is_admitted(download, request.index):
@@ -513,12 +516,16 @@ class Transfers:
         return [peer for peer in download.sources if not self._is_avoided(peer)]
 
     def _is_avoided(self, peer: str) -> bool:
+        if peer not in self.wrong:
+            return False
         since = self._now - self._options.wrong_seconds
-        recent = [at for at in self.wrong.get(peer, ()) if at >= since]
+        recent = [at for at in self.wrong[peer] if at >= since]
         return len(recent) >= self._options.wrong_max
 
     def _least_busy(self, download: _Download, *, without: str = "") -> str | None:
         """Return the source with the fewest requests under way; None if all have enough."""
+        if not download.sources:
+            return None
         load: dict[str, int] = {}
         for request in self._requests.values():
             load[request.peer] = load.get(request.peer, 0) + 1

@@ -11,6 +11,7 @@ from lake.forks import fork_dataset
 from lake.interop.iceberg import publish_iceberg
 from lake.origins import snapshot_document, with_shown_origin
 from lake.routes.requester import requester_of
+from sennit_core.errors import Denied
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -87,8 +88,11 @@ def router(lake: Lake) -> APIRouter:
 
     @routes.delete("/{dataset}", openapi_extra=needs("writer"))
     def delete_dataset(dataset: str, request: Request) -> dict[str, Any]:
-        """Delete a dataset with all its snapshots."""
-        lake.policies.check_change(dataset, requester_of(request))
+        """Delete a dataset with all its snapshots; one of another node once that was removed."""
+        requester = requester_of(request)
+        lake.policies.check_change(dataset, requester)
+        if lake.catalog.get(dataset).node is not None and not requester.is_trusted:
+            raise Denied(f"deleting dataset {dataset!r}, which another node writes", needed="admin")
         return {"deleted": lake.delete(dataset).to_json()}
 
     _add_snapshots(routes, lake)

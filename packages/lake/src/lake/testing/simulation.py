@@ -271,8 +271,11 @@ class Simulation:
             node.calls.discard(call.id)
             self.perform(caller, list(node.process.settled(result, self.clock(caller))))
 
-        timeout = Failed(call.id, "deadline-exceeded", f"{call.peer} did not answer")
-        self._schedule(call.timeout_seconds, lambda: settle(timeout))
+        def time_out() -> None:
+            if call.id in node.calls:  # few are not answered
+                settle(Failed(call.id, "deadline-exceeded", f"{call.peer} did not answer"))
+
+        self._schedule(call.timeout_seconds, time_out)
         frame = self._codec.encode(call.message)
         delay = self._fate(caller, call.peer, len(frame), self.faults.call_loss)
         if delay is not None:
