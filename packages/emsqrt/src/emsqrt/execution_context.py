@@ -479,6 +479,11 @@ class ExecutionContext:
         self.meter.granted_bytes += held.size
         return held
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run keeps a checkpoint, from which another process may continue it."""
+        return self._checkpoint is not None
+
     def journal(self) -> JournalPage | None:
         """Return where the operator records its sorted runs, None if the run cannot be resumed."""
         if self._checkpoint is None or self._shared.holders[self.node] != 1:

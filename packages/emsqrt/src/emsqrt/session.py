@@ -426,6 +426,21 @@ class MeteredRows:
         """Yield the operator's batches."""
         return self._meter.watch(self._rows.batches(), self._measure)
 
+    @property
+    def file_names(self) -> Sequence[str]:
+        """The files of a scan, in order; none of another operator."""
+        return self._rows.file_names if isinstance(self._rows, ScanRows) else ()
+
+    @property
+    def file_bytes(self) -> int:
+        """Memory to read one of them."""
+        return self._rows.file_bytes if isinstance(self._rows, ScanRows) else 0
+
+    def files(self) -> list[Generator[Any]]:
+        """Return the batches of each file of a scan, to be read at the same time."""
+        assert isinstance(self._rows, ScanRows), "it has files"
+        return [self._meter.watch(each, self._measure) for each in self._rows.files()]
+
     def _measure(self, batch: Any) -> tuple[int, int]:
         """Return rows and bytes; a batch's own `nbytes` is as slow as writing a column of it."""
         varied = sum(batch.column(at).nbytes for at in self._varied)
@@ -507,9 +522,26 @@ class ScanRows:
         """Skip the first rows of a file."""
         self._source.start_at(file, rows)
 
+    @property
+    def file_names(self) -> Sequence[str]:
+        """The files, if they can be read at the same time."""
+        return self._source.file_names
+
+    @property
+    def file_bytes(self) -> int:
+        """Memory to read the largest of them."""
+        return self._source.file_bytes
+
+    def files(self) -> list[Generator[Any]]:
+        """Return the batches of each file."""
+        return [self._counted(each) for each in self._source.files()]
+
     def batches(self) -> Generator[Any]:
         """Yield the source's batches."""
-        with closing(self._source.__iter__()) as batches:
+        return self._counted(self._source.__iter__())
+
+    def _counted(self, stream: Generator[Any]) -> Generator[Any]:
+        with closing(stream) as batches:
             for batch in batches:
                 self._run.check()
                 self.rows += batch.num_rows

@@ -26,8 +26,8 @@ from emsqrt.external.fan_in import (
     first_merge,
     merge_bytes,
 )
+from emsqrt.external.merging import Merging
 from emsqrt.external.output_buffer import OutputBuffer
-from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ RUNS_MAX = 1024  # some are merged once there are more, so that their list stays
 _RUNS_MIN = 64
 _MEMORY_OF_RUN = 2 << 10
 """Working memory per run that may wait; its list entry needs up to half of this in addition."""
-_FULL, _DONE = -1, -2  # why a merger stopped, as in _kernel/merge.h
 _ALIGN = 64
 
 
@@ -268,7 +267,7 @@ class Runs:
         merged = _Merge(self, runs, self._memory[:split], positions)
         try:
             with self.create() as writer:
-                merged.write_to(writer, out, self._limit)
+                merged.write_to(writer, OutputBuffer(out), self._limit)
                 return writer.finish()
         finally:
             merged.close()
@@ -301,7 +300,7 @@ def _scratch_bytes(segment: Segment) -> int:
     return -(-segment.block_stored_max // _ALIGN) * _ALIGN
 
 
-class _Merge:
+class _Merge(Merging):
     """One merge of some runs: their readers, and the parts of the memory that they read into."""
 
     def __init__(
@@ -316,10 +315,10 @@ class _Merge:
         scratch_bytes = max((_scratch_bytes(run.segment) for run in runs), default=0)
         split = len(memory) - scratch_bytes
         scratch = memory[split:] if scratch_bytes else None
-        self._memory = memory[:split]
         needs = [run.need for run in runs]
         spare = (split - merge_bytes(needs)) // max(1, len(needs)) // _ALIGN * _ALIGN
-        self._merger = Merger(self._memory, [need + spare for need in needs], positions)
+        own = memory[:split]
+        super().__init__(own, Merger(own, [need + spare for need in needs], positions))
         self._readers: list[SegmentReader] = []
         try:
             for source, run in enumerate(runs):
@@ -334,61 +333,6 @@ class _Merge:
         for reader in self._readers:
             reader.close()
 
-    def blocks(
-        self, out: OutputBuffer, limit: int | None, ending: bytes | None
-    ) -> Iterator[tuple[int, int]]:
-        """Fill `out` repeatedly; raise CapTooSmall for a row that does not fit."""
-        for filled, rows in self._fill(out, limit, ending):
-            if rows == 0:
-                start, stop = self._head()
-                raise _too_long(len(out.room), stop - start)
-            yield filled, rows
-
-    def write_to(self, writer: SegmentWriter, out: memoryview, limit: int | None) -> None:
-        """Write all rows to a segment; a row longer than `out` becomes a block of its own."""
-        for filled, rows in self._fill(OutputBuffer(out), limit, None):
-            if rows:
-                writer.append(out[:filled], rows)
-                continue
-            start, stop = self._head()
-            writer.append(self._memory[start:stop], 1)
-            source = self._merger.skip()
-            if source >= 0:
-                self._refill(source)
-
-    def _fill(
-        self, out: OutputBuffer, limit: int | None, ending: bytes | None
-    ) -> Iterator[tuple[int, int]]:
-        """Yield each time `out` is full, or is empty because the next row is longer than `out`."""
-        left = -1 if limit is None else limit  # rows still wanted; negative for all of them
-        filled = rows = 0  # of `out`, which is handed over when no further row fits
-        while left:
-            most = {} if left < 0 else {"rows_max": left}
-            came, rows_read, why = self._merger.run(out.room[filled:], ending, **most)
-            filled, rows = filled + came, rows + rows_read
-            if left > 0:
-                left -= rows_read
-            # Nothing is wrong and nothing is complete: one source's blocks are merged, and its next
-            # ones are due.
-            if why >= 0:
-                self._refill(why)
-                continue
-            if why == _DONE and rows == 0:
-                return
-            # The next row is longer than half of the output; with all of it, the row may fit.
-            if rows == 0 and out.widen():
-                continue
-            # Without rows, the next one is longer than `out`: the caller writes or refuses it.
-            yield filled, rows
-            if rows == 0 and left > 0:
-                left -= 1  # the merge that fills `out` has passed the long row on
-            filled = rows = 0
-            out.advance()
-            if why == _DONE:
-                return
-        if rows:
-            yield filled, rows
-
     def _refill(self, source: int) -> None:
         """Read as many blocks as fit the source's part of the memory."""
         reader = self._readers[source]
@@ -398,17 +342,3 @@ class _Merge:
         while 0 < reader.next_bytes() <= stop - at:
             at += reader.read_into(self._memory[at:stop])[0]
         self._merger.refill(source, at - start)
-
-    def _head(self) -> tuple[int, int]:
-        head = self._merger.head()
-        assert head is not None, "there is a row that did not fit"
-        return head
-
-
-def _too_long(out_bytes: int, row_bytes: int) -> CapTooSmall:
-    return LongRow(
-        cap_bytes=out_bytes,
-        needed_bytes=row_bytes,
-        because=f"a row has {row_bytes} bytes",
-        row_bytes=row_bytes,
-    )

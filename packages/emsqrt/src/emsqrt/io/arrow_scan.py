@@ -34,6 +34,7 @@ class ArrowScan:
     def __init__(self, source: ByteSource | Path, schema: Schema, budget: MemoryBudget) -> None:
         del budget  # the size of batches cannot be chosen
         self._source = open_source(source) if isinstance(source, Path) else source
+        self.name = self._source.name
         batch_bytes, number = largest_batch(self._source)
         self.need_bytes = _COPIES * batch_bytes
         self.need_because = (

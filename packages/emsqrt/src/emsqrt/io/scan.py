@@ -84,6 +84,7 @@ class SourceScan:
         self._bad_rows = bad_rows
         self.bytes_total = sum(sizes)
         self._files_done = 0
+        self._are_together = False  # whether the files are read at the same time, by `files`
         self._begin = 0, 0
         self.position = 0, 0
         """(file, rows of the file before the batch) of the last batch returned."""
@@ -135,6 +136,25 @@ class SourceScan:
         self._begin = file, rows
 
     @property
+    def file_names(self) -> Sequence[str]:
+        """The files in order, if all are Arrow files, which can be read at the same time."""
+        names = [scan.name for scan in self._scans if isinstance(scan, ArrowScan)]
+        return names if len(names) == len(self._scans) else ()
+
+    @property
+    def file_bytes(self) -> int:
+        """Memory to read the file that needs most; the reservation of the scan is for one of them."""
+        return max((scan.need_bytes for scan in self._scans), default=0)
+
+    def files(self) -> list[Generator[Any]]:
+        """Return the batches of each file, to be read at the same time; the caller reserves memory."""
+        self._are_together = True
+        return [self._rows_of(scan) for scan in self._scans]
+
+    def _rows_of(self, scan: FileScan) -> Generator[Any]:
+        yield from scan.batches(self._guard)
+
+    @property
     def bytes_skipped(self) -> int:
         """The part of `bytes_done` that was skipped."""
         first, _ = self._begin
@@ -144,6 +164,8 @@ class SourceScan:
     @property
     def bytes_done(self) -> int:
         """Bytes of the files that have been read."""
+        if self._are_together:
+            return sum(scan.bytes_done for scan in self._scans)
         done = sum(self._sizes[: self._files_done])
         if self._files_done < len(self._scans):
             done += self._scans[self._files_done].bytes_done

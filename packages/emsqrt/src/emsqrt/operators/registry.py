@@ -15,6 +15,7 @@ from emsqrt.operators.aggregate import AggregateRows
 from emsqrt.operators.distinct import DistinctRows
 from emsqrt.operators.expect import ExpectRows
 from emsqrt.operators.join import JoinRows
+from emsqrt.operators.merge import make_sort
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
 from emsqrt.operators.sample import make_sample
@@ -56,7 +57,7 @@ _MAKERS: dict[type[Plan], Maker] = {
     Project: MapColumns,
     Rename: MapColumns,
     Sample: make_sample,
-    Sort: SortRows,
+    Sort: make_sort,
     TopK: SortRows,
     Union: UnionRows,
     Window: WindowRows,

@@ -35,7 +35,7 @@ class SampleCount:
         assert node.count is not None, "a fraction is sampled by SampleRows"
         (below,) = inputs
         self.schema = below.schema
-        placed = _Placed(below, node.seed)
+        placed = _Placed(below, node.seed, node.first_row)
         *_, hashed, place = placed.schema.names
         # The rows with the lowest hashes are a random sample; they are then put back into input
         # order.
@@ -55,16 +55,17 @@ class SampleCount:
 class _Placed:
     """The input's rows with two more columns: the hash of the row number, and the row number."""
 
-    def __init__(self, below: Operator, seed: int) -> None:
+    def __init__(self, below: Operator, seed: int, first_row: int) -> None:
         self._below = below
         self._seed = seed
+        self._first_row = first_row
         free = (name for at in range(len(below.schema) + 2) if (name := f"${at}"))
         names = [name for name in free if name not in below.schema][:2]
         fields = [*below.schema, *(Field(name, _UINT64) for name in names)]
         self.schema = Schema(tuple(fields))
 
     def batches(self) -> Generator[Any]:
-        place, arrow_schema = 0, self.schema.to_arrow()
+        place, arrow_schema = self._first_row, self.schema.to_arrow()
         with closing(self._below.batches()) as batches:
             for batch in batches:
                 rows = batch.num_rows

@@ -59,7 +59,7 @@ class SortRows:
     @property
     def _bytes_for_long_rows(self) -> int:
         """The minimum memory for the longest known row."""
-        # The inverse of `_block_bytes`: what is left for the sort after the batch's share.
+        # The inverse of `block_bytes`: what is left for the sort after the batch's share.
         return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
     def yield_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
@@ -78,7 +78,7 @@ class SortRows:
             prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.acquire_working_memory("sort") as held,
         ):
-            out_bytes = _block_bytes(len(held.memory))
+            out_bytes = block_bytes(len(held.memory))
             cut = len(held.memory) - out_bytes
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 sorter = ExternalSort(
@@ -118,6 +118,7 @@ class SortRows:
                 del batch
 
 
-def _block_bytes(memory_bytes: int) -> int:
+def block_bytes(memory_bytes: int) -> int:
+    """Return the memory for packed rows that become one batch."""
     wide = min(_WIDE_BYTES_MAX, memory_bytes // _WIDE_SHARE)
     return max(wide, min(BLOCK_BYTES_MAX, memory_bytes // 4))

@@ -65,7 +65,7 @@ class SampleRows:
         (self._input,) = inputs
         self.schema = self._input.schema
         self._run = run
-        self._seed = node.seed
+        self._seed, self._first_row = node.seed, node.first_row
         assert node.fraction is not None, "a count is sampled by SampleCount"
         # A row is in the sample if its hash is below this: independent of batches and of other
         # rows.
@@ -73,7 +73,7 @@ class SampleRows:
 
     def batches(self) -> Generator[Any]:
         """Yield the sampled rows; no empty batches."""
-        place = 0
+        place = self._first_row
         with closing(self._input.batches()) as batches:
             for batch in batches:
                 self._run.check()

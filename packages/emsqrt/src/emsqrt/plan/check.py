@@ -166,8 +166,8 @@ def _sample_schema(node: Sample, schema: Schema) -> Schema:
         raise UsageError("sample needs either a fraction of the rows or a count of them")
     if node.fraction is not None and not 0 <= node.fraction <= 1:
         raise UsageError(f"sample needs a fraction from 0 to 1, not {node.fraction}")
-    if node.seed < 0 or (node.count is not None and node.count < 0):
-        raise UsageError("sample needs a count and a seed from 0")
+    if min(node.seed, node.first_row, node.count or 0) < 0:
+        raise UsageError("sample needs a count, a seed and a first row from 0")
     return schema
 
 

@@ -90,7 +90,8 @@ def _explode(node: Explode) -> str:
 
 def _sample(node: Sample) -> str:
     much = f"{node.count} rows" if node.fraction is None else f"{node.fraction:g} of the rows"
-    return f"sample {much}, seed {node.seed}"
+    after = f", after {node.first_row} rows" if node.first_row else ""
+    return f"sample {much}, seed {node.seed}{after}"
 
 
 def _expect(node: Expect) -> str:
@@ -139,7 +140,7 @@ _LINES: dict[type[Plan], Callable[[Any], str]] = {
     Rename: lambda node: f"rename {', '.join(f'{old} as {new}' for old, new in node.names)}",
     Aggregate: _aggregate,
     Limit: lambda node: f"limit {node.count}{_offset(node.offset)}",
-    Sort: lambda node: f"sort by {_keys(node.keys)}",
+    Sort: lambda node: f"{'merge' if node.merge else 'sort'} by {_keys(node.keys)}",
     TopK: lambda node: f"top_k {node.count}{_offset(node.offset)} by {_keys(node.keys)}",
     Distinct: lambda node: "distinct" + (f" by {', '.join(node.columns)}" if node.columns else ""),
     Join: _join,

@@ -188,10 +188,19 @@ class Limit(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sort(Plan):
-    """Order the rows by `keys`; rows with equal keys stay in input order."""
+    """Order the rows by `keys`; rows with equal keys stay in input order.
+
+    Args:
+        input: the rows.
+        keys: what to order by, most significant first.
+        merge: each file of the scan below is in this order already, so files are merged and no row
+            is sorted; the run fails if one is not. Without effect above anything but a scan of Arrow
+            files.
+    """
 
     input: Plan
     keys: tuple[SortKey, ...]
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,12 +283,14 @@ class Sample(Plan):
         fraction: from 0 to 1; the probability of each row.
         count: exactly this many rows, or all when there are fewer; either this or `fraction`.
         seed: any whole number from 0.
+        first_row: the number of the first row: how many rows of the whole input are before these.
     """
 
     input: Plan
     fraction: float | None = None
     count: int | None = None
     seed: int = 0
+    first_row: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -199,6 +199,7 @@ def _read_sample(entry: Entry, inputs: list[Plan]) -> Plan:
         None if fraction is None else _read_fraction(fraction),
         None if count is None else count.count(),
         _number(entry, "seed"),
+        _number(entry, "firstRow"),
     )
 
 
@@ -240,7 +241,11 @@ READERS: dict[str, Reader] = {
         ("count",),
         ("offset",),
     ),
-    "sort": Reader(lambda entry, inputs: Sort(inputs[0], _read_keys(entry.at("keys"))), ("keys",)),
+    "sort": Reader(
+        lambda entry, inputs: Sort(inputs[0], _read_keys(entry.at("keys")), _flag(entry, "merge")),
+        ("keys",),
+        ("merge",),
+    ),
     "top_k": Reader(
         lambda entry, inputs: TopK(
             inputs[0],
@@ -261,6 +266,6 @@ READERS: dict[str, Reader] = {
     ),
     "window": Reader(_read_window, ("functions",), ("partitionBy", "orderBy")),
     "explode": Reader(_read_explode, ("column",), ("as", "outer", "position")),
-    "sample": Reader(_read_sample, (), ("fraction", "count", "seed")),
+    "sample": Reader(_read_sample, (), ("fraction", "count", "seed", "firstRow")),
     "expect": Reader(_read_expect, (), ("unique", "notNull", "rows")),
 }

@@ -186,6 +186,8 @@ def _write_sample(node: Sample) -> Json:
         sample["fraction"] = float(node.fraction).hex()
     if node.count is not None:
         sample["count"] = node.count
+    if node.first_row:
+        sample["firstRow"] = node.first_row
     return {**sample, "seed": node.seed} if node.seed else sample
 
 
@@ -216,7 +218,11 @@ _WRITERS: dict[type[Plan], Any] = {
     WithColumn: lambda node: {"op": "with_column", "columns": _write_named(node.columns)},
     Aggregate: _write_aggregate,
     Limit: _write_limit,
-    Sort: lambda node: {"op": "sort", "keys": _write_keys(node.keys)},
+    Sort: lambda node: {
+        "op": "sort",
+        "keys": _write_keys(node.keys),
+        **_flags(merge=node.merge),
+    },
     TopK: _write_top_k,
     Distinct: _write_distinct,
     Join: _write_join,

@@ -204,6 +204,14 @@ def _top_k(node: TopK, place: int, _: tuple[Plan, ...], work: Work | None) -> Ch
     return "external merge sort, cut short", "gathers", 1
 
 
+def _sort(node: Sort, _: int, inputs: tuple[Plan, ...], __: Work | None) -> Choice:
+    below = inputs[0]
+    # As `emsqrt.operators.merge.make_sort` decides it.
+    if node.merge and isinstance(below, Scan) and getattr(below.source, "format", "") == "arrow":
+        return "merge of sorted files", "passes", 1
+    return "external merge sort", "gathers", 1
+
+
 def _aggregate(node: Aggregate, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
     if not node.keys:
         return "one group", "gathers", 1
@@ -240,7 +248,7 @@ _CHOOSERS: dict[type[Plan], Callable[[Any, int, tuple[Plan, ...], Work | None], 
     Sink: _reads("writes"),
     Union: _reads("one input after the other"),
     Custom: lambda *_: ("as it is installed", "gathers", 1),
-    Sort: lambda *_: ("external merge sort", "gathers", 1),
+    Sort: _sort,
     TopK: _top_k,
     Aggregate: _aggregate,
     Distinct: _distinct,

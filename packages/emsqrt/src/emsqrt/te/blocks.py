@@ -93,6 +93,8 @@ def plan_blocks(node: PhysicalNode, work: NodeWork, grants: Grants) -> Blocks:
     if node.operator == "join":
         return _join_blocks(node, work, grants.drain_bytes)
     rows, row_bytes = _held(node, work)
+    if node.operator == "sort" and node.holding == "passes":  # files that are sorted already
+        return Blocks(Merge(0, 0, 0, 0, grants.drain_bytes), 1, 0, (), 0.0)
     merge = plan_merge(grants.gather_bytes, grants.drain_bytes, rows * row_bytes, row_bytes)
     if node.operator in ("aggregate", "distinct") and merge.runs:
         merge = _partial_runs(work, grants, row_bytes)
