@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from fuzz_oracle import Oracle, differ, rows_of
 
 from elytra.pipelines.pipeline import Pipeline
-from elytra.splitter import Split, Whole, split
+from elytra.shard_parts import bind_scans
+from elytra.splitter import DatasetSize, Rules, Split, Whole, split
 from elytra.testing.pipeline_runs import SCHEMA, Rows, Schemas, batch_of, bits, distributed, run
-from emsqrt.plan import DatasetRef, Files, Plan, Scan, check, rewrite
-from emsqrt.plan.tree import scans_of
+from emsqrt.plan import Expect, Files, Plan, Sample, check, walk
 
 Step = Callable[[random.Random, Pipeline], Pipeline]
 
@@ -69,6 +71,39 @@ def _aggregates(dice: random.Random, rows: Pipeline) -> dict[str, str]:
     return found
 
 
+def _other(dice: random.Random, rows: Pipeline) -> Pipeline:
+    """Return a pipeline over one of the datasets, with columns that no other one has."""
+    other = Pipeline.over(rows._origin.runner, dice.choice(("t", "u", "u")))
+    if dice.random() < 0.3:
+        other = other.group_by("k").agg(i="max(i)", f="min(f)")
+    return other.rename({name: _fresh(dice) for name in ("k", "i", "f")})
+
+
+def _join(dice: random.Random, rows: Pipeline) -> Pipeline:
+    other = _other(dice, rows)
+    pairs = [
+        (mine.name, theirs.name)
+        for mine in rows.schema.fields
+        for theirs in other.schema.fields
+        if mine.type == theirs.type
+    ]
+    if not pairs or len(rows.schema) > 12:
+        return rows
+    how: Any = dice.choice(("inner", "left", "semi", "anti", "right", "full"))
+    return rows.limit(60).join(other, dict([dice.choice(pairs)]), how=how)
+
+
+def _union(dice: random.Random, rows: Pipeline) -> Pipeline:
+    names, other = rows.schema.names, _other(dice, rows)
+    if [field.type for field in rows.schema] == [field.type for field in other.schema]:
+        return rows.union(other)
+    # Integers become floats, and columns that only one side has are NULL in the other.
+    number = next((f.name for f in rows.schema if f.type.name == "Float64"), None)
+    if number is None:
+        return rows
+    return rows.union(other.select(**{number: other.schema.names[1]}), by_name=True).select(*names)
+
+
 STEPS: dict[str, Step] = {
     "filter": _filter,
     "function": _filter_by_function,
@@ -87,6 +122,14 @@ STEPS: dict[str, Step] = {
         **_aggregates(dice, rows)
     ),
     "aggregate": lambda dice, rows: rows.agg(**_aggregates(dice, rows)),
+    "sample": lambda dice, rows: rows.sample(
+        dice.choice((0.0, 0.3, 1.0)), seed=dice.randint(0, 99)
+    ),
+    "expect": lambda dice, rows: rows.filter(f"{(name := _name(dice, rows))} is not null").expect(
+        not_null=name
+    ),
+    "join": _join,
+    "union": _union,
     "window": lambda dice, rows: rows.window(
         _some(dice, rows)[:1], _keys(dice, rows), **{_fresh(dice): "row_number()"}
     ),
@@ -123,32 +166,33 @@ def random_pipeline(dice: random.Random) -> Pipeline:
 def check_pipeline(seed: int) -> type[Split | Whole]:
     """Compare one random pipeline with itself at other cuts, and with DuckDB."""
     dice = random.Random(seed)
-    pipeline, table = random_pipeline(dice), random_rows(dice)
+    pipeline, table, other = random_pipeline(dice), random_rows(dice), random_rows(dice)
     whole = split(pipeline.plan, SCHEMA, whole=True)
     assert isinstance(whole, Whole)
-    expected = run(whole.plan, [batch_of(table)])
+    expected = run(whole.plan, {"t": [batch_of(table)], "u": [batch_of(other)]})
 
-    cut = split(pipeline.plan, SCHEMA)
+    cut = split(pipeline.plan, SCHEMA, rules=Rules(lambda _: DatasetSize(1, 1)))
     if isinstance(cut, Split):
         for _ in range(3):
             places = [dice.randint(0, 40) for _ in range(dice.randint(0, 5))]
-            assert bits(distributed(pipeline, table, places)) == bits(expected), (seed, places)
+            found = distributed(pipeline, table, places, {"u": other})
+            assert bits(found) == bits(expected), (seed, places)
     else:
         assert cut.because, "a plan that is not split says why"
 
-    _compare_with_duckdb(seed, whole.plan, table, expected)
+    if not any(isinstance(node, Sample | Expect) for node in walk(whole.plan)):
+        _compare_with_duckdb(seed, whole.plan, {"t": table, "u": other}, expected)
     return type(cut)
 
 
-def _compare_with_duckdb(seed: int, plan: Plan, table: Rows, expected: pa.Table) -> None:
-    def from_file(node: Plan) -> Plan:
-        if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
-            return Scan(Files(("t",), "arrow"), node.schema, node.columns)
-        return node
-
-    over_file = rewrite(plan, from_file)
-    assert len(scans_of(over_file)) == 1
-    with Oracle({"t": pa.Table.from_batches([batch_of(table)])}) as oracle:
+def _compare_with_duckdb(
+    seed: int, plan: Plan, tables: dict[str, Rows], expected: pa.Table
+) -> None:
+    over_file = bind_scans(
+        plan, lambda scan, ref: replace(scan, source=Files((ref.dataset,), "arrow"))
+    )
+    rows = {name: pa.Table.from_batches([batch_of(each)]) for name, each in tables.items()}
+    with Oracle(rows) as oracle:
         problem = differ(rows_of(expected), oracle.rows(over_file), check(over_file))
     assert problem is None, (seed, problem)
 

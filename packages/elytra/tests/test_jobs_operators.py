@@ -4,6 +4,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from elytra import Elytra, Pipeline, col, count
@@ -51,12 +52,12 @@ def oracle(data: dict[str, pa.Table], query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_a_sort_is_one_task(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+def test_a_sort_sorts_each_shard_and_merges(trips: Pipeline, data: dict[str, pa.Table]) -> None:
     job = trips.filter("km > 200").sort("km:desc", "id").select("id", "km").submit()
     query = "select id, km from trips where km > 200 order by km desc, id"
     assert job.result().rows == oracle(data, query)
     info: Any = job.info
-    assert info.result["executions"] == 1
+    assert info.result["executions"] == 4
     assert info.result["rowsRead"] == 3 * ROWS
 
 
@@ -95,10 +96,55 @@ def test_a_join_reads_both_datasets(
     trips: Pipeline, names: Pipeline, data: dict[str, pa.Table], how: Any
 ) -> None:
     joined = trips.join(names, {"carrier": "code"}, how=how)
-    ours = joined.agg(n=count(), ids=col("id").sum()).collect().rows
+    ours = joined.agg(n=count(), ids=col("id").sum()).collect()
     form = {"semi": "semi join", "anti": "anti join"}.get(how, f"{how} join")
     query = f"select count(*), sum(id) from trips {form} names on trips.carrier = names.code"
-    assert ours == oracle(data, query)
+    assert ours.rows == oracle(data, query)
+    # A full join returns rows of the right side that match nothing, so no shard can say which.
+    assert ours.manifest["executions"] == (1 if how == "full" else 4)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("key", ["id", "one"])
+def test_a_right_side_that_is_larger_than_it_looks_stays_under_the_cap(
+    shared_node: Any, key: str
+) -> None:
+    """A GB of text in a file of a few MB that every task reads; and one key of all rows."""
+    rows = 2_000_000 if key == "id" else 3_000
+    numbers = pa.array(range(rows), pa.int64())
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int8()), ["x" * 500])
+    right = pa.table({"id": numbers, "one": [1] * rows, "text": text.cast(pa.string())})
+    shared_node.lake.append(f"right_{key}", right)
+    left = pa.table({"id": pa.array(range(0, 6000, 2), pa.int64()), "one": [1] * 3000})
+    for shard in range(3):
+        shared_node.lake.append(f"left_{key}", left.slice(shard * 1000, 1000))
+    client = shared_node.client
+    joined = Elytra(client).remote(f"left_{key}").join(Pipeline.over(client, f"right_{key}"), key)
+
+    job = joined.agg(n=count(), long="max(length(text))").submit(mem_cap="80MiB")
+
+    assert job.result().rows == [(3000 if key == "id" else 9_000_000, 500)]
+    info: Any = job.info
+    assert info.result["executions"] == 4
+    assert info.result["peakBytes"] <= info.result["capBytes"] == 80 << 20
+
+
+@pytest.mark.nightly
+def test_a_sort_of_many_shards_stays_under_the_cap(shared_node: Any) -> None:
+    rows = 20_000
+    for shard in range(60):
+        ids = [n * 7919 % rows * 60 + shard for n in range(rows)]
+        text = [f"{n:>80}" for n in ids]
+        shared_node.lake.append("many", pa.table({"id": pa.array(ids, pa.int64()), "text": text}))
+    many = Elytra(shared_node.client).remote("many")
+
+    job = many.sort("id").submit(mem_cap="72MiB")
+
+    info: Any = job.wait()
+    found = pa.concat_tables(pq.read_table(path) for path in shared_node.jobs.result(job.id))
+    assert found.column("id").to_pylist() == list(range(60 * rows))
+    assert info.result["executions"] == 61
+    assert info.result["peakBytes"] <= info.result["capBytes"] == 72 << 20
 
 
 def test_a_join_with_a_result_of_the_same_dataset(
@@ -116,6 +162,26 @@ def test_a_join_with_a_result_of_the_same_dataset(
 def test_a_union_continues_with_the_others(trips: Pipeline, names: Pipeline) -> None:
     both = trips.limit(2).select("carrier").union(names.select("code")).collect()
     assert both.rows == [("UA",), (None,), ("UA",), ("AA",), ("ZZ",)]
+
+
+def test_a_union_has_the_shards_of_its_inputs(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+    both = trips.select("id", "carrier").union(trips.filter("id < 9").select("id", "carrier"))
+    found = both.group_by("carrier").agg(n=count(), ids=col("id").sum()).collect()
+    query = (
+        "select carrier, count(*), sum(id) from (select id, carrier from trips union all "
+        "select id, carrier from trips where id < 9) group by 1 order by 1 nulls last"
+    )
+    assert found.rows == oracle(data, query)
+    assert found.manifest["executions"] == 7
+
+
+def test_an_empty_right_side_has_columns(shared_node: Any, trips: Pipeline) -> None:
+    shared_node.lake.sql("CREATE OR REPLACE TABLE nothing (code VARCHAR, title VARCHAR)")
+    nothing = Pipeline.over(shared_node.client, "nothing")
+    joined = trips.join(nothing, {"carrier": "code"}, how="left").agg(n=count(), t="count(title)")
+    assert joined.collect().rows == [(3 * ROWS, 0)]
+    assert nothing.join(trips, {"code": "carrier"}).count().collect().value == 0
+    assert nothing.sort("code").collect().rows == []
 
 
 def test_a_window_looks_at_all_shards(trips: Pipeline, data: dict[str, pa.Table]) -> None:
@@ -144,11 +210,24 @@ def test_a_sample_is_the_same_every_time(trips: Pipeline) -> None:
     assert len(ids[0]) == 10
 
 
+def test_a_sample_of_a_fraction_is_taken_at_the_shards(
+    trips: Pipeline, shared_node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = trips.sample(0.1, seed=3).select("id")
+    at_shards = some.collect()
+    monkeypatch.setattr(shared_node.jobs._binder, "_whole_bytes", 1 << 30)
+    whole = some.collect()
+    assert at_shards.rows == whole.rows
+    assert [each.manifest["executions"] for each in (at_shards, whole)] == [3, 1]
+
+
 def test_expectations_fail_the_job_by_name(trips: Pipeline) -> None:
     assert trips.expect(unique="id", rows=">0").count().collect().value == 3 * ROWS
     with pytest.raises(SennitError) as caught:
         trips.expect(not_null="carrier").count().collect()
     assert caught.value.code == "expectation-failed"
+    at_shards = trips.expect(not_null="id").count().collect()
+    assert (at_shards.value, at_shards.manifest["executions"]) == (3 * ROWS, 4)
 
 
 @pytest.mark.nightly

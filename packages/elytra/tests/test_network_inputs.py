@@ -23,7 +23,7 @@ ROWS = 1_000_000
 def estimated(pipeline: Pipeline) -> int:
     cut = split(pipeline.plan, SCHEMA)
     assert isinstance(cut, Split)
-    return partial_bytes(cut, ROWS)
+    return partial_bytes(cut, cut.parts[0], ROWS)
 
 
 @pytest.fixture

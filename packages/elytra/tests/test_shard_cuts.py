@@ -30,6 +30,7 @@ few = settings(
 cuts = st.lists(st.integers(0, 40), max_size=6)
 
 
+NUMBERED = "(select *, row_number() over () n from t)"
 PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
     "rows": (
         lambda p: p.filter("i > 0").with_columns(g=col("f") * 2).select("k", "g"),
@@ -80,6 +81,18 @@ PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
     "groups, then sorted": (
         lambda p: p.group_by("k").agg(n=count()).sort("n:desc", "k"),
         "select k, count(*) as n from t group by k order by n desc, k nulls last",
+    ),
+    "all rows, sorted": (
+        lambda p: p.sort("f:desc:nulls_first", "k"),
+        f"select k, i, f from {NUMBERED} order by f desc nulls first, k nulls last, n",
+    ),
+    "sorted, then first rows of groups": (
+        lambda p: p.sort("i").distinct("k"),
+        f"select k, i, f from (select *, row_number() over (order by i nulls last, n) m from {NUMBERED}) qualify row_number() over (partition by k order by m) = 1 order by k",
+    ),
+    "checked rows": (
+        lambda p: p.filter("i is not null").expect(not_null="i").agg(s=col("i").sum()),
+        "select sum(i) from t",
     ),
     "limit, then groups": (
         lambda p: p.limit(7).group_by("k").agg(s=col("f").sum()),

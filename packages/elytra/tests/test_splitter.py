@@ -66,7 +66,7 @@ def test_both_halves_read_the_files_of_their_tasks(drawer: Any) -> None:
     halves = split(Filter(scan(schema), col("distance") > 1), schema)
 
     assert isinstance(halves, Split)
-    shard = halves.shard_plan(Files(("a.parquet",), "parquet"))
+    shard = halves.shard_plan(halves.parts[0], Files(("a.parquet",), "parquet"))
 
     assert isinstance(shard, Filter)
     assert isinstance(shard.input, Scan)

@@ -1,41 +1,50 @@
 """Split a plan over datasets into one plan for each shard and one that merges, where possible.
 
-Everything up to the first operator that needs all rows runs at the shard. That operator is split in
-two: an Aggregate becomes partial states and a final phase; a Limit, a TopK (or a Sort and a Limit above
-it) and a Distinct are applied at each shard and again at the merge. All later operators run in the merge. Partials are read in
-shard order and merging their states yields the same bits for any split, so a split never changes a
-result.
+Everything up to the first operator that needs all rows runs at the shards (`shard_parts`). That operator
+is split in two: an Aggregate becomes partial states and a final phase; a Limit, a TopK (or a Sort and a
+Limit above it) and a Distinct are applied at each shard and again at the merge; a Sort sorts each shard,
+and the merge merges them. All later operators run in the merge, with all shards of the datasets that they
+join or add. Partials are read in shard order and merging their states yields the same bits for any split,
+so a split never changes a result.
 
-A plan that cannot be split is one task that reads all shards: a join, a union, and a chain whose
-first operator that needs all rows is a sort, a window, a sample, an expectation, or an aggregate
-whose states would hold all values.
+A plan that cannot be split is one task that reads all shards: one whose first operator that needs all
+rows is a join of a large right side, a window, a sample of a number of rows, an expectation of all rows
+together, or an aggregate whose states would hold all values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from emsqrt.expr import Expr, columns_of
+from elytra.shard_parts import (
+    DatasetSize,
+    Over,
+    Part,
+    Rules,
+    bind_others,
+    bind_scans,
+    datasets_of,
+    others_of,
+    spine_of,
+    stack,
+    verb,
+    with_step,
+)
 from emsqrt.plan import (
     Aggregate,
     Custom,
     DatasetRef,
     Distinct,
-    Explode,
+    Expect,
     Files,
-    Filter,
     Limit,
     Plan,
-    Project,
-    Rename,
     Scan,
     Sink,
     Sort,
     TopK,
-    WithColumn,
-    chain,
     check,
     inputs_of,
     partial_schema,
@@ -49,13 +58,22 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from lake.file_schemas import FileColumns
 
+__all__ = [
+    "Cut",
+    "DatasetSize",
+    "Part",
+    "Rules",
+    "SchemaOf",
+    "Split",
+    "Whole",
+    "datasets_of",
+    "rebase",
+    "split",
+]
+
 SchemaOf: TypeAlias = Callable[[DatasetRef], Schema]
 """Returns the schema of a dataset's shards."""
-
-# Their result for a row does not depend on other rows, so it is the same at any shard.
-_EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
-"""Operators that process one row at a time."""
-_WIDE_TYPES = ("Utf8", "Binary", "List", "Struct", "Decimal")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +81,70 @@ class Split:
     """A plan in two halves, not yet bound to files.
 
     Args:
-        shard_schema: Schema of the dataset's shards.
-        columns: Columns to read from the shards, in schema order.
-        shard_steps: Operators above each shard's scan.
-        merge_steps: Operators above the scan of all partials; None when the partials, in shard
-            order, are the result.
+        parts: What runs at each shard of which dataset, in the order of the rows.
+        merge_steps: Operators above the scan of all partials; None when the partials, in the order of
+            the tasks, are the result.
         partial_schema: Schema of a partial.
         schema: Schema of the result.
     """
 
-    shard_schema: Schema
-    columns: tuple[str, ...]
-    shard_steps: tuple[Plan, ...]
+    parts: tuple[Part, ...]
     merge_steps: tuple[Plan, ...] | None
     partial_schema: Schema
     schema: Schema
 
-    def shard_plan(self, shard: Files, columns: FileColumns | None = None) -> Plan:
+    @property
+    def merged_datasets(self) -> tuple[DatasetRef, ...]:
+        """The datasets of which the merge reads all shards."""
+        return others_of(self.merge_steps or ())
+
+    def whole_scans(self) -> Iterator[Scan]:
+        """Yield the scans of datasets of which a task or the merge reads all shards."""
+        steps = (*(step for part in self.parts for step in part.steps), *(self.merge_steps or ()))
+        return (scan for step in steps for each in inputs_of(step)[1:] for scan in scans_of(each))
+
+    def tasks(self, shards: Mapping[DatasetRef, Sequence[T]]) -> Iterator[tuple[Part, T]]:
+        """Yield the tasks in the order of their rows.
+
+        Args:
+            shards: Those of each dataset, in order.
+        """
+        return ((part, shard) for part in self.parts for shard in shards[part.source])
+
+    def shard_plan(
+        self,
+        part: Part,
+        shard: Files,
+        columns: FileColumns | None = None,
+        over: Over = lambda scan, _: scan,
+        first_row: int = 0,
+    ) -> Plan:
         """Return the plan of one task.
 
         Args:
+            part: What runs there.
             shard: Its file.
             columns: Those of the file; None if they are the dataset's.
+            over: Returns the rows of the datasets that every task reads.
+            first_row: How many rows the shards of the tasks before have.
         """
         if columns is None:
-            return _stack(Scan(shard, self.shard_schema, self.columns), self.shard_steps)
+            return part.plan(Scan(shard, part.schema, part.columns), over, first_row)
         # Only a node comes here: its client, which explains plans, needs no lake.
         from lake.file_schemas import rows_of_files
 
-        rows = rows_of_files(shard, self.shard_schema, columns, self.columns)
-        return _stack(rows, self.shard_steps)
+        rows = rows_of_files(shard, part.schema, columns, part.columns)
+        return part.plan(rows, over, first_row)
 
-    def merge_plan(self, partials: Files) -> Plan:
-        """Return the plan that computes the result from all partials, which are in shard order."""
-        return _stack(Scan(partials, self.partial_schema), self.merge_steps or ())
+    def merge_plan(self, partials: Files, over: Over = lambda scan, _: scan) -> Plan:
+        """Return the plan that computes the result from all partials.
+
+        Args:
+            partials: Their files, in the order of the tasks.
+            over: Returns the rows of the datasets that the merge reads.
+        """
+        steps = (bind_others(step, over) for step in self.merge_steps or ())
+        return stack(Scan(partials, self.partial_schema), steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +166,28 @@ class Whole:
         """The datasets that it reads, without duplicates."""
         return datasets_of(self.plan)
 
-    def over(self, rows: Callable[[Scan, DatasetRef], Plan]) -> Plan:
+    def whole_scans(self) -> Iterator[Scan]:
+        """Yield the scans of datasets of which a task reads all shards: all of them."""
+        return iter(scans_of(self.plan))
+
+    def over(self, rows: Over) -> Plan:
         """Return the plan of the task, with the rows of each dataset in place of its scan."""
-
-        def bound(node: Plan) -> Plan:
-            if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
-                return rows(node, node.source)
-            return node
-
-        return rewrite(self.plan, bound)
+        return bind_scans(self.plan, rows)
 
 
 Cut: TypeAlias = Split | Whole
 
 
-def split(plan: Plan, schema: Schema | SchemaOf, *, whole: bool = False) -> Cut:
+def split(
+    plan: Plan, schema: Schema | SchemaOf, *, rules: Rules | None = None, whole: bool = False
+) -> Cut:
     """Split a plan, or decide that one task must run it.
 
     Args:
         plan: A plan without a Sink.
         schema: Schema of the dataset that it reads, or a function that returns each dataset's
             schema.
+        rules: What a split may do; None for nothing that depends on the sizes of datasets.
         whole: Whether one task should run it.
 
     Raises:
@@ -156,37 +205,19 @@ def split(plan: Plan, schema: Schema | SchemaOf, *, whole: bool = False) -> Cut:
     answer = check(typed)
     if whole:
         return Whole(typed, answer, "the node found that one task is faster, or needed")
-    if (joint := _first_joint(typed)) is not None:
-        return Whole(typed, answer, f"{_verb(joint)} reads several inputs")
-    scan, *steps = chain(typed)
-    assert isinstance(scan, Scan)
-    assert scan.schema is not None, "it was put there"
-    cut = _cut(_first_rows_of_sorts(steps), scan)
-    if isinstance(cut, str):
-        return Whole(typed, answer, cut)
-    shard_steps, merge_steps = cut
-    shard_scan = Scan(scan.source, scan.schema, scan.columns)
+    found = _cut(_first_rows_of_sorts(spine_of(typed)), rules or Rules())
+    if isinstance(found, str):
+        return Whole(typed, answer, found)
+    parts, merge_steps = found
     # Only the steps at the shard count: all columns of a partial are read by the merge.
-    columns = _prune(shard_steps, scan.columns or tuple(scan.schema.names), scan.schema)
-    partial = check(_stack(replace(shard_scan, columns=columns), shard_steps))
-    return Split(scan.schema, columns, shard_steps, merge_steps, partial, answer)
-
-
-def datasets_of(plan: Plan) -> tuple[DatasetRef, ...]:
-    """Return the datasets that a plan reads, without duplicates, from left to right."""
-    found = (scan.source for scan in scans_of(plan))
-    return tuple(dict.fromkeys(source for source in found if isinstance(source, DatasetRef)))
+    parts = tuple(part.pruned() for part in parts)
+    partial = check(parts[0].plan(parts[0].scan, lambda scan, _: scan))
+    return Split(parts, merge_steps, partial, answer)
 
 
 def rebase(plan: Plan, sources: Callable[[DatasetRef], DatasetRef]) -> Plan:
     """Return the same plan over other datasets."""
-
-    def bound(node: Plan) -> Plan:
-        if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
-            return replace(node, source=sources(node.source))
-        return node
-
-    return rewrite(plan, bound)
+    return bind_scans(plan, lambda scan, source: replace(scan, source=sources(source)))
 
 
 def _with_schema(node: Plan, schema_of: SchemaOf) -> Plan:
@@ -195,17 +226,8 @@ def _with_schema(node: Plan, schema_of: SchemaOf) -> Plan:
     return node
 
 
-def _first_joint(plan: Plan) -> Plan | None:
-    """Return an operator of a plan with several inputs, if there is one."""
-    return next((node for node in walk(plan) if len(inputs_of(node)) > 1), None)
-
-
-def _verb(step: Plan) -> str:
-    return f"a {type(step).__name__.lower()}"
-
-
 def _first_rows_of_sorts(steps: Sequence[Plan]) -> list[Plan]:
-    """Replace each sort whose first rows alone are kept by a TopK, which has a split."""
+    """Replace each sort whose first rows alone are kept by a TopK, which has a smaller split."""
     found: list[Plan] = []
     for step in steps:
         if isinstance(step, Limit) and found and isinstance(found[-1], Sort):
@@ -216,33 +238,55 @@ def _first_rows_of_sorts(steps: Sequence[Plan]) -> list[Plan]:
 
 
 def _cut(
-    steps: Sequence[Plan], scan: Scan
-) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None] | str:
-    """Return the steps at a shard and the steps of the merge; or why there is no split."""
+    spine: Sequence[Plan], rules: Rules
+) -> tuple[tuple[Part, ...], tuple[Plan, ...] | None] | str:
+    """Return the parts, and the steps of the merge; or why there is no split."""
+    scan, *steps = spine
+    assert isinstance(scan, Scan), "every plan begins with one"
+    parts: tuple[Part, ...] = (Part(scan),)
     for index, step in enumerate(steps):
-        before, after = tuple(steps[:index]), tuple(steps[index + 1 :])
-        match step:
-            case Aggregate():
-                # Such as a median: its state is one cell of a partial, with all values of a group.
-                if kept := _kept_values(step, check(_stack(scan, before))):
-                    return f"{kept} needs all values of a group in one place"
-                partial, final = replace(step, phase="partial"), replace(step, phase="final")
-                return (*before, partial), (final, *after)
-            case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
-                # The rows that the offset skips may all be in one shard, or in none, so each keeps
-                # that many more. The merge then applies the step as it was written:
-                #     result ⊆ first (offset + count) of all rows ⊆ ∪ first (offset + count) of a shard
-                at_shard = replace(step, count=count + offset, offset=0)
-                return (*before, at_shard), (step, *after)
-            # Again in the merge, where duplicates of different shards meet.
-            case Distinct():
-                return (*before, step), (step, *after)
-            # Sorting at the shards would write every row once more, to be merged by a single
-            # executor (`design/0061`).
-            case _ if not isinstance(step, _EACH_ROW):
-                return f"{_verb(step)} needs all rows in one place"
-    # Row operators alone: the partials, in shard order, are the rows.
-    return tuple(steps), None
+        more = with_step(parts, step, rules)
+        if not isinstance(more, str):
+            parts = more
+            continue
+        halves = _halves(step, parts, rules)
+        if isinstance(halves, str):
+            return halves or more
+        after = tuple(steps[index + 1 :])
+        joint = next((each for each in after if len(inputs_of(each)) > 1), None)
+        if joint is not None and rules.shuffles:
+            return f"{verb(joint)} reads several inputs"
+        at_shard, merged = halves
+        at_shards = tuple(replace(part, steps=(*part.steps, at_shard)) for part in parts)
+        return at_shards, (merged, *after)
+    # Operators of the shards alone: the partials, in order, are the rows.
+    return parts, None
+
+
+def _halves(step: Plan, parts: Sequence[Part], rules: Rules) -> tuple[Plan, Plan] | str:
+    """Return an operator at a shard and in the merge; or why it has no halves, if that is known."""
+    match step:
+        case Aggregate():
+            # Such as a median: its state is one cell of a partial, with all values of a group.
+            below = parts[0].plan(parts[0].scan, lambda scan, _: scan)
+            if kept := _kept_values(step, check(below)):
+                return f"{kept} needs all values of a group in one place"
+            return replace(step, phase="partial"), replace(step, phase="final")
+        # In one task a limit ends the reading, so that later rows are not looked at.
+        case Limit() if any(isinstance(each, Expect) for part in parts for each in part.steps):
+            return "a limit decides how many rows an expectation sees"
+        case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
+            # The rows that the offset skips may all be in one shard, or in none, so each keeps
+            # that many more. The merge then applies the step as it was written:
+            #     result ⊆ first (offset + count) of all rows ⊆ ∪ first (offset + count) of a shard
+            return replace(step, count=count + offset, offset=0), step
+        # Again in the merge, where duplicates of different shards meet.
+        case Distinct():
+            return step, step
+        # The shards, and so the rows of equal keys, are merged in order: as stable as one sort.
+        case Sort() if not rules.shuffles:
+            return replace(step, merge=False), replace(step, merge=True)
+    return ""
 
 
 def _kept_values(step: Aggregate, schema: Schema) -> str | None:
@@ -256,65 +300,6 @@ def _kept_values(step: Aggregate, schema: Schema) -> str | None:
     return str(named[0]) if named else kept[0]
 
 
-def _prune(steps: Sequence[Plan], available: tuple[str, ...], schema: Schema) -> tuple[str, ...]:
-    """Find the columns that the steps read, from the last step down to the scan."""
-    needed: set[str] | None = None  # None: all columns of the input
-    for step in reversed(steps):
-        needed = _needed_below(step, needed)
-    if needed is None:
-        return available
-    kept = tuple(name for name in available if name in needed)
-    return kept or (_narrowest(available, schema),)
-
-
-def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
-    match step:
-        case Aggregate(keys=keys, aggs=aggs):
-            return _columns([*(expr for _, expr in keys), *(agg for _, agg in aggs)])
-        case Project(columns=columns):
-            return _columns(expr for _, expr in columns)
-    if needed is None:
-        return None
-    match step:
-        case WithColumn(columns=columns):
-            # Inputs of unused columns as well, because their expressions are still evaluated.
-            made = {name for name, _ in columns}
-            return (needed - made) | _columns(expr for _, expr in columns)
-        case Filter(predicate=predicate):
-            return needed | _columns([predicate])
-        case Explode(column=column, as_name=as_name, position=position):
-            # The list itself always: its length decides how many rows there are.
-            return (needed - {as_name, position}) | {column}
-        case Rename(names=names):
-            # Looked up all at once, so names may be swapped. All old names are read: a rename of a
-            # column that is not there is an error.
-            old_name = {new: old for old, new in names}
-            return {old_name.get(name, name) for name in needed} | {old for old, _ in names}
-        # A Limit, TopK or Distinct can only be the last step at a shard, where `needed` is still
-        # None: so the keys of a TopK cannot be missing.
-        case _:
-            return needed
-
-
-def _columns(exprs: Iterable[Expr]) -> set[str]:
-    return {name for expr in exprs for name in columns_of(expr)}
-
-
-def _narrowest(names: tuple[str, ...], schema: Schema) -> str:
-    """Return the narrowest column, to be read when only rows are counted."""
-    # A scan without any column would have no rows to count.
-    narrow = [n for n in names if not str(schema.field(n).type).startswith(_WIDE_TYPES)]
-    return (narrow or list(names))[0]
-
-
-def _stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
-    """Return the operators stacked on `bottom`, in place of their previous inputs."""
-    top = bottom
-    for step in steps:
-        top = cast("Plan", replace(cast("Any", step), input=top))
-    return top
-
-
 def _refuse_foreign(step: Plan) -> None:
     if isinstance(step, Sink):
         raise UsageError(
@@ -322,5 +307,7 @@ def _refuse_foreign(step: Plan) -> None:
         )
     if isinstance(step, Aggregate) and step.phase != "full":
         raise UsageError(f'the phase "{step.phase}" is set by the node; leave it out')
+    if isinstance(step, Sort) and step.merge:
+        raise UsageError("whether files are merged is set by the node; leave it out")
     if isinstance(step, Custom):
         raise Unsupported(f"the operator {step.name!r} of another package cannot be distributed")

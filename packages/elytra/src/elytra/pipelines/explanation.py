@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from elytra.backends.remote.plans import why_not_remote
 from elytra.local.derived import DerivedSource
 from elytra.pipelines.source_columns import Reader
-from elytra.splitter import Cut, Split, Whole, datasets_of, split
+from elytra.splitter import Cut, DatasetSize, Rules, Split, Whole, datasets_of, split
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, explain, rewrite, scans_of
 from sennit_core.errors import NotFound, UsageError
 from sennit_core.units import format_bytes
@@ -35,12 +35,8 @@ def explain_pipeline(plan: Plan, origin: Origin, engine: str | None = None) -> s
         return "\n".join(_local_lines(plan, origin.local))
     assert isinstance(origin.runner, Reader), "what is no local session is a node"
     sizes = [_read_line(ref, origin.runner) for ref in datasets_of(plan)]
-    cut = split(plan, origin.schema)
-    if isinstance(cut, Split):
-        (ref,) = datasets_of(plan)
-        lines = _split_lines(cut, ref.dataset)
-    else:
-        lines = _whole_lines(cut)
+    cut = split(plan, origin.schema, rules=Rules(_size_of(origin.runner)))
+    lines = _split_lines(cut) if isinstance(cut, Split) else _whole_lines(cut)
     lines += [*sizes, _remote_line(cut)]
     if engine is not None:
         assert isinstance(origin.runner, Places), "checked above"
@@ -86,19 +82,37 @@ def _place_lines(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _split_lines(cut: Split, dataset: str) -> list[str]:
-    shard = cut.shard_plan(Files((f"<shard of {dataset}>",), "parquet"))
-    lines = ["at each shard:", *_indented(explain(shard))]
+def _split_lines(cut: Split) -> list[str]:
+    lines = []
+    for part in cut.parts:
+        shard = Files((f"<shard of {part.source.dataset}>",), "parquet")
+        lines.append(
+            "at each shard:" if len(cut.parts) == 1 else f"at each shard of {part.source.dataset}:"
+        )
+        lines += _indented(explain(cut.shard_plan(part, shard, over=_all_shards)))
     if cut.merge_steps is None:
         return [*lines, "the result: the shards' rows, in order"]
-    merge = cut.merge_plan(Files(("<partials>",), "arrow"))
+    merge = cut.merge_plan(Files(("<partials>",), "arrow"), _all_shards)
     return [*lines, "merge:", *_indented(explain(merge))]
 
 
+def _all_shards(scan: Scan, ref: DatasetRef) -> Plan:
+    return replace(scan, source=Files((f"<shards of {ref.dataset}>",), "parquet"))
+
+
+def _size_of(node: Reader) -> Callable[[DatasetRef], DatasetSize | None]:
+    def size(ref: DatasetRef) -> DatasetSize | None:
+        try:
+            found = node.dataset(ref.dataset)
+        except NotFound:  # a view
+            return None
+        return DatasetSize(found.shards, found.bytes)
+
+    return size
+
+
 def _whole_lines(cut: Whole) -> list[str]:
-    named = cut.over(
-        lambda scan, ref: replace(scan, source=Files((f"<shards of {ref.dataset}>",), "parquet"))
-    )
+    named = cut.over(_all_shards)
     reason = f" ({cut.because})" if cut.because else ""
     return [f"in one task{reason}:", *_indented(explain(named))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from elytra.backends import NODE_ENGINE
 from elytra.backends.peers import PeersBackend
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import Shard
-from elytra.splitter import Cut, Split, split
-from emsqrt.plan import Aggregate, DatasetRef, Distinct, Explode, Filter, Limit, Plan, TopK
+from elytra.splitter import Cut, Part, Rules, Split, split
+from emsqrt.plan import Aggregate, DatasetRef, Distinct, Explode, Filter, Limit, Plan, Sample, TopK
 from emsqrt.planner.selectivity import selectivity
 from emsqrt.planner.statistics import typical_bytes
 from lake.network_jobs import Assigned, TaskShardsInfo
@@ -59,10 +59,14 @@ class NetworkInputs:
         elsewhere = self._elsewhere()
         if not elsewhere or self._jobs is None or self.inputs.needs_whole:
             return NODE_ENGINE
-        cut = split(plan, self.inputs.schemas.__getitem__)
-        if not isinstance(cut, Split):
-            return NODE_ENGINE  # its result is made of all rows in one place
-        moved = sum(partial_bytes(cut, shard.info.rows) for shard in elsewhere)
+        cut = split(plan, self.inputs.schemas.__getitem__, rules=Rules(self.inputs.size_of))
+        if not isinstance(cut, Split) or any(part.others for part in cut.parts):
+            return NODE_ENGINE  # its result is made of all rows in one place, or needs all of some
+        moved = sum(
+            partial_bytes(cut, part, shard.info.rows)
+            for part, shard in cut.tasks(self.inputs.shards)
+            if shard in elsewhere
+        )
         stored = sum(shard.info.bytes for shard in elsewhere)
         return PeersBackend.name if moved < stored else NODE_ENGINE
 
@@ -101,23 +105,34 @@ class NetworkInputs:
             engine: The engine of the job.
             cut: The plan.
         """
-        shards = [shard for each in self.inputs.shards.values() for shard in each]
-        parts = [[shard] for shard in shards] if isinstance(cut, Split) else [shards]
-        tasks = {task_key(number): part for number, part in enumerate(parts)}
-        infos = [TaskShardsInfo(k, [s.info.object for s in part]) for k, part in tasks.items()]
+        tasks = {task_key(number): task for number, task in enumerate(self._tasks(cut))}
+        infos = [
+            TaskShardsInfo(key, [shard.info.object for shard in shards])
+            for key, (shards, _) in tasks.items()
+        ]
         found = _ALONE if self._jobs is None else self._jobs.assign(infos)
         elsewhere = {shard.info.object for shard in self._elsewhere()}
         nodes: dict[str, _NodeTasks] = {}
         for key in tasks.keys() - found.missing.keys():
             node = found.nodes.get(key, "") if engine == PeersBackend.name else ""
             row = nodes.setdefault(found.names.get(node or found.own, "this node"), _NodeTasks())
-            row.add(tasks[key], cut, None if node in ("", found.own) else node, elsewhere)
+            row.add(*tasks[key], None if node in ("", found.own) else node, elsewhere)
         return {
             "engine": engine,
             "tasks": len(tasks),
             "nodes": [{"node": name, **nodes[name].to_json()} for name in sorted(nodes)],
             "missing": self._missing_by_dataset(found),
         }
+
+    def _tasks(self, cut: Cut) -> Iterator[tuple[list[Shard], int | None]]:
+        """Yield the shards that each task reads, and the bytes of its partial; None for a result."""
+        shards = self.inputs.shards
+        if not isinstance(cut, Split):
+            yield [shard for each in shards.values() for shard in each], None
+            return
+        for part, shard in cut.tasks(shards):
+            others = (other for ref in part.others for other in shards[ref])
+            yield [shard, *others], partial_bytes(cut, part, shard.info.rows)
 
     def _missing_by_dataset(self, found: Assigned) -> list[dict[str, Any]]:
         lost = {name for each in found.missing.values() for name in each}
@@ -175,12 +190,14 @@ class _NodeTasks:
     fetched: int = 0
     sent: int | None = 0
 
-    def add(self, part: Sequence[Shard], cut: Cut, node: str | None, elsewhere: set[str]) -> None:
+    def add(
+        self, part: Sequence[Shard], sent: int | None, node: str | None, elsewhere: set[str]
+    ) -> None:
         """Add a task.
 
         Args:
             part: Its shards.
-            cut: The plan.
+            sent: The bytes of its partial; None for the result of the plan.
             node: The other node that runs it; None for this one.
             elsewhere: The shards that are not here.
         """
@@ -188,10 +205,10 @@ class _NodeTasks:
         self.read += sum(shard.info.bytes for shard in part)
         if node is None:
             self.fetched += sum(s.info.bytes for s in part if s.info.object in elsewhere)
-        elif not isinstance(cut, Split):
+        elif sent is None:
             self.sent = None  # all of its result
         elif self.sent is not None:
-            self.sent += sum(partial_bytes(cut, shard.info.rows) for shard in part)
+            self.sent += sent
 
     def to_json(self) -> dict[str, Any]:
         """Return the members of the document."""
@@ -203,15 +220,16 @@ class _NodeTasks:
         }
 
 
-def partial_bytes(cut: Split, rows: int) -> int:
+def partial_bytes(cut: Split, part: Part, rows: int) -> int:
     """Return the bytes that a partial may have, as Arrow data; an estimate to choose by.
 
     Args:
         cut: The plan.
+        part: What runs at the shard.
         rows: Of the shard.
     """
     left = float(rows)
-    for step in cut.shard_steps:
+    for step in part.steps:
         left = _rows_after(step, left)
     width = sum(typical_bytes(column.type) for column in cut.partial_schema)
     return math.ceil(left * width)
@@ -229,5 +247,7 @@ def _rows_after(step: Plan, rows: float) -> float:
             return min(rows, count)
         case Explode():
             return rows * _ITEMS
+        case Sample(fraction=float() as fraction):
+            return rows * fraction
         case _:
             return rows

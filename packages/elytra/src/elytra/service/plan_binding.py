@@ -15,7 +15,7 @@ from elytra.service.job_options import JobOptions
 from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import PlanWork
-from elytra.splitter import Cut, datasets_of, rebase, split
+from elytra.splitter import Cut, Rules, Whole, datasets_of, rebase, split
 from emsqrt.plan import DatasetRef, Plan, scans_of
 from sennit_core.errors import Denied, Unsupported
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lake.limits import Requester
 
 __all__ = ["BoundPlan", "PlanBinder", "PlanRequest"]
+
+_RAY = "ray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,24 @@ class PlanBinder:
     def _cut(self, bound: Plan, engine: str, inputs: PlanInputs) -> tuple[str, Cut]:
         """Split a bound plan; return the engine that runs it, and its parts."""
         schema_of = inputs.schemas.__getitem__
+        # The name of Ray's backend: to import it would load Ray.
+        rules = Rules(inputs.size_of, shuffles=engine == _RAY)
         if engine == RemoteBackend.name:
             # By shards also when it is small: a worker gets one shard at a time.
-            cut = split(bound, schema_of)
+            cut = split(bound, schema_of, rules=rules)
             if why_not_remote(cut) is None:
                 return engine, cut
             engine = NODE_ENGINE
         # Each shard at its holder, however small: one task needs a node that has all of them.
         is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
-        return engine, split(bound, schema_of, whole=is_small or inputs.needs_whole)
+        cut = split(bound, schema_of, rules=rules, whole=is_small or inputs.needs_whole)
+        if engine == PeersBackend.name and _needs_file_of_no_rows(cut, inputs):
+            return NODE_ENGINE, cut
+        return engine, cut
+
+
+def _needs_file_of_no_rows(cut: Cut, inputs: PlanInputs) -> bool:
+    """Whether a task reads a dataset without shards: a file of this node, which no other one has."""
+    if isinstance(cut, Whole):
+        return not all(inputs.shards.values())
+    return any(not inputs.shards[ref] for part in cut.parts for ref in part.others)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elytra.service.shard_pruning import conditions_on_scans, matching_shards
 from elytra.service.work import Shard
+from elytra.splitter import DatasetSize
 from emsqrt.plan import DatasetRef, Plan
 from lake.file_schemas import columns_of_files
 from lake.verification import ShardFile
@@ -53,6 +54,13 @@ class PlanInputs:
     def size_bytes(self) -> int:
         """Stored bytes of all shards."""
         return sum(shard.info.bytes for each in self.shards.values() for shard in each)
+
+    def size_of(self, ref: DatasetRef) -> DatasetSize | None:
+        """Return the size of a source, for the splitter; None for a query."""
+        shards = self.shards.get(ref)
+        if shards is None:
+            return None
+        return DatasetSize(len(shards), sum(shard.info.bytes for shard in shards))
 
     def leave_out_shards(self, plan: Plan) -> None:
         """Leave out the shards in which no row can pass the filters of the bound plan."""

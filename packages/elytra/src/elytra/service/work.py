@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from elytra.backends.task_spec import InputKind
 from elytra.service.job_options import JobOptions
 from elytra.service.messages import JobSubmitted, JsonObject
 from elytra.service.partial_journal import PartialJournal
-from elytra.splitter import Cut, Split, Whole
+from elytra.splitter import Cut, Part, Split, Whole
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -31,7 +31,6 @@ from emsqrt.plan import (
     Scan,
     Union,
     plan_to_json,
-    scans_of,
 )
 from lake.durable import storage_errors
 from lake.file_schemas import FileColumns, rows_of_files
@@ -118,26 +117,38 @@ class PlanWork:
         """For each task: its shard's object, if any, and its input bytes."""
         if isinstance(self.cut, Whole):
             return {task_key(0): (None, sum(shard.info.bytes for shard in self._all))}
+        # By identity: to hash a part is to write its plan as JSON.
+        read_by_all = {
+            id(part): sum(shard.info.bytes for ref in part.others for shard in self.shards[ref])
+            for part in self.cut.parts
+        }
         return {
-            key: (shard.info.object, shard.info.bytes)
-            for key, shard in zip(self.task_keys, self._all, strict=True)
+            key: (shard.info.object, shard.info.bytes + read_by_all[id(part)])
+            for key, (part, shard) in self._tasks.items()
         }
 
     @cached_property
     def task_keys(self) -> tuple[str, ...]:
         """Keys of the tasks: one per shard, in order, or the only one."""
         # By position, not by object: equal shards of two datasets are one object, but two inputs.
-        tasks = 1 if isinstance(self.cut, Whole) else len(self._all)
-        return tuple(task_key(index) for index in range(tasks))
+        return (task_key(0),) if isinstance(self.cut, Whole) else tuple(self._tasks)
 
     @cached_property
     def _all(self) -> tuple[Shard, ...]:
         return tuple(shard for shards in self.shards.values() for shard in shards)
 
     @cached_property
-    def _shard_of(self) -> dict[str, Shard]:
+    def _tasks(self) -> dict[str, tuple[Part, Shard]]:
         # Each attempt looks its shard up: a search would be quadratic in the shards of a job.
-        return dict(zip(self.task_keys, self._all, strict=True))
+        assert isinstance(self.cut, Split), "the task of a whole plan has no shard of its own"
+        tasks = enumerate(self.cut.tasks(self.shards))
+        return {task_key(index): task for index, task in tasks}
+
+    @cached_property
+    def _first_rows(self) -> dict[str, int]:
+        """How many rows the shards of the tasks before each one have."""
+        counts = (shard.info.rows for _, shard in self._tasks.values())
+        return dict(zip(self._tasks, accumulate(counts, initial=0), strict=False))
 
     def submission(
         self, done: Mapping[str, JsonObject] | None = None, first_attempt: int = 1
@@ -175,17 +186,24 @@ class PlanWork:
     def _fingerprint(self) -> str:
         """A hash of all that decides the bytes of a partial: version, plan, and shards in order."""
         assert isinstance(self.cut, Split)
-        plan = plan_to_json(self.cut.shard_plan(Files(("shard-0",), "parquet")))
-        shards = [shard.info.object for shard in self._all]
-        document = {"version": __version__, "plan": plan, "shards": shards}
+        one = Files(("shard-0",), "parquet")
+        plans = [plan_to_json(self.cut.shard_plan(part, one)) for part in self.cut.parts]
+        shards = [shard.info.object for _, shard in self._tasks.values()]
+        read_by_all = {
+            ref.dataset: [shard.info.object for shard in self.shards[ref]]
+            for part in self.cut.parts
+            for ref in part.others
+        }
+        document: JsonObject = {"version": __version__, "plans": plans, "shards": shards}
+        document["readByAll"] = read_by_all
         document["schema"] = self.cut.partial_schema.fingerprint()
         return hashlib.sha256(canonical_json(document)).hexdigest()
 
     def place(self, key: str) -> JsonObject:
         """Return what a task reads, for a report about it: its shard and the bytes of the source."""
-        if isinstance(self.cut, Whole) or key not in self._shard_of:
+        if isinstance(self.cut, Whole) or key not in self._tasks:
             return {"task": key}
-        shard = self._shard_of[key]
+        _, shard = self._tasks[key]
         return {
             "task": key,
             "dataset": shard.file.dataset,
@@ -201,13 +219,15 @@ class PlanWork:
 
         A dataset without shards still has a result, whose schema comes from such a file.
         """
-        # Three cases, by what would read the missing input: the task of a whole plan, nothing (the
-        # file is the result), or the merge.
+        # By what would read the missing input: a task or a merge that reads the whole dataset, nothing
+        # (the file is the result), or the merge.
         with storage_errors(self.folder, 0):
+            for ref, schema in self._read_whole.items():
+                if ref in self.shards and not self.shards[ref]:
+                    _write_no_batches(self._no_rows(schema), schema)
             if isinstance(self.cut, Whole):
-                for ref in (ref for ref, shards in self.shards.items() if not shards):
-                    _write_no_batches(self._no_rows(self._schema(ref)), self._schema(ref))
-            elif not self.task_keys and self.cut.merge_steps is None:
+                return
+            if not self.task_keys and self.cut.merge_steps is None:
                 _write_no_rows(self._rows("none"), self.cut.schema)
             elif not self.task_keys:
                 schema = self.cut.partial_schema
@@ -226,8 +246,14 @@ class PlanWork:
         if isinstance(self.cut, Whole):
             plan = self.cut.over(lambda scan, ref: self._over(scan, ref, inputs))
             return self._to_rows(attempt, key, plan, name, inputs)
-        shard = self._shard_of[key]
-        plan = self.cut.shard_plan(Files((inputs.add_shard(shard),), "parquet"), shard.columns)
+        part, shard = self._tasks[key]
+        plan = self.cut.shard_plan(
+            part,
+            Files((inputs.add_shard(shard),), "parquet"),
+            shard.columns,
+            lambda scan, ref: self._over(scan, ref, inputs),
+            self._first_rows[key],
+        )
         if self.cut.merge_steps is None:
             return self._to_rows(attempt, key, plan, name, inputs)
         # Partials are streamed to the node, which writes the file; rows are written by the executor
@@ -252,7 +278,9 @@ class PlanWork:
         files = [self._partials / partial["file"] for partial in partials]
         none = [] if files else [self._no_rows(self.cut.partial_schema)]
         names = tuple(inputs.add("partial", path.name, str(path)) for path in files or none)
-        plan = self.cut.merge_plan(Files(names, "arrow"))
+        plan = self.cut.merge_plan(
+            Files(names, "arrow"), lambda scan, ref: self._over(scan, ref, inputs)
+        )
         return self._to_rows(merge_id(self.job, number), MERGE, plan, f"merged-{number}", inputs)
 
     def result(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> JsonObject:
@@ -311,12 +339,18 @@ class PlanWork:
             return replace(scan, source=Files((name,), "arrow"))
         return parts[0] if len(parts) == 1 else Union(tuple(parts))
 
+    @cached_property
+    def _read_whole(self) -> dict[DatasetRef, Schema]:
+        """The datasets of which a task or the merge reads all shards."""
+        scans = self.cut.whole_scans()
+        return {
+            scan.source: scan.schema
+            for scan in scans
+            if isinstance(scan.source, DatasetRef) and scan.schema
+        }
+
     def _schema(self, snapshot: DatasetRef) -> Schema:
-        assert isinstance(self.cut, Whole)
-        scans = (scan for scan in scans_of(self.cut.plan) if scan.source == snapshot)
-        schema = next(scans).schema
-        assert schema is not None, "set by the splitter"
-        return schema
+        return self._read_whole[snapshot]
 
     def _to_rows(
         self, task_id: str, key: str, plan: Plan, name: str, inputs: _Inputs

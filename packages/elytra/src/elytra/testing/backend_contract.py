@@ -142,18 +142,22 @@ class BackendContract:
     """Into how many shards the same rows are cut."""
 
     def test_answers_are_the_same_bits_for_each_cut(self, world: BackendWorld) -> None:
-        """Groups, rows in order, top rows, distinct rows and an empty answer."""
+        """Of every operator that is split, and of those above it."""
         answers = []
         for shards in self.cuts:
             flights = world.pipeline(_flights(world, shards))
-            jobs = [world.submit(each) for each in _pipelines(flights)]
+            names = world.pipeline(_names(world))
+            jobs = [world.submit(each) for each in _pipelines(flights, names)]
             answers.append([world.rows(job) for job in jobs])
             engines = [world.jobs.get(job.id).engine for job in jobs]
-            # What a backend cannot run, such as a sort of all rows, may run on the node.
+            # What a backend cannot run, such as a join in a browser, may run on the node.
             assert engines[0] == world.engine
             assert set(engines) <= {world.engine, NODE_ENGINE}
         assert all(answer == answers[0] for answer in answers[1:])
-        assert [len(rows) for rows in answers[0]] == [4, 240, 5, 4, 7, 0]
+        assert [len(rows) for rows in answers[0]] == [
+            *(4, 240, 5, 4, 7, 0),
+            *(240, 5, 180, 180, 60, 2, 300, 16, 240, 3),
+        ]
 
     def test_a_task_that_was_sent_as_text_gives_the_same_bytes(self, world: BackendWorld) -> None:
         """A spec is all that a worker needs besides the bytes of its inputs."""
@@ -245,7 +249,8 @@ class BackendContract:
         assert (task["state"], task["attempts"]) == ("poisoned", 3)
 
 
-def _pipelines(flights: Pipeline) -> list[Pipeline]:
+def _pipelines(flights: Pipeline, names: Pipeline) -> list[Pipeline]:
+    titled = flights.join(names, {"carrier": "code"})
     return [
         flights.group_by("carrier").agg(
             n=count(), total=col("distance").sum(), mean=col("distance").mean()
@@ -255,7 +260,31 @@ def _pipelines(flights: Pipeline) -> list[Pipeline]:
         flights.select("carrier").distinct(),
         flights.filter(col("id") > 99).limit(7),
         flights.filter(col("distance") < 0),
+        # Sorted runs that are merged; equal keys keep their order.
+        flights.sort("carrier:desc", "distance"),
+        flights.sort("carrier").distinct("carrier", "id").limit(5),
+        # A join with a small side, and what follows it at the shards and in the merge.
+        titled,
+        flights.join(names, {"carrier": "code"}, how="semi"),
+        flights.join(names, {"carrier": "code"}, how="anti"),
+        titled.group_by("title").agg(n=count(), km=col("distance").sum()).filter("n > 1"),
+        # The shards of several inputs, and what is added in the merge.
+        flights.select("id", "carrier").union(flights.filter("id < 60").select("id", "carrier")),
+        flights.limit(10).select("carrier").union(names.select("code"), names.select("title")),
+        flights.expect(not_null="id").sample(1.0, seed=5),
+        flights.sample(0.5, seed=7)
+        .join(names, {"carrier": "code"}, how="left")
+        .group_by("title")
+        .count(),
     ]
+
+
+def _names(world: BackendWorld) -> str:
+    """Create a small dataset, the right side of joins; return its name."""
+    if world.dataset("names") is None:
+        codes = pa.table({"code": ["UA", "AA", "B6"], "title": ["United", "American", "United"]})
+        world.lake.append("names", codes)
+    return "names"
 
 
 def _flights(world: BackendWorld, shards: int) -> str:

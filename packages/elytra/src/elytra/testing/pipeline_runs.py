@@ -1,15 +1,15 @@
 """Run plans of pipelines in this process, whole or cut into shards, as jobs do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from elytra.pipelines.pipeline import Pipeline
-from elytra.splitter import Split, split
-from emsqrt.plan import Files, Plan, chain, check
-from emsqrt.plan.check import output_schema
+from elytra.splitter import DatasetSize, Rules, Split, split
+from emsqrt.plan import DatasetRef, Files, Plan, Scan, node_schema
+from emsqrt.plan.tree import fold
 from emsqrt.testing import InputRows, run_operator
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema
@@ -21,7 +21,6 @@ SCHEMA = Schema(
         Field("f", DataType.parse("Float64")),
     )
 )
-NOWHERE = Files(("nowhere",), "arrow")
 Rows = list[tuple[Any, ...]]
 
 
@@ -45,28 +44,62 @@ class Schemas:
         raise NotImplementedError
 
 
-def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
-    """Pull batches through the operators of a plan, in this process."""
-    scan, *steps = chain(plan)
-    schema = check(scan)
-    names = list(schema.names)
-    stream = [batch.select(names) for batch in batches]
-    for step in steps:
-        stream = run_operator(step, InputRows(schema, stream), memory_bytes=16 << 20)
-        schema = output_schema(step, schema)
-    return pa.Table.from_batches(stream, schema.to_arrow())
+def run(plan: Plan, tables: Mapping[str, Iterable[pa.RecordBatch]]) -> pa.Table:
+    """Pull batches through the operators of a plan, in this process.
+
+    Args:
+        plan: A typed plan, whose scans read datasets, or one file each, of these names.
+        tables: The batches of each.
+    """
+
+    def visit(node: Plan, inputs: tuple[InputRows, ...]) -> InputRows:
+        schema = node_schema(node, tuple(each.schema for each in inputs))
+        if isinstance(node, Scan):
+            rows = [each.select(list(schema.names)) for each in tables[_name(node)]]
+            return InputRows(schema, rows)
+        return InputRows(schema, run_operator(node, *inputs, memory_bytes=16 << 20))
+
+    result = fold(plan, visit)
+    return pa.Table.from_batches(result.batches(), result.schema.to_arrow())
 
 
-def distributed(pipeline: Pipeline, table: Rows, places: list[int]) -> pa.Table:
-    """Answer as a job would, with the rows cut into shards at these places."""
-    halves = split(pipeline.plan, SCHEMA)
-    assert isinstance(halves, Split)
-    edges = [0, *sorted(min(place, len(table)) for place in places), len(table)]
-    partials = [run(halves.shard_plan(NOWHERE), [batch_of(table[a:b])]) for a, b in pairwise(edges)]
+def _name(scan: Scan) -> str:
+    return scan.source.dataset if isinstance(scan.source, DatasetRef) else scan.source.paths[0]
+
+
+def distributed(
+    pipeline: Pipeline,
+    table: Rows,
+    places: list[int],
+    others: Mapping[str, Rows] | None = None,
+) -> pa.Table:
+    """Answer as a job would, with the rows of each dataset cut into shards.
+
+    Args:
+        pipeline: Over the datasets.
+        table: The rows of `t`.
+        places: Where they are cut; the others are cut at the same places.
+        others: The rows of other datasets.
+    """
+    cut = split(pipeline.plan, SCHEMA, rules=Rules(lambda _: DatasetSize(1, 1)))
+    assert isinstance(cut, Split)
+    tables = {"t": table, **(others or {})}
+    whole = {name: [batch_of(rows)] for name, rows in tables.items()}
+    shards = {part.source: _shards(tables[part.source.dataset], places) for part in cut.parts}
+    partials, first_row = [], 0
+    for part, shard in cut.tasks(shards):
+        plan = cut.shard_plan(part, Files(("shard",), "arrow"), first_row=first_row)
+        partials.append(run(plan, {**whole, "shard": [shard]}))
+        first_row += shard.num_rows
     batches = [batch for partial in partials for batch in partial.to_batches()]
-    if halves.merge_steps is None:
-        return pa.Table.from_batches(batches, halves.schema.to_arrow())
-    return run(halves.merge_plan(NOWHERE), batches)
+    if cut.merge_steps is None:
+        return pa.Table.from_batches(batches, cut.schema.to_arrow())
+    return run(cut.merge_plan(Files(("partials",), "arrow")), {**whole, "partials": batches})
+
+
+def _shards(table: Rows, places: list[int]) -> list[pa.RecordBatch]:
+    edges = [0, *sorted(min(place, len(table)) for place in places), len(table)]
+    return [batch_of(table[start:stop]) for start, stop in pairwise(edges)]
 
 
 def batch_of(table: Rows) -> pa.RecordBatch:
