@@ -75,8 +75,8 @@ def sorted_files(
     table = pq.read_table(folder / "sorted.parquet").select(SCHEMA.names).cast(SCHEMA.to_arrow())
     dice, start, paths = random.Random(7), 0, []
     for number, size in enumerate(sizes):
-        path = folder / f"sorted-{number}"
-        paths.append(write_stream(path, table.slice(start, size), dice.randint(1, 40)))
+        sorted_path = folder / f"sorted-{number}"
+        paths.append(write_stream(sorted_path, table.slice(start, size), dice.randint(1, 40)))
         start += size
     return Scan(Files(tuple(paths), "arrow"), SCHEMA)
 
