@@ -12,11 +12,15 @@ export async function kernels(load) {
   const { readArrow } = await load('arrow/read.js')
   const PIECE = 4 << 20
 
+  let schema = null // once for a dataset, as DuckDB is given its types
+
   function csv(bytes) {
-    const { fields, start } = inferCsv(bytes.subarray(0, SAMPLE_BYTES), bytes.length <= SAMPLE_BYTES)
+    schema ??= inferCsv(bytes.subarray(0, SAMPLE_BYTES), bytes.length <= SAMPLE_BYTES)
+    const { fields, start } = schema
     const read = PlanRun.inputOf(PLAN, fields)
-    const reader = new CsvReader(fields, new Set(read.map(({ name }) => name)), {}, 2)
     const run = new PlanRun(PLAN, read)
+    const names = new Set(read.map(({ name }) => name))
+    const reader = new CsvReader(fields, names, {}, 2, !run.keepsBatches)
     for (let at = start; at < bytes.length; at += PIECE)
       for (const batch of reader.add(bytes.subarray(at, at + PIECE))) run.add(batch)
     for (const batch of reader.finish()) run.add(batch)

@@ -8,6 +8,7 @@ import { inferCsv } from '../src/engine/csvSchema.ts'
 import { readLiteral, type Value } from '../src/engine/literals.ts'
 import { parseType, typeText, type Field } from '../src/engine/types.ts'
 import { Unsupported } from '../src/errors.ts'
+import { randoms } from './randoms.ts'
 
 interface Case {
   name: string
@@ -66,15 +67,6 @@ test('fields of the specification, in pieces of any size', () => {
   }
   assert.ok(computed >= CASES.length - 2)
 })
-
-/** Numbers without a pattern, the same in each run. */
-function randoms(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return state / 2 ** 32
-  }
-}
 
 test('texts that were written are read back, whatever they have inside', () => {
   const random = randoms(7)

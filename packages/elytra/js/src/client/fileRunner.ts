@@ -50,9 +50,10 @@ export class FileRunner implements Runner {
     const { fields, start } = await this.schema()
     const read = PlanRun.inputOf(plan, fields)
     const names = new Set(read.map(({ name }) => name))
-    const reader = new CsvReader(fields, names, this.options, 2)
+    const run = new PlanRun(plan, read)
+    const reader = new CsvReader(fields, names, this.options, 2, !run.keepsBatches)
     this.jobs += 1
-    const file = new FileRead(this.file, start, reader, new PlanRun(plan, read))
+    const file = new FileRead(this.file, start, reader, run)
     return new FileJob<R>(`file-${this.jobs}`, file)
   }
 

@@ -4,8 +4,10 @@ import { Unsupported } from '../errors.ts'
 import type { AggJson } from '../plan/json.ts'
 import { valueAt, type Column } from './batch.ts'
 import { FloatSum, rounded } from './floatSum.ts'
+import { FloatSums } from './floatSums.ts'
 import { narrowed, type Value } from './literals.ts'
 import { compareValues } from './order.ts'
+import { lengthened } from './slots.ts'
 import {
   FLOAT64,
   INT64,
@@ -32,8 +34,13 @@ export interface Accumulator {
   readonly type: Type
   /** The state in the form of `emsqrt.plan.states`; null if this engine has none. */
   readonly state: readonly StatePart[] | null
-  /** Add rows; `column` is that of the argument, null for `count()`. */
-  add(groups: Int32Array, column: Column | null, rows: number): void
+  /**
+   * Add rows, one for each element of `groups`.
+   *
+   * @param column that of the argument, null for `count()`.
+   * @param count the number of groups so far.
+   */
+  add(groups: Int32Array, column: Column | null, count: number): void
   value(group: number): Value | null
 }
 
@@ -78,18 +85,31 @@ function requireNumber(fn: string, type: Type): void {
 class Count implements Accumulator {
   readonly type = INT64
   readonly state = [{ part: 'count', type: 'Int64', of: (group: number) => this.value(group) }]
-  private readonly counts: number[] = []
+  private readonly counts = new Counts()
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
-    const nulls = column?.nulls
-    for (let row = 0; row < rows; row += 1) {
-      if (nulls?.[row]) continue
-      const group = groups[row] ?? 0
-      this.counts[group] = (this.counts[group] ?? 0) + 1
-    }
+  add(groups: Int32Array, column: Column | null, count: number): void {
+    this.counts.add(groups, column?.nulls ?? null, count)
   }
 
   value(group: number): number {
+    return this.counts.of(group)
+  }
+}
+
+/** The number of values of each group. */
+class Counts {
+  private counts = new Float64Array(0)
+
+  add(groups: Int32Array, nulls: Uint8Array | null, count: number): void {
+    const counts = (this.counts = lengthened(this.counts, count))
+    for (let row = 0; row < groups.length; row += 1) {
+      if (nulls !== null && nulls[row] === 1) continue
+      const group = groups[row] as number
+      counts[group] = (counts[group] as number) + 1
+    }
+  }
+
+  of(group: number): number {
     return this.counts[group] ?? 0
   }
 }
@@ -101,9 +121,9 @@ class CountDistinct implements Accumulator {
 
   constructor(private readonly of: Type) {}
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
+  add(groups: Int32Array, column: Column | null): void {
     if (!column) return
-    for (let row = 0; row < rows; row += 1) {
+    for (let row = 0; row < groups.length; row += 1) {
       const value = valueAt(column, this.of, row)
       if (value === null) continue
       const group = groups[row] ?? 0
@@ -122,20 +142,26 @@ class CountDistinct implements Accumulator {
 class Chosen implements Accumulator {
   readonly state: readonly StatePart[]
   private readonly chosen: (Value | undefined)[] = []
+  /** Of columns of doubles, until the first one of bigints. */
+  private numbers: ChosenNumbers | null
 
   constructor(
     readonly type: Type,
-    private readonly which: 'min' | 'max' | 'first' | 'last',
+    private readonly which: Choice,
   ) {
     this.state = [{ part: which, type: typeText(type), of: (group) => this.value(group) }]
+    this.numbers = type.name === 'Utf8' || type.name === 'Bool' ? null : new ChosenNumbers(which)
   }
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
+  add(groups: Int32Array, column: Column | null, count: number): void {
     if (!column) return
-    for (let row = 0; row < rows; row += 1) {
+    if (this.numbers && column.values instanceof Float64Array)
+      return this.numbers.add(groups, column.values, column.nulls, count)
+    this.keepNumbers(count)
+    for (let row = 0; row < groups.length; row += 1) {
       const value = valueAt(column, this.type, row)
       if (value === null) continue
-      const group = groups[row] ?? 0
+      const group = groups[row] as number
       const before = this.chosen[group]
       if (before === undefined || this.replaces(value, before))
         this.chosen[group] = typeof value === 'number' ? value + 0 : value
@@ -143,7 +169,15 @@ class Chosen implements Accumulator {
   }
 
   value(group: number): Value | null {
-    return this.chosen[group] ?? null
+    return this.numbers ? this.numbers.of(group) : (this.chosen[group] ?? null)
+  }
+
+  /** Continue with a list of values of any kind. */
+  private keepNumbers(count: number): void {
+    if (!this.numbers) return
+    for (let group = 0; group < count; group += 1)
+      this.chosen[group] = this.numbers.of(group) ?? undefined
+    this.numbers = null
   }
 
   private replaces(value: Value, before: Value): boolean {
@@ -154,13 +188,49 @@ class Chosen implements Accumulator {
   }
 }
 
+type Choice = 'min' | 'max' | 'first' | 'last'
+
+/** One of the doubles of each group; NaN is above all others. */
+class ChosenNumbers {
+  private chosen = new Float64Array(0)
+  private has = new Uint8Array(0)
+
+  constructor(private readonly which: Choice) {}
+
+  add(groups: Int32Array, values: Float64Array, nulls: Uint8Array | null, count: number): void {
+    const chosen = (this.chosen = lengthened(this.chosen, count))
+    const has = (this.has = lengthened(this.has, count))
+    const [isMin, isMax] = [this.which === 'min', this.which === 'max']
+    const isLast = this.which === 'last'
+    for (let row = 0; row < groups.length; row += 1) {
+      if (nulls !== null && nulls[row] === 1) continue
+      const group = groups[row] as number
+      const value = values[row] as number
+      const before = chosen[group] as number
+      if (
+        has[group] === 0 ||
+        isLast ||
+        (isMin && (value < before || (before !== before && value === value))) ||
+        (isMax && (value > before || (value !== value && before === before)))
+      ) {
+        chosen[group] = value + 0 // 0 for -0
+        has[group] = 1
+      }
+    }
+  }
+
+  of(group: number): number | null {
+    return this.has[group] ? (this.chosen[group] ?? null) : null
+  }
+}
+
 /** The sum of whole numbers, exact: doubles up to 2^53, carried to bigints. */
 class IntegerTotal implements Accumulator {
   readonly type: Type
   readonly state: readonly StatePart[]
-  private readonly totals: number[] = []
+  private totals = new Float64Array(0)
   private readonly carried: (bigint | undefined)[] = []
-  private readonly counts: number[] = []
+  private readonly counts = new Counts()
 
   constructor(
     of: Type,
@@ -172,32 +242,32 @@ class IntegerTotal implements Accumulator {
     this.state = fn === 'avg' ? [sum, countPart(this.counts)] : [sum]
   }
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
+  add(groups: Int32Array, column: Column | null, count: number): void {
     if (!column) return
     const { values, nulls } = column
-    for (let row = 0; row < rows; row += 1) {
-      if (nulls?.[row]) continue
-      const group = groups[row] ?? 0
-      this.counts[group] = (this.counts[group] ?? 0) + 1
-      const value = values[row]
-      const before = this.totals[group] ?? 0
+    this.counts.add(groups, nulls, count)
+    const totals = (this.totals = lengthened(this.totals, count))
+    for (let row = 0; row < groups.length; row += 1) {
+      if (nulls !== null && nulls[row] === 1) continue
+      const group = groups[row] as number
+      const value = values[row] as number | bigint
+      const before = totals[group] as number
       if (typeof value === 'number') {
         const total = before + value
-        if (Number.isSafeInteger(total)) {
-          this.totals[group] = total
+        if (total <= Number.MAX_SAFE_INTEGER && total >= -Number.MAX_SAFE_INTEGER) {
+          totals[group] = total
           continue
         }
       }
-      this.carried[group] = (this.carried[group] ?? 0n) + BigInt(before) + BigInt(value ?? 0)
-      this.totals[group] = 0
+      this.carried[group] = (this.carried[group] ?? 0n) + BigInt(before) + BigInt(value)
+      totals[group] = 0
     }
   }
 
   value(group: number): Value | null {
     const total = this.total(group)
-    const count = this.counts[group] ?? 0
     if (total === null) return null
-    if (this.fn === 'avg') return Number(total) / count
+    if (this.fn === 'avg') return Number(total) / this.counts.of(group)
     const [low, high] = integerRange(this.type)
     if (total < low || total > high)
       throw new ValueOutOfRange(`a sum overflows ${this.type.name}`, 'sum a cast to Float64')
@@ -205,46 +275,40 @@ class IntegerTotal implements Accumulator {
   }
 
   private total(group: number): bigint | null {
-    if (!this.counts[group]) return null
+    if (this.counts.of(group) === 0) return null
     return (this.carried[group] ?? 0n) + BigInt(this.totals[group] ?? 0)
   }
 }
 
-function countPart(counts: readonly number[]): StatePart {
-  return { part: 'count', type: 'Int64', of: (group) => counts[group] ?? 0 }
+function countPart(counts: Counts): StatePart {
+  return { part: 'count', type: 'Int64', of: (group) => counts.of(group) }
 }
 
 class FloatTotal implements Accumulator {
   readonly type = FLOAT64
   readonly state: readonly StatePart[]
-  private readonly sums: (FloatSum | undefined)[] = []
-  private readonly counts: number[] = []
+  private readonly sums = new FloatSums()
+  private readonly counts = new Counts()
 
   constructor(private readonly fn: string) {
     const sum: StatePart = {
       part: 'fsum',
       type: 'Binary',
-      of: (group) => this.sums[group]?.bytes() ?? null,
+      of: (group) => this.sums.of(group)?.bytes() ?? null,
     }
     this.state = fn === 'avg' ? [sum, countPart(this.counts)] : [sum]
   }
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
+  add(groups: Int32Array, column: Column | null, count: number): void {
     if (!column) return
-    const { values, nulls } = column
-    for (let row = 0; row < rows; row += 1) {
-      if (nulls?.[row]) continue
-      const group = groups[row] ?? 0
-      const sum = (this.sums[group] ??= new FloatSum())
-      sum.add(values[row] as number)
-      this.counts[group] = (this.counts[group] ?? 0) + 1
-    }
+    this.sums.add(groups, column.values as Float64Array, column.nulls, count)
+    if (this.fn === 'avg') this.counts.add(groups, column.nulls, count)
   }
 
   value(group: number): number | null {
-    const sum = this.sums[group]
+    const sum = this.sums.of(group)
     if (!sum) return null
-    return this.fn === 'sum' ? sum.value() : sum.value() / (this.counts[group] ?? 1)
+    return this.fn === 'sum' ? sum.value() : sum.value() / this.counts.of(group)
   }
 }
 
@@ -253,7 +317,7 @@ class Variance implements Accumulator {
   readonly type = FLOAT64
   readonly state: readonly StatePart[]
   private readonly sums: ([FloatSum, FloatSum] | undefined)[] = []
-  private readonly counts: number[] = []
+  private readonly counts = new Counts()
 
   constructor(private readonly fn: string) {
     const part = (name: string, at: 0 | 1): StatePart => ({
@@ -264,22 +328,22 @@ class Variance implements Accumulator {
     this.state = [part('fsum', 0), part('fsum2', 1), countPart(this.counts)]
   }
 
-  add(groups: Int32Array, column: Column | null, rows: number): void {
+  add(groups: Int32Array, column: Column | null, count: number): void {
     if (!column) return
     const { values, nulls } = column
-    for (let row = 0; row < rows; row += 1) {
+    this.counts.add(groups, nulls, count)
+    for (let row = 0; row < groups.length; row += 1) {
       if (nulls?.[row]) continue
-      const group = groups[row] ?? 0
+      const group = groups[row] as number
       const [sum, squares] = (this.sums[group] ??= [new FloatSum(), new FloatSum()])
       const value = Number(values[row])
       sum.add(value)
       squares.addSquare(value)
-      this.counts[group] = (this.counts[group] ?? 0) + 1
     }
   }
 
   value(group: number): number | null {
-    const [sums, count] = [this.sums[group], this.counts[group] ?? 0]
+    const [sums, count] = [this.sums[group], this.counts.of(group)]
     if (!sums || count < 2) return null
     const variance = varianceOf(sums[0], sums[1], BigInt(count))
     return this.fn === 'var' ? variance : Math.sqrt(variance)

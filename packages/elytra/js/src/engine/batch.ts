@@ -1,15 +1,22 @@
 /** Batches of rows: columns of equal length. */
 
+import type { Dictionary } from './dictionary.ts'
 import type { Value } from './literals.ts'
 import { isWide, type Field, type Type } from './types.ts'
 
-/** The values of a column: whole numbers of 64 bits are doubles, or bigints if one is beyond 2^53. */
-export type Values = Float64Array | BigInt64Array | BigUint64Array | Uint8Array | string[]
+/**
+ * The values of a column: whole numbers of 64 bits are doubles, or bigints if one is beyond 2^53;
+ * texts are strings, or the codes of a dictionary.
+ */
+export type Values =
+  Float64Array | BigInt64Array | BigUint64Array | Uint8Array | Int32Array | string[]
 
 export interface Column {
   values: Values
   /** 1 where the value is NULL; null where none is. */
   nulls: Uint8Array | null
+  /** The texts of the codes that `values` has. */
+  dictionary?: Dictionary
 }
 
 export interface Batch {
@@ -44,8 +51,10 @@ export function columnOf(type: Type, values: readonly (Value | null)[]): Column 
 }
 
 /** One value of a column. */
-export function valueAt({ values, nulls }: Column, type: Type, row: number): Value | null {
+export function valueAt(column: Column, type: Type, row: number): Value | null {
+  const { values, nulls, dictionary } = column
   if (nulls?.[row]) return null
+  if (dictionary) return dictionary.text(values[row] as number)
   const value = values[row] as Value
   return type.name === 'Bool' ? Boolean(value) : value
 }
@@ -53,9 +62,10 @@ export function valueAt({ values, nulls }: Column, type: Type, row: number): Val
 /** The first rows of a batch, after skipping some. */
 export function sliced(batch: Batch, offset: number, rows: number): Batch {
   const end = Math.min(batch.rows, offset + rows)
-  const columns = batch.columns.map(({ values, nulls }) => ({
-    values: values.slice(offset, end),
-    nulls: nulls?.slice(offset, end) ?? null,
+  const columns = batch.columns.map((column) => ({
+    ...column,
+    values: column.values.slice(offset, end),
+    nulls: column.nulls?.slice(offset, end) ?? null,
   }))
   return { ...batch, columns, rows: Math.max(0, end - offset) }
 }

@@ -8,6 +8,7 @@
 import { SennitError } from '../errors.ts'
 import type { Batch } from './batch.ts'
 import { targetOf, type Target } from './csvFields.ts'
+import { scanOf, type Scan, type ScanState } from './csvScan.ts'
 import { typeText, type Field } from './types.ts'
 
 /** Rows of a batch: its columns fit into the cache of a core. */
@@ -39,26 +40,45 @@ export class CsvReader {
   /** The target of each field of a record; null for a column that is not read. */
   private targets: (Target | null)[] = []
   private row = 0
+  /** Reads plain records; null for a layout without one. */
+  private readonly scan: Scan | null
+  private readonly state: ScanState = { at: 0, row: 0, lines: 0 }
 
   /**
    * @param fields all columns of the file, in order.
    * @param columns the names of those to read.
    * @param firstLine the number of the first line that is added.
+   * @param reuses whether a batch may be overwritten by the next one.
    */
   constructor(
     private readonly fields: readonly Field[],
     private readonly columns: ReadonlySet<string>,
     options: CsvOptions = {},
     firstLine = 1,
+    private readonly reuses = false,
   ) {
     this.delimiter = options.delimiter ?? 44
     this.line = firstLine
+    this.scan = scanOf(
+      fields.map(({ name, type }) => (columns.has(name) ? type : null)),
+      this.delimiter,
+    )
     this.begin()
   }
 
   /** Read the records that a piece ends; yields full batches. */
   *add(piece: Uint8Array): Generator<Batch> {
-    const bytes = concatenated(this.rest, piece)
+    let from = 0
+    // The end of a record that has begun before; more bytes each time, because it may have many lines.
+    for (let size = 256; this.rest.length > 0 && from < piece.length; size *= 2) {
+      const end = lineEnd(piece, from + size)
+      yield* this.addWhole(concatenated(this.rest, piece.subarray(from, end)))
+      from = end
+    }
+    if (from < piece.length) yield* this.addWhole(piece.subarray(from))
+  }
+
+  private *addWhole(bytes: Uint8Array): Generator<Batch> {
     const end = yield* this.records(bytes, false)
     this.rest = bytes.slice(end)
     if (this.rest.length > RECORD_BYTES_MAX)
@@ -69,19 +89,35 @@ export class CsvReader {
   *finish(): Generator<Batch> {
     yield* this.records(this.rest, true)
     this.rest = new Uint8Array(0)
-    if (this.row > 0) yield this.batch()
+    if (this.row > 0) yield* this.batch()
   }
 
   /** Read whole records; returns where the first that is not whole begins. */
   private *records(bytes: Uint8Array, isLast: boolean): Generator<Batch, number> {
+    const limit = bytes.lastIndexOf(LF) + 1
     let at = 0
     while (at < bytes.length) {
-      const end = this.record(bytes, at, isLast)
-      if (end < 0) break
-      at = end
-      if (this.row === BATCH_ROWS) yield this.batch()
+      at = this.scanned(bytes, at, limit)
+      if (this.row < BATCH_ROWS && at < bytes.length) {
+        const end = this.record(bytes, at, isLast)
+        if (end < 0) break
+        at = end
+      }
+      if (this.row === BATCH_ROWS) yield* this.batch()
     }
     return at
+  }
+
+  /** Read plain records; returns where one begins that is not plain, or not whole. */
+  private scanned(bytes: Uint8Array, at: number, limit: number): number {
+    const { scan, state, targets } = this
+    // Whole numbers in bigints are stored by the careful reader alone.
+    const isPlain = targets.every((target) => !target || !isBig(target.values))
+    if (!scan || at >= limit || !isPlain) return at
+    scan(bytes, at, limit, this.row, BATCH_ROWS, targets, state)
+    this.row = state.row
+    this.line += state.lines
+    return state.at
   }
 
   /** Read one record; returns its end, or -1 if the bytes have only its beginning. */
@@ -162,7 +198,6 @@ export class CsvReader {
   private putNull(target: Target): void {
     target.nulls[this.row] = 1
     target.hasNulls = true
-    if (Array.isArray(target.values)) target.values[this.row] = ''
   }
 
   private misfit(bytes: Uint8Array, start: number, end: number, column: number): never {
@@ -188,25 +223,43 @@ export class CsvReader {
 
   private begin(): void {
     this.row = 0
-    this.targets = this.fields.map(({ name, type }) =>
-      this.columns.has(name) ? targetOf(type, BATCH_ROWS) : null,
+    this.targets = this.fields.map(({ name, type }, at) =>
+      this.columns.has(name) ? this.target(type, this.targets[at]) : null,
     )
   }
 
-  private batch(): Batch {
+  private target(type: Field['type'], before: Target | null | undefined): Target {
+    const isKept = this.reuses && before && !isBig(before.values) && !before.dictionary?.isFull
+    if (!isKept) return targetOf(type, BATCH_ROWS, before)
+    if (before.hasNulls) before.nulls.fill(0)
+    before.hasNulls = false
+    return before
+  }
+
+  private *batch(): Generator<Batch> {
     const fields: Field[] = []
     const columns = this.targets.flatMap((target, at) => {
       const field = this.fields[at]
       if (!target || !field) return []
       fields.push(field)
-      const { values, nulls, hasNulls } = target
-      const kept = Array.isArray(values) ? values : values.subarray(0, this.row)
-      return [{ values: kept, nulls: hasNulls ? nulls.subarray(0, this.row) : null }]
+      const { values, nulls, hasNulls, dictionary } = target
+      const kept = values.subarray(0, this.row)
+      const marks = hasNulls ? nulls.subarray(0, this.row) : null
+      return [{ values: kept, nulls: marks, ...(dictionary && { dictionary }) }]
     })
-    const made = { fields, columns, rows: this.row }
-    this.begin()
-    return made
+    yield { fields, columns, rows: this.row }
+    this.begin() // not before the batch was used: its arrays may be filled again
   }
+}
+
+function isBig(values: Target['values']): boolean {
+  return values instanceof BigInt64Array || values instanceof BigUint64Array
+}
+
+/** The place behind the first line end at or behind a place; the end of the bytes if there is none. */
+function lineEnd(bytes: Uint8Array, from: number): number {
+  const found = bytes.indexOf(LF, from)
+  return found < 0 ? bytes.length : found + 1
 }
 
 /** A quoted field without its quotes, and with single quotes for doubled ones. */

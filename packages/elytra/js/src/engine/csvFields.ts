@@ -2,6 +2,7 @@
 
 import { checkedDays, parseDay, parseTimestamp } from './calendar.ts'
 import type { Values } from './batch.ts'
+import { Dictionary } from './dictionary.ts'
 import { narrowed } from './literals.ts'
 import { integerRange, isFloat, TICKS, type Type } from './types.ts'
 
@@ -10,73 +11,47 @@ export type Store = (bytes: Uint8Array, start: number, end: number, row: number)
 
 /** A column that is being read: its values grow with the rows. */
 export interface Target {
-  values: Values
+  values: Exclude<Values, string[]>
   nulls: Uint8Array
   hasNulls: boolean
   store: Store
+  /** Of texts: `values` has its codes. */
+  dictionary?: Dictionary
 }
 
-const DECODER = new TextDecoder('utf-8', { fatal: true })
 const ASCII = new TextDecoder('latin1')
 const POWERS = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent)
 const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i
 const NAMED = /^([+-]?)(inf|infinity|nan)$/i
-/** Different texts of a column that are decoded once only. */
-const TEXTS_MAX = 65_536
-
-/** A target for values of a type, with room for some rows. */
-export function targetOf(type: Type, rows: number): Target {
-  const target: Target = {
-    values:
-      type.name === 'Utf8'
-        ? []
-        : type.name === 'Bool'
-          ? new Uint8Array(rows)
-          : new Float64Array(rows),
-    nulls: new Uint8Array(rows),
-    hasNulls: false,
-    store: () => false,
-  }
+/**
+ * A target for values of a type, with room for some rows.
+ *
+ * @param before the target of the batch before, whose dictionary goes on.
+ */
+export function targetOf(type: Type, rows: number, before?: Target | null): Target {
+  const nulls = new Uint8Array(rows)
+  if (type.name === 'Utf8') return textTarget(nulls, before?.dictionary)
+  const values = type.name === 'Bool' ? new Uint8Array(rows) : new Float64Array(rows)
+  const target: Target = { values, nulls, hasNulls: false, store: () => false }
   target.store = storeOf(type, target, rows)
   return target
 }
 
+function textTarget(nulls: Uint8Array, known: Dictionary | undefined): Target {
+  const codes = new Int32Array(nulls.length)
+  const dictionary = known && !known.isFull ? known : new Dictionary()
+  const store: Store = (bytes, start, end, row) => {
+    const code = dictionary.codeOf(bytes, start, end)
+    codes[row] = code
+    return code >= 0
+  }
+  return { values: codes, nulls, hasNulls: false, store, dictionary }
+}
+
 function storeOf(type: Type, target: Target, rows: number): Store {
-  if (type.name === 'Utf8') return storeText(target)
-  if (type.name === 'Bool') return storeParsed(target, rows, (text) => booleanOf(text))
+  if (type.name === 'Bool') return storeBoolean(target)
   if (type.name === 'Date' || type.name === 'Timestamp') return storeTime(target, rows, type)
   return storeNumber(target, rows, type)
-}
-
-/** Texts; equal ones are decoded once, because a column often has few. */
-function storeText(target: Target): Store {
-  const texts = target.values as string[]
-  const known = new Map<number, { bytes: Uint8Array; text: string }>()
-  return (bytes, start, end, row) => {
-    let hash = end - start
-    for (let at = start; at < end; at += 1) hash = (Math.imul(hash, 31) + (bytes[at] ?? 0)) | 0
-    const found = known.get(hash)
-    if (found && sameBytes(found.bytes, bytes, start, end)) {
-      texts[row] = found.text
-      return true
-    }
-    const own = bytes.slice(start, end)
-    let text: string
-    try {
-      text = DECODER.decode(own)
-    } catch {
-      return false
-    }
-    if (known.size < TEXTS_MAX) known.set(hash, { bytes: own, text })
-    texts[row] = text
-    return true
-  }
-}
-
-function sameBytes(own: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
-  if (own.length !== end - start) return false
-  for (let at = 0; at < own.length; at += 1) if (own[at] !== bytes[start + at]) return false
-  return true
 }
 
 /** Numbers of at most 15 digits are exact in a double; others go by their text. */
@@ -196,20 +171,33 @@ function clockSeconds(bytes: Uint8Array, at: number): number {
 function storeParsed(
   target: Target,
   rows: number,
-  parse: (text: string) => boolean | number | bigint | null,
+  parse: (text: string) => number | bigint | null,
 ): Store {
   const put = putter(target, rows)
   return (bytes, start, end, row) => {
     const value = parse(ASCII.decode(bytes.subarray(start, end)))
     if (value === null) return false
-    put(row, typeof value === 'boolean' ? Number(value) : value)
+    put(row, value)
     return true
   }
 }
 
-function booleanOf(text: string): boolean | null {
-  const lower = text.toLowerCase()
-  return lower === 'true' ? true : lower === 'false' ? false : null
+const TRUE = [116, 114, 117, 101]
+const FALSE = [102, 97, 108, 115, 101]
+
+/** `true` and `false` in any case. */
+function storeBoolean({ values }: Target): Store {
+  return (bytes, start, end, row) => {
+    const isTrue = spells(bytes, start, end, TRUE)
+    values[row] = Number(isTrue)
+    return isTrue || spells(bytes, start, end, FALSE)
+  }
+}
+
+function spells(bytes: Uint8Array, start: number, end: number, word: readonly number[]): boolean {
+  if (end - start !== word.length) return false
+  // A letter and its capital differ in one bit; no other byte that differs in it alone is compared.
+  return word.every((letter, at) => ((bytes[start + at] ?? 0) | 32) === letter)
 }
 
 /** Puts numbers into a target; the first beyond 2^53 makes its values bigints. */

@@ -16,6 +16,8 @@ import { isFloat, isInteger, isWide, TICKS, type Type } from './types.ts'
 export interface Emitted {
   value: string
   isNull: string
+  /** Of a column of texts that is passed on: the variable of its code, and the number of the column. */
+  code?: { value: string; index: number }
 }
 
 const NEVER = 'false'
@@ -26,12 +28,26 @@ export interface Layout {
   hasNulls: boolean
   /** Whether its whole numbers are in an array of bigints. */
   isBig: boolean
+  /** Whether its texts are codes of a dictionary. */
+  isCoded: boolean
 }
+
+/** A condition on one column of codes: it is computed once for each text, before the loop. */
+export interface TextTest {
+  node: Typed
+  /** The number of the column, and its name in `node`. */
+  index: number
+  name: string
+}
+
+/** Results of a `TextTest`, by code + 1; the first is that of NULL. */
+export const TEST = { isFalse: 0, isTrue: 1, isNull: 2 } as const
 
 /** Collects the statements of a row. */
 export class Emitter {
   readonly lines: string[] = []
   readonly constants: unknown[] = []
+  readonly tests: TextTest[] = []
   private variables = 0
 
   /** @param columns the variable of each column that was loaded or computed, by name. */
@@ -44,6 +60,8 @@ export class Emitter {
   emit(node: Typed): Emitted {
     if (node.op === 'column') return this.column(String(node.value))
     if (node.op === 'literal') return this.literal(node)
+    const test = this.textTest(node)
+    if (test) return test
     const special = SPECIAL[node.op]
     if (special) return special(this, node)
     const args = node.args.map((arg) => this.emit(arg))
@@ -118,6 +136,20 @@ export class Emitter {
     return `v${this.variables}`
   }
 
+  /** The code of a condition on one column of codes; null for any other expression. */
+  private textTest(node: Typed): Emitted | null {
+    // One that may fail must not be computed for texts of rows that a filter drops.
+    if (node.type.name !== 'Bool' || node.fallible || node.op === 'is_null') return null
+    const [name, ...others] = columnsOf(node)
+    const column = name === undefined ? undefined : this.columns.get(name)
+    if (name === undefined || !column?.code || others.some((other) => other !== name)) return null
+    const { value, index } = column.code
+    this.tests.push({ node, index, name })
+    const place = column.isNull === NEVER ? `${value} + 1` : `${column.isNull} ? 0 : ${value} + 1`
+    const found = this.variable(`Q${this.tests.length - 1}[${place}]`)
+    return { value: `(${found} === ${TEST.isTrue})`, isNull: `(${found} === ${TEST.isNull})` }
+  }
+
   private column(name: string): Emitted {
     const found = this.columns.get(name)
     if (!found) throw new Error('a column that was not loaded')
@@ -141,6 +173,11 @@ export function emptyOf(type: Type, emitter: Emitter): string {
   if (type.name === 'Utf8') return "''"
   if (type.name === 'Bool') return 'false'
   return emitter.isBig(type) ? '0n' : '0'
+}
+
+/** The names of the columns that an expression reads, each as often as it stands there. */
+export function columnsOf(node: Typed): string[] {
+  return node.op === 'column' ? [String(node.value)] : node.args.flatMap(columnsOf)
 }
 
 /** Code of one expression. */

@@ -7,9 +7,9 @@
 
 const BITS = 40n
 const BASE = 2n ** BITS
-const SHIFT = 2 ** 40
+export const SHIFT = 2 ** 40
 /** Additions after which the sums in doubles may be inexact: 2^13 pieces below 2^40 fill 53 bits. */
-const CARRY_EVERY = 4096
+export const CARRY_EVERY = 4096
 /** Below this bin the weights of pieces are no normal doubles. */
 const FAST_BIN_MIN = 3
 
@@ -54,6 +54,18 @@ export class FloatSum {
     const high = split - (split - value)
     const low = value - high
     this.add(high * high - square + 2 * high * low + low * low)
+  }
+
+  /** What `FloatSums` multiplies a value with; NaN while values have to be added one by one. */
+  get fastScale(): number {
+    return this.top < FAST_BIN_MIN ? NaN : this.scale
+  }
+
+  /** Add sums of pieces in the three highest bins, each below 2^53. */
+  addUnits(high: number, middle: number, low: number): void {
+    this.sums[0] += BigInt(high)
+    this.sums[1] += BigInt(middle)
+    this.sums[2] += BigInt(low)
   }
 
   merge(other: FloatSum): void {

@@ -1,6 +1,7 @@
 /** Groups of rows that agree in their keys. */
 
 import { room, valueAt, type Batch, type Column, type Values } from './batch.ts'
+import type { Dictionary } from './dictionary.ts'
 import type { Value } from './literals.ts'
 import { compareValues } from './order.ts'
 import { ValueOutOfRange, type Field } from './types.ts'
@@ -15,7 +16,11 @@ export class Groups {
   // The number of each value of a key, then of each pair of numbers: a tuple of keys is a path.
   private readonly numbers: Map<Value | null, number>[]
   private readonly pairs: Map<number, number>[]
-  private found = 0
+  /** Of keys with a dictionary: the numbers of its codes. */
+  private readonly codes: ({ dictionary: Dictionary; numbers: Int32Array } | undefined)[] = []
+  private made = 0
+  private groups = new Int32Array(0)
+  private found = new Int32Array(0)
 
   constructor(private readonly fields: readonly Field[]) {
     this.keys = fields.map(() => [])
@@ -24,16 +29,25 @@ export class Groups {
   }
 
   get count(): number {
-    return this.fields.length === 0 ? 1 : this.found
+    return this.fields.length === 0 ? 1 : this.made
   }
 
-  /** The group of each row; without keys all rows are in one. */
+  /** The group of each row, until the next call; without keys all rows are in one. */
   assign(columns: readonly Column[], rows: number): Int32Array {
-    const groups = new Int32Array(rows)
+    if (rows > this.groups.length) {
+      this.groups = new Int32Array(rows)
+      this.found = new Int32Array(rows)
+    }
+    const groups = this.groups.subarray(0, rows)
     columns.forEach((column, key) => {
-      const isLast = key === columns.length - 1
-      this.assignKey(key, column, rows, groups, columns, isLast)
+      // The numbers of the first key, in the order of their first rows, are groups already.
+      if (key === 0) this.number(0, column, groups)
+      else this.pair(key, column, groups)
     })
+    const last = columns.length - 1
+    const size = (last === 0 ? this.numbers[0]?.size : this.pairs[last]?.size) ?? 0
+    for (let row = 0; this.count < size && row < rows; row += 1)
+      if (groups[row] === this.count) this.add(row, columns)
     return groups
   }
 
@@ -48,46 +62,64 @@ export class Groups {
     return { order, columns }
   }
 
-  private assignKey(
-    key: number,
-    column: Column,
-    rows: number,
-    groups: Int32Array,
-    columns: readonly Column[],
-    isLast: boolean,
-  ): void {
-    const [numbers, pairs] = [this.numbers[key], this.pairs[key]]
-    const type = this.fields[key]?.type
-    if (!numbers || !pairs || !type) throw new Error('a key without a field')
-    const { values, nulls } = column
-    for (let row = 0; row < rows; row += 1) {
-      const value = nulls?.[row] ? null : keyOf(values, row)
-      let number = numbers.get(value)
-      if (number === undefined) {
-        number = numbers.size
-        numbers.set(value, number)
+  /** Number the values of a key. */
+  private number(key: number, { values, nulls, dictionary }: Column, into: Int32Array): void {
+    const numbers = this.numbers[key]
+    if (!numbers) throw new Error('a key without a field')
+    if (!dictionary) {
+      for (let row = 0; row < into.length; row += 1)
+        into[row] = numberOf(numbers, nulls?.[row] ? null : keyOf(values, row))
+      return
+    }
+    const codes = this.codesOf(key, dictionary)
+    for (let row = 0; row < into.length; row += 1) {
+      if (nulls !== null && nulls[row] === 1) {
+        into[row] = numberOf(numbers, null)
+        continue
       }
-      // Both below 2^26, so that the product is exact.
-      const pair = key === 0 && isLast ? number : (groups[row] ?? 0) * 67_108_864 + number
-      let group = key === 0 && !isLast ? number : pairs.get(pair)
-      if (group === undefined) {
-        group = pairs.size
-        pairs.set(pair, group)
-        if (isLast) this.add(row, columns)
+      const code = values[row] as number
+      let found = codes[code] as number
+      if (found < 0) {
+        found = numberOf(numbers, dictionary.text(code))
+        codes[code] = found
       }
-      groups[row] = group
+      into[row] = found
     }
   }
 
+  /** Make groups of rows, and of the numbers of a further key, groups of both. */
+  private pair(key: number, column: Column, groups: Int32Array): void {
+    const pairs = this.pairs[key]
+    if (!pairs) throw new Error('a key without a field')
+    const found = this.found.subarray(0, groups.length)
+    this.number(key, column, found)
+    for (let row = 0; row < groups.length; row += 1) {
+      // Both below 2^26, so that the product is exact.
+      const pair = (groups[row] as number) * 67_108_864 + (found[row] as number)
+      groups[row] = numberOf(pairs, pair)
+    }
+  }
+
+  /** The numbers of a dictionary's codes so far, -1 for one without a number. */
+  private codesOf(key: number, dictionary: Dictionary): Int32Array {
+    const known = this.codes[key]
+    const before = known?.dictionary === dictionary ? known.numbers : new Int32Array(0)
+    if (before.length >= dictionary.size) return before
+    const numbers = new Int32Array(2 * dictionary.size).fill(-1)
+    numbers.set(before)
+    this.codes[key] = { dictionary, numbers }
+    return numbers
+  }
+
   private add(row: number, columns: readonly Column[]): void {
-    if (this.found >= GROUPS_MAX)
+    if (this.made >= GROUPS_MAX)
       throw new ValueOutOfRange(`more than ${GROUPS_MAX} groups`, 'run the pipeline on the node')
     columns.forEach((column, key) => {
       const type = this.fields[key]?.type
       const value = type ? valueAt(column, type, row) : null
       this.keys[key]?.push(typeof value === 'number' ? value + 0 : value)
     })
-    this.found += 1
+    this.made += 1
   }
 
   private compare(a: number, b: number): number {
@@ -98,6 +130,14 @@ export class Groups {
     }
     return 0
   }
+}
+
+/** The number of a value: values are numbered in the order in which they come. */
+function numberOf<K>(numbers: Map<K, number>, value: K): number {
+  const found = numbers.get(value)
+  if (found !== undefined) return found
+  numbers.set(value, numbers.size)
+  return numbers.size - 1
 }
 
 /** A value that is equal for equal keys: a Map finds NaN, and -0 is 0 in it; bigints by value. */
@@ -128,17 +168,17 @@ export function columnFrom(type: Field['type'], values: readonly (Value | null)[
 
 /** The rows of a batch as another order of them. */
 export function reordered(batch: Batch, order: Int32Array): Batch {
-  const columns = batch.columns.map(({ values, nulls }, at) => {
+  const columns = batch.columns.map(({ values, nulls, dictionary }, at) => {
     const type = batch.fields[at]?.type
     if (!type) throw new Error('a column without a field')
     const isBig = values instanceof BigInt64Array || values instanceof BigUint64Array
-    const stored = room(type, order.length, isBig)
+    const stored = dictionary ? new Int32Array(order.length) : room(type, order.length, isBig)
     const marks = nulls ? new Uint8Array(order.length) : null
     order.forEach((row, place) => {
       ;(stored as Value[])[place] = values[row] as Value
       if (marks) marks[place] = nulls?.[row] ?? 0
     })
-    return { values: stored, nulls: marks }
+    return { values: stored, nulls: marks, ...(dictionary && { dictionary }) }
   })
   return { ...batch, columns, rows: order.length }
 }

@@ -2,7 +2,9 @@
 
 import type { ExprJson, PlanNode } from '../plan/json.ts'
 import { room, type Batch, type Column } from './batch.ts'
-import { Emitter, type Emitted, type Layout } from './emit.ts'
+import type { Dictionary } from './dictionary.ts'
+import { columnsOf, Emitter, TEST, type Emitted, type Layout, type TextTest } from './emit.ts'
+import { generated } from './generated.ts'
 import * as runtime from './runtime.ts'
 import { typed, type Typed } from './typed.ts'
 import { isWide, TypeMismatch, typeText, type Field, type Type } from './types.ts'
@@ -17,35 +19,51 @@ interface TypedStep {
   columns: readonly { field: Field; value: Typed }[]
 }
 
+/** The arrays that a generated loop reads and fills. */
+interface Arrays {
+  rows: number
+  columns: readonly unknown[]
+  nulls: readonly unknown[]
+  dictionaries: readonly unknown[]
+  tests: readonly Uint8Array[]
+  constants: readonly unknown[]
+  outputs: readonly unknown[]
+  outputNulls: readonly unknown[]
+}
+
 /** The generated function: it fills the output columns, and returns the number of their rows. */
-type Loop = (
-  rows: number,
-  columns: readonly unknown[],
-  nulls: readonly unknown[],
-  constants: readonly unknown[],
-  outputs: readonly unknown[],
-  outputNulls: readonly unknown[],
-) => number
+type Loop = (arrays: Arrays) => number
+
+interface Compiled {
+  loop: Loop
+  constants: readonly unknown[]
+  tests: readonly TestedTexts[]
+  /** For each output column the input column whose codes it passes on, or -1. */
+  coded: readonly number[]
+}
 
 /** Runs row steps over batches; loops are generated for each layout of columns that occurs. */
 export class Kernel {
   readonly fields: readonly Field[]
   private readonly steps: readonly TypedStep[]
   private readonly used: readonly number[]
-  private readonly loops = new Map<string, [Loop, readonly unknown[]]>()
+  private readonly loops = new Map<string, Compiled>()
+  private made: Column[] = []
 
   /**
    * @param steps from the source up.
    * @param input the columns of the batches.
+   * @param reuses whether a batch may be overwritten by the next one.
    */
   constructor(
-    steps: readonly RowStep[],
+    steps: readonly (RowStep | TypedStep)[],
     private readonly input: readonly Field[],
+    private readonly reuses = false,
   ) {
     let fields = input
     const found: TypedStep[] = []
     for (const step of steps) {
-      const next = typedStep(step, fields)
+      const next = 'condition' in step ? step : typedStep(step, fields)
       found.push(next)
       fields = next.columns.map(({ field }) => field)
     }
@@ -77,27 +95,51 @@ export class Kernel {
   private attempt(batch: Batch, isWide: boolean): Batch {
     const layouts = this.used.map((at) => layoutOf(batch.columns[at]))
     if (!isWide && layouts.some((layout) => layout.isBig)) throw runtime.WIDEN
-    const key = `${isWide}${layouts.map(({ hasNulls, isBig }) => `${+hasNulls}${+isBig}`).join()}`
-    const found = this.loops.get(key) ?? this.generate(layouts, isWide)
-    this.loops.set(key, found)
-    const [loop, constants] = found
-    const columns: Column[] = this.fields.map(({ type }) => ({
-      values: room(type, batch.rows, isWide),
-      nulls: new Uint8Array(batch.rows),
-    }))
+    const key = `${isWide}${layouts.map((each) => `${+each.hasNulls}${+each.isBig}${+each.isCoded}`).join()}`
+    const compiled = this.loops.get(key) ?? this.generate(layouts, isWide)
+    this.loops.set(key, compiled)
     const inputs = this.used.map((at) => batch.columns[at])
-    const rows = loop(
-      batch.rows,
-      inputs.map((column) => column?.values),
-      inputs.map((column) => column?.nulls ?? null),
-      constants,
-      columns.map(({ values }) => values),
-      columns.map(({ nulls }) => nulls),
-    )
+    const dictionaries = inputs.map((column) => column?.dictionary)
+    const columns = this.outputs(compiled, dictionaries, batch.rows, isWide)
+    const rows = compiled.loop({
+      rows: batch.rows,
+      columns: inputs.map((column) => column?.values),
+      nulls: inputs.map((column) => column?.nulls ?? null),
+      dictionaries,
+      tests: compiled.tests.map((test) => test.of(dictionaries)),
+      constants: compiled.constants,
+      outputs: columns.map(({ values }) => values),
+      outputNulls: columns.map(({ nulls }) => nulls),
+    })
     return { fields: this.fields, columns: columns.map((column) => cut(column, rows)), rows }
   }
 
-  private generate(layouts: readonly Layout[], isWide: boolean): [Loop, readonly unknown[]] {
+  /** Room for the output columns. */
+  private outputs(
+    { coded }: Compiled,
+    dictionaries: readonly (Dictionary | undefined)[],
+    rows: number,
+    isWide: boolean,
+  ): Column[] {
+    const made = this.fields.map(({ type }, at): Column => {
+      const dictionary = dictionaries[coded[at] ?? -1]
+      const before = this.made[at]
+      // Arrays of bigints are rare, and are not kept.
+      const isKept = before && !isWide && Boolean(before.dictionary) === Boolean(dictionary)
+      if (isKept && before.values.length >= rows) {
+        before.nulls?.fill(0, 0, rows)
+        return { ...before, ...(dictionary && { dictionary }) }
+      }
+      const nulls = new Uint8Array(rows)
+      return dictionary
+        ? { values: new Int32Array(rows), nulls, dictionary }
+        : { values: room(type, rows, isWide), nulls }
+    })
+    if (this.reuses && !isWide) this.made = made
+    return made
+  }
+
+  private generate(layouts: readonly Layout[], isWide: boolean): Compiled {
     const loads = this.used.map((at, index) => {
       const type = this.input[at]?.type
       const layout = layouts[index]
@@ -119,43 +161,57 @@ export class Kernel {
         step.columns.map(({ field, value }) => [field.name, emitter.emit(value)] as const),
       )
     }
-    this.fields.forEach(({ name }, at) => {
+    const coded = this.fields.map(({ name, type }, at) => {
       const made = emitter.columns.get(name)
       if (!made) throw new Error('a column that was not computed')
-      const isBool = this.fields[at]?.type.name === 'Bool'
-      const stored = isBool ? `${made.value} ? 1 : 0` : made.value
-      if (made.isNull === 'false') emitter.line(`O[${at}][row] = ${stored}`)
-      else emitter.line(`if (${made.isNull}) N[${at}][row] = 1; else O[${at}][row] = ${stored}`)
+      const value = made.code?.value ?? made.value
+      const stored = type.name === 'Bool' ? `${value} ? 1 : 0` : value
+      if (made.isNull === 'false') emitter.line(`O${at}[row] = ${stored}`)
+      else emitter.line(`if (${made.isNull}) N${at}[row] = 1; else O${at}[row] = ${stored}`)
+      return made.code?.index ?? -1
     })
-    return [compile(emitter.lines), emitter.constants]
+    const loop = compile(emitter, this.used.length, this.fields.length)
+    const tests = emitter.tests.map((test) => new TestedTexts(test))
+    return { loop, constants: emitter.constants, tests, coded }
   }
 }
 
-function compile(lines: readonly string[]): Loop {
-  const code = `
-    'use strict'
+function compile({ lines, tests }: Emitter, inputs: number, outputs: number): Loop {
+  const each = (count: number, name: string, list: string): string =>
+    Array.from({ length: count }, (_, at) => `const ${name}${at} = A.${list}[${at}]`).join(
+      '\n      ',
+    )
+  return generated<Loop>(
+    `
     const W = () => { throw R.WIDEN }
-    return (rows, C, M, K, O, N) => {
+    return (A) => {
+      const K = A.constants, rows = A.rows
+      ${each(inputs, 'C', 'columns')}
+      ${each(inputs, 'M', 'nulls')}
+      ${each(inputs, 'D', 'dictionaries')}
+      ${each(tests.length, 'Q', 'tests')}
+      ${each(outputs, 'O', 'outputs')}
+      ${each(outputs, 'N', 'outputNulls')}
       let row = 0
       for (let i = 0; i < rows; i += 1) {
         ${lines.join('\n        ')}
         row += 1
       }
       return row
-    }`
-  // The code has texts of `emit` and numbers only; names and constants of the plan are passed in.
-  return (new Function('R', code) as (helpers: typeof runtime) => Loop)(runtime)
+    }`,
+    runtime,
+  )
 }
 
 function load(
   type: Type,
-  { hasNulls, isBig }: Layout,
+  { hasNulls, isBig, isCoded }: Layout,
   index: number,
   wide: boolean,
 ): { emitted: Emitted; lines: string[] } {
   const value = `c${index}`
   const isNull = hasNulls ? `n${index}` : 'false'
-  const stored = `C[${index}][i]`
+  const stored = `C${index}[i]`
   const read =
     type.name === 'Bool'
       ? `${stored} === 1`
@@ -163,8 +219,66 @@ function load(
         ? `BigInt(${stored})`
         : stored
   const lines = [`const ${value} = ${read}`]
-  if (hasNulls) lines.push(`const ${isNull} = M[${index}][i] === 1`)
-  return { emitted: { value, isNull }, lines }
+  if (hasNulls) lines.push(`const ${isNull} = M${index}[i] === 1`)
+  if (!isCoded) return { emitted: { value, isNull }, lines }
+  // The string is made where it is needed; NULL has the code 0, which is a text too.
+  const emitted = { value: `D${index}.text(${value})`, isNull, code: { value, index } }
+  return { emitted, lines }
+}
+
+/** The results of a condition for the texts of a dictionary. */
+class TestedTexts {
+  private readonly kernel: Kernel
+  private dictionary: Dictionary | null = null
+  private results = new Uint8Array(64)
+  private known = 0
+
+  constructor(private readonly test: TextTest) {
+    const { node, name } = test
+    const column = { field: { name: 'test', type: node.type }, value: node }
+    this.kernel = new Kernel(
+      [{ condition: null, columns: [column] }],
+      [{ name, type: { name: 'Utf8' } }],
+    )
+  }
+
+  /** The results by code + 1; those of new texts are computed. */
+  of(dictionaries: readonly (Dictionary | undefined)[]): Uint8Array {
+    const dictionary = dictionaries[this.test.index]
+    if (!dictionary) throw new Error('a condition on codes without a dictionary')
+    if (dictionary !== this.dictionary) this.known = 0
+    this.dictionary = dictionary
+    const size = dictionary.size + 1
+    if (size > this.known) this.extend(dictionary, size)
+    return this.results
+  }
+
+  private extend(dictionary: Dictionary, size: number): void {
+    const from = this.known
+    if (size > this.results.length) {
+      const larger = new Uint8Array(2 * size)
+      larger.set(this.results)
+      this.results = larger
+    }
+    const values = Array.from({ length: size - from }, (_, at) =>
+      from + at === 0 ? '' : dictionary.text(from + at - 1),
+    )
+    const nulls = new Uint8Array(size - from)
+    if (from === 0) nulls[0] = 1
+    const fields = [{ name: this.test.name, type: { name: 'Utf8' as const } }]
+    const [made] = this.kernel.run({
+      fields,
+      columns: [{ values, nulls }],
+      rows: size - from,
+    }).columns
+    for (let at = 0; at < size - from; at += 1)
+      this.results[from + at] = made?.nulls?.[at]
+        ? TEST.isNull
+        : made?.values[at] === 1
+          ? TEST.isTrue
+          : TEST.isFalse
+    this.known = size
+  }
 }
 
 function layoutOf(column: Column | undefined): Layout {
@@ -172,14 +286,15 @@ function layoutOf(column: Column | undefined): Layout {
   return {
     hasNulls: Boolean(column?.nulls),
     isBig: values instanceof BigInt64Array || values instanceof BigUint64Array,
+    isCoded: column?.dictionary !== undefined,
   }
 }
 
-function cut({ values, nulls }: Column, rows: number): Column {
-  const isPlain = Array.isArray(values)
-  const kept = isPlain ? values.slice(0, rows) : values.subarray(0, rows)
+function cut(column: Column, rows: number): Column {
+  const { values, nulls } = column
+  const kept = Array.isArray(values) ? values.slice(0, rows) : values.subarray(0, rows)
   const marks = nulls?.subarray(0, rows)
-  return { values: kept, nulls: marks?.includes(1) ? marks : null }
+  return { ...column, values: kept, nulls: marks?.includes(1) ? marks : null }
 }
 
 function typedStep(step: RowStep, fields: readonly Field[]): TypedStep {
@@ -245,8 +360,4 @@ function pruned(
     kept.unshift({ ...step, columns })
   }
   return [kept, needed]
-}
-
-function columnsOf(node: Typed): string[] {
-  return node.op === 'column' ? [String(node.value)] : node.args.flatMap(columnsOf)
 }

@@ -66,6 +66,11 @@ export class PlanRun {
     return this.stages.some((stage) => stage.isFull)
   }
 
+  /** Whether batches are needed after `add`, so that their arrays must not be filled again. */
+  get keepsBatches(): boolean {
+    return !(this.stages[0] instanceof RowStage)
+  }
+
   add(batch: Batch): void {
     this.pass(batch, 0)
   }
@@ -133,7 +138,9 @@ function stagesOf(plan: PlanNode, input: readonly Field[]): Stage[] {
     }
     const before = beforeStage(step)
     if (rowSteps.length > 0 || before) {
-      push(new RowStage(new Kernel([...rowSteps, ...(before ? [before] : [])], fields)))
+      // An aggregate keeps no rows, so that its kernel can fill the same arrays again.
+      const reuses = step.op === 'aggregate'
+      push(new RowStage(new Kernel([...rowSteps, ...(before ? [before] : [])], fields, reuses)))
       rowSteps = []
     }
     push(stageOf(step, fields))
@@ -224,7 +231,7 @@ class AggregateStage implements Stage {
   add(batch: Batch): null {
     const groups = this.groups.assign(batch.columns.slice(0, this.keys), batch.rows)
     for (const { made, column } of this.accumulators)
-      made.add(groups, column === null ? null : (batch.columns[column] ?? null), batch.rows)
+      made.add(groups, column === null ? null : (batch.columns[column] ?? null), this.groups.count)
     return null
   }
 
