@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 pytestmark = pytest.mark.e2e
 
 PAGES = {
-    "/": "Home", "/data/": "Data", "/sql/": "SQL", "/jobs/": "Jobs", "/storage/": "Storage",
-    "/network/": "Network",
+    "/": "Home", "/data/": "Data", "/sql/": "SQL", "/jobs/": "Jobs",
+    "/compute/": "Compute", "/storage/": "Storage", "/network/": "Network",
 }  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def test_keys_lead_to_every_page(page: Page) -> None:
     for key, path in (
         ("d", "/data/"),
         ("j", "/jobs/"),
+        ("c", "/compute/"),
         ("t", "/storage/"),
         ("n", "/network/"),
         ("h", "/"),

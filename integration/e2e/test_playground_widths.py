@@ -43,6 +43,7 @@ def places(site: Site, loaded: str, tmp_path_factory: pytest.TempPathFactory) ->
         "no table": "/data/?id=nothing",
         "sql": "/sql/",
         "jobs": "/jobs/",
+        "compute": "/compute/",
         "storage": "/storage/",
         "network": "/network/",
         "done job": f"/jobs/?id={done.id}",

@@ -165,6 +165,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "PATCH /tus/{upload_id}": [("", {"headers": APPEND_TUS, "content": b"id\n1\n"})],
     "DELETE /tus/{upload_id}": [("", {"headers": TUS})],
     "GET /api/workers": [("", {})],
+    "POST /api/workers/join": [("", {})],
     "GET /api/workers/inputs/{attempt}": [("?expires=9999999999&signature=0", {})],
     "PUT /api/jobs/{job_id}/partials/{attempt}": [
         ("?expires=9999999999&signature=0", {"headers": {"x-sha256": "0" * 64}, "content": b"x"})

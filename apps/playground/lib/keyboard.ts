@@ -9,6 +9,7 @@ export const PAGES = [
   { href: '/data/', label: 'Data', key: 'd' },
   { href: '/sql/', label: 'SQL', key: 's' },
   { href: '/jobs/', label: 'Jobs', key: 'j' },
+  { href: '/compute/', label: 'Compute', key: 'c' },
   { href: '/storage/', label: 'Storage', key: 't' },
   { href: '/network/', label: 'Network', key: 'n' },
 ] as const

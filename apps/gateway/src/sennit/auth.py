@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ROLES = ("reader", "writer", "admin")
@@ -86,9 +87,10 @@ class TokenTree(Protocol):
 class Tokens:
     """The admin token of the data folder, and issued tokens, which are stored as hashes."""
 
-    def __init__(self, admin_token: str, tree: TokenTree) -> None:
+    def __init__(self, admin_token: str, tree: TokenTree, clock: Clock = SYSTEM) -> None:
         self._admin = admin_token
         self._tree = tree
+        self._clock = clock
 
     def principal(self, token: str) -> Principal | None:
         """Return the principal of `token`, or None if the token is unknown."""
@@ -98,12 +100,21 @@ class Tokens:
             return Principal(_ADMIN, _ADMIN, is_owner=True)
         digest = _digest(token)
         row = self._tree.get(f"/tokens/{digest}")
-        if not row:
+        if not row or self._is_expired(row):
             return None
         return Principal(str(row["name"]), str(row["role"]), token_id=digest[:_ID_DIGITS])
 
-    def issue(self, name: str, role: str) -> str:
-        """Create a token for `name`; only its hash is stored, so it is shown once."""
+    def issue(
+        self, name: str, role: str, *, owner: str = "", expires_at: float | None = None
+    ) -> str:
+        """Create a token for `name`; only its hash is stored, so it is shown once.
+
+        Args:
+            name: What it is listed as.
+            role: One of `ROLES`, or `WORKER`.
+            owner: The user for whose tab it is.
+            expires_at: Unix time in seconds after which it is not valid; None for never.
+        """
         known = (*ROLES, WORKER)
         if role not in known:
             raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(known)}")
@@ -113,16 +124,32 @@ class Tokens:
         token = f"snt_{secrets.token_urlsafe(32)}"
         # 32 random bytes cannot be guessed from their hash, so neither a salt nor a slow hash is
         # necessary.
-        self._tree.set(f"/tokens/{_digest(token)}", {"name": name, "role": role})
+        row: dict[str, Any] = {"name": name, "role": role}
+        if owner:
+            row["owner"] = owner
+        if expires_at is not None:
+            self._remove_expired()
+            row["expiresAt"] = expires_at
+        self._tree.set(f"/tokens/{_digest(token)}", row)
         return token
 
-    def list(self) -> list[dict[str, str]]:
-        """Return the id, name and role of every issued token."""
+    def list(self) -> list[dict[str, Any]]:
+        """Return every valid token that was issued: id, name and role; a tab's owner and end too."""
         rows = self._tree.get("/tokens") or {}
         return [
-            {"id": digest[:_ID_DIGITS], "name": row["name"], "role": row["role"]}
+            {"id": digest[:_ID_DIGITS], **row}
             for digest, row in sorted(rows.items())
+            if not self._is_expired(row)
         ]
+
+    def _is_expired(self, row: Mapping[str, Any]) -> bool:
+        expires_at = row.get("expiresAt")
+        return expires_at is not None and float(expires_at) <= self._clock.now()
+
+    def _remove_expired(self) -> None:
+        for digest, row in (self._tree.get("/tokens") or {}).items():
+            if self._is_expired(row):
+                self._tree.delete(f"/tokens/{digest}")
 
     def role_of(self, name: str, role: str) -> str | None:
         """Return the role in which a user may still do what needed `writer`; None if in none.

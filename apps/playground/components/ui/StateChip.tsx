@@ -12,6 +12,10 @@ const TONES: Record<string, string> = {
   suspect: 'text-warn bg-warn-soft',
   leaving: 'text-warn bg-warn-soft',
   dead: 'text-bad bg-bad-soft',
+  connected: 'text-good bg-good-soft',
+  computing: 'text-run bg-run-soft',
+  paused: 'text-warn bg-warn-soft',
+  reconnecting: 'text-warn bg-warn-soft',
 }
 
 const DOTS: Record<string, string> = {

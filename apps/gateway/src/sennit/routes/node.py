@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sennit.join_tokens import JoinTokens
 from sennit.logs import log_folder
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
@@ -45,6 +46,7 @@ def router(node: Node, cookie: str) -> APIRouter:
     _add_statistics(routes, node)
     _add_session(routes, node, cookie)
     _add_tokens(routes, node)
+    _add_joining(routes, node)
     _add_audit(routes, node)
     return routes
 
@@ -95,8 +97,8 @@ def _add_session(routes: APIRouter, node: Node, cookie: str) -> None:
 
 def _add_tokens(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/tokens", openapi_extra=needs("admin"))
-    def tokens() -> list[dict[str, str]]:
-        """The id, name and role of every issued token."""
+    def tokens() -> list[dict[str, Any]]:
+        """Every issued token: id, name and role; of the token of a tab also its owner and end."""
         return node.tokens.list()
 
     @routes.post("/api/tokens", status_code=201, openapi_extra=needs("admin"))
@@ -112,6 +114,16 @@ def _add_tokens(routes: APIRouter, node: Node) -> None:
             raise NotFound(kind="token", name=token_id)
         for each in revoked:
             node.jobs.remote.disconnect_token(each)
+
+
+def _add_joining(routes: APIRouter, node: Node) -> None:
+    tokens = JoinTokens(node.tokens, node.jobs.remote)
+
+    # A writer: who can return wrong rows can change what others see.
+    @routes.post("/api/workers/join", status_code=201, openapi_extra=needs("writer"))
+    def join(request: Request) -> dict[str, Any]:
+        """Create a token with which one tab of this user computes for the node; it expires."""
+        return tokens.join(request.scope["state"]["principal"])
 
 
 def _add_audit(routes: APIRouter, node: Node) -> None:

@@ -47,6 +47,11 @@ const SILENCE_SHARE = 0.7
 /** The reason of a pause that the worker makes by itself. */
 export const DATA_CAP = 'data cap'
 
+/** Why a node refuses a worker for good, by the close code. */
+function refusal(code: number): string {
+  return `${FINAL.get(code) ?? 'the connection was closed'} (${code})`
+}
+
 export interface WorkerOptions {
   /** The node's address; the page's own origin by default. */
   url?: string
@@ -142,8 +147,9 @@ export class RemoteWorker {
     this.change({ paused: reason })
   }
 
-  /** Take tasks again. */
+  /** Take tasks again, unless the cap of bytes is reached. */
   resume(): void {
+    if (this.isOverCap(0)) return this.pause(DATA_CAP)
     this.change({ paused: null })
     this.offer()
   }
@@ -157,6 +163,7 @@ export class RemoteWorker {
   limitBytes(bytesMax: number): void {
     this.bytesMax = bytesMax
     if (this.isOverCap(0)) this.pause(DATA_CAP)
+    else if (this.state.paused === DATA_CAP) this.resume()
   }
 
   /** Finish the task that is computed, without taking others; then disconnect. */
@@ -216,8 +223,7 @@ export class RemoteWorker {
 
   private disconnected(code: number): void {
     this.change({ connected: false })
-    const final = FINAL.get(code)
-    if (final !== undefined) this.close(`${final} (${code})`)
+    if (FINAL.has(code)) this.close(refusal(code))
     if (this.state.ended !== null) return
     if (this.stopped && this.isIdle) return this.close('stopped')
     setTimeout(() => this.state.ended === null && this.connect(), this.pauseMs)
@@ -294,11 +300,13 @@ export class RemoteWorker {
     } catch (error) {
       const code = error instanceof SennitError ? error.code : 'internal'
       result = { word: 'failed', attempt, code, message: String(error).slice(0, 500) }
-      if (!control.signal.aborted) this.change({ failed: this.state.failed + 1 })
+      // The task is not at fault: the token has expired, or was revoked.
+      if (error instanceof SennitError && error.status === 401) this.close(refusal(NOT_ADMITTED))
+      else if (!control.signal.aborted) this.change({ failed: this.state.failed + 1 })
     }
     this.running = null
     this.change({ computing: 0 })
-    if (!control.signal.aborted) {
+    if (!control.signal.aborted && this.state.ended === null) {
       this.results.set(attempt, result)
       this.send(result)
     }

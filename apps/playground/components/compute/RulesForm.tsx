@@ -1,0 +1,78 @@
+'use client'
+
+import { computing, setRules } from '@/lib/compute'
+import type { ComputeRules } from '@/lib/computeRules'
+import { useStore } from '@/lib/hooks'
+
+const CAPS: [number, string][] = [
+  [100, '100 MiB'],
+  [1024, '1 GiB'],
+  [10_240, '10 GiB'],
+  [0, 'no limit'],
+]
+
+const FLAGS: [keyof ComputeRules & ('onBattery' | 'onMetered' | 'whileHidden'), string][] = [
+  ['whileHidden', 'Compute while this tab is hidden'],
+  ['onBattery', 'Compute on battery'],
+  ['onMetered', 'Compute on a metered network, or with data saver'],
+]
+
+/** How much this tab may use. */
+export function RulesForm() {
+  const { rules } = useStore(computing)
+  const change = (news: Partial<ComputeRules>) => setRules({ ...rules, ...news })
+  const caps = CAPS.some(([value]) => value === rules.capMebibytes)
+    ? CAPS
+    : [...CAPS, [rules.capMebibytes, `${rules.capMebibytes} MiB`] as [number, string]]
+  return (
+    <section aria-labelledby="limits" className="panel flex flex-col gap-4 p-4">
+      <h2 id="limits" className="text-base font-semibold">
+        Limits
+      </h2>
+      <label className="flex flex-col gap-1">
+        <span className="flex justify-between gap-2">
+          <span>Processor time</span>
+          <span className="font-semibold">{rules.sharePercent} % of one core</span>
+        </span>
+        <input
+          type="range"
+          min={5}
+          max={100}
+          step={5}
+          value={rules.sharePercent}
+          className="accent-(--accent)"
+          onChange={({ target }) => change({ sharePercent: Number(target.value) })}
+        />
+      </label>
+      <label className="flex items-center justify-between gap-2">
+        <span>Data in this tab’s life</span>
+        <select
+          className="field w-auto"
+          value={rules.capMebibytes}
+          onChange={({ target }) => change({ capMebibytes: Number(target.value) })}
+        >
+          {caps.map(([value, text]) => (
+            <option key={value} value={value}>
+              {text}
+            </option>
+          ))}
+        </select>
+      </label>
+      {FLAGS.map(([name, text]) => (
+        <label key={name} className="flex items-center gap-2">
+          <input
+            type="checkbox"
+            checked={rules[name]}
+            className="accent-(--accent)"
+            onChange={({ target }) => change({ [name]: target.checked })}
+          />
+          {text}
+        </label>
+      ))}
+      <p className="text-ink-2 text-xs">
+        Battery and network are known where the browser reports them. A browser may freeze or
+        discard a hidden tab: its task then goes to another worker.
+      </p>
+    </section>
+  )
+}
