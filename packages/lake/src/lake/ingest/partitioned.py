@@ -46,18 +46,24 @@ class PartitionedWriter:
         if not self._fields:
             self._writer.write(batch, start=None, stop=None)
             return
-        for found, rows in partition_runs(batch, self._fields):
+        runs = []
+        for run in partition_runs(batch, self._fields):
+            self._admit(run[0])  # all of them, before any becomes a file
+            runs.append(run)
+        for found, start, stop in runs:
             if found != self._current:
                 self._start(found)
-            self._writer.write(rows, start=None, stop=None)
+            self._writer.write(batch.slice(start, stop - start), start=None, stop=None)
 
-    def _start(self, found: tuple[Any, ...]) -> None:
+    def _admit(self, found: tuple[Any, ...]) -> None:
         self._partitions.add(found)
         if len(self._partitions) > PARTITIONS_MAX:
             raise UsageError(
                 f"the rows are in more than {PARTITIONS_MAX:,} partitions, each of which is a file",
                 hint="partition by bucket(n, column), or by a longer time, or write fewer at once",
             )
+
+    def _start(self, found: tuple[Any, ...]) -> None:
         self._writer.cut()
         self._current = found
         keys = (field.key for field, _ in self._fields)

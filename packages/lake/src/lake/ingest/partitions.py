@@ -38,8 +38,8 @@ Words = npt.NDArray[np.uint32]
 
 def partition_runs(
     batch: pa.RecordBatch, fields: Sequence[tuple[PartitionField, str]]
-) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
-    """Yield consecutive rows that are in one partition, with the values of its fields.
+) -> Iterator[tuple[tuple[Any, ...], int, int]]:
+    """Yield where consecutive rows of one partition start and stop, after the values of its fields.
 
     Args:
         batch: Rows, best sorted by partition.
@@ -54,7 +54,7 @@ def partition_runs(
         changes[1:] |= codes[1:] != codes[:-1]
     starts = [0, *np.flatnonzero(changes).tolist(), batch.num_rows]
     for start, stop in pairwise(starts):
-        yield tuple(_plain(column[start]) for column in found), batch.slice(start, stop - start)
+        yield tuple(_plain(column[start]) for column in found), start, stop
 
 
 def values(column: pa.Array, field: PartitionField) -> pa.Array:
