@@ -172,6 +172,7 @@ REQUESTS: dict[str, list[Sent]] = {
     ],
     "GET /api/jobs": [("", {})],
     "POST /api/jobs": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
+    "GET /api/plans/functions": [("", {})],
     "POST /api/plans/explain": [("", {"json": {"plan": PLAN}}), ("", {"json": {"plan": PLAN, "engine": "x"}})],
     "GET /api/jobs/{job_id}": [("", {}), ("?wait=0.1", {})],
     "DELETE /api/jobs/{job_id}": [("", {})],

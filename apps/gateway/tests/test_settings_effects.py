@@ -21,6 +21,7 @@ import httpx
 import pytest
 import setting_effects_of_cleanup  # noqa: F401  (registers its effects)
 import setting_effects_of_peers  # noqa: F401  (registers its effects)
+import setting_effects_of_python  # noqa: F401  (too)
 import setting_effects_of_ray  # noqa: F401  (as well)
 import setting_effects_of_workers  # noqa: F401  (likewise)
 from opened_node import OpenNode, OpenNodes

@@ -17,6 +17,7 @@ from elkyn import Stores, open_namespaces
 from elkyn.server.app import elkyn_app
 from elytra.backends.table import BACKENDS
 from elytra.client.client import Client
+from elytra.functions.step import FunctionLimits
 from elytra.pipelines.pipeline import Pipeline
 from elytra.routes import router
 from elytra.service.job_service import JobService
@@ -162,6 +163,7 @@ def running_node(
     folder: Path,
     port: int = 0,
     backends: Mapping[str, Any] = BACKENDS,
+    functions: FunctionLimits | None = None,
     **lake_options: Any,
 ) -> Iterator[Node]:
     with ExitStack() as owned:
@@ -175,7 +177,9 @@ def running_node(
         )
         lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool, **lake_options))
         # Every job is split, although the tests' datasets are small.
-        jobs = JobService(stores["sys"], lake, pool, whole_bytes=0, backends=backends)
+        jobs = JobService(
+            stores["sys"], lake, pool, whole_bytes=0, backends=backends, functions=functions
+        )
         owned.callback(jobs.close)
         jobs.recover()
         app, tree = make_app(jobs, lake, stores)
@@ -197,7 +201,7 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_node() -> Any:
     """What opens nodes, for tests of more than one life."""
     return running_node

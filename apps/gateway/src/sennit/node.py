@@ -22,6 +22,7 @@ from elytra.backends.ray import RayBackend, RayOptions
 from elytra.backends.remote.backend import RemoteBackend, RemoteOptions
 from elytra.backends.remote.sessions import RemoteLimits, SessionInfo
 from elytra.backends.table import BACKENDS, OpenBackend
+from elytra.functions.step import FunctionLimits
 from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
@@ -116,7 +117,7 @@ class Node:
             connect(lake, peers)
             jobs = JobService(
                 tree, lake, pool, folder=data / "jobs", workers=shares.executors,
-                backends=_backends(settings),
+                backends=_backends(settings), functions=_functions(settings.elytra),
             )  # fmt: skip
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
@@ -264,6 +265,12 @@ def _backends(settings: Settings) -> Mapping[str, OpenBackend]:
     if ray is not None:
         backends[RayBackend.name] = partial(RayBackend, options=ray)
     return backends
+
+
+def _functions(settings: ElytraSettings) -> FunctionLimits | None:
+    if not settings.allow_python:
+        return None
+    return FunctionLimits(settings.python_bytes, settings.python_seconds)
 
 
 def _open_peers(settings: Settings, lake: Lake) -> PeerService:

@@ -217,11 +217,17 @@ class ElytraSettings:
     `ray` is "auto", or the HOST:PORT of a Ray cluster's head; no cluster if it is empty. On each of its
     machines the node keeps `ray_workers` workers (one per CPU that Ray has there if it is None), with a
     memory cap of `ray_worker_bytes` each, which is not part of the node's memory (docs/ray.md).
+
+    With `allow_python` plans of admins may have Python functions, which run in confined processes of their
+    own: of at most `python_bytes` each, which is not part of the node's memory, and `python_seconds` a task.
     """
 
     ray: str = ""
     ray_workers: int | None = None
     ray_worker_bytes: int = 512 * MIB
+    allow_python: bool = False
+    python_bytes: int = 256 * MIB
+    python_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("workers", "lease_seconds"): (1, 3600),
     ("elytra", "ray_workers"): (1, 256),
     ("elytra", "ray_worker_bytes"): (64 * MIB, TIB),
+    ("elytra", "python_bytes"): (MIB, TIB),
+    ("elytra", "python_seconds"): (0.1, 30 * 86_400),
 }
 
 

@@ -1,6 +1,7 @@
 """elytra: fluent pipelines over a node or local files, uploads, HTTP endpoints and the scheduler.
 
 Layering, client:  errors, client, tracing, splitter <- local.derived <- pipelines <- local.session
+          functions.step <- splitter; functions.program <- pipelines
           node:    splitter (pure) <- service (messages <- scheduled_jobs <- scheduler; work, job_store <- loop <- job_service)
                    service.work <- backends <- service.job_service <- routes
           tests:   service <- testing

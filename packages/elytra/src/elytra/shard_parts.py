@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
+from elytra.functions.step import FunctionStep, is_function
 from emsqrt.expr import Cast, Column, Expr, columns_of, lit
 from emsqrt.plan import (
     Aggregate,
+    Custom,
     DatasetRef,
     Expect,
     Explode,
@@ -191,13 +193,21 @@ def with_step(parts: tuple[Part, ...], step: Plan, rules: Rules) -> tuple[Part, 
             return "an expectation of all rows together needs them in one place"
         case Join() | Sample() | Expect():
             pass
-        case _ if not isinstance(step, _EACH_ROW):
+        case _ if not _is_of_each_row(step):
             return f"{verb(step)} needs all rows in one place"
     return tuple(replace(part, steps=(*part.steps, step)) for part in parts)
 
 
+def _is_of_each_row(step: Plan) -> bool:
+    if is_function(step):
+        return FunctionStep.from_json(step.options).is_of_each_row
+    return isinstance(step, _EACH_ROW)
+
+
 def verb(step: Plan) -> str:
     """Return an operator in words."""
+    if is_function(step):
+        return f"the function of {step.options.get('label')}"
     name = type(step).__name__.lower()
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
@@ -211,6 +221,8 @@ def stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
                 top = replace(step, left=top)
             case Union():
                 top = replace(step, inputs=(top, *step.inputs[1:]))
+            case Custom():
+                top = replace(step, inputs=(top,))
             case _:
                 top = cast("Plan", replace(cast("Any", step), input=top))
     return top
@@ -333,8 +345,9 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
             return _columns([*(expr for _, expr in keys), *(agg for _, agg in aggs)])
         case Project(columns=columns):
             return _columns(expr for _, expr in columns)
-        # All: a column that nobody reads still decides what a column of the other side is called.
-        case Join():
+        # All: a column that nobody reads still decides what a column of the other side is called; and a
+        # function receives whole rows.
+        case Join() | Custom():
             return None
     if needed is None:
         return None

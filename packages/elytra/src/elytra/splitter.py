@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from elytra.functions.step import is_function
 from elytra.shard_parts import (
     DatasetSize,
     Over,
@@ -275,6 +276,8 @@ def _halves(step: Plan, parts: Sequence[Part], rules: Rules) -> tuple[Plan, Plan
         # In one task a limit ends the reading, so that later rows are not looked at.
         case Limit() if any(isinstance(each, Expect) for part in parts for each in part.steps):
             return "a limit decides how many rows an expectation sees"
+        case Limit() if any(is_function(each) for part in parts for each in part.steps):
+            return "a limit decides how many rows a function sees"
         case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
             # The rows that the offset skips may all be in one shard, or in none, so each keeps
             # that many more. The merge then applies the step as it was written:
@@ -309,5 +312,7 @@ def _refuse_foreign(step: Plan) -> None:
         raise UsageError(f'the phase "{step.phase}" is set by the node; leave it out')
     if isinstance(step, Sort) and step.merge:
         raise UsageError("whether files are merged is set by the node; leave it out")
+    if is_function(step) and len(step.inputs) == 1:
+        return
     if isinstance(step, Custom):
         raise Unsupported(f"the operator {step.name!r} of another package cannot be distributed")

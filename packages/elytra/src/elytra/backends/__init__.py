@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from elytra.backends.task_spec import NodeFiles, TaskInput, TaskLimits, TaskSpec
 
 if TYPE_CHECKING:
+    from elytra.functions.step import FunctionLimits
     from emsqrt.executor import ExecutorPool
     from lake import Lake
     from sennit_core.records import Progress
@@ -67,11 +68,13 @@ class NodeParts:
         lake: Datasets and uploads of the node.
         pool: Its executors.
         workers: How many of them tasks may use at the same time.
+        functions: What Python functions of plans may use; None if none run.
     """
 
     lake: Lake
     pool: ExecutorPool
     workers: int
+    functions: FunctionLimits | None = None
 
 
 class Workers(Protocol):

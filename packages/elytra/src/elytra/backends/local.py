@@ -17,12 +17,14 @@ from elytra.backends import (
 from elytra.backends.attempts import Attempts, Bounded, Run, check_size
 from elytra.backends.foreign_shards import foreign_shards
 from elytra.backends.task_spec import bound_plan
+from elytra.functions.operator import granted
+from elytra.functions.step import OPERATOR, is_function
 from elytra.service.sealed_results import sealed, without_values
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
-from emsqrt.plan import plan_to_json
+from emsqrt.plan import plan_to_json, walk
 from lake.durable import NewFile
 from lake.peers.stop import Stop
-from sennit_core.errors import Corrupt, SennitError, TooLarge
+from sennit_core.errors import Corrupt, Denied, SennitError, TooLarge
 from sennit_core.private_files import make_private_folder
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class LocalBackend:
         self._lake = node.lake
         self._pool = node.pool
         self._workers = node.workers
+        self._functions = node.functions
         # One thread more than workers, so that a merge need not wait for an attempt.
         self._attempts = Attempts(node.workers + 1)
 
@@ -125,6 +128,10 @@ class LocalBackend:
         request: dict[str, Any] = {"plan": plan_to_json(plan)}
         if task.copy_bytes_max:
             request["copyBytesMax"] = task.copy_bytes_max
+        if any(map(is_function, walk(task.plan))):
+            if self._functions is None:  # a plan is refused long before its tasks are made
+                raise Denied("Python functions of pipelines on this node")
+            request["operators"] = {OPERATOR: granted(self._functions.to_json())}
         reads_lake = bool(files.shards or files.sources or files.memory)
         if reads_lake:
             request["shards"] = [shard.to_json() for shard in files.shards]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from elytra.functions.step import is_function
 from emsqrt.plan import (
     Files,
     FileTarget,
@@ -159,8 +160,10 @@ class TaskSpec:
         """Return the spec for another process or machine.
 
         Raises:
-            Unsupported: It reads the rows of a query, which only this node has.
+            Unsupported: It reads the rows of a query, which only this node has, or has Python functions.
         """
+        if any(map(is_function, walk(self.plan))):
+            raise Unsupported(f"task {self.id} has Python functions, which leave no node")
         if any(each.kind == "query" for each in self.inputs):
             raise Unsupported(f"task {self.id} reads a view or under a policy, so only here")
         return {

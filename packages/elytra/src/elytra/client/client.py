@@ -476,6 +476,11 @@ class Client(JobRequests):
                     raise
             self._clock.sleep(0.2)
 
+    def python_functions(self) -> dict[str, Any]:
+        """Return whether pipelines of this user may have Python functions: `allowed`, `reason`, `limits`."""
+        answer: dict[str, Any] = self._transport.json("GET", "/api/plans/functions")
+        return answer
+
     def stats(self) -> dict[str, Any]:
         """Return the node's statistics: memory, executors, uptime."""
         answer: dict[str, Any] = self._transport.json("GET", "/api/stats")

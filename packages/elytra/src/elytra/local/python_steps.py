@@ -121,7 +121,7 @@ class PythonStep:
 
     def _of_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Output]:
         at = 0
-        for batch in _cut(batches, self.batch_rows):
+        for batch in _exact(batches, self.batch_rows):
             yield Columns(_table(self._call(at, _in_form(batch, self.form)), self.label))
             at += batch.num_rows
 
@@ -262,6 +262,28 @@ def _cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatc
     for batch in batches:
         for begin in range(0, batch.num_rows, rows):
             yield batch.slice(begin, rows)
+
+
+def _exact(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield batches of so many rows; the last may have fewer.
+
+    So what a function over batches returns does not depend on how its input was read.
+    """
+    import pyarrow as pa
+
+    pending: list[pa.RecordBatch] = []
+    count = 0
+    for batch in _cut(batches, rows):
+        pending.append(batch)
+        count += batch.num_rows
+        if count < rows:
+            continue
+        joined = pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+        yield joined.slice(0, rows)
+        rest = joined.slice(rows)  # of the last batch, so it is shorter than `rows`
+        pending, count = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
+    if count:
+        yield pa.concat_batches(pending)
 
 
 def _columns(

@@ -105,7 +105,8 @@ class Pipeline(Opaque):
 
         Args:
             conditions: Expressions, texts, or functions of a row, which are traced.
-            opaque: Call functions with each row instead; only in `Elytra.local()`.
+            opaque: Call functions with each row instead: in `Elytra.local()`, or at a node that
+                allows it.
         """
         if opaque:
             return self._filtered_opaquely(conditions)
@@ -235,8 +236,8 @@ class Pipeline(Opaque):
             formula: A function of a row that returns a dict, a tuple (its columns are `_0 _1 …`)
                 or one value; a mapping from names to formulas; or one formula (its column is
                 called "value" unless it is a column).
-            opaque: Call the function with each row instead of tracing it; only in
-                `Elytra.local()`.
+            opaque: Call the function with each row instead of tracing it: in
+                `Elytra.local()`, or at a node that allows it.
             schema: The columns that an opaque function returns, `{"id": "Int64"}`, or the type of
                 its value. Without them it is called now, with the first rows, to find them.
 
@@ -262,8 +263,8 @@ class Pipeline(Opaque):
         Args:
             function: Returns a list column, `lambda r: r.tags`. With `opaque`, anything that can
                 be iterated over: values, tuples or dicts, as of `map`.
-            opaque: Call the function with each row instead of tracing it; only in
-                `Elytra.local()`.
+            opaque: Call the function with each row instead of tracing it: in
+                `Elytra.local()`, or at a node that allows it.
             schema: The columns that an opaque function's items have, as of `map`.
 
         Raises:
@@ -355,8 +356,8 @@ class Pipeline(Opaque):
             initial: The initial value, and the result where there are no rows. Without it, the
                 fold starts with the first value, and the result of no rows is None.
             column: A column or formula to fold instead of the rows.
-            opaque: Call the function with one row after the other, as Python does; only in
-                `Elytra.local()`.
+            opaque: Call the function with one row after the other, as Python does: in
+                `Elytra.local()`, or at a node that allows it.
             schema: The columns of an opaque fold's result, as of `map`.
 
         Raises:

@@ -76,6 +76,7 @@ def router(jobs: JobService) -> APIRouter:
     handlers = JobHandlers(jobs)
     routes.post("/api/jobs", openapi_extra=needs("writer"))(handlers.submit)
     routes.post("/api/plans/explain", openapi_extra=needs("reader"))(handlers.explain)
+    routes.get("/api/plans/functions", openapi_extra=needs("reader"))(handlers.functions)
     routes.get("/api/jobs", openapi_extra=needs("reader"))(handlers.list)
     routes.get("/api/jobs/{job_id}", openapi_extra=needs("reader"))(handlers.get)
     routes.delete("/api/jobs/{job_id}", openapi_extra=needs("writer"))(handlers.cancel)
@@ -130,6 +131,10 @@ class JobHandlers:
             submitted_by=requester_of(request).name,
             role=requester_of(request).role,
         )
+
+    async def functions(self, request: Request) -> dict[str, Any]:
+        """Return whether the user's pipelines may have Python functions, and what these may use."""
+        return self._jobs.functions.describe(requester_of(request))
 
     async def list(self, request: Request) -> list[dict[str, Any]]:
         """List the jobs on record, newest first."""

@@ -13,10 +13,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from elytra.backends import ENGINES, NODE_ENGINE, NodeBackend, NodeParts
-from elytra.backends.peers import PeersBackend
+from elytra.backends import NODE_ENGINE, NodeBackend, NodeParts
 from elytra.backends.remote.backend import RemoteBackend
 from elytra.backends.table import BACKENDS, OpenBackend
+from elytra.functions.step import FunctionLimits
+from elytra.service.function_rules import FunctionRules
 from elytra.service.job_options import JobOptions
 from elytra.service.job_store import JobStore
 from elytra.service.loop import JobWork, SchedulerLoop
@@ -58,7 +59,6 @@ from sennit_core.errors import (
     SennitError,
     Unavailable,
     Unsupported,
-    UsageError,
 )
 from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
@@ -92,6 +92,7 @@ class JobService:
         whole_bytes: Input below this size is processed in one task.
         clock: Source of time; tests inject one.
         backends: What opens each backend, by its engine.
+        functions: What Python functions of admins' plans may use; None if the node runs none.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -105,6 +106,7 @@ class JobService:
         whole_bytes: int = WHOLE_BYTES,
         clock: Clock = SYSTEM,
         backends: Mapping[str, OpenBackend] = BACKENDS,
+        functions: FunctionLimits | None = None,
     ) -> None:
         self._lake = lake
         self._pool = pool
@@ -115,7 +117,12 @@ class JobService:
         lake.maintenance.observer = self._maintenance
         lake.purger.observe(self._forget_results)
         self._sealed = SealedResults(lake.vault)
-        self._binder = PlanBinder(lake, self._sealed, self._folder, whole_bytes)
+        node = NodeParts(lake, pool, workers, functions)
+        opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
+        self.functions = FunctionRules(functions)
+        self._binder = PlanBinder(
+            lake, self._sealed, self._folder, whole_bytes, frozenset(opened), self.functions
+        )
         self._job_store.on_forget = self._sealed.forget
         self._held: dict[str, ExitStack] = {}  # what a job's inputs need: leases, decrypted shards
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
@@ -124,9 +131,6 @@ class JobService:
         self._submitting = threading.Lock()
         self._saver = ResultSaver(lake, pool, self.submit_ingest)
         self._closed = False
-        node = NodeParts(lake, pool, workers)
-        opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
-        self._engines = frozenset(opened)
         self._remote = opened.get(RemoteBackend.name)
         self._loop = SchedulerLoop(
             self._job_store,
@@ -173,7 +177,7 @@ class JobService:
             Unavailable: No node that can be reached has a shard.
             Busy: Too many jobs have not ended.
         """
-        self._check_engine(engine)
+        self._binder.check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         options = options or JobOptions()
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
@@ -225,7 +229,7 @@ class JobService:
 
         The result is that of `POST /api/plans/explain`.
         """
-        self._check_engine(engine)
+        self._binder.check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
         return self._binder.explain(PlanRequest(parsed, engine, requester))
@@ -584,16 +588,3 @@ class JobService:
             return upload.dataset
         known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
         return upload.dataset if known is None else known.id
-
-    def _check_engine(self, engine: str) -> None:
-        """Refuse an engine that does not exist, or that this node does not have."""
-        if engine not in ENGINES:
-            raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
-        if engine != "auto" and engine not in self._engines:
-            raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')
-        jobs = self._lake.remote.jobs
-        if engine == PeersBackend.name and (jobs is None or not jobs.is_joined):
-            raise Unsupported(
-                'engine "peers" needs a network, and this node is in none',
-                hint="`platform net invite` founds one, net join joins",
-            )

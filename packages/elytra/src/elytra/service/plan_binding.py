@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.backends import NODE_ENGINE
+from elytra.backends import ENGINES, NODE_ENGINE
 from elytra.backends.peers import PeersBackend
 from elytra.backends.remote.backend import RemoteBackend
 from elytra.backends.remote.plans import why_not_remote
+from elytra.service.function_rules import FunctionRules
 from elytra.service.job_options import JobOptions
 from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import PlanWork
 from elytra.splitter import Cut, Rules, Whole, datasets_of, rebase, split
 from emsqrt.plan import DatasetRef, Plan, scans_of
-from sennit_core.errors import Denied, Unsupported
+from sennit_core.errors import Denied, Unsupported, UsageError
 
 if TYPE_CHECKING:
     from elytra.service.sealed_results import SealedResults
@@ -77,26 +78,40 @@ class PlanBinder:
         sealed: Keys of encrypted results.
         folder: Parent of the jobs' folders.
         whole_bytes: Input below this size is processed in one task.
+        engines: Those of which the node has a backend.
+        functions: Whether plans may have Python functions.
     """
 
-    def __init__(self, lake: Lake, sealed: SealedResults, folder: Path, whole_bytes: int) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        sealed: SealedResults,
+        folder: Path,
+        whole_bytes: int,
+        engines: frozenset[str],
+        functions: FunctionRules,
+    ) -> None:
         self._lake = lake
         self._sealed = sealed
         self._folder = folder
         self._whole_bytes = whole_bytes
+        self._engines = engines
+        self.functions = functions
 
     def bind(self, request: PlanRequest, job_id: str, held: ExitStack) -> BoundPlan:
         """Pin what the plan reads, which `held` leases, and validate the plan against its columns.
 
         Raises:
             SennitError: The plan is not valid, or names something unknown.
-            Denied: It reads files by paths, or a dataset is encrypted and the lake has no key.
+            Denied: It reads files by paths, it has Python functions that may not run, or a dataset is
+                encrypted and the lake has no key.
             Unsupported: The engine cannot read one of the sources.
             Unavailable: No node that can be reached has a shard.
         """
+        has_functions = self.functions.check(request.plan, request.engine, request.requester)
         inputs, bound = self._open(request.plan, request.requester, held)
         network = NetworkInputs(self._lake, inputs)
-        engine = self._engine(request, bound, network)
+        engine = NODE_ENGINE if has_functions else self._engine(request, bound, network)
         if not request.is_resumed:
             network.check_available(allow_partial=request.allow_partial)
         engine, cut = self._cut(bound, engine, inputs)
@@ -117,17 +132,33 @@ class PlanBinder:
             network.missing_report,
             request.options,
         )
+        if has_functions:
+            self.functions.record(bound, job_id, request.requester)
         # Tasks are numbered by shard, so a job that continues must have the shards that it had.
         is_resumable = not inputs.needs_whole and not network.missing
         return BoundPlan(bound, work, is_resumable)
 
     def explain(self, request: PlanRequest) -> dict[str, Any]:
         """Return where the tasks of a plan would run now; see `JobService.explain`."""
+        has_functions = self.functions.check(request.plan, request.engine, request.requester)
         with ExitStack() as held:
             inputs, bound = self._open(request.plan, request.requester, held)
             network = NetworkInputs(self._lake, inputs)
-            engine = self._engine(request, bound, network)
+            engine = NODE_ENGINE if has_functions else self._engine(request, bound, network)
             return network.explained(*self._cut(bound, engine, inputs))
+
+    def check_engine(self, engine: str) -> None:
+        """Refuse an engine that does not exist, or that this node does not have."""
+        if engine not in ENGINES:
+            raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
+        if engine != "auto" and engine not in self._engines:
+            raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')
+        jobs = self._lake.remote.jobs
+        if engine == PeersBackend.name and (jobs is None or not jobs.is_joined):
+            raise Unsupported(
+                'engine "peers" needs a network, and this node is in none',
+                hint="`platform net invite` founds one, net join joins",
+            )
 
     def _engine(self, request: PlanRequest, bound: Plan, network: NetworkInputs) -> str:
         """Return the engine of a job, which can read all of its sources."""

@@ -87,6 +87,9 @@ class EntryContext:
         """Whether some of the output has left this process."""
         self.spilling: Mapping[str, Any] = {}
         """Options of the spill manager apart from its folder: `EngineConfig.spilling`."""
+        self.operators: Mapping[str, Mapping[str, Any]] = {}
+        """Operators that the caller of the engine passes for this run, by name: `make`, a factory as
+        "module:name", and what it needs."""
         self.owns_process = False
         """Whether the process belongs to the engine, so that its allocator may be configured."""
         self.is_trial = False

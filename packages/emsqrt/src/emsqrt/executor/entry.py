@@ -4,7 +4,8 @@ Request: `{"plan": plan JSON, "folder": base of relative paths (optional)}`. A s
 payloads; with `"copyBytesMax"` a file sink emits its rows as an Arrow IPC stream too, once the file
 is complete, if the stream is not longer. The result is the manifest's JSON. With `"estimateCapBytes": cap` nothing is read: the
 plan is opened and closed, and the result is the JSON of its `MemoryRequirement`; with
-`"findLongest": true` its input is searched for the longest row.
+`"findLongest": true` its input is searched for the longest row. `"operators"` are more operators that the
+plan may have (`emsqrt.operators.registry`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
 
     folder = Path(request.get("folder", "."))
     context.spilling = request.get("spilling", {})
+    context.operators = request.get("operators", {})
     if "estimateCapBytes" in request:
         from emsqrt.plan import plan_from_json
         from emsqrt.session import estimate_plan

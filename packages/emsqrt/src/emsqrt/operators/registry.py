@@ -2,12 +2,14 @@
 
 A factory accepts a plan node, the operators of its inputs and the run, and returns an operator. A
 package registers one under the entry point group `emsqrt.operators`, with the name of its `Custom`
-nodes.
+nodes. One that not every plan may have is not registered: the caller of the engine passes it with the
+request, as `EntryContext.operators`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from emsqrt.execution_context import ExecutionContext
@@ -34,6 +36,10 @@ GROUP = "emsqrt.operators"
 
 
 def _make_custom(node: Custom, inputs: Sequence[Operator], run: ExecutionContext) -> Operator:
+    if node.name in run.context.operators:
+        module, _, name = str(run.context.operators[node.name]["make"]).partition(":")
+        passed: Maker = getattr(import_module(module), name)
+        return passed(node, inputs, run)
     from importlib.metadata import entry_points  # costs a MiB that most plans do not need
 
     found = entry_points(group=GROUP, name=node.name)

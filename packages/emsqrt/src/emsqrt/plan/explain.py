@@ -149,6 +149,6 @@ _LINES: dict[type[Plan], Callable[[Any], str]] = {
     Explode: _explode,
     Sample: _sample,
     Expect: _expect,
-    Custom: lambda node: f"custom {node.name}",
+    Custom: lambda node: " ".join(f"custom {node.name} {node.options.get('label', '')}".split()),
     Sink: _sink,
 }
