@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -54,7 +54,8 @@ class TestRay(BackendContract):
     def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
         pytest.importorskip("ray")
         with ExitStack() as owned:
-            yield open_ray_world(tmp_path_factory.mktemp("ray"), owned)
+            options = replace(OPTIONS, shuffle_bytes=1)  # all workers run what has two inputs
+            yield open_ray_world(tmp_path_factory.mktemp("ray"), owned, options)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ from elytra.backends.ray.partitions import (
     read_sample,
     split_file,
 )
-from elytra.backends.ray.shuffle_plan import exchange_of, is_decomposable, ordered_joins, shuffles
+from elytra.backends.ray.shuffle_plan import (
+    exchange_of,
+    is_decomposable,
+    ordered_joins,
+    pruned,
+    sent_sides,
+    shuffles,
+)
 from elytra.pipelines.pipeline import Pipeline
 from elytra.testing import BackendWorld, open_world
-from emsqrt.expr import median
-from emsqrt.plan import Aggregate, Files, Scan, check, rewrite, walk
+from emsqrt.expr import count_distinct, median
+from emsqrt.plan import Aggregate, Files, Join, JoinKind, Scan, check, rewrite, walk
 from sennit_core.schema import Schema
 
 KEYS = st.one_of(
@@ -116,6 +124,9 @@ def test_what_can_be_shuffled_is_known_from_the_plan(drawer: Any) -> None:
     found = exchange_of(typed(rows.sort("distance:desc")))
     assert found is not None
     assert (found.descending, found.nulls_first) == (True, False)
+    window = exchange_of(typed(rows.window("carrier", "distance", n="count(*)")))
+    assert window is not None
+    assert not window.descending
     aggregates = [
         node
         for each in (col("distance").sum(), median("distance"))
@@ -125,13 +136,62 @@ def test_what_can_be_shuffled_is_known_from_the_plan(drawer: Any) -> None:
     assert [is_decomposable(each, check(each.input)) for each in aggregates] == [True, False]
 
 
+def test_keys_of_two_types_are_partitioned_as_the_join_compares_them() -> None:
+    def joined(left: str, right: str) -> Join:
+        sides = [Scan(Files((name,), "arrow"), Schema.of(k=kind)) for name, kind in
+                 (("partial-0", left), ("partial-1", right))]  # fmt: skip
+        return Join(sides[0], sides[1], (("k", "k"),), "full")
+
+    found = exchange_of(joined("Int32", "Int64"))
+    assert found is not None
+    assert list(map(str, found.keys)) == ["cast(k as Int64)", "k"]
+    assert exchange_of(joined("Date", "Timestamp(us)")) is None, "the conversion may fail"
+    assert exchange_of(joined("Bool", "Bool")) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "in_order", "in_any_order"),
+    [
+        ("inner", (1,), (0, 1)),
+        ("left", (1,), (1,)),
+        ("right", (), (0,)),
+        ("full", (), ()),
+        ("semi", (1,), (1,)),
+        ("cross", (1,), (0, 1)),
+    ],
+)
+def test_a_side_is_sent_where_each_row_depends_on_one_of_the_other_side(
+    how: JoinKind, in_order: tuple[int, ...], in_any_order: tuple[int, ...]
+) -> None:
+    sides = [Scan(Files((f"partial-{n}",), "arrow"), Schema.of(k="Int64")) for n in range(2)]
+    join = Join(sides[0], sides[1], () if how == "cross" else (("k", "k"),), how, "_right")
+    assert sent_sides(join, is_ordered=True) == in_order
+    assert sent_sides(join, is_ordered=False) == in_any_order
+    taken = replace(sides[0], schema=Schema.of(**{"k": "Int64", KEY: "Int64"}))
+    assert sent_sides(replace(join, left=taken), is_ordered=False) == ()
+
+
+def test_a_stage_passes_on_only_the_columns_that_those_above_it_need(drawer: Any) -> None:
+    rows = Pipeline.over(drawer, "flights")
+    schema = Schema.of(carrier="Utf8", origin="Utf8", distance="Float64", air_time="Int64")
+    scan = Scan(Files(("shard-0",), "parquet"), schema)
+    pipeline = rows.join(rows.select("carrier", "origin"), on="carrier").group_by("origin")
+    plan = rewrite(
+        pipeline.agg(n=count()).plan, lambda node: scan if isinstance(node, Scan) else node
+    )
+    scans = [node for node in walk(pruned(plan)) if isinstance(node, Scan)]
+    assert [node.columns for node in scans] == [("carrier", "origin"), ("carrier",)]
+
+
 # With a cluster
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendWorld]:
     pytest.importorskip("ray")
-    options = RayOptions(workers=2, object_store_bytes=128 << 20, shuffle_bytes=1)
+    options = RayOptions(
+        workers=2, object_store_bytes=128 << 20, shuffle_bytes=1, broadcast_bytes=20_000
+    )
     with ExitStack() as owned:
         yield open_world(
             tmp_path_factory.mktemp("shuffle"),
@@ -171,6 +231,9 @@ def load(world: BackendWorld) -> tuple[Pipeline, Pipeline]:
 
 def pipelines(trips: Pipeline, drivers: Pipeline) -> dict[str, Pipeline]:
     names = drivers.select("driver", "city")
+    short = drivers.select("city", driver=col("driver").cast("Int16"))
+    third = trips.filter(col("id") % 3 == 0).select("id", "driver", far=col("km") * 2)
+    wide = third.select("far", id=(col("id") * 7 + 5).cast("Decimal(20, 0)"))
     return {
         "sort": trips.sort("km"),
         "sort, descending": trips.sort("city:desc"),
@@ -179,6 +242,31 @@ def pipelines(trips: Pipeline, drivers: Pipeline) -> dict[str, Pipeline]:
         "left join": trips.join(names, on="driver", how="left"),
         "anti join": trips.join(names, on="driver", how="anti"),
         "right join": trips.join(names, on="driver", how="right"),
+        "right join of many": trips.select("id", "km").join(third, on="id", how="right"),
+        "full join of many": third.join(
+            trips.select(id=col("id") + 9_000, km=col("km")), on="id", how="full"
+        ),
+        "full join and group": third.join(trips.select("driver", "km"), on="driver", how="full")
+        .group_by("driver")
+        .agg(n=count(), far=col("far").sum()),
+        "right join and group": names.join(trips, on="driver", how="right")
+        .group_by("city")
+        .agg(n=count(), first=col("id").min()),
+        "join of many": trips.join(third.select("id", "far"), on="id"),
+        "semi join of many": trips.join(third, on="id", how="semi"),
+        "small left side": names.join(trips.select("driver", "km"), on="driver")
+        .group_by("city")
+        .agg(km=col("km").max(), n=count()),
+        "keys of two types": trips.select("id", "driver").join(short, on="driver", how="full"),
+        "decimal and integer keys": trips.select("id", "km").join(wide, on="id", how="left"),
+        "cross join": trips.select("id", "km").join(trips.agg(mean=col("km").mean()), how="cross"),
+        "window": trips.window(
+            ["driver", "city"], ["km:desc", "id"], place="row_number()", sum="sum(km)"
+        ),
+        "window and filter": trips.window("id", [], n="count(*)").filter(col("n") > 1),
+        "groups": trips.group_by("id", "city").agg(n=count(), mean=col("km").mean()),
+        "few groups": trips.group_by("city").agg(n=count(), mean=col("km").mean()),
+        "distinct count": trips.group_by("city").agg(n=count_distinct("driver")),
         "join and group": trips.join(names, on="driver")
         .group_by("city")
         .agg(n=count(), km=col("km").sum(), mean=col("km").mean()),
@@ -198,6 +286,8 @@ def test_rows_are_those_of_one_executor(world: BackendWorld) -> None:
     for name, pipeline in pipelines(*load(world)).items():
         expected = world.rows(world.jobs.submit(pipeline.plan, engine="local"))
         assert world.rows(on_ray[name]) == expected, name
+    # The groups of the shards are exchanged, and not merged by one executor of the node.
+    assert len(world.tree.get(f"/jobs/{on_ray['groups'].id}/tasks")) == 1
 
 
 @pytest.mark.nightly

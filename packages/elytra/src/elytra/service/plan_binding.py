@@ -17,7 +17,7 @@ from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import PlanWork
 from elytra.splitter import Cut, Rules, Whole, datasets_of, rebase, split
-from emsqrt.plan import DatasetRef, Plan, scans_of
+from emsqrt.plan import Aggregate, DatasetRef, Plan, scans_of, walk
 from sennit_core.errors import Denied, Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -199,10 +199,16 @@ class PlanBinder:
             engine = NODE_ENGINE
         # Each shard at its holder, however small: one task needs a node that has all of them.
         is_small = engine != PeersBackend.name and inputs.size_bytes < self._whole_bytes
-        cut = split(bound, schema_of, rules=rules, whole=is_small or inputs.needs_whole)
+        whole = is_small or inputs.needs_whole or (engine == _RAY and _has_groups(bound))
+        cut = split(bound, schema_of, rules=rules, whole=whole)
         if engine == PeersBackend.name and _needs_file_of_no_rows(cut, inputs):
             return NODE_ENGINE, cut
         return engine, cut
+
+
+def _has_groups(plan: Plan) -> bool:
+    """Whether a plan groups rows: Ray's workers exchange the groups of all shards, which a merge would do alone."""
+    return any(isinstance(node, Aggregate) and node.keys for node in walk(plan))
 
 
 def _needs_file_of_no_rows(cut: Cut, inputs: PlanInputs) -> bool:

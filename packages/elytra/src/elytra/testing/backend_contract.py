@@ -159,6 +159,17 @@ class BackendContract:
             *(240, 5, 180, 180, 60, 2, 300, 16, 240, 3),
         ]
 
+    def test_joins_windows_and_groups_are_those_of_the_node(self, world: BackendWorld) -> None:
+        """Bits and order of rows, for each cut: outer joins, keys of two types, a small side, many groups."""
+        expected: list[list[str]] = []
+        for shards in self.cuts:
+            pipelines = _of_two_inputs(world.pipeline(_flights(world, shards)))
+            if not expected:
+                jobs = [world.jobs.submit(each.plan, engine=NODE_ENGINE) for each in pipelines]
+                expected = [world.rows(job) for job in jobs]
+            assert [world.rows(world.submit(each)) for each in pipelines] == expected
+        assert [len(rows) for rows in expected] == [320, 240, 120, 240, 12]
+
     def test_a_task_that_was_sent_as_text_gives_the_same_bytes(self, world: BackendWorld) -> None:
         """A spec is all that a worker needs besides the bytes of its inputs."""
         with _task(world, _flights(world, 3)) as (task, files):
@@ -285,6 +296,18 @@ def _names(world: BackendWorld) -> str:
         codes = pa.table({"code": ["UA", "AA", "B6"], "title": ["United", "American", "United"]})
         world.lake.append("names", codes)
     return "names"
+
+
+def _of_two_inputs(flights: Pipeline) -> list[Pipeline]:
+    later = flights.select(id=col("id") + 80, far=col("distance") * 0.1)
+    small = flights.filter(col("id") < 120).select("carrier", id=col("id").cast("Int32"))
+    return [
+        flights.join(later, on="id", how="full"),
+        later.join(flights.select("id", "carrier"), on="id", how="right"),
+        flights.select("id", "distance").join(small, on="id"),
+        flights.window("carrier", ["distance:desc"], place="row_number()", sum="sum(distance)"),
+        flights.group_by("carrier", third=col("id") % 3).agg(mean=col("distance").mean()),
+    ]
 
 
 def _flights(world: BackendWorld, shards: int) -> str:

@@ -103,6 +103,11 @@ class Attempt:
             counts = json.loads(ray.get(next(stream)))
             return [[next(stream) for _ in range(count)] for count in counts]
 
+    def forget(self) -> None:
+        """Let the worker remove what `spool` has kept, if it has not left."""
+        with suppress(WorkerGone, RayError), self.cluster.using(self.worker) as actor:
+            actor.forget.remote(self.task.id)
+
     @contextmanager
     def _calls(self) -> Iterator[Any]:
         """Yield the actor; calls that fail because it is lost raise WorkerGone."""

@@ -30,6 +30,8 @@ class RayOptions:
         object_store_bytes: Memory of the object store of a cluster that the node starts.
         shuffle_bytes: From which size of its inputs a plan that is not split by shards runs on all
             workers.
+        broadcast_bytes: Up to which size one side of a join is sent to all workers, so that the rows of the
+            other side stay where they are. Each worker builds a table of it for each part of the other side.
         scratch: Parent of the workers' folders; None for the temporary folder of each machine.
 
     Raises:
@@ -41,6 +43,7 @@ class RayOptions:
     worker_bytes: int = 512 * _MIB
     object_store_bytes: int = 256 * _MIB
     shuffle_bytes: int = 24 * _MIB
+    broadcast_bytes: int = 16 * _MIB
     scratch: str | None = None
 
     def __post_init__(self) -> None:

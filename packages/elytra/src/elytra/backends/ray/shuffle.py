@@ -1,94 +1,75 @@
 """Run a plan that no shards split on many workers: stages that partition rows by ranges of a key.
 
-    parts of the input ─▶ spool: run the part, keep its rows ─▶ split: by ranges ─▶ parts of the output
+    parts of the input ─▶ keep: run the part, keep its rows ─▶ split: by ranges ─▶ parts of the output
          (files)            sample of the keys ─▶ ranges           (objects)          one for each range
 
 The parts of a relation, one after the other, are its rows in their order. So the rows of the last parts,
 written one after the other, are those of the plan as one worker would have computed them.
+
+A join whose one side is small does not exchange the other one: the small side is sent to all workers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from elytra.backends import Report, TaskInput, TaskSpec
-from elytra.backends.attempts import Run, WorkerGone
-from elytra.backends.ray.attempt import Attempt
+from elytra.backends import Report, TaskSpec
+from elytra.backends.attempts import Run
 from elytra.backends.ray.cluster import Cluster
 from elytra.backends.ray.files import InputFile
-from elytra.backends.ray.partitions import KEY, POSITION, boundaries_of, ipc_of, keys_of
+from elytra.backends.ray.part_runs import KeptRows, PartRuns
+from elytra.backends.ray.partitions import POSITION, boundaries_of, ipc_of, keys_of
+from elytra.backends.ray.shuffle_parts import (
+    Part,
+    combined,
+    exchanged_schema,
+    groups,
+    in_position_order,
+    input_bytes,
+    over,
+    with_key,
+)
 from elytra.backends.ray.shuffle_plan import (
     EACH_ROW,
     Exchange,
     exchange_of,
     is_decomposable,
     ordered_joins,
+    pruned,
+    sent_sides,
+    with_one_position,
 )
-from emsqrt.expr import Expr, col
+from emsqrt.expr import Expr, col, lit
 from emsqrt.plan import (
     Aggregate,
     Files,
     Join,
     Limit,
     Plan,
-    Project,
     Scan,
-    Sort,
-    SortKey,
     TopK,
     Union,
-    WithColumn,
     check,
     inputs_of,
     with_inputs,
 )
-from sennit_core.errors import Unavailable
-from sennit_core.records import Progress
-from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sennit_core.schema import Schema
 
 __all__ = ["ShuffledAttempt"]
 
-_T = TypeVar("_T")
-_TRIES = 3
 _RANGE_BYTES = 32 << 20
 _RANGES_MAX = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some rows of a relation.
-
-    Args:
-        plan: What computes them, over inputs by name.
-        files: Those that are files.
-        pieces: Those in the object store.
-    """
-
-    plan: Plan
-    files: Mapping[str, InputFile] = field(default_factory=dict)
-    pieces: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def with_plan(self, plan: Plan) -> _Part:
-        return replace(self, plan=plan)
-
-
-class _Runs:
-    """The tasks of an attempt that run at the moment, which are cancelled together."""
-
-    def __init__(self) -> None:
-        self.each: list[Run] = []
-
-    def cancel(self) -> None:
-        """Cancel them."""
-        for run in self.each:
-            run.stop()
+_ONE_RANGE_BYTES = 1 << 20
+"""Rows below this size are one range: a further task costs more than it computes."""
 
 
 class ShuffledAttempt:
@@ -112,245 +93,208 @@ class ShuffledAttempt:
     ) -> None:
         self._cluster, self._worker, self._task, self._output = cluster, worker, task, output
         self._inputs = {each.name: each for each in inputs}
-        self._specs = {each.name: each for each in task.inputs}
-        self._ordered = ordered_joins(task.plan)
+        self._plan = pruned(task.plan)
+        self._ordered = ordered_joins(self._plan)
         self._names = count(len(inputs))
-        self._tasks = count(1)
-        self._ended = count(1)
-        self._placed = count()
-        self._runs = _Runs()
-        self._temporary: list[Path] = []
 
     def run(self, run: Run, report: Report) -> dict[str, Any]:
         """Run the task; raises as `Attempt.run`."""
-        workers = max(1, len(self._cluster.joined(self._worker)))
-        run.attach(self._runs)
-        try:
-            with ThreadPoolExecutor(workers, thread_name_prefix="elytra-shuffle") as threads:
-                self._threads, self._report = threads, report
-                part = self._gathered(self._parts(self._task.plan))
-            run.detach()
-            task = self._spec(self._task.id, part)
-            last = Attempt(
-                self._cluster, self._worker, task, [*part.files.values()], self._output, part.pieces
-            )
-            return last.run(run, report)
-        finally:
-            run.detach()
-            for path in self._temporary:
-                path.unlink(missing_ok=True)
+        task, output = self._task, self._output
+        with PartRuns(self._cluster, self._worker, task, output, report) as self._runs:
+            run.attach(self._runs)
+            try:
+                part = self._gathered(self._parts(self._plan))
+            finally:
+                run.detach()
+            return self._runs.run_last(part, run)
 
-    def _parts(self, plan: Plan) -> list[_Part]:
+    def _parts(self, plan: Plan) -> list[Part]:
         """Return the rows of a plan, in parts."""
         match plan:
             case Scan(source=Files(paths=paths) as source):
                 return [
-                    _Part(replace(plan, source=replace(source, paths=group)), self._files(group))
-                    for group in _groups(paths)
+                    Part(replace(plan, source=replace(source, paths=group)), self._files(group))
+                    for group in groups(paths)
                 ]
             case Union(inputs=united) if len({check(each).fingerprint() for each in united}) == 1:
                 return [part for each in united for part in self._parts(each)]
             case Join():
                 return self._joined(plan)
             case Aggregate(keys=keys, phase="full") if is_decomposable(plan, check(plan.input)):
-                partial = _over(self._parts(plan.input), replace(plan, phase="partial"))
+                partial = over(self._parts(plan.input), replace(plan, phase="partial"))
                 final = replace(plan, phase="final")
                 key = replace(final, keys=tuple((name, col(name)) for name, _ in keys))
-                return self._by_ranges(final, key, [partial])
-        inputs = [self._parts(each) for each in inputs_of(plan)]
+                return self._by_ranges(final, key, partial)
         if isinstance(plan, EACH_ROW):
-            return _over(inputs[0], plan)
-        return self._by_ranges(plan, plan, inputs)
+            return over(self._parts(inputs_of(plan)[0]), plan)
+        inputs = [self._parts(each) for each in inputs_of(plan)]
+        if len(inputs) == 1:
+            return self._by_ranges(plan, plan, inputs[0])
+        return [combined(plan, [self._gathered(parts) for parts in inputs])]
 
-    def _by_ranges(self, plan: Plan, shape: Plan, inputs: list[list[_Part]]) -> list[_Part]:
-        """Return the rows of an operator over parts, by ranges of its key, or gathered.
+    def _by_ranges(self, plan: Plan, shape: Plan, parts: list[Part]) -> list[Part]:
+        """Return the rows of an operator of one input, by ranges of its key, or gathered.
 
         Args:
             plan: The operator.
             shape: As it names its key.
-            inputs: The parts of its inputs.
+            parts: Its input.
         """
         exchange = None
-        if max(map(len, inputs)) > 1:
-            exchange = exchange_of(with_inputs(shape, [parts[0].plan for parts in inputs]))
-        if exchange is None:
-            if isinstance(plan, Limit | TopK):
-                few = replace(plan, count=plan.count + plan.offset, offset=0)
-                inputs = [_over(inputs[0], few)]
-            return [_combined(plan, [self._gathered(parts) for parts in inputs])]
-        exchanged = self._exchange(inputs, exchange)
-        return [_combined(plan, parts) for parts in zip(*exchanged, strict=True)]
+        if len(parts) > 1:
+            exchange = exchange_of(with_inputs(shape, [parts[0].plan]))
+        if exchange is not None:
+            return over(self._exchange([self._keep(parts, exchange.keys[0])], exchange)[0], plan)
+        if isinstance(plan, Limit | TopK):
+            parts = over(parts, replace(plan, count=plan.count + plan.offset, offset=0))
+        return [combined(plan, [self._gathered(parts)])]
 
-    def _joined(self, join: Join) -> list[_Part]:
-        inputs = [self._parts(each) for each in inputs_of(join)]
-        shape = with_inputs(join, [parts[0].plan for parts in inputs])
-        exchange = exchange_of(shape) if max(map(len, inputs)) > 1 else None
-        if exchange is None:
-            return self._by_ranges(join, join, inputs)
+    # Joins
+
+    def _joined(self, join: Join) -> list[Part]:
+        sides = [self._parts(each) for each in inputs_of(join)]
+        if max(map(len, sides)) == 1:
+            return [combined(join, [left[0] for left in sides])]
+        shape = with_inputs(join, [parts[0].plan for parts in sides])
+        exchange = exchange_of(shape)
         is_ordered = id(join) in self._ordered
-        left, right = self._exchange(inputs, exchange, position=is_ordered)
-        parts = [_combined(join, pair) for pair in zip(left, right, strict=True)]
+        limit = self._cluster.options.broadcast_bytes
+        kept: dict[int, list[KeptRows]] = {}
+        sent = self._small_side(sides, sent_sides(join, is_ordered=is_ordered))
+        if sent is not None:
+            kept[sent] = self._keep(sides[sent], exchange.keys[sent] if exchange else lit(0))
+            if exchange is None or _bytes(kept[sent]) <= limit:
+                return self._with_sent(join, sides, sent, kept[sent])
+        if exchange is None:
+            return [combined(join, [self._gathered(parts) for parts in sides])]
+        found = [
+            kept.get(side) or self._keep(parts, exchange.keys[side])
+            for side, parts in enumerate(sides)
+        ]
+        return self._joined_by_ranges(join, shape, found, exchange, is_ordered=is_ordered)
+
+    def _small_side(self, sides: Sequence[list[Part]], allowed: Sequence[int]) -> int | None:
+        """Return which of the sides that may be sent to all workers has the smaller inputs; None without one."""
+        sizes = {side: input_bytes(sides[side]) or 0 for side in allowed}
+        return min(sizes, key=lambda side: (sizes[side], -side)) if sizes else None
+
+    def _with_sent(
+        self, join: Join, sides: Sequence[list[Part]], sent: int, kept: list[KeptRows]
+    ) -> list[Part]:
+        """Return a join of each part of one side with all rows of the other, which are objects."""
+        whole = self._whole(kept)
+        pairs = ([whole, part] if sent == 0 else [part, whole] for part in sides[1 - sent])
+        return [combined(join, pair) for pair in pairs]
+
+    def _joined_by_ranges(
+        self,
+        join: Join,
+        shape: Plan,
+        kept: list[list[KeptRows]],
+        exchange: Exchange,
+        *,
+        is_ordered: bool,
+    ) -> list[Part]:
+        """Return a join of both sides by the same ranges, in the order of a join that reads all rows."""
+        keeps_right = join.how in ("right", "full")
+        positions = (is_ordered, is_ordered and keeps_right)
+        left, right = self._exchange(kept, exchange, positions)
+        parts = [combined(join, pair) for pair in zip(left, right, strict=True)]
         if not is_ordered:
             return parts
-        # Back to the order of the left side; the matches of one row are in one part, in order.
-        names = check(shape).names
+        # Back to the order of the left side; the matches of one row are in one part, in order. The
+        # rows of the right side without a match come after all others, in the order of that side.
+        if keeps_right:
+            parts = [part.with_plan(with_one_position(part.plan, join)) for part in parts]
         by_position = Exchange((col(POSITION),))
-        (sorted_parts,) = self._exchange([parts], by_position)
-        return [
-            part.with_plan(
-                Project(
-                    Sort(part.plan, (SortKey(col(POSITION)),)),
-                    tuple((name, col(name)) for name in names),
-                )
-            )
-            for part in sorted_parts
-        ]
+        (sorted_parts,) = self._exchange([self._keep(parts, col(POSITION))], by_position)
+        return [in_position_order(part, check(shape).names) for part in sorted_parts]
+
+    # Exchanges
+
+    def _keep(self, parts: Sequence[Part], key: Expr) -> list[KeptRows]:
+        return self._runs.each(self._runs.keep, [with_key(part, key) for part in parts])
 
     def _exchange(
-        self, inputs: list[list[_Part]], exchange: Exchange, *, position: bool = False
-    ) -> list[list[_Part]]:
+        self,
+        inputs: Sequence[Sequence[KeptRows]],
+        exchange: Exchange,
+        positions: Sequence[bool] = (False, False),
+    ) -> list[list[Part]]:
         """Return the rows of each input, in parts by common ranges of keys.
 
         Args:
-            inputs: The parts of the inputs.
-            exchange: Their keys.
-            position: Whether the rows of the first one get a position.
+            inputs: The rows of the inputs.
+            exchange: How they are sorted.
+            positions: For each input, whether its rows get a position.
         """
+        kept = [rows for each in inputs for rows in each]
+        boundaries = boundaries_of([keys_of(rows.sample) for rows in kept], self._ranges(kept))
         stages = [
-            (side, at, _with_key(part, exchange.keys[side]))
-            for side, parts in enumerate(inputs)
-            for at, part in enumerate(parts)
+            (rows, at if has_position else None)
+            for each, has_position in zip(inputs, positions, strict=False)
+            for at, rows in enumerate(each)
         ]
-        kept = self._each(lambda stage: self._spooled(stage[2]), stages)
-        total = sum(size for _, _, size in kept)
-        workers = len(self._cluster.joined(self._worker))
-        ranges = min(max(-(-total // _RANGE_BYTES), workers, 2), _RANGES_MAX)
-        boundaries = boundaries_of([keys_of(sample) for _, sample, _ in kept], ranges)
-
-        def split(numbered: tuple[int, tuple[int, int, _Part]]) -> list[list[Any]]:
-            index, (side, at, part) = numbered
-            options = {
-                "descending": exchange.descending,
-                "nullsFirst": exchange.nulls_first,
-                "position": at if position and side == 0 else None,
-            }
-            return self._split(kept[index][0], part, ipc_of(boundaries), json.dumps(options))
-
-        split_rows = self._each(split, list(enumerate(stages)))
+        split_rows = iter(self._split([*stages], boundaries, exchange))
         result = []
-        for side, parts in enumerate(inputs):
-            schema = _exchanged_schema(check(parts[0].plan), position=position and side == 0)
-            mine = [rows for (of, _, _), rows in zip(stages, split_rows, strict=True) if of == side]
+        for each, has_position in zip(inputs, positions, strict=False):
+            pieces = [next(split_rows) for _ in each]
+            schema = exchanged_schema(check(each[0].part.plan), position=has_position)
             result.append(
                 [
-                    self._read(schema, [rows[index] for rows in mine])
+                    self._read(schema, [of_part[index] for of_part in pieces])
                     for index in range(len(boundaries) + 1)
                 ]
             )
         return result
 
-    def _read(self, schema: Schema, pieces: list[list[Any]]) -> _Part:
-        names = [self._name() for _ in pieces]
-        scan = Scan(Files(tuple(names), "arrow"), schema)
-        return _Part(scan, {}, dict(zip(names, pieces, strict=True)))
+    def _split(
+        self,
+        stages: Sequence[tuple[KeptRows, int | None]],
+        boundaries: pa.Array[Any],
+        exchange: Exchange,
+    ) -> list[list[list[Any]]]:
+        """Return the pieces of kept rows by ranges; for each the position of the first row, if rows get one."""
 
-    def _spooled(self, part: _Part) -> tuple[Attempt, bytes, int]:
-        """Run a part at any worker, which keeps its rows; return a sample of the keys, and the bytes."""
+        def split(stage: tuple[KeptRows, int | None]) -> list[list[Any]]:
+            rows, position = stage
+            options = {
+                "descending": exchange.descending,
+                "nullsFirst": exchange.nulls_first,
+                "position": position,
+            }
+            return self._runs.split(rows, ipc_of(boundaries), json.dumps(options))
 
-        def spool(attempt: Attempt, run: Run) -> tuple[Attempt, bytes, int]:
-            return attempt, *attempt.spool(run, _Quiet())
+        return self._runs.each(split, stages)
 
-        return self._somewhere(part, spool)
+    def _whole(self, kept: Sequence[KeptRows]) -> Part:
+        """Return kept rows as one part, whose objects each worker reads."""
+        none = keys_of(kept[0].sample).slice(0, 0)
+        pieces = self._split([(rows, None) for rows in kept], none, Exchange(()))
+        schema = exchanged_schema(check(kept[0].part.plan), position=False)
+        return self._read(schema, [of_part[0] for of_part in pieces])
 
-    def _split(self, attempt: Attempt, part: _Part, ranges: bytes, options: str) -> list[list[Any]]:
-        for _ in range(_TRIES):
-            try:
-                found = attempt.split(ranges, options)
-            except WorkerGone:  # and the rows with it
-                attempt, _, _ = self._spooled(part)
-            else:
-                self._progress()
-                return found
-        raise Unavailable("Ray (workers were lost in each of three tries)")
+    def _read(self, schema: Schema, pieces: Sequence[list[Any]]) -> Part:
+        return Part.of_pieces(schema, {self._name(): each for each in pieces})
 
-    def _gathered(self, parts: list[_Part]) -> _Part:
+    def _ranges(self, kept: Sequence[KeptRows]) -> int:
+        total = _bytes(kept)
+        if total <= min(_ONE_RANGE_BYTES, self._cluster.options.shuffle_bytes):
+            return 1
+        return min(max(-(-total // _RANGE_BYTES), self._runs.worker_count, 2), _RANGES_MAX)
+
+    # Files
+
+    def _gathered(self, parts: Sequence[Part]) -> Part:
         """Return a relation as one part, over files of this machine."""
         if len(parts) == 1:
             return parts[0]
-        if all(isinstance(part.plan, Scan) and not part.pieces for part in parts):
-            plans = [part.plan for part in parts]
-            return _combined(Union(tuple(plans)), parts)
-        schema = check(parts[0].plan)
-        files = self._each(self._file, parts)
-        return _Part(
-            Scan(Files(tuple(each.name for each in files), "arrow"), schema),
-            {each.name: each for each in files},
-        )
-
-    def _file(self, part: _Part) -> InputFile:
-        name = self._name()
-        path = self._output.with_name(f".{self._task.id}-{name}.arrow")
-        self._temporary.append(path)
-
-        def write(attempt: Attempt, run: Run) -> None:
-            replace(attempt, output=path).run(run, _Quiet())
-
-        self._somewhere(part, write)
-        self._progress()
-        return InputFile(name, str(path), path.stat().st_size, None)
-
-    def _somewhere(self, part: _Part, do: Callable[[Attempt, Run], _T]) -> _T:
-        """Run a part at any worker, and at another one if that is lost."""
-        for _ in range(_TRIES):
-            workers = self._cluster.joined(self._worker)
-            if not workers:
-                break
-            worker = workers[next(self._placed) % len(workers)]
-            task = self._spec(f"{self._task.id}-{next(self._tasks)}", part)
-            task = replace(
-                task,
-                output="arrow",
-                copy_bytes_max=0,
-                limits=replace(task.limits, output_bytes_max=None),
-            )
-            attempt = Attempt(
-                self._cluster, worker, task, [*part.files.values()], self._output, part.pieces
-            )
-            with self._running() as run:
-                try:
-                    return do(attempt, run)
-                except WorkerGone:
-                    continue
-        raise Unavailable("Ray (workers were lost in each of three tries)")
-
-    @contextmanager
-    def _running(self) -> Iterator[Run]:
-        run = Run()
-        self._runs.each.append(run)
-        try:
-            yield run
-        finally:
-            self._runs.each.remove(run)
-
-    def _spec(self, task_id: str, part: _Part) -> TaskSpec:
-        inputs = [
-            self._specs.get(name) or TaskInput(name, "partial", name)
-            for name in (*part.files, *part.pieces)
-        ]
-        return replace(self._task, id=task_id, plan=part.plan, inputs=tuple(inputs))
-
-    def _each(self, do: Callable[[Any], _T], items: Sequence[Any]) -> list[_T]:
-        futures = [self._threads.submit(do, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            self._runs.cancel()
-            raise
-
-    def _progress(self) -> None:
-        self._report.progressed(Progress(rows=next(self._ended), phase="shuffle"))
+        plans = tuple(part.plan for part in parts)
+        if all(isinstance(plan, Scan) for plan in plans) and not any(p.pieces for p in parts):
+            return combined(Union(plans), parts)
+        named = [(part, self._name()) for part in parts]
+        files = self._runs.each(lambda each: self._runs.write(*each), named)
+        return Part.of_files(check(parts[0].plan), files)
 
     def _files(self, names: Sequence[str]) -> dict[str, InputFile]:
         return {name: self._inputs[name] for name in names}
@@ -359,45 +303,5 @@ class ShuffledAttempt:
         return f"partial-{next(self._names)}"
 
 
-class _Quiet:
-    """A report of a part, whose end its caller sees."""
-
-    def started(self) -> None:
-        pass
-
-    def progressed(self, progress: Progress) -> None:
-        pass
-
-    def finished(self, result: dict[str, Any]) -> None:
-        pass
-
-    def failed(self, error: dict[str, Any], *, retryable: bool) -> None:
-        pass
-
-
-def _groups(paths: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the files of a scan in groups, in order."""
-    size = max(1, -(-len(paths) // _RANGES_MAX))
-    return [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
-
-
-def _over(parts: Sequence[_Part], node: Plan) -> list[_Part]:
-    return [part.with_plan(with_inputs(node, [part.plan])) for part in parts]
-
-
-def _combined(node: Plan, parts: Sequence[_Part]) -> _Part:
-    files = {name: file for part in parts for name, file in part.files.items()}
-    pieces = {name: each for part in parts for name, each in part.pieces.items()}
-    return _Part(with_inputs(node, [part.plan for part in parts]), files, pieces)
-
-
-def _with_key(part: _Part, key: Expr) -> _Part:
-    return part.with_plan(WithColumn(part.plan, ((KEY, key),)))
-
-
-def _exchanged_schema(schema: Schema, *, position: bool) -> Schema:
-    if not position:
-        return schema
-    from sennit_core.schema import DataType, Field
-
-    return Schema((*schema.fields, Field(POSITION, DataType.parse("Int64"))))
+def _bytes(kept: Sequence[KeptRows]) -> int:
+    return sum(rows.bytes for rows in kept)

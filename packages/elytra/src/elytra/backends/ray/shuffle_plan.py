@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from elytra.backends.ray.partitions import KEY, POSITION, TYPES
-from emsqrt.expr import Expr, col
-from emsqrt.expr.check import infer
+from emsqrt.expr import Cast, Expr, coalesce, col, lit
+from emsqrt.expr.check import bind, infer
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -17,30 +17,47 @@ from emsqrt.plan import (
     Plan,
     Project,
     Rename,
+    Scan,
     Sort,
+    Window,
     WithColumn,
     check,
     inputs_of,
     partial_schema,
+    rewrite,
     walk,
 )
-from emsqrt.planner.ordering import order_seen
-from sennit_core.schema import Schema
+from emsqrt.plan.joining import join_key_types, right_names
+from emsqrt.planner import (
+    drop_sorts,
+    fold_constants,
+    optimize,
+    order_seen,
+    prune_columns,
+    push_down_filters,
+)
+from sennit_core.schema import DataType, Schema
 
 __all__ = [
     "EACH_ROW",
-    "JOINS",
     "Exchange",
     "exchange_of",
     "is_decomposable",
     "ordered_joins",
+    "pruned",
+    "sent_sides",
     "shuffles",
+    "with_one_position",
 ]
 
 EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
 """Operators whose rows depend on one row of the input each."""
-JOINS = ("inner", "left", "semi", "anti")
+_BY_LEFT_ROW = ("inner", "left", "semi", "anti", "cross")
 """Joins whose rows each depend on one row of the left side, and come in its order."""
+_BY_RIGHT_ROW = ("inner", "right", "cross")
+"""Joins whose rows each depend on one row of the right side, in another order."""
+_UNMATCHED = 1 << 62
+"""Added to the positions of right rows without a match, which come after all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +76,19 @@ class Exchange:
 
 
 def shuffles(plan: Plan) -> bool:
-    """Whether any operator of a typed plan can be run by ranges of keys."""
-    return any(exchange_of(node) is not None for node in walk(plan))
+    """Whether any operator of a typed plan can be run by ranges of keys, or with a side at all workers."""
+    return any(exchange_of(node) is not None or isinstance(node, Join) for node in walk(plan))
+
+
+def pruned(plan: Plan) -> Plan:
+    """Return a plan with the same rows, whose operators pass on only what those above them need.
+
+    Executors optimize what they run. But a stage ends at an exchange, and they do not see the columns and
+    filters above it.
+    """
+    found = optimize(plan, rules=(fold_constants, push_down_filters, drop_sorts, prune_columns))
+    # Hints for a reader are no part of a plan that is sent; the executor finds them again.
+    return rewrite(found, lambda node: _without_hint(node) if isinstance(node, Scan) else node)
 
 
 def exchange_of(node: Plan) -> Exchange | None:
@@ -70,7 +98,7 @@ def exchange_of(node: Plan) -> Exchange | None:
     order. None if it needs all rows together.
     """
     schemas = [check(each) for each in inputs_of(node)]
-    if any(name in schema for schema in schemas for name in (KEY, POSITION)):
+    if _has_own_columns(schemas):
         return None
     match node:
         case Aggregate(keys=((_, key), *_)):
@@ -82,9 +110,40 @@ def exchange_of(node: Plan) -> Exchange | None:
             found = _exchange([key.expr], schemas)
             nulls_first = bool(key.nulls_first)
             return found and replace(found, descending=key.descending, nulls_first=nulls_first)
-        case Join(how=how, on=((left, right), *_)) if how in JOINS:
-            return _exchange([col(left), col(right)], schemas)
+        case Window(partition_by=(key, *_)):
+            return _exchange([key], schemas)
+        case Join(on=((left, right), *_)):
+            kind = join_key_types(node, *schemas)[0]
+            return _exchange([_as(kind, left, schemas[0]), _as(kind, right, schemas[1])], schemas)
     return None
+
+
+def sent_sides(node: Join, *, is_ordered: bool) -> tuple[int, ...]:
+    """Return which sides of a join (0: left, 1: right) may be whole at each part of the other side.
+
+    Args:
+        node: The join, over its inputs.
+        is_ordered: Whether the order of its rows is seen.
+    """
+    if _has_own_columns([check(each) for each in inputs_of(node)]):
+        return ()
+    left = (0,) if node.how in _BY_RIGHT_ROW and not is_ordered else ()
+    return (*left, 1) if node.how in _BY_LEFT_ROW else left
+
+
+def with_one_position(plan: Plan, node: Join) -> Plan:
+    """Return the rows of a join of two sides with positions, with one position that sorts them.
+
+    Args:
+        plan: The join, over these sides.
+        node: The join as it was written.
+    """
+    assert isinstance(plan, Join)
+    left, right = (check(each) for each in inputs_of(plan))
+    of_right = right_names(node, left, right)[POSITION]
+    position = coalesce(col(POSITION), col(of_right) + lit(_UNMATCHED))
+    names = (name for name in check(plan).names if name not in (POSITION, of_right))
+    return Project(plan, (*((name, col(name)) for name in names), (POSITION, position)))
 
 
 def is_decomposable(node: Aggregate, schema: Schema) -> bool:
@@ -104,9 +163,28 @@ def ordered_joins(plan: Plan) -> set[int]:
     }
 
 
+def _without_hint(scan: Scan) -> Scan:
+    return scan if scan.predicate is None else replace(scan, predicate=None)
+
+
+def _has_own_columns(schemas: Sequence[Schema]) -> bool:
+    """Return whether an input has a column with a name that the stages use."""
+    return any(name in schema for schema in schemas for name in (KEY, POSITION))
+
+
+def _as(kind: DataType, name: str, schema: Schema) -> Expr:
+    """Return a key of a join in the type in which the join compares it."""
+    return col(name) if schema.field(name).type == kind else Cast(col(name), kind)
+
+
 def _exchange(keys: Sequence[Expr], schemas: Sequence[Schema]) -> Exchange | None:
-    kinds = [infer(key, schema) for key, schema in zip(keys, schemas, strict=True)]
-    # Of two types the values would have to be compared in a third one.
-    if any(kind != kinds[0] for kind in kinds) or kinds[0].name not in TYPES:
+    kind = infer(keys[0], schemas[0])
+    if kind.name not in TYPES:
+        return None
+    # A conversion that may fail would fail for rows that the operator does not compare.
+    if any(
+        isinstance(key, Cast) and bind(key, schema).fallible
+        for key, schema in zip(keys, schemas, strict=True)
+    ):
         return None
     return Exchange(tuple(keys))

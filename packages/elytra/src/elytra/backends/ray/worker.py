@@ -193,6 +193,10 @@ class RayWorker:
             kept.unlink(missing_ok=True)
             shutil.rmtree(kept.with_suffix(".ranges"), ignore_errors=True)
 
+    def forget(self, task: str) -> None:
+        """Remove the rows that `spool` has kept, if it has any."""
+        self._kept(task).unlink(missing_ok=True)
+
     def _guarded(
         self,
         task: str,
