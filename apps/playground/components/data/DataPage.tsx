@@ -13,6 +13,7 @@ import { DatasetPage } from './DatasetPage'
 import { DatasetTable } from './DatasetTable'
 import { DropZone, type DropZoneHandle } from './DropZone'
 import { SampleButton } from './SampleButton'
+import { UnfinishedUploads } from './UnfinishedUploads'
 import { UploadList } from './UploadList'
 import { useDatasets } from './useDatasets'
 
@@ -44,6 +45,7 @@ function Datasets() {
         Files become tables: checksummed in parts, stored as Parquet, ready for SQL.
       </PageTitle>
       <DropZone ref={zone} tall={ready && datasets.length === 0} />
+      <UnfinishedUploads />
       <UploadList />
       <section aria-labelledby="tables" className="mt-6">
         <h2 id="tables" className="eyebrow mb-2">

@@ -3,6 +3,8 @@
 import { ChevronRight, FileUp } from 'lucide-react'
 import { useEffect, useImperativeHandle, useRef, useState, type Ref } from 'react'
 
+import { canPickFiles, droppedFiles, pickFiles, type PickedFile } from '@sennit/elytra'
+
 import { startUpload, type IngestOptions } from '@/lib/uploads'
 
 import { ReadingOptions } from './ReadingOptions'
@@ -18,11 +20,17 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
   const [over, setOver] = useState(false)
   const [open, setOpen] = useState(false)
   const [options, setOptions] = useState<IngestOptions>({})
-  useImperativeHandle(ref, () => ({ choose: () => input.current?.click() }))
 
-  const addFiles = (files: Iterable<File>) => {
+  const addFiles = (files: Iterable<File | PickedFile>) => {
     for (const file of files) startUpload(file, options)
   }
+  // With the File System Access API an upload goes on after a reload without choosing again.
+  const choose = () => {
+    if (!canPickFiles()) return input.current?.click()
+    pickFiles({ multiple: true }).then(addFiles, () => input.current?.click())
+  }
+  useImperativeHandle(ref, () => ({ choose }))
+
   const latest = useRef(addFiles)
   useEffect(() => {
     latest.current = addFiles
@@ -46,7 +54,8 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
       setOver(false)
       if (!carriesFiles(event)) return
       event.preventDefault()
-      latest.current(event.dataTransfer?.files ?? [])
+      if (event.dataTransfer)
+        void droppedFiles(event.dataTransfer).then((files) => latest.current(files))
     }
     window.addEventListener('dragenter', enter)
     window.addEventListener('dragleave', leave)
@@ -80,7 +89,7 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
       />
       <button
         type="button"
-        onClick={() => input.current?.click()}
+        onClick={choose}
         className={`flex w-full flex-col items-center justify-center gap-1 rounded-lg px-4 text-center ${tall ? 'py-14' : 'py-6'}`}
       >
         <FileUp size={20} aria-hidden className={over ? 'text-accent' : 'text-ink-3'} />

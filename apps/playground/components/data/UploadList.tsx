@@ -170,9 +170,12 @@ function Where({ item: { snapshot }, job }: { item: UploadItem; job: LiveJob | n
   if (state === 'starting') return 'Starting'
   if (state === 'sending') {
     const went = resumed ? 'went on · ' : ''
-    if (bytesPerSecond === null) return `${went}${formatPercent(fraction)} · ${amount}`
-    return `${went}${formatPercent(fraction)} · ${amount} · ${formatRate(bytesPerSecond)} · ${formatTimeLeft(secondsLeft)} left`
+    const only = snapshot.resumable ? '' : ' · ends with this page'
+    if (bytesPerSecond === null) return `${went}${formatPercent(fraction)} · ${amount}${only}`
+    return `${went}${formatPercent(fraction)} · ${amount} · ${formatRate(bytesPerSecond)} · ${formatTimeLeft(secondsLeft)} left${only}`
   }
+  if (state === 'waiting' && snapshot.error?.code === 'offline')
+    return `This computer is offline; it goes on with the network · ${amount}`
   if (state === 'waiting')
     return `The node cannot be reached; again in ${Math.max(0, Math.ceil(((retryAtMs ?? now) - now) / 1000))} s · ${amount}`
   if (state === 'paused') return `Paused · ${amount}`
@@ -192,7 +195,7 @@ function Where({ item: { snapshot }, job }: { item: UploadItem; job: LiveJob | n
 }
 
 function NameConflict({ item }: { item: UploadItem }) {
-  const stem = item.file.name.replace(/\.[^.]*$/, '')
+  const stem = item.snapshot.name.replace(/\.[^.]*$/, '')
   const [name, setName] = useState(`${stem}_2`)
   return (
     <div role="alert" className="border-warn/40 bg-warn-soft rounded-md border p-3.5">

@@ -69,6 +69,26 @@ export class UploadError extends SennitError {
       (this.status >= 500 && this.status !== 507)
     )
   }
+
+  /** Whether no response was received. */
+  get unreachable(): boolean {
+    return this.status === 0 && this.code === 'unavailable'
+  }
+}
+
+/** A file that is not the one which an unfinished upload began with; nothing of it was sent. */
+export class FileMismatch extends UploadError {
+  constructor(
+    readonly expected: string,
+    readonly found: string,
+    readonly differences: readonly string[],
+  ) {
+    super(`${found} is not the file that this upload began with: ${differences.join('; ')}.`, {
+      code: 'file-mismatch',
+      status: 409,
+      hint: `Choose the unchanged ${expected}, or discard the upload and send the file anew.`,
+    })
+  }
 }
 
 /** Convert an error response to an UploadError; its body need not be an error document. */

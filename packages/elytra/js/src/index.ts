@@ -12,6 +12,7 @@ export type { FileOptions } from './client/fileRunner.ts'
 export { NodeJob, type Job, type JobOptions, type JobProgress } from './client/job.ts'
 export { Result, type ResultColumn } from './client/result.ts'
 export {
+  FileMismatch,
   JobFailed,
   SennitError,
   Unsupported,
@@ -50,14 +51,25 @@ export {
   type Operand,
 } from './plan/expr.ts'
 export type { ExprJson, PlanJson, PlanNode } from './plan/json.ts'
+export type { Connectivity } from './uploads/connectivity.ts'
+export type { Fingerprint } from './uploads/fingerprint.ts'
+export { indexedDbRecords } from './uploads/indexedDbRecords.ts'
+export { canPickFiles, droppedFiles, pickFiles, type PickedFile } from './uploads/picking.ts'
 export { WorkerPool, type WorkerLike } from './uploads/pool.ts'
-export { resumeKey, storageResume, type ResumeStore } from './uploads/resume.ts'
+export { memoryRecords, type UploadRecord, type UploadRecords } from './uploads/records.ts'
 export { DEFAULT_RETRY, type RetryPolicy } from './uploads/retry.ts'
 export { UploadApi, type UploadResult, type UploadSession } from './uploads/session.ts'
 export { sha256Hex } from './uploads/sha256.ts'
 export { startUploadWorker } from './uploads/startWorker.ts'
 export {
+  StreamUploader,
+  type StreamUploaderOptions,
+  type UnfinishedUpload,
+  type UploadFileOptions,
+} from './uploads/streamUploader.ts'
+export {
   Upload,
+  type UploadMemory,
   type UploadOptions,
   type UploadSnapshot,
   type UploadState,

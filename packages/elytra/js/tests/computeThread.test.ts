@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import path from 'node:path'
 import test from 'node:test'
 import { Worker } from 'node:worker_threads'
 
@@ -14,14 +13,15 @@ import { ComputeThread, type ComputeTask } from '../src/worker/computeThread.ts'
 
 /** The real loop of the compute worker, in a thread; `before` runs first at each task. */
 function threadOf(before = ''): StartCompute & { starts: number } {
-  const loop = path.join(__dirname, '../src/worker/computeLoop.js')
+  const loop = new URL('../src/worker/computeLoop.js', import.meta.url)
   const code = `
     const { parentPort } = require('node:worker_threads')
-    const { serveCompute } = require(${JSON.stringify(loop)})
-    const receive = serveCompute((message, transfer) => parentPort.postMessage(message, transfer))
-    parentPort.on('message', (message) => {
-      if (message.kind === 'compute') { ${before} }
-      receive(message)
+    import(${JSON.stringify(loop.href)}).then(({ serveCompute }) => {
+      const receive = serveCompute((message, transfer) => parentPort.postMessage(message, transfer))
+      parentPort.on('message', (message) => {
+        if (message.kind === 'compute') { ${before} }
+        receive(message)
+      })
     })`
   const start: StartCompute = (onMessage, onEnd) => {
     counted.starts += 1

@@ -2,10 +2,11 @@
 
 import { createHash } from 'node:crypto'
 
+import type { Connectivity } from '../src/uploads/connectivity.ts'
 import type { FromWorker, PutPart, ToWorker } from '../src/uploads/messages.ts'
 import type { WorkerLike } from '../src/uploads/pool.ts'
 import { UploadApi } from '../src/uploads/session.ts'
-import type { UploadClock } from '../src/uploads/upload.ts'
+import type { UploadClock } from '../src/uploads/retry.ts'
 
 /** Statuses to answer with before the real answer; 0 is a broken connection. */
 export type Faults = number[]
@@ -51,6 +52,11 @@ export class FakeNode {
     )
   }
 
+  forget(): void {
+    this.session = null
+    this.parts.clear()
+  }
+
   release(): void {
     this.hold = false
     for (const go of this.held.splice(0)) go()
@@ -86,6 +92,7 @@ export class FakeNode {
     if (path.endsWith('/complete')) {
       const fault = this.completeFaults.shift()
       if (fault === 0) return 0
+      if (fault) return { status: fault, body: { error: 'fault', code: 'busy', hint: null } }
       const missing = this.loseAtFirstCompletion.splice(0)
       missing.forEach((index) => this.parts.delete(index))
       if (missing.length)
@@ -101,7 +108,7 @@ export class FakeNode {
       return { status: 200, body: { datasetId: 'd1', jobId: 'j1' } }
     }
     if (method === 'GET') {
-      if (!this.session)
+      if (!this.session || !path.endsWith('/u1'))
         return { status: 404, body: { error: 'No such upload.', code: 'not-found', hint: null } }
       return {
         status: 200,
@@ -168,5 +175,25 @@ export class FakeClock implements UploadClock {
   async sleep(ms: number): Promise<void> {
     this.slept.push(ms)
     this.time += ms
+  }
+}
+
+/** A network that a test takes away and gives back. */
+export class FakeNetwork implements Connectivity {
+  isOnline = true
+  private readonly waiting = new Set<() => void>()
+
+  online(): boolean {
+    return this.isOnline
+  }
+
+  onOnline(action: () => void): () => void {
+    this.waiting.add(action)
+    return () => this.waiting.delete(action)
+  }
+
+  connect(): void {
+    this.isOnline = true
+    for (const action of [...this.waiting]) action()
   }
 }

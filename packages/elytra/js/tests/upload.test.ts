@@ -2,9 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { WorkerPool } from '../src/uploads/pool.ts'
-import { resumeKey, storageResume } from '../src/uploads/resume.ts'
 import { Upload, type UploadOptions, type UploadSnapshot } from '../src/uploads/upload.ts'
-import { FakeClock, FakeNode, fakeWorker } from './fakeNode.ts'
+import { FakeClock, FakeNetwork, FakeNode, fakeWorker } from './fakeNode.ts'
 
 const CONTENT = 'carrier,distance\nUA,1400\nAA,1089\n'
 
@@ -42,16 +41,6 @@ function world(
   return { node, clock, seen, upload, until }
 }
 
-function memoryStorage() {
-  const values = new Map<string, string>()
-  return {
-    values,
-    getItem: (key: string) => values.get(key) ?? null,
-    setItem: (key: string, value: string) => void values.set(key, value),
-    removeItem: (key: string) => void values.delete(key),
-  }
-}
-
 test('every byte arrives, and the result names dataset and job', async () => {
   const { node, upload } = world()
   assert.deepEqual(await upload.finished, { datasetId: 'd1', jobId: 'j1' })
@@ -80,6 +69,68 @@ test('a broken connection is waited out, with growing delays', async () => {
   assert.equal(clock.slept.length, 5)
   assert.ok(seen.some((snapshot) => snapshot.state === 'waiting' && snapshot.retryAtMs !== null))
   assert.equal(upload.snapshot().error, null)
+})
+
+test('progress does not fall when a part that was sent has to be sent again', async () => {
+  const { seen, upload } = world((node) => (node.putFaults = [0, 0, 0, 503, 0]))
+  await upload.finished
+  const falls = seen.filter((each, at) => at > 0 && each.bytesDone < seen[at - 1]!.bytesDone)
+  assert.deepEqual(falls, [])
+  const early = seen.filter((each) => each.fraction === 1 && each.partsDone < each.parts)
+  assert.deepEqual(early, [])
+})
+
+test('without a network it waits until there is one, and however often that fails', async () => {
+  const network = new FakeNetwork()
+  const { node, clock, seen, upload, until } = world(
+    (node) => (node.putFaults = Array.from({ length: 30 }, () => 0)),
+    { connectivity: network, parallel: 1 },
+  )
+  network.isOnline = false
+  await until('waiting')
+  assert.equal(upload.snapshot().error?.code, 'offline')
+  assert.equal(upload.snapshot().retryAtMs, null)
+  assert.deepEqual(clock.slept, [])
+  network.connect()
+  await upload.finished
+  assert.equal(node.bytes().toString(), CONTENT)
+  assert.ok(seen.some(({ state }) => state === 'waiting'))
+})
+
+test('a node that does not answer is waited for, one that refuses is not', async () => {
+  const silent = world((node) => (node.putFaults = Array.from({ length: 60 }, () => 0)))
+  await silent.upload.finished
+  assert.equal(silent.clock.slept.length, 60)
+  const busy = world((node) => (node.putFaults = Array.from({ length: 60 }, () => 503)), {
+    parallel: 1,
+  })
+  await busy.until('failed')
+  assert.equal(busy.clock.slept.length, 7)
+})
+
+test('a pause while the network is away ends the wait', async () => {
+  const network = new FakeNetwork()
+  const { node, upload, until } = world((node) => (node.putFaults = [0]), {
+    connectivity: network,
+    parallel: 1,
+  })
+  network.isOnline = false
+  await until('waiting')
+  upload.pause()
+  assert.equal(upload.snapshot().state, 'paused')
+  network.isOnline = true
+  upload.resume()
+  await upload.finished
+  assert.equal(node.bytes().toString(), CONTENT)
+})
+
+test('an upload that the node has removed says so, and starts anew when it is tried again', async () => {
+  const { node, upload, until } = world((node) => (node.putFaults = [404]), { parallel: 1 })
+  await until('failed')
+  assert.equal(upload.snapshot().error?.code, 'upload-gone')
+  upload.resume()
+  await upload.finished
+  assert.equal(node.log.filter((line) => line === 'POST /api/start-upload').length, 2)
 })
 
 test('what cannot get better fails at once with the words of the node', async () => {
@@ -121,42 +172,6 @@ test('cancelling notifies the node and rejects', async () => {
   await upload.cancel()
   await assert.rejects(upload.finished, { code: 'cancelled' })
   assert.ok(node.log.includes('DELETE /api/uploads/u1'))
-})
-
-test('a second visit sends only the parts that are missing', async () => {
-  const storage = memoryStorage()
-  const resume = storageResume(storage)
-  const first = world((node) => (node.refuseAfter = 3), { resume, parallel: 1 })
-  await first.until('failed')
-  first.node.refuseAfter = Infinity
-  const second = world(() => undefined, { resume }, first.node)
-  await second.upload.finished
-  assert.ok(second.upload.snapshot().resumed)
-  assert.equal(second.seen.find((snapshot) => snapshot.state === 'sending')?.partsDone, 3)
-  assert.equal(first.node.log.filter((line) => line === 'POST /api/start-upload').length, 1)
-  assert.equal(first.node.bytes().toString(), CONTENT)
-  assert.equal(storage.values.size, 0)
-})
-
-test('a remembered upload that the node forgot starts afresh', async () => {
-  const storage = memoryStorage()
-  const resume = storageResume(storage)
-  resume.set(resumeKey(new File([CONTENT], 'flights.csv', { lastModified: 7 })), 'gone')
-  const { node, upload } = world(() => undefined, { resume })
-  await upload.finished
-  assert.equal(upload.snapshot().resumed, false)
-  assert.deepEqual(node.log.slice(0, 2), ['GET /api/uploads/gone', 'POST /api/start-upload'])
-})
-
-test('a remembered upload of another size is not gone on with', async () => {
-  const storage = memoryStorage()
-  const resume = storageResume(storage)
-  const node = new FakeNode()
-  await node.api().start({ name: 'other.csv', size: 5 })
-  resume.set(resumeKey(new File([CONTENT], 'flights.csv', { lastModified: 7 })), 'u1')
-  const { upload } = world(() => undefined, { resume }, node)
-  await upload.finished
-  assert.equal(upload.snapshot().resumed, false)
 })
 
 test('parts the node misses at completion are sent again', async () => {

@@ -1,13 +1,25 @@
-/** The upload worker: reads a part from disk, hashes it and sends it, off the page's thread. */
+/**
+ * The upload worker: hashes a part and sends it, off the page's thread.
+ *
+ * The body of the request is the slice of the file, which the browser reads while it sends: the bytes
+ * of a part are in this process only while they are hashed. Bytes that changed between the two have
+ * another hash than was announced, and the node refuses them.
+ */
 
 import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
-import { sha256Hex } from './sha256.ts'
+import { sha256OfBlob } from './sha256.ts'
+
+/**
+ * A request that moves no byte and gets no answer for so long is ended and sent again: after a
+ * sleep or a change of networks its connection may be dead without a sign of it at either end.
+ */
+const STALL_MS = 120_000
 
 const scope = self as unknown as DedicatedWorkerGlobalScope
 const sending = new Map<number, XMLHttpRequest>()
-/** Parts that were aborted before they had a request: while they were read or hashed. */
-const aborted = new Set<number>()
+/** Parts that are being hashed; an aborted one is not sent. */
+const hashing = new Set<number>()
 
 scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {
   if (data.kind === 'put') void put(data)
@@ -15,52 +27,58 @@ scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {
 }
 
 async function put(part: PutPart): Promise<void> {
+  hashing.add(part.ticket)
   try {
-    const bytes = new Uint8Array(await part.body.arrayBuffer())
-    const sha256 = await sha256Hex(bytes)
-    if (aborted.delete(part.ticket)) return
-    send(part, bytes, sha256)
+    const sha256 = await sha256OfBlob(part.body)
+    if (hashing.delete(part.ticket)) send(part, sha256)
   } catch (error) {
     // The file changed or vanished on disk between choosing it and reading it.
+    hashing.delete(part.ticket)
     reply({ kind: 'failed', ticket: part.ticket, status: 400, body: unreadable(error) })
   }
 }
 
 // XMLHttpRequest, because fetch does not report the upload progress of a request body.
-function send(part: PutPart, bytes: Uint8Array<ArrayBuffer>, sha256: string): void {
+function send(part: PutPart, sha256: string): void {
+  const { ticket } = part
   const request = new XMLHttpRequest()
+  let stall = setTimeout(endStalled, STALL_MS)
   const finish = (message: FromWorker) => {
-    sending.delete(part.ticket)
+    clearTimeout(stall)
+    sending.delete(ticket)
     reply(message)
+  }
+  function endStalled(): void {
+    request.onabort = null
+    request.abort()
+    finish({ kind: 'failed', ticket, status: 0, body: '' })
   }
   request.open('PUT', part.url)
   for (const [name, value] of Object.entries(part.headers)) request.setRequestHeader(name, value)
   request.setRequestHeader('Content-Type', 'application/octet-stream')
   request.setRequestHeader('X-Sha256', sha256)
-  request.upload.onprogress = (event) =>
-    reply({ kind: 'sent', ticket: part.ticket, bytes: event.loaded })
-  request.onload = () => {
-    const ok = request.status >= 200 && request.status < 300
-    finish(
-      ok
-        ? { kind: 'stored', ticket: part.ticket, sha256 }
-        : failure(part.ticket, request.status, request.responseText),
-    )
+  request.upload.onprogress = (event) => {
+    clearTimeout(stall)
+    stall = setTimeout(endStalled, STALL_MS)
+    reply({ kind: 'sent', ticket, bytes: event.loaded })
   }
-  request.onerror = () => finish(failure(part.ticket, 0, ''))
-  request.onabort = () => sending.delete(part.ticket)
-  sending.set(part.ticket, request)
-  request.send(bytes)
+  request.onload = () => {
+    const { status, responseText: body } = request
+    const isStored = status >= 200 && status < 300
+    finish(isStored ? { kind: 'stored', ticket, sha256 } : { kind: 'failed', ticket, status, body })
+  }
+  request.onerror = () => finish({ kind: 'failed', ticket, status: 0, body: '' })
+  request.onabort = () => {
+    clearTimeout(stall)
+    sending.delete(ticket)
+  }
+  sending.set(ticket, request)
+  request.send(part.body)
 }
 
 function abort(ticket: number): void {
-  const request = sending.get(ticket)
-  if (request) request.abort()
-  else aborted.add(ticket)
-}
-
-function failure(ticket: number, status: number, body: string): FromWorker {
-  return { kind: 'failed', ticket, status, body }
+  hashing.delete(ticket)
+  sending.get(ticket)?.abort()
 }
 
 function reply(message: FromWorker): void {

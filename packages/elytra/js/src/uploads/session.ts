@@ -20,7 +20,7 @@ export interface StartRequest {
   name: string
   size: number
   partBytes?: number
-  mode?: 'create' | 'replace' | 'append'
+  mode?: 'create' | 'replace' | 'append' | 'upsert'
   options?: Record<string, unknown>
 }
 

@@ -3,7 +3,7 @@
 import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 import type { WorkerLike } from './pool.ts'
-import { sha256Hex } from './sha256.ts'
+import { sha256OfBlob } from './sha256.ts'
 
 /**
  * Start one upload worker, for `new WorkerPool(startUploadWorker, 4)`.
@@ -42,20 +42,19 @@ class FetchWorker implements WorkerLike {
 
   private async send(part: PutPart, signal: AbortSignal): Promise<FromWorker> {
     const { ticket } = part
-    let bytes: Uint8Array<ArrayBuffer>
+    let sha256: string
     try {
-      bytes = new Uint8Array(await part.body.arrayBuffer())
+      sha256 = await sha256OfBlob(part.body)
     } catch (error) {
       return { kind: 'failed', ticket, status: 400, body: unreadable(error) }
     }
-    const sha256 = await sha256Hex(bytes)
     const headers = {
       ...part.headers,
       'Content-Type': 'application/octet-stream',
       'X-Sha256': sha256,
     }
     try {
-      const response = await fetch(part.url, { method: 'PUT', headers, body: bytes, signal })
+      const response = await fetch(part.url, { method: 'PUT', headers, body: part.body, signal })
       const body = await response.text()
       if (response.ok) return { kind: 'stored', ticket, sha256 }
       return { kind: 'failed', ticket, status: response.status, body }

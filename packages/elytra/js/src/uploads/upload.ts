@@ -8,17 +8,23 @@
  */
 
 import { UploadError } from '../errors.ts'
+import { PLATFORM_CONNECTIVITY, type Connectivity } from './connectivity.ts'
 import { cutParts, missingParts, partLength, type Part } from './parts.ts'
 import { abortError, type WorkerPool } from './pool.ts'
 import { RateMeter } from './rate.ts'
-import { resumeKey, type ResumeStore } from './resume.ts'
-import { DEFAULT_RETRY, retryDelay, type RetryPolicy } from './retry.ts'
+import {
+  DEFAULT_RETRY,
+  Retries,
+  SYSTEM_CLOCK,
+  type RetryPolicy,
+  type UploadClock,
+} from './retry.ts'
 import { UploadApi, type StartRequest, type UploadResult, type UploadSession } from './session.ts'
 
 export type UploadState =
   'starting' | 'sending' | 'waiting' | 'paused' | 'completing' | 'done' | 'failed' | 'cancelled'
 
-/** The state of an upload for display. Bytes never exceed `size`, the fraction never 1. */
+/** The state of an upload for display. Bytes never exceed `size`, the fraction never 1; neither falls. */
 export interface UploadSnapshot {
   state: UploadState
   name: string
@@ -29,16 +35,26 @@ export interface UploadSnapshot {
   parts: number
   bytesPerSecond: number | null
   secondsLeft: number | null
+  /** Whether it began with parts that the node had of an earlier visit. */
   resumed: boolean
+  /** Whether it can go on after a reload. */
+  resumable: boolean
+  /** When a waiting upload tries again; null while it waits for a network. */
   retryAtMs: number | null
   error: UploadError | null
   result: UploadResult | null
 }
 
-/** Source of time; tests inject one. */
-export interface UploadClock {
-  nowMs(): number
-  sleep(ms: number, signal: AbortSignal): Promise<void>
+/** What is stored of an upload beyond the page. None of these fails; see `resumable`. */
+export interface UploadMemory {
+  readonly resumable: boolean
+  /** The unfinished upload of this file, and whether the node was asked to complete it. */
+  find(): Promise<{ uploadId: string; completing: boolean } | null>
+  opened(session: UploadSession): Promise<void>
+  /** The node will be asked to complete it, or has refused to. */
+  completing(started: boolean): Promise<void>
+  /** Done, cancelled, or unknown to the node. */
+  ended(): Promise<void>
 }
 
 export interface UploadOptions extends Omit<StartRequest, 'name' | 'size'> {
@@ -49,13 +65,17 @@ export interface UploadOptions extends Omit<StartRequest, 'name' | 'size'> {
   /** Parts sent concurrently. */
   parallel?: number
   retry?: RetryPolicy
-  resume?: ResumeStore
+  memory?: UploadMemory
   clock?: UploadClock
+  connectivity?: Connectivity
   onChange?: (snapshot: UploadSnapshot) => void
 }
 
 const PROGRESS_EVERY_MS = 100
+/** How often the rate is measured while nothing arrives: a stall must show. */
+const RATE_EVERY_MS = 1_000
 const COMPLETE_ROUNDS = 3
+const FRACTION_BEFORE_STORED = 0.999
 
 /** Uploads one file; `finished` is its outcome, `snapshot()` and `onChange` its progress. */
 export class Upload {
@@ -68,10 +88,9 @@ export class Upload {
   private storedBytes = 0
   /** Sent bytes of each part in transfer. */
   private readonly inTransfer = new Map<number, number>()
+  /** The most bytes that were shown: a part that fails in transfer must not make progress fall. */
+  private shownBytes = 0
   private resumed = false
-  /** Requests in progress, and how many of them wait for their next attempt. */
-  private calls = 0
-  private waits = 0
   private retryAtMs: number | null = null
   private error: UploadError | null = null
   private result: UploadResult | null = null
@@ -81,7 +100,7 @@ export class Upload {
   private readonly meter = new RateMeter()
   private readonly api: UploadApi
   private readonly clock: UploadClock
-  private readonly retry: RetryPolicy
+  private readonly retries: Retries
   private settle!: { resolve: (result: UploadResult) => void; reject: (reason: unknown) => void }
 
   constructor(
@@ -90,7 +109,11 @@ export class Upload {
   ) {
     this.api = options.api ?? new UploadApi()
     this.clock = options.clock ?? SYSTEM_CLOCK
-    this.retry = options.retry ?? DEFAULT_RETRY
+    this.retries = new Retries(
+      options.retry ?? DEFAULT_RETRY,
+      this.clock,
+      options.connectivity ?? PLATFORM_CONNECTIVITY,
+    )
     this.outcome = this.newOutcome()
     void this.run()
   }
@@ -127,26 +150,31 @@ export class Upload {
     this.settle.reject(
       new UploadError('The upload was cancelled.', { code: 'cancelled', status: 400 }),
     )
-    this.forget()
+    await this.options.memory?.ended()
     // The node deletes abandoned uploads later, so a failed request can be ignored.
     if (this.session) await this.api.abort(this.session.uploadId).catch(() => undefined)
   }
 
   snapshot(): UploadSnapshot {
     const sent = [...this.inTransfer.values()].reduce((sum, bytes) => sum + bytes, this.storedBytes)
-    const bytesDone = Math.min(sent, this.file.size)
+    const { size } = this.file
+    const bytesDone = Math.max(this.shownBytes, Math.min(sent, size))
+    this.shownBytes = bytesDone
     const sending = this.state === 'sending'
+    // Sent is not stored: 1 means that the node has every byte.
+    const fractionMax = this.storedBytes === size ? 1 : FRACTION_BEFORE_STORED
     return {
       state: this.state,
       name: this.options.name ?? this.file.name,
-      size: this.file.size,
+      size,
       bytesDone,
-      fraction: this.state === 'done' ? 1 : this.file.size ? bytesDone / this.file.size : 0,
+      fraction: this.state === 'done' ? 1 : size ? Math.min(bytesDone / size, fractionMax) : 0,
       partsDone: this.stored.size,
       parts: this.parts.length,
       bytesPerSecond: sending ? this.meter.bytesPerSecond() : null,
-      secondsLeft: sending ? this.meter.secondsLeft(this.file.size - bytesDone) : null,
+      secondsLeft: sending ? this.meter.secondsLeft(size - bytesDone) : null,
       resumed: this.resumed,
+      resumable: this.options.memory?.resumable ?? false,
       retryAtMs: this.retryAtMs,
       error: this.error,
       result: this.result,
@@ -155,13 +183,14 @@ export class Upload {
 
   private async run(): Promise<void> {
     const { signal } = this.running
+    const ticking = setInterval(() => this.changed(false), RATE_EVERY_MS)
     try {
       this.enter(this.session ? 'sending' : 'starting')
       this.session ??= await this.open(signal)
       this.meter.reset()
       this.result = await this.sendAndComplete(this.session, signal)
+      await this.options.memory?.ended()
       this.enter('done')
-      this.forget()
       this.settle.resolve(this.result)
     } catch (error) {
       if (signal.aborted) return // paused or cancelled
@@ -170,8 +199,12 @@ export class Upload {
         error instanceof UploadError
           ? error
           : new UploadError(String(error), { code: 'internal', status: 400 })
+      // Without the session `resume()` begins anew.
+      if (GONE.has(this.error.code)) await this.abandon()
       this.enter('failed')
       this.settle.reject(this.error)
+    } finally {
+      clearInterval(ticking)
     }
   }
 
@@ -185,11 +218,15 @@ export class Upload {
 
   private async open(signal: AbortSignal): Promise<UploadSession> {
     const { file, options } = this
-    const key = resumeKey(file)
-    const known = options.resume?.get(key)
+    const known = (await options.memory?.find()) ?? null
     const found = known
-      ? await this.persist(() => this.api.find(known, file.size, signal), signal, 'starting')
+      ? await this.persist(
+          () => this.api.find(known.uploadId, file.size, signal),
+          signal,
+          'starting',
+        )
       : null
+    if (known?.completing && !found) throw ended()
     this.resumed = found !== null
     const request: StartRequest = { name: options.name ?? file.name, size: file.size }
     for (const field of ['partBytes', 'mode', 'options'] as const) {
@@ -197,7 +234,7 @@ export class Upload {
     }
     const session =
       found ?? (await this.persist(() => this.api.start(request, signal), signal, 'starting'))
-    options.resume?.set(key, session.uploadId)
+    await options.memory?.opened(session)
     this.parts = cutParts(file.size, session.partBytes)
     this.adopt(session.have)
     return session
@@ -210,7 +247,9 @@ export class Upload {
     for (let round = 1; ; round += 1) {
       this.enter('sending')
       await this.sendMissing(session, signal)
+      if (signal.aborted) throw abortError()
       this.enter('completing')
+      await this.options.memory?.completing(true)
       try {
         return await this.persist(
           () => this.api.complete(session.uploadId, signal),
@@ -218,8 +257,11 @@ export class Upload {
           'completing',
         )
       } catch (error) {
+        if (!(error instanceof UploadError)) throw error
+        if (error.status === 404) throw ended()
+        if (error.status !== 0) await this.options.memory?.completing(false)
         // The node names parts that it lost, for example in a restart: send those again.
-        const missing = error instanceof UploadError ? error.details.missing : undefined
+        const { missing } = error.details
         if (!Array.isArray(missing) || round === COMPLETE_ROUNDS) throw error
         this.disown(missing.map(Number))
       }
@@ -250,52 +292,31 @@ export class Upload {
         this.inTransfer.delete(part.index)
       }
     }
-    await this.persist(send, signal, 'sending')
+    await this.persist(send, signal, 'sending').catch((error: unknown) => {
+      throw error instanceof UploadError && error.status === 404 ? gone() : error
+    })
     this.adopt([part.index])
     this.changed(true)
   }
 
-  /** Retry with backoff; throw errors that are not retryable, or the last one when retries end. */
-  private async persist<T>(
+  private persist<T>(
     action: () => Promise<T>,
     signal: AbortSignal,
     during: UploadState,
   ): Promise<T> {
-    this.calls += 1
-    try {
-      for (let failures = 1; ; failures += 1) {
-        try {
-          return await action()
-        } catch (error) {
-          if (signal.aborted || !(error instanceof UploadError) || !error.retryable) throw error
-          const delayMs = retryDelay(failures, this.retry)
-          if (delayMs === null) throw error
-          await this.waitToRetry(error, delayMs, signal, during)
-        }
-      }
-    } finally {
-      this.calls -= 1
+    const listener = {
+      onWait: (error: UploadError, retryAtMs: number | null) => {
+        this.retryAtMs = retryAtMs
+        this.error = error
+        this.enter('waiting')
+      },
+      onRetry: () => {
+        this.error = null
+        this.enter(during)
+      },
     }
-  }
-
-  /** Other parts may still be in transfer: the upload is `waiting` only when all parts wait. */
-  private async waitToRetry(
-    error: UploadError,
-    delayMs: number,
-    signal: AbortSignal,
-    during: UploadState,
-  ): Promise<void> {
-    this.waits += 1
-    if (this.waits === this.calls) {
-      this.retryAtMs = this.clock.nowMs() + delayMs
-      this.error = error
-      this.enter('waiting')
-    }
-    await this.clock.sleep(delayMs, signal)
-    this.waits -= 1
-    if (signal.aborted) throw abortError()
-    this.error = null
-    this.enter(during)
+    // A wrong address must show before a day has passed.
+    return this.retries.run(action, signal, listener, during !== 'starting')
   }
 
   private progress(part: Part, bytes: number): void {
@@ -319,8 +340,11 @@ export class Upload {
     }
   }
 
-  private forget(): void {
-    this.options.resume?.remove(resumeKey(this.file))
+  private async abandon(): Promise<void> {
+    this.session = null
+    this.stored.clear()
+    this.storedBytes = this.shownBytes = 0
+    await this.options.memory?.ended()
   }
 
   private enter(state: UploadState): void {
@@ -340,11 +364,24 @@ export class Upload {
   }
 }
 
-const SYSTEM_CLOCK: UploadClock = {
-  nowMs: () => performance.timeOrigin + performance.now(),
-  sleep: (ms, signal) =>
-    new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
-      signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true })
-    }),
+/** Codes of uploads that the node does not have any more. */
+const GONE = new Set(['upload-gone', 'upload-ended'])
+
+function gone(): UploadError {
+  return new UploadError('The node does not have this upload any more.', {
+    code: 'upload-gone',
+    status: 404,
+    hint: 'It was cancelled, or got no part for too long. Try again to send the whole file.',
+  })
+}
+
+function ended(): UploadError {
+  return new UploadError(
+    'The node does not have this upload any more: it was completed, or removed.',
+    {
+      code: 'upload-ended',
+      status: 404,
+      hint: 'Look whether the rows are in the table before you send the file again.',
+    },
+  )
 }
