@@ -31,7 +31,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_the_client_needs_no_arrow_until_there_is_an_answer() -> None:
-    code = "import sys; from elytra import Elytra, col; print({'pyarrow', 'fastapi', 'lake'} & set(sys.modules))"
+    code = "import sys; from elytra import Elytra, col; print({'pyarrow', 'fastapi', 'httpx', 'lake'} & set(sys.modules))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

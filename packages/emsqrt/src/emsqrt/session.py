@@ -381,8 +381,8 @@ def _schedule(prepared: Prepared, run: ExecutionContext) -> TeSchedule | None:
 
 
 def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints:
-    places = (place for scan in scans_of(plan) for place in source_locations(scan.source, folder))
-    return InputFingerprints(map(open_source, places), _files(plan, folder), budget)
+    places = [place for scan in scans_of(plan) for place in source_locations(scan.source, folder)]
+    return InputFingerprints(map(open_source, places), len(places), budget)
 
 
 def _execute(

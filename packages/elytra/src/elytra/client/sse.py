@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-from httpx_sse import EventSource, ServerSentEvent
+if TYPE_CHECKING:  # imported where they are used, as in `elytra.client.transport`
+    import httpx
+    from httpx_sse import ServerSentEvent
 
 
 def watched_values(response: httpx.Response) -> Iterator[Any]:
     """Yield the watched value after each change that the response's stream reports."""
+    from httpx_sse import EventSource
+
     # Not `response.iter_lines`: it also ends lines at U+2028, which JSON does not escape.
     return fold(EventSource(response).iter_sse())
 

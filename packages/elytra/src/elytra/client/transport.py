@@ -7,9 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from typing import Any, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -23,6 +21,11 @@ from sennit_core.errors import (
     UsageError,
     error_from_json,
 )
+
+if TYPE_CHECKING:
+    # Imported where it is used: its import costs half of this package's, and pipelines without a node
+    # do not need it.
+    import httpx
 
 ARROW = "application/vnd.apache.arrow.stream"
 RESULT_HEADER = "Sennit-Result"
@@ -58,6 +61,8 @@ class Transport:
         retry_seconds: float = 3.0,
         clock: Clock = SYSTEM,
     ) -> None:
+        import httpx
+
         address = httpx.URL(url)
         if address.scheme not in {"http", "https"} or not address.host:
             raise UsageError(
@@ -158,6 +163,8 @@ class Transport:
             SennitError: The node's error, including one that aborted a response already started;
                 Unavailable when the node did not respond.
         """
+        import httpx
+
         timeout: Any = httpx.USE_CLIENT_DEFAULT
         if timeout_seconds is not None:
             timeout = httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS)
@@ -180,6 +187,8 @@ class Transport:
 
     def _retry(self, send: Callable[[], T], repeatable: bool, seconds: float) -> T:
         """Call `send` until it succeeds or a retry cannot help, with increasing delays."""
+        import httpx
+
         deadline = self._clock.monotonic() + seconds
         backoff_seconds = _BACKOFF_SECONDS_FIRST
         while True:

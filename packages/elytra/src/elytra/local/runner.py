@@ -83,10 +83,10 @@ class LocalRunner:
         **options: Any,
     ) -> Result:
         """Run a plan and return its whole result; the time limit includes Python functions."""
-        import pyarrow as pa
-
         run = LocalRun(self.engine, _mem_cap(**options), timeout_seconds)
         with self.open(plan, run) as execution:
+            import pyarrow as pa  # while the executor, which imports it too, starts
+
             batches = list(execution.batches())
             manifest = execution.result()
         return Result(pa.Table.from_batches(batches, check(plan).to_arrow()), manifest)

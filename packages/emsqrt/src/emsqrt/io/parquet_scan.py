@@ -369,7 +369,14 @@ def open_parquet(
     }
     try:
         opened = parquet.ParquetFile(file, metadata=footer.metadata(piece), **options)
-        if not any(map(_is_copied_twice, opened.schema_arrow.types)):
+        # Known after the first time: to derive the schema costs as much as to open the file.
+        is_copied = known_fact(
+            source,
+            "types that are copied twice",
+            lambda: any(map(_is_copied_twice, opened.schema_arrow.types)),
+            lambda _: 0,
+        )
+        if not is_copied:
             return opened
         plain = footer.metadata(piece, plain=True)
         return parquet.ParquetFile(file, metadata=plain, **options)
