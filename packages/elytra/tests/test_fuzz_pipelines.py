@@ -72,10 +72,13 @@ def _aggregates(dice: random.Random, rows: Pipeline) -> dict[str, str]:
 
 
 def _other(dice: random.Random, rows: Pipeline) -> Pipeline:
-    """Return a pipeline over one of the datasets, with columns that no other one has."""
+    """Return a pipeline over one of the datasets; names of its columns may be those of `rows`."""
     other = Pipeline.over(rows._origin.runner, dice.choice(("t", "u", "u")))
     if dice.random() < 0.3:
         other = other.group_by("k").agg(i="max(i)", f="min(f)")
+    # A name that both sides of a join have gets a suffix, once.
+    if dice.random() < 0.5 and not any(name.endswith("_right") for name in rows.schema.names):
+        return other
     return other.rename({name: _fresh(dice) for name in ("k", "i", "f")})
 
 
