@@ -74,5 +74,19 @@ def test_a_tab_computes_the_rows_of_the_node(site: Site, loaded: str, page: Page
         assert (shown["kind"], shown["failed"], state["failed"]) == ("tab", 0, 0)
         assert state["rows"] > 0 < state["bytesIn"]
         assert state["bytesOut"] > 0 == state["computing"]
+        # The same shards again: their inputs are in the browser's cache, which the page can see.
+        page.evaluate(
+            "() => window.outer.postMessage({ kind: 'set', controls: { inputBytesMax: 1 << 28 } })"
+        )
+        groups = rows.group_by("port").agg(deepest=col("depth").max())
+        first = rows_of(groups, "browser")
+        received = state_of(page)["bytesIn"]
+        again = rows_of(groups.filter(col("port") != ""), "browser")
+        assert again == first == rows_of(groups, "local")
+        until(page, lambda: state_of(page)["done"] == 4)
+        assert state_of(page)["bytesIn"] == received > state["bytesIn"]
+        assert page.evaluate(
+            "async () => (await (await caches.open('sennit-inputs')).keys()).length"
+        )
         page.evaluate("() => window.outer.postMessage({ kind: 'drain' })")
         until(page, lambda: state_of(page)["ended"] == "stopped")

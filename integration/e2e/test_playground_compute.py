@@ -66,7 +66,7 @@ def test_limits_outlast_a_reload_and_a_cap_pauses(page: Page, site: Site, loaded
     }""")
     page.reload()
     expect(page.get_by_label("Compute while this tab is hidden")).not_to_be_checked()
-    expect(page.get_by_role("combobox")).to_have_value("1")
+    expect(page.get_by_label("Data in this tab")).to_have_value("1")
     page.get_by_role("button", name="Compute for this node").click()
     status = page.get_by_role("region", name="This tab").get_by_role("status")
     expect(status).to_have_text("connected")
@@ -74,7 +74,7 @@ def test_limits_outlast_a_reload_and_a_cap_pauses(page: Page, site: Site, loaded
         rows = client.remote(loaded).limit(50_000)  # its input is over 1 MiB
         assert rows_of(rows, "browser") == rows_of(rows, "local")
     expect(page.get_by_text("Paused: data cap")).to_be_visible()
-    page.get_by_role("combobox").select_option("1024")
+    page.get_by_label("Data in this tab").select_option("1024")
     expect(status).to_have_text("connected")
     page.evaluate("""() => {
       Object.defineProperty(document, 'hidden', { value: true, configurable: true })

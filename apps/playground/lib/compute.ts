@@ -2,7 +2,7 @@
 
 /** This tab as a worker of the node: one for all pages of the app, until the tab is closed. */
 
-import { TabWorker, type WorkerState } from '@sennit/elytra'
+import { TabWorker, type WorkerControls, type WorkerState } from '@sennit/elytra'
 
 import { asApiError, type ApiError } from './api'
 import {
@@ -98,7 +98,7 @@ export function setRules(rules: ComputeRules): void {
   worker?.set(controls())
 }
 
-function controls(): { share: number; bytesMax: number; paused: string | null } {
+function controls(): WorkerControls {
   const { rules, isPausedByHand } = computing.get()
   return { ...controlsOf(rules), paused: pauseReason(rules, around, isPausedByHand) }
 }

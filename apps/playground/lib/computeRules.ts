@@ -6,6 +6,8 @@ export interface ComputeRules {
   sharePercent: number
   /** Data that this tab receives and sends, in MiB; 0 for no limit. */
   capMebibytes: number
+  /** Inputs that the browser keeps for later tasks, in MiB; 0 for none. */
+  keptMebibytes: number
   onBattery: boolean
   onMetered: boolean
   whileHidden: boolean
@@ -21,6 +23,7 @@ export interface Surroundings {
 export const DEFAULT_RULES: ComputeRules = {
   sharePercent: 50,
   capMebibytes: 1024,
+  keptMebibytes: 256,
   onBattery: false,
   onMetered: false,
   whileHidden: true,
@@ -43,9 +46,17 @@ export function pauseReason(
 }
 
 /** Rules as the worker takes them. */
-export function controlsOf(rules: ComputeRules): { share: number; bytesMax: number } {
+export function controlsOf(rules: ComputeRules): {
+  share: number
+  bytesMax: number
+  inputBytesMax: number
+} {
   const bytesMax = rules.capMebibytes > 0 ? rules.capMebibytes * 2 ** 20 : Infinity
-  return { share: rules.sharePercent / 100, bytesMax }
+  return {
+    share: rules.sharePercent / 100,
+    bytesMax,
+    inputBytesMax: rules.keptMebibytes * 2 ** 20,
+  }
 }
 
 /** Rules from storage, which may be damaged or of another version. */
@@ -57,7 +68,11 @@ export function readRules(text: string | null): ComputeRules {
   } catch {
     // Nothing was stored, or it is damaged.
   }
-  const number = (name: 'sharePercent' | 'capMebibytes', min: number, max: number): number => {
+  const number = (
+    name: 'sharePercent' | 'capMebibytes' | 'keptMebibytes',
+    min: number,
+    max: number,
+  ): number => {
     const value = found[name]
     return typeof value === 'number' && value >= min && value <= max
       ? Math.round(value)
@@ -70,6 +85,7 @@ export function readRules(text: string | null): ComputeRules {
   return {
     sharePercent: number('sharePercent', SHARE_MIN, 100),
     capMebibytes: number('capMebibytes', 0, CAP_MAX),
+    keptMebibytes: number('keptMebibytes', 0, CAP_MAX),
     onBattery: flag('onBattery'),
     onMetered: flag('onMetered'),
     whileHidden: flag('whileHidden'),

@@ -38,6 +38,7 @@ test('limits are those of the worker: a share of time, and bytes', () => {
   assert.deepEqual(controlsOf({ ...DEFAULT_RULES, sharePercent: 25, capMebibytes: 2 }), {
     share: 0.25,
     bytesMax: 2 << 20,
+    inputBytesMax: 256 << 20,
   })
   assert.equal(controlsOf({ ...DEFAULT_RULES, capMebibytes: 0 }).bytesMax, Infinity)
 })

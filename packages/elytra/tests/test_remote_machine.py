@@ -106,6 +106,26 @@ def world() -> World:
     return World()
 
 
+def test_inputs_that_a_worker_has_read_are_reported_once_and_not_after_each_task(
+    world: World,
+) -> None:
+    worker = world.join()
+    for number, shard in enumerate(("b", "c", "b")):
+        attempt = f"a{number}"
+        inputs = [{"name": "shard-0", "kind": "shard", "id": shard * 64}]
+        found = world.machine.assign(attempt, worker, None, world.now)
+        found += world.machine.ready(replace(task(attempt), spec={"inputs": inputs}), world.now)
+        world.say(result(attempt))
+        counted = world.machine.conclude(attempt, "t1", counts=True)
+        assert not [each for each in counted if isinstance(each, Joined)]
+        world.say(Credit(1))
+    world.wait(1.0)
+    (joined,) = world.of(Joined)
+    assert joined.cached == ("a" * 64, "b" * 64, "c" * 64)
+    world.wait(1.0)
+    assert world.of(Joined) == []
+
+
 def test_a_worker_joins_with_its_first_credit(world: World) -> None:
     world.connect()
     world.say(HELLO)

@@ -37,7 +37,8 @@ export function ConsentDialog({ onClose }: { onClose: () => void }) {
           <dt>What it costs you</dt>
           <dd>
             Processor time, energy and data, within the limits on this page. The columns that a task
-            reads are held in this tab.
+            reads are held in this tab, and kept by this browser for later tasks until you choose
+            not to.
           </dd>
         </div>
       </dl>

@@ -11,6 +11,12 @@ const CAPS: [number, string][] = [
   [0, 'no limit'],
 ]
 
+const KEPT: [number, string][] = [
+  [0, 'nothing'],
+  [256, '256 MiB'],
+  [1024, '1 GiB'],
+]
+
 const FLAGS: [keyof ComputeRules & ('onBattery' | 'onMetered' | 'whileHidden'), string][] = [
   ['whileHidden', 'Compute while this tab is hidden'],
   ['onBattery', 'Compute on battery'],
@@ -21,9 +27,6 @@ const FLAGS: [keyof ComputeRules & ('onBattery' | 'onMetered' | 'whileHidden'), 
 export function RulesForm() {
   const { rules } = useStore(computing)
   const change = (news: Partial<ComputeRules>) => setRules({ ...rules, ...news })
-  const caps = CAPS.some(([value]) => value === rules.capMebibytes)
-    ? CAPS
-    : [...CAPS, [rules.capMebibytes, `${rules.capMebibytes} MiB`] as [number, string]]
   return (
     <section aria-labelledby="limits" className="panel flex flex-col gap-4 p-4">
       <h2 id="limits" className="text-base font-semibold">
@@ -44,20 +47,18 @@ export function RulesForm() {
           onChange={({ target }) => change({ sharePercent: Number(target.value) })}
         />
       </label>
-      <label className="flex items-center justify-between gap-2">
-        <span>Data in this tab’s life</span>
-        <select
-          className="field w-auto"
-          value={rules.capMebibytes}
-          onChange={({ target }) => change({ capMebibytes: Number(target.value) })}
-        >
-          {caps.map(([value, text]) => (
-            <option key={value} value={value}>
-              {text}
-            </option>
-          ))}
-        </select>
-      </label>
+      <Choice
+        text="Data in this tab’s life"
+        value={rules.capMebibytes}
+        options={CAPS}
+        onChange={(capMebibytes) => change({ capMebibytes })}
+      />
+      <Choice
+        text="Inputs kept for later tasks"
+        value={rules.keptMebibytes}
+        options={KEPT}
+        onChange={(keptMebibytes) => change({ keptMebibytes })}
+      />
       {FLAGS.map(([name, text]) => (
         <label key={name} className="flex items-center gap-2">
           <input
@@ -74,5 +75,37 @@ export function RulesForm() {
         discard a hidden tab: its task then goes to another worker.
       </p>
     </section>
+  )
+}
+
+/** One of some sizes in MiB; another one that was stored is an option too. */
+function Choice({
+  text,
+  value,
+  options,
+  onChange,
+}: {
+  text: string
+  value: number
+  options: readonly [number, string][]
+  onChange: (value: number) => void
+}) {
+  const isKnown = options.some(([size]) => size === value)
+  return (
+    <label className="flex items-center justify-between gap-2">
+      <span>{text}</span>
+      <select
+        className="field w-auto"
+        value={value}
+        onChange={({ target }) => onChange(Number(target.value))}
+      >
+        {options.map(([size, name]) => (
+          <option key={size} value={size}>
+            {name}
+          </option>
+        ))}
+        {!isKnown && <option value={value}>{value} MiB</option>}
+      </select>
+    </label>
   )
 }

@@ -3,12 +3,16 @@
 
 import process from 'node:process'
 import { RemoteWorker } from './worker/remoteWorker.ts'
+import { nodeInputs } from './worker/nodeInputs.ts'
 import { startNodeCompute } from './worker/startNodeCompute.ts'
 
 const USAGE = `usage: npx @sennit/elytra worker URL
 
 Compute tasks for the node at URL, until Ctrl-C. The variable SENNIT_TOKEN has a token of
-\`platform workers invite\`.`
+\`platform workers invite\`. With SENNIT_INPUTS, a folder, inputs are kept there for later tasks, at most
+SENNIT_INPUT_BYTES (1 GiB by default).`
+/** Of inputs that are kept. */
+const INPUT_BYTES = 2 ** 30
 
 async function main(words: readonly string[]): Promise<number> {
   const [verb, url, ...rest] = words
@@ -23,12 +27,19 @@ async function main(words: readonly string[]): Promise<number> {
     )
     return 2
   }
+  const folder = process.env.SENNIT_INPUTS
+  const inputBytesMax = Number(process.env.SENNIT_INPUT_BYTES ?? INPUT_BYTES)
+  if (!Number.isSafeInteger(inputBytesMax) || inputBytesMax < 0) {
+    process.stderr.write('error: SENNIT_INPUT_BYTES is not a number of bytes\n')
+    return 2
+  }
   let shown = ''
   const worker = new RemoteWorker({
     url,
     token,
     kind: 'node',
     startCompute: startNodeCompute,
+    ...(folder ? { inputs: nodeInputs(folder), inputBytesMax } : {}),
     onChange: ({ connected, computing, done, failed }) => {
       const line = `${connected ? 'connected' : 'connecting'}: ${computing} computing, ${done} done, ${failed} failed`
       if (line !== shown) process.stderr.write(`${line}\n`)

@@ -2,6 +2,7 @@
 
 import { describeResponse, SennitError } from '../errors.ts'
 import { sha256Hex } from '../uploads/sha256.ts'
+import type { InputCache } from './inputCache.ts'
 import type { Task } from './messages.ts'
 
 const RANGE_BYTES = 4 << 20
@@ -11,15 +12,31 @@ export class NodeRequests {
   constructor(
     private readonly url: string,
     private readonly token: string,
+    private readonly cache: InputCache | null,
   ) {}
 
   /**
-   * The whole input of a task, in ranges: a long download renews the lease.
+   * The whole input of a task, from the cache or from the node.
    *
-   * @param onBytes hears how many bytes are here.
+   * @param onBytes hears how many bytes were received.
    * @throws SennitError if the bytes are not those that the task names.
    */
   async input(
+    task: Task,
+    signal: AbortSignal,
+    onBytes: (bytes: number) => void,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const kept = await this.cache?.get(task)
+    if (kept && (await sha256Hex(kept)) === task.inputSha256) return kept
+    const input = await this.fetched(task, signal, onBytes)
+    if ((await sha256Hex(input)) !== task.inputSha256)
+      throw new SennitError('the input is damaged', { code: 'unavailable' })
+    await this.cache?.put(task, input)
+    return input
+  }
+
+  /** In ranges: a long download renews the lease. */
+  private async fetched(
     task: Task,
     signal: AbortSignal,
     onBytes: (bytes: number) => void,
@@ -35,8 +52,6 @@ export class NodeRequests {
       input.set(piece, at)
       onBytes(end + 1)
     }
-    if ((await sha256Hex(input)) !== task.inputSha256)
-      throw new SennitError('the input is damaged', { code: 'unavailable' })
     return input
   }
 

@@ -4,6 +4,7 @@
  * It is a worker because timers and sockets of a hidden page's own thread are slowed down.
  */
 
+import { browserInputs } from './browserInputs.ts'
 import type { FromOuter, ToOuter, WorkerControls } from './outerMessages.ts'
 import { RemoteWorker } from './remoteWorker.ts'
 
@@ -14,16 +15,20 @@ scope.onmessage = ({ data }: MessageEvent<ToOuter>) => {
   if (data.kind === 'start' && !worker) {
     const { token, kindShown } = data
     const onChange = (state: FromOuter): void => scope.postMessage(state)
-    worker = new RemoteWorker({ token, kind: kindShown, onChange })
+    worker = new RemoteWorker({ token, kind: kindShown, onChange, inputs: browserInputs() })
     set(worker, data.controls)
     worker.start()
   } else if (data.kind === 'set' && worker) set(worker, data.controls)
   else if (data.kind === 'drain') worker?.drain()
 }
 
-function set(target: RemoteWorker, { share, bytesMax, paused }: WorkerControls): void {
+function set(
+  target: RemoteWorker,
+  { share, bytesMax, inputBytesMax, paused }: WorkerControls,
+): void {
   if (share !== undefined) target.limit(share)
   if (bytesMax !== undefined) target.limitBytes(bytesMax)
+  if (inputBytesMax !== undefined) target.limitInputs(inputBytesMax)
   if (paused === null) target.resume()
   else if (paused !== undefined) target.pause(paused)
 }

@@ -8,6 +8,8 @@ export interface WorkerControls {
   share?: number
   /** Bytes received and sent after which the worker pauses; Infinity for no limit. */
   bytesMax?: number
+  /** Bytes of inputs that the browser keeps for later tasks; 0 for none. */
+  inputBytesMax?: number
   /** Why the worker is to pause, or null to continue. */
   paused?: string | null
 }

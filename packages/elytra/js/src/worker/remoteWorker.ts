@@ -22,6 +22,7 @@ import {
   type Task,
   type Welcome,
 } from './messages.ts'
+import { InputCache, type InputStore } from './inputCache.ts'
 import { NodeRequests } from './nodeRequests.ts'
 import { startCompute } from './startCompute.ts'
 
@@ -60,6 +61,9 @@ export interface WorkerOptions {
   /** What `platform workers` shows. */
   kind?: string
   onChange?: (state: WorkerState) => void
+  /** Where inputs are kept for later tasks, and how many bytes of them; nowhere by default. */
+  inputs?: InputStore | null
+  inputBytesMax?: number
   /** Starts the thread that computes; a Web Worker by default. */
   startCompute?: StartCompute
 }
@@ -109,6 +113,7 @@ interface Running {
 export class RemoteWorker {
   private readonly url: string
   private readonly requests: NodeRequests
+  private readonly cache: InputCache | null
   private readonly thread: ComputeThread
   private socket: WebSocket | null = null
   private resumeSecret: string | null = null
@@ -128,7 +133,9 @@ export class RemoteWorker {
 
   constructor(private readonly options: WorkerOptions) {
     this.url = (options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '')
-    this.requests = new NodeRequests(this.url, options.token)
+    const { inputs, inputBytesMax = 0 } = options
+    this.cache = inputs ? new InputCache(inputs, inputBytesMax) : null
+    this.requests = new NodeRequests(this.url, options.token, this.cache)
     this.thread = new ComputeThread(options.startCompute ?? startCompute)
     this.ended = new Promise((resolve) => (this.end = resolve))
   }
@@ -166,6 +173,11 @@ export class RemoteWorker {
     else if (this.state.paused === DATA_CAP) this.resume()
   }
 
+  /** Keep at most this many bytes of inputs for later tasks. */
+  limitInputs(bytesMax: number): void {
+    void this.cache?.limit(bytesMax)
+  }
+
   /** Finish the task that is computed, without taking others; then disconnect. */
   drain(): void {
     this.stopped = true
@@ -188,7 +200,7 @@ export class RemoteWorker {
     const socket = new WebSocket(address, [SUBPROTOCOL, `sennit-token.${this.options.token}`])
     socket.binaryType = 'arraybuffer'
     this.socket = socket
-    socket.onopen = () => this.greet()
+    socket.onopen = () => void this.greet(socket)
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer>) =>
       this.receive(decode(new Uint8Array(data)))
     socket.onclose = ({ code }) => this.lost(socket, code)
@@ -207,7 +219,9 @@ export class RemoteWorker {
       .then((refused) => this.disconnected(refused ? NOT_ADMITTED : code))
   }
 
-  private greet(): void {
+  private async greet(socket: WebSocket): Promise<void> {
+    const cached = (await this.cache?.objects()) ?? []
+    if (this.socket !== socket) return // it was lost meanwhile
     const { running } = this
     this.send({
       word: 'hello',
@@ -215,7 +229,7 @@ export class RemoteWorker {
       engine: ENGINE,
       kind: this.options.kind ?? 'tab',
       threads: 1,
-      cached: [],
+      cached,
       resume: this.resumeSecret,
       attempts: [...(running ? [running.task.attempt] : []), ...this.results.keys()],
     })

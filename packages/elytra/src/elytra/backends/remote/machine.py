@@ -70,6 +70,7 @@ CLOSE_CODES = {
 }
 """Of WebSocket closes, for programs; the reason has a text for people."""
 _STRIKING_MAX = 10_000
+_REPORT_SECONDS = 1.0
 
 
 class Machine:
@@ -233,6 +234,8 @@ class Machine:
             counts: Whether the worker's result is used.
             fault: What was wrong with it, if that was the worker's fault.
         """
+        if counts:
+            self._note_input(attempt)
         session = self._forget(attempt)
         if session is not None:
             session.finished_count += counts
@@ -271,6 +274,7 @@ class Machine:
                 if now > attempt.deadline:
                     self._end(attempt.id, DeadlineExceeded("the attempt"), retryable=False)
             self._check_leases(session, now)
+            self._report_inputs(session, now)
         return self._flushed()
 
     def _check_leases(self, session: Session, now: float) -> None:
@@ -314,6 +318,7 @@ class Machine:
 
     def _opened(self, connection: Connection, hello: Hello, now: float) -> Session:
         session = Session(new_id(), connection.token, hello, now, connection.id, "")
+        session.cached.extend(hello.cached)
         self._sessions[session.id] = session
         return session
 
@@ -360,7 +365,8 @@ class Machine:
         if not session.slots:
             kept = sum(1 for each in session.attempts.values() if each.state == "sent")
             session.slots, session.has_joined = message.n + kept, True
-            self._out.append(Joined(session.id, session.slots, session.hello.cached))
+            session.has_news, session.reported_at = False, now
+            self._out.append(Joined(session.id, session.slots, tuple(session.cached)))
         # More than its slots are never used: the scheduler assigns no more attempts.
         session.credits = min(session.credits + message.n, session.slots)
         self._push(session, now)
@@ -425,6 +431,24 @@ class Machine:
         return None  # late or repeated
 
     # Steps
+
+    def _note_input(self, attempt: str) -> None:
+        """Note that a worker has read an input, which it may have kept."""
+        session = self._owners.get(attempt)
+        task = None if session is None else session.attempts[attempt].task
+        if session is None or task is None:
+            return
+        for source in task.spec.get("inputs", ()):
+            if source["id"] not in session.cached:
+                session.cached.append(source["id"])
+                session.has_news = True
+
+    def _report_inputs(self, session: Session, now: float) -> None:
+        """Let the scheduler know of inputs: not after each task, as it looks through all that wait."""
+        due = now - session.reported_at >= _REPORT_SECONDS
+        if session.has_news and session.slots and due:
+            session.has_news, session.reported_at = False, now
+            self._out.append(Joined(session.id, session.slots, tuple(session.cached)))
 
     def _pause(self, session: Session) -> None:
         """Let the scheduler assign no more attempts until there is credit again."""

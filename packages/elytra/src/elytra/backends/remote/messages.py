@@ -23,6 +23,7 @@ from sennit_core.errors import BadInput
 from sennit_core.text import camel_case
 
 __all__ = [
+    "CACHED_MAX",
     "FROM_NODE",
     "FROM_WORKER",
     "INLINE_BYTES_MAX",

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from elytra.backends.remote.messages import Hello, Task
+from elytra.backends.remote.messages import CACHED_MAX, Hello, Task
 
 __all__ = ["Attempt", "Connection", "RemoteLimits", "Session", "SessionInfo", "info_of", "state_of"]
 
@@ -84,6 +84,11 @@ class Session:
     credits: int = 0
     # Whether the scheduler knows it.
     has_joined: bool = False
+    # Object ids of shards whose inputs it has, as it said, and those that it has computed since.
+    cached: deque[str] = field(default_factory=lambda: deque(maxlen=CACHED_MAX))
+    # Whether the scheduler has not heard of all of them, and when it heard last.
+    has_news: bool = False
+    reported_at: float = 0.0
     # In the order in which they were assigned.
     attempts: dict[str, Attempt] = field(default_factory=dict)
     # The last that have ended: a message about one of them is late, not malformed.
