@@ -176,6 +176,28 @@ def test_earlier_results_of_an_excluded_worker_are_computed_again(
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == answer(sums(numbers), "local")
 
 
+def test_a_job_asks_for_more_checks_than_its_node_makes(
+    node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And what had ended before with rows of the worker that is found by it is named."""
+    remote = node.node.jobs.remote
+    monkeypatch.setattr(remote, "options", replace(remote.options, trust="trust"))
+    wrong = join("wrong-rows")
+    trusting = sums(numbers).submit(engine="browser", sample_percent=0)
+    right = answer(sums(numbers), "local")
+    assert trusting.result(WAIT_SECONDS).to_arrow().to_pylist() != right
+    checked = sums(numbers).submit(engine="browser", sample_percent=100)
+    assert wrong.ended.wait(WAIT_SECONDS)
+    join()
+    assert checked.result(WAIT_SECONDS).to_arrow().to_pylist() == right
+    doubted = {
+        each["token"]: each["doubtedJobs"]
+        for each in node.client.get("/api/workers").json()["excluded"]
+    }
+    assert doubted[token_id(wrong.token)] == [trusting.id]
+
+
 @pytest.mark.nightly
 def test_malformed_results_exclude_a_worker(
     node: OpenNode, numbers: Pipeline, join: Callable[..., ScriptedWorker]

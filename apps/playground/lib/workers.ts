@@ -19,7 +19,8 @@ export interface WorkersReport {
   /** Of the tasks that the node runs itself too, from 0 to 1. */
   sampleShare: number
   workers: ListedWorker[]
-  excluded: { token: string; reason: string }[]
+  /** `doubtedJobs` had ended with rows of a worker that was found to be wrong later. */
+  excluded: { token: string; reason: string; doubtedJobs: string[] }[]
 }
 
 export const workersApi = {

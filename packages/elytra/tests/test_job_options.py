@@ -14,10 +14,13 @@ SECONDS = st.none() | st.floats(0.001, 1e6) | st.integers(1, 10**6)
 
 
 @given(
-    st.sampled_from(["low", "normal", "high"]), SECONDS, SECONDS, st.sampled_from(["fail", "skip"])
-)
-def test_options_survive_json(priority: Any, job: Any, task: Any, poison: Any) -> None:
-    options = JobOptions(priority, job, task, poison)
+    st.sampled_from(["low", "normal", "high"]), SECONDS, SECONDS, st.sampled_from(["fail", "skip"]),
+    st.none() | st.floats(0, 100) | st.integers(0, 100),
+)  # fmt: skip
+def test_options_survive_json(
+    priority: Any, job: Any, task: Any, poison: Any, percent: Any
+) -> None:
+    options = JobOptions(priority, job, task, poison, percent)
 
     assert JobOptions.from_json(options.to_json()) == options
 
@@ -33,6 +36,10 @@ def test_options_survive_json(priority: Any, job: Any, task: Any, poison: Any) -
         ({"taskSeconds": -1}, "a job's taskSeconds is -1"),
         ({"taskSeconds": True}, "a job's taskSeconds is True"),
         ({"taskSeconds": 1e12}, "a job's taskSeconds is"),
+        ({"samplePercent": 101}, "a job's samplePercent is 101"),
+        ({"samplePercent": -0.5}, "a job's samplePercent is -0.5"),
+        ({"samplePercent": float("nan")}, "a job's samplePercent is nan"),
+        ({"samplePercent": True}, "a job's samplePercent is True"),
         ({"taskSeconds": "5"}, "a job's taskSeconds is 5"),
     ],
 )

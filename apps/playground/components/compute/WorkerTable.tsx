@@ -23,9 +23,11 @@ export function WorkerTable({ report }: { report: WorkersReport }) {
       )}
       {report.excluded.length > 0 && (
         <ul className="text-bad list-disc pl-5">
-          {report.excluded.map(({ token, reason }) => (
+          {report.excluded.map(({ token, reason, doubtedJobs }) => (
             <li key={token}>
               Token <code>{token}</code> is not admitted any more: {reason}
+              {doubtedJobs.length > 0 &&
+                `; run again what had ended with its rows: ${doubtedJobs.join(', ')}`}
             </li>
           ))}
         </ul>

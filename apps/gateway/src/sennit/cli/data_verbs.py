@@ -281,6 +281,12 @@ def run(
         bool,
         typer.Option(help="Leave out inputs whose tasks fail on several workers, and name them."),
     ] = False,
+    sample_percent: Annotated[
+        float | None,
+        typer.Option(
+            help="Tasks of remote workers that the node runs too and compares, in percent."
+        ),
+    ] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Leave out shards that no node has.")
     ] = False,
@@ -299,6 +305,7 @@ def run(
         "task_seconds": task_deadline,
         "on_poison": "skip" if skip_poisoned else "fail",
         "allow_partial": allow_partial,
+        "sample_percent": sample_percent,
     }
     with _session(data, url) as session:
         job = job_from(session, source, steps, engine=engine, mem_cap=mem_cap, choices=choices)

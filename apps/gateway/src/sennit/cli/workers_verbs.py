@@ -41,6 +41,9 @@ def list_workers(
     table(None, ["worker", "kind", "engine", "state", *counts], rows, right=counts)
     for each in found["excluded"]:
         typer.echo(f"not admitted any more: token {each['token']}: {each['reason']}", err=True)
+        if each["doubtedJobs"]:
+            jobs = ", ".join(each["doubtedJobs"])
+            typer.echo(f"these jobs had ended with rows of it: {jobs}; run them again", err=True)
 
 
 def invite(

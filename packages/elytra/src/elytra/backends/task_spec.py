@@ -231,6 +231,8 @@ class NodeFiles:
         memory: The members of requests for temporary files in memory, if encrypted datasets are read.
         secret: The key that encrypts the output file; None for no encryption.
         datasets: The ids of the shards' datasets by their names.
+        check_share: Of the results of remote workers that the node compares with its own, from 0 to 1.
+            Here, because a worker that knew it could lie where nothing is compared.
     """
 
     paths: Mapping[str, str]
@@ -240,6 +242,7 @@ class NodeFiles:
     memory: Mapping[str, Any] = field(default_factory=dict)
     secret: bytes | None = field(default=None, repr=False)
     datasets: Mapping[str, str] = field(default_factory=dict)
+    check_share: float = 0.0
 
 
 def bound_plan(task: TaskSpec, path_of: Callable[[str], str], output: Path) -> Sink:

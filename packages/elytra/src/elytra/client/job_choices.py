@@ -12,6 +12,7 @@ _MEMBERS = {
     "deadline_seconds": "deadlineSeconds",
     "task_seconds": "taskSeconds",
     "on_poison": "onPoison",
+    "sample_percent": "samplePercent",
     "allow_partial": "allowPartial",
 }
 
@@ -25,6 +26,8 @@ class JobChoices(TypedDict, total=False):
         task_seconds: Time limit of each of its tasks; None for no limit.
         on_poison: What a task does that failed on several workers: "fail" its job, or "skip" its
             input, which `Result.skipped` then names; "fail" by default.
+        sample_percent: Of its tasks at remote workers, which the node runs itself too and compares, from
+            0 to 100; at least the node's own setting, which is the default.
         allow_partial: Whether shards may be left out that no node has which can be reached; `missing` of the
             job's result then says which.
     """
@@ -33,6 +36,7 @@ class JobChoices(TypedDict, total=False):
     deadline_seconds: float | None
     task_seconds: float | None
     on_poison: Literal["fail", "skip"]
+    sample_percent: float | None
     allow_partial: bool
 
 

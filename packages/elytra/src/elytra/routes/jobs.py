@@ -49,12 +49,13 @@ class SubmitJob(Document):
     deadline_seconds: float | None = None
     task_seconds: float | None = None
     on_poison: str = "fail"
+    sample_percent: float | None = None
     allow_partial: bool = False
 
     @property
     def options(self) -> JobOptions:
         """How the job runs; UsageError if a value is not valid."""
-        members = ("priority", "deadlineSeconds", "taskSeconds", "onPoison")
+        members = ("priority", "deadlineSeconds", "taskSeconds", "onPoison", "samplePercent")
         document = self.model_dump(by_alias=True)
         return JobOptions.from_json({name: document[name] for name in members})
 

@@ -28,6 +28,8 @@ class JobOptions:
         task_seconds: Time limit of each of its tasks; None for no limit.
         on_poison: What a task does that failed on several workers: `fail` its job, or `skip` its
             input, which the result then reports as missing.
+        sample_percent: Of its tasks at remote workers, which the node runs itself too and compares,
+            from 0 to 100; the node's own setting is the least. None for that setting.
 
     Raises:
         UsageError: A value is not one of these.
@@ -37,12 +39,14 @@ class JobOptions:
     deadline_seconds: float | None = None
     task_seconds: float | None = None
     on_poison: OnPoison = "fail"
+    sample_percent: float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("priority", self.priority, get_args(Priority))
         _check_choice("onPoison", self.on_poison, get_args(OnPoison))
         _check_seconds("deadlineSeconds", self.deadline_seconds)
         _check_seconds("taskSeconds", self.task_seconds)
+        _check_percent("samplePercent", self.sample_percent)
 
     def to_json(self) -> dict[str, Any]:
         """Return the members of a submission."""
@@ -51,6 +55,7 @@ class JobOptions:
             "deadlineSeconds": self.deadline_seconds,
             "taskSeconds": self.task_seconds,
             "onPoison": self.on_poison,
+            "samplePercent": self.sample_percent,
         }
 
     @classmethod
@@ -61,6 +66,7 @@ class JobOptions:
             members.get("deadlineSeconds"),
             members.get("taskSeconds"),
             cast("OnPoison", members.get("onPoison", "fail")),
+            members.get("samplePercent"),
         )
 
 
@@ -74,9 +80,21 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _check_seconds(name: str, value: object) -> None:
     if value is None:
         return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < cast("float", value) <= SECONDS_MAX:
+    if not _is_number(value) or not 0 < cast("float", value) <= SECONDS_MAX:
         raise UsageError(
             f"a job's {name} is {str(value)[:50]}",
             hint=f"a number of seconds above 0, at most {SECONDS_MAX:.0f}",
         )
+
+
+def _check_percent(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not _is_number(value) or not 0 <= cast("float", value) <= 100:
+        raise UsageError(
+            f"a job's {name} is {str(value)[:50]}", hint="a number from 0 to 100 percent"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -390,6 +390,7 @@ class PlanWork:
             memory=self.memory,
             secret=self.secret,
             datasets=self.datasets,
+            check_share=(self.options.sample_percent or 0.0) / 100,
         )
         return task, files
 

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from elytra.backends import NodeFiles, NodeParts, Report, TaskSpec, Workers
+from elytra.backends.remote.answered import AnsweredJobs, Doubted
 from elytra.backends.remote.inputs import InputFile, Inputs
 from elytra.backends.remote.instructions import (
     CloseConnection,
@@ -80,7 +81,7 @@ class RemoteOptions:
     Args:
         trust: "trust" checks the form of results; "sample" also runs some tasks on the node, and
             compares the rows.
-        sample_share: Of the tasks, from 0 to 1, in the mode "sample".
+        sample_share: Of the tasks, from 0 to 1, in the mode "sample"; a job may ask for more, in both modes.
         input_bytes: Disk for inputs that no task uses at the moment.
         limits: Limits of the protocol.
         chance: Returns a number from 0 to 1 that no worker can predict.
@@ -159,6 +160,8 @@ class RemoteBackend:
         self._observe: Observer = lambda worker, info: None
         # The last workers of each token, also those that have left: their results may still count.
         self._ids_of: dict[str, deque[str]] = {}
+        # The last jobs with results of each token, without those that are in no answer yet.
+        self._answered = AnsweredJobs()
         # Prepare inputs and check results: each waits for an executor.
         self._threads = ThreadPoolExecutor(node.workers + 2, thread_name_prefix="elytra-remote")
         self._closing = threading.Event()
@@ -309,6 +312,11 @@ class RemoteBackend:
         with self._lock:
             return dict(self._machine.excluded)
 
+    def doubted(self, token: str) -> Doubted:
+        """Return the jobs with results of a token, whose wrong rows were found later."""
+        with self._lock:
+            return self._answered.doubted(token)
+
     # Inputs and results, on threads
 
     def _guarded(self, work: Callable[[_Run], None], run: _Run) -> None:
@@ -353,9 +361,8 @@ class RemoteBackend:
 
     def _check(self, run: _Run, sha256: str) -> None:
         assert run.plan is not None
-        compare = (
-            self.options.trust == "sample" and self.options.chance() < self.options.sample_share
-        )
+        own = self.options.sample_share if self.options.trust == "sample" else 0.0
+        compare = self.options.chance() < max(own, run.files.check_share)
         try:
             checked = self._results.check(
                 run.task, run.files, run.plan.schema, sha256, compare=compare
@@ -390,9 +397,12 @@ class RemoteBackend:
                 assert self._workers is not None
                 for worker in self._ids_of.pop(run.token, ()):
                     self._workers.discredited(worker)
+                self._answered.doubt(run.token, self._clock.now())
             # Before its worker leaves: the scheduler drops results of workers that have left.
             run.report.finished({**checked.result, "manifest": manifest})
             counts = fault is None and checked.mismatch is None
+            if counts:
+                self._answered.add(run.token, run.task.job)
             self._do_all(self._machine.conclude(run.task.id, run.token, counts=counts, fault=fault))
             if checked.mismatch is not None:
                 _log.warning(
