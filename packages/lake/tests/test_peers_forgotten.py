@@ -75,6 +75,7 @@ def test_a_dataset_of_a_removed_writer_is_deleted_here_and_does_not_come_back(
     run(tmp_path, "rome", test)
 
 
+@pytest.mark.nightly
 def test_a_dataset_whose_taker_is_gone_for_ever_is_forked_and_replaced(tmp_path: Path) -> None:
     """The way back from a signature that its taker never acknowledges, as the error of --undo says."""
 

@@ -235,6 +235,7 @@ class Distributor:
             deadline_seconds=deadline.left,
             restartable=True,
         ) as execution:
+            run.stop.attach(execution.cancel)
             plan = plan_from_data(execution.result()["plan"])
         self._plans.put(key, plan, len(names))
         return plan

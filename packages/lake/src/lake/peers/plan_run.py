@@ -115,10 +115,13 @@ class PlanRun:
         place = self.folder / f"{step.result}.arrow"
         stop = Stop()
         self.stop.attach(stop.stop)
+        work = asyncio.create_task(asyncio.to_thread(self._write, step, found, place, stop))
         try:
-            await asyncio.to_thread(self._write, step, found, place, stop)
+            await asyncio.shield(work)
         except asyncio.CancelledError:
-            stop.stop()  # a thread is not cancelled
+            stop.stop()
+            # A thread is not cancelled: the folder is removed only when nothing writes to it any more.
+            await asyncio.gather(work, return_exceptions=True)
             raise
         return StepResult([str(place)])
 
