@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from sennit_core.records import JobInfo
 
 _SHOWN_ROWS = 100
-WRITER_REVOKED = "which was removed from the network: it gets no new versions"
+WRITER_REVOKED = (
+    "which was removed from the network: it gets no new versions; "
+    "`platform fork` copies it, `platform datasets NAME --delete` deletes it here"
+)
 
 Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
 _Key = Annotated[

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import singledispatchmethod
 from random import Random
 from typing import ClassVar, Literal
 
@@ -395,16 +394,25 @@ class Membership:
             suspicion = Suspicion(peer, known.status.number, self.own.node)
             yield Send(peer, News((self._signer.sign_suspicion(suspicion, self._wall()),)))
 
-    @singledispatchmethod
     def _on(self, message: Message, peer: str, now: float) -> Iterable[Effect]:
+        match message:
+            case Probe():
+                return self._on_probe(message, peer, now)
+            case Confirm():
+                return self._on_confirm(message, peer, now)
+            case ProbeFor():
+                return self._on_probe_for(message, peer, now)
+            case Compare():
+                return self._on_compare(message, peer)
+            case News():
+                self._learn(message.news, now)
+                return []
         raise BadInput("a message of a peer", reason=f"{message.kind} is no gossip")
 
-    @_on.register
     def _on_probe(self, message: Probe, peer: str, now: float) -> Iterable[Effect]:
         self._learn(message.news, now)
         return [Send(peer, Confirm(message.number, self._news_for(peer)))]
 
-    @_on.register
     def _on_confirm(self, message: Confirm, peer: str, now: float) -> Iterable[Effect]:
         self._learn(message.news, now)
         probe = self._probes.get(message.number)
@@ -425,15 +433,13 @@ class Membership:
         other, number = probe.for_other
         return [Send(other, Confirm(number, self._news_for(other)))]
 
-    @_on.register
     def _on_probe_for(self, message: ProbeFor, peer: str, now: float) -> Iterable[Effect]:
         self._learn(message.news, now)
         if message.node not in self.peers:
             return []
         return [self._probe(message.node, now, (peer, message.number))]
 
-    @_on.register
-    def _on_compare(self, message: Compare, peer: str, now: float) -> Iterable[Effect]:
+    def _on_compare(self, message: Compare, peer: str) -> Iterable[Effect]:
         known = message.known
         newer, size = [], 0
         for statement in self.statements():
@@ -447,11 +453,6 @@ class Membership:
         if any(isinstance(n, int) and n > int(str(own.get(p, -1))) for p, n in known.items()):
             effects.append(Send(peer, self._comparison()))
         return effects
-
-    @_on.register
-    def _on_news(self, message: News, peer: str, now: float) -> Iterable[Effect]:
-        self._learn(message.news, now)
-        return []
 
     def _status_of(self, statement: Statement) -> NodeStatus:
         return self.peers[str(statement.body["node"])].status

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import singledispatchmethod
 from random import Random
 from typing import Any, ClassVar, Protocol
 
@@ -333,12 +332,17 @@ class Publications:
         """
         return list(self._on(message, peer, alive)) if self._is_member(peer) else []
 
-    @singledispatchmethod
     def _on(self, message: Message, peer: str, alive: Sequence[str]) -> Iterable[Effect]:
+        match message:
+            case Heads():
+                return self._on_heads(message, peer)
+            case Want():
+                return self._on_want(message, peer)
+            case Entries():
+                return self._on_entries(message, peer, alive)
         raise BadInput("a message of a peer", reason=f"{message.kind} is not about logs")
 
-    @_on.register
-    def _on_heads(self, message: Heads, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
+    def _on_heads(self, message: Heads, peer: str) -> Iterator[Effect]:
         wanted = 0
         heads = list(message.heads.items())[:_HEADS_MAX]
         for text, head in self._random.sample(heads, len(heads)):
@@ -377,14 +381,12 @@ class Publications:
             sent += 1
             yield Send(peer, batch)
 
-    @_on.register
-    def _on_want(self, message: Want, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
+    def _on_want(self, message: Want, peer: str) -> Iterator[Effect]:
         key = LogKey.parse(message.log)
         log = self.logs.get(key)
         if log is not None and self._may_have(key, peer) and log.after(message.after):
             yield Send(peer, _batch(log.after(message.after)))
 
-    @_on.register
     def _on_entries(self, message: Entries, peer: str, alive: Sequence[str]) -> Iterator[Effect]:
         added: dict[LogKey, list[Statement]] = {}
         for entry in message.entries:
