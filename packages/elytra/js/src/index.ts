@@ -51,6 +51,7 @@ export {
   type Operand,
 } from './plan/expr.ts'
 export type { ExprJson, PlanJson, PlanNode } from './plan/json.ts'
+export { opaque, Opaque, type OpaqueOptions, type Returns } from './sandbox/opaque.ts'
 export type { Connectivity } from './uploads/connectivity.ts'
 export type { Fingerprint } from './uploads/fingerprint.ts'
 export { indexedDbRecords } from './uploads/indexedDbRecords.ts'

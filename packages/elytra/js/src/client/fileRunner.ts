@@ -1,16 +1,9 @@
-/** Pipelines over a file that is here: computed by this thread, slice by slice. */
+/** Pipelines over a file that is here; the engine is loaded by the first one that runs. */
 
-import type { Batch } from '../engine/batch.ts'
-import { valueAt } from '../engine/batch.ts'
-import { CsvReader, type CsvOptions } from '../engine/csv.ts'
-import { inferCsv, SAMPLE_BYTES, type CsvSchema } from '../engine/csvSchema.ts'
-import { shownValue } from '../engine/literals.ts'
-import { PlanRun } from '../engine/planRun.ts'
-import { parseType, typeText, type Field } from '../engine/types.ts'
-import { JobFailed, SennitError, UsageError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import type { PlanJson, SourceJson } from '../plan/json.ts'
+import type { FileJobs } from './fileJobs.ts'
 import type { Job, JobOptions, Runner } from './job.ts'
-import { Result } from './result.ts'
 
 /** How a file is read. */
 export interface FileOptions {
@@ -20,146 +13,36 @@ export interface FileOptions {
   delimiter?: string
 }
 
-/** Bytes that are read and computed at once; the page can react in between. */
-const SLICE_BYTES = 4 << 20
-
 /** Runs plans over one CSV file. */
 export class FileRunner implements Runner {
-  private known: Promise<CsvSchema> | null = null
-  private readonly options: CsvOptions
-  private jobs = 0
+  readonly callsFunctions = true
+  private readonly jobs: () => Promise<FileJobs>
+  private loaded: Promise<FileJobs> | null = null
 
-  constructor(
-    private readonly file: Blob,
-    private readonly given: FileOptions,
-  ) {
-    const { delimiter = ',' } = given
+  constructor(file: Blob, { schema = {}, delimiter = ',' }: FileOptions) {
     if (delimiter.length !== 1 || delimiter.charCodeAt(0) > 127 || '"\r\n'.includes(delimiter))
       throw new UsageError(
         `${JSON.stringify(delimiter)} is not a delimiter: one ASCII character is`,
       )
-    this.options = { delimiter: delimiter.charCodeAt(0) }
+    this.jobs = async () => {
+      const { FileJobs: Jobs } = await import('./fileJobs.ts')
+      return new Jobs(file, schema, { delimiter: delimiter.charCodeAt(0) })
+    }
   }
 
   async columns(source: SourceJson): Promise<readonly string[]> {
-    void source // there is one
-    return (await this.schema()).fields.map(({ name }) => name)
+    return (await this.load()).columns(source)
   }
 
-  async submit<R extends object>(plan: PlanJson): Promise<Job<R>> {
-    const { fields, start } = await this.schema()
-    const read = PlanRun.inputOf(plan, fields)
-    const names = new Set(read.map(({ name }) => name))
-    const run = new PlanRun(plan, read)
-    const reader = new CsvReader(fields, names, this.options, 2, !run.keepsBatches)
-    this.jobs += 1
-    const file = new FileRead(this.file, start, reader, run)
-    return new FileJob<R>(`file-${this.jobs}`, file)
+  async submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>> {
+    void options // they are of the job's methods
+    return (await this.load()).submit<R>(plan)
   }
 
-  private schema(): Promise<CsvSchema> {
-    this.known ??= this.infer()
-    return this.known
-  }
-
-  private async infer(): Promise<CsvSchema> {
-    const sample = new Uint8Array(await this.file.slice(0, SAMPLE_BYTES).arrayBuffer())
-    const { fields, start } = inferCsv(sample, this.file.size <= SAMPLE_BYTES, this.options)
-    const { schema = {} } = this.given
-    for (const name of Object.keys(schema))
-      if (!fields.some((field) => field.name === name))
-        throw new UsageError(`the file has no column ${JSON.stringify(name)}`)
-    const typed = fields.map(({ name, type }): Field => {
-      const given = Object.hasOwn(schema, name) ? schema[name] : undefined
-      return { name, type: given === undefined ? type : parseType(given) }
-    })
-    return { fields: typed, start }
-  }
-}
-
-/** Reads a file into a plan. */
-class FileRead {
-  constructor(
-    private readonly file: Blob,
-    private readonly start: number,
-    private readonly reader: CsvReader,
-    private readonly run: PlanRun,
-  ) {}
-
-  async result(jobId: string, options: JobOptions, isCancelled: () => boolean): Promise<Batch> {
-    const { reader } = this
-    const total = this.file.size
-    for (let at = this.start; at < total && !this.run.isFull; at += SLICE_BYTES) {
-      options.signal?.throwIfAborted()
-      if (isCancelled())
-        throw new JobFailed(jobId, `job ${jobId} was cancelled`, { code: 'cancelled' })
-      const slice = await this.file.slice(at, at + SLICE_BYTES).arrayBuffer()
-      for (const batch of reader.add(new Uint8Array(slice))) this.run.add(batch)
-      const bytesDone = Math.min(total, at + SLICE_BYTES)
-      options.onProgress?.({
-        state: 'running',
-        done: 0,
-        total: 1,
-        bytesDone,
-        bytesTotal: total,
-        rows: 0,
-      })
-    }
-    if (!this.run.isFull) for (const batch of reader.finish()) this.run.add(batch)
-    return this.run.finish()
-  }
-}
-
-class FileJob<R extends object> implements Job<R> {
-  private made: Promise<Batch> | null = null
-  private isCancelled = false
-
-  constructor(
-    readonly id: string,
-    private readonly read: FileRead,
-  ) {}
-
-  cancel(): Promise<void> {
-    this.isCancelled = true
-    return Promise.resolve()
-  }
-
-  async wait(options: JobOptions = {}): Promise<void> {
-    await this.batch(options)
-  }
-
-  async result(options: JobOptions = {}): Promise<Result<R>> {
-    const batch = await this.batch(options)
-    const columns = batch.fields.map(({ name, type }) => ({ name, type: typeText(type) }))
-    return new Result(columns, [...rowsOf<R>(batch)])
-  }
-
-  async *rows(options: JobOptions = {}): AsyncGenerator<R> {
-    yield* rowsOf<R>(await this.batch(options))
-  }
-
-  private batch(options: JobOptions): Promise<Batch> {
-    this.made ??= this.compute(options)
-    return this.made
-  }
-
-  private async compute(options: JobOptions): Promise<Batch> {
-    try {
-      return await this.read.result(this.id, options, () => this.isCancelled)
-    } catch (error) {
-      if (!(error instanceof SennitError) || error instanceof JobFailed) throw error
-      throw new JobFailed(this.id, error.message, { code: error.code, hint: error.hint })
-    }
-  }
-}
-
-/** The rows of a batch as objects: whole numbers beyond 2^53 are bigints, dates and times text. */
-function* rowsOf<R extends object>({ fields, columns, rows }: Batch): Generator<R> {
-  for (let row = 0; row < rows; row += 1) {
-    const entries = fields.map(({ name, type }, at): [string, unknown] => {
-      const column = columns[at]
-      return [name, column ? shownValue(valueAt(column, type, row), type) : null]
-    })
-    yield Object.fromEntries(entries) as R
+  private load(): Promise<FileJobs> {
+    this.loaded ??= this.jobs()
+    // A module that was not loaded may be at the next try.
+    this.loaded.catch(() => (this.loaded = null))
+    return this.loaded
   }
 }

@@ -35,6 +35,8 @@ interface JobRecord {
 
 /** What a pipeline needs of the place where it runs. */
 export interface Runner {
+  /** Whether it calls functions with rows; others only translate them. */
+  readonly callsFunctions?: boolean
   /** Names of a source's columns. */
   columns(source: SourceJson): Promise<readonly string[]>
   submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>>

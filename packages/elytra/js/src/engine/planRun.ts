@@ -20,7 +20,7 @@ import { typeText, type Field } from './types.ts'
 /** Rows of a plan without an aggregate that one run holds in memory. */
 const ROWS_MAX = 5_000_000
 
-type Step = Exclude<PlanNode, { op: 'scan' | 'join' | 'union' }>
+type Step = Exclude<PlanNode, { op: 'scan' | 'join' | 'union' | 'opaque' }>
 
 /** One part of a plan: it takes batches, and has rows for the next part. */
 interface Stage {
@@ -75,6 +75,12 @@ export class PlanRun {
     this.pass(batch, 0)
   }
 
+  /** The rows that are ready, which the run then no longer holds. */
+  drain(): Batch[] {
+    this.rows = 0
+    return this.results.splice(0)
+  }
+
   /** The result, once all batches were added. */
   finish(): Batch {
     this.stages.forEach((stage, at) => {
@@ -115,7 +121,7 @@ export function chainOf(plan: PlanNode): Step[] {
   const steps: Step[] = []
   let node = plan
   while (node.op !== 'scan') {
-    if (node.op === 'join' || node.op === 'union')
+    if (node.op === 'join' || node.op === 'union' || node.op === 'opaque')
       throw new Unsupported(`${node.op} is not computed in JavaScript`)
     steps.unshift(node)
     node = node.input

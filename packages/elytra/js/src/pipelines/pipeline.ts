@@ -6,7 +6,7 @@
  * Each verb returns a new pipeline; the plan is the one that the same verbs of Python build.
  */
 
-import { UsageError } from '../errors.ts'
+import { Unsupported, UsageError } from '../errors.ts'
 import type { Job, JobOptions, Runner } from '../client/job.ts'
 import type { Result } from '../client/result.ts'
 import { Accumulator, type Fold } from '../functions/fold.ts'
@@ -27,17 +27,29 @@ import {
   lit,
   type WindowCall,
 } from '../plan/expr.ts'
-import type { JoinKind, NamedExpr, PlanJson, PlanNode, SourceJson } from '../plan/json.ts'
+import type {
+  JoinKind,
+  NamedExpr,
+  OpaqueNode,
+  PlanJson,
+  PlanNode,
+  SourceJson,
+} from '../plan/json.ts'
 import { hexFloat, type Constant } from '../plan/values.ts'
+import { Opaque } from '../sandbox/opaque.ts'
 import { joinPairs, sortKeys, type On } from './keys.ts'
+import { holdsFunction, opaqueNode } from './opaque.ts'
 import type {
   AggregateRow,
   Aggregates,
   AnyRow,
   Cells,
   Formula,
+  InputBy,
   InputOf,
   Key,
+  MadeBy,
+  PlainOf,
   RowOf,
   ValueOf,
 } from './types.ts'
@@ -67,7 +79,8 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
   // Rows
 
   /** Keep the rows for which the condition is true; NULL is not true. */
-  filter(condition: Formula<In>, scope?: Scope): Pipeline<R, In> {
+  filter(condition: Formula<In> | Opaque<[PlainOf<In>], boolean>, scope?: Scope): Pipeline<R, In> {
+    if (condition instanceof Opaque) return this.keep(this.calling('filter', condition))
     const predicate = this.formula(condition, scope).json
     return this.keep((input) => ({ op: 'filter', input, predicate }))
   }
@@ -217,9 +230,11 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
    *
    * @throws Unsupported if the function cannot be translated; the message names what was found.
    */
+  map<Out>(fn: Opaque<[PlainOf<In>], Out>): Pipeline<MadeBy<Out>, InputBy<Out>>
   map<F>(formula: (row: In) => F, scope?: Scope): Pipeline<RowOf<F>, InputOf<F>>
   map<F extends Expr<unknown>>(formula: F): Pipeline<RowOf<F>, InputOf<F>>
-  map(formula: Formula<In>, scope?: Scope): Pipeline<AnyRow> {
+  map(formula: Formula<In> | Opaque<[PlainOf<In>], unknown>, scope?: Scope): Pipeline<AnyRow> {
+    if (formula instanceof Opaque) return this.calledFor('map', formula)
     const returned =
       formula instanceof Expr ? formula : translate(formula, this.placeholders(), scope)
     const [shape, columns] = returnedColumns(returned)
@@ -316,12 +331,16 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
    *
    * @throws Unsupported if it is another fold.
    */
+  reduce<A>(fold: Opaque<[A, PlainOf<In>], A>, initial: A & Constant): Pipeline<{ value: A }>
   reduce<A = number>(
     fold: (total: A, row: In) => unknown,
     initial?: A & Constant,
     scope?: Scope,
-  ): Pipeline<AnyRow> {
-    const returned = translate(fold, [Accumulator.start(), ...this.placeholders()], scope)
+  ): Pipeline<AnyRow>
+  reduce(fold: unknown, initial?: Constant, scope?: Scope): unknown {
+    if (fold instanceof Opaque) return this.calledFor('reduce', fold, initial)
+    const placeholders = [Accumulator.start(), ...this.placeholders()]
+    const returned = translate(fold as (...values: never[]) => unknown, placeholders, scope)
     const found = returned instanceof Accumulator ? returned.fold() : null
     if (found === null) throw new UsageError('reduce needs a function that returns its accumulator')
     if (initial !== undefined) return this.folded(found, initial)
@@ -337,7 +356,13 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
 
   /** The plan's JSON; asks for the dataset's columns where a verb needs them. */
   async plan(): Promise<PlanJson> {
-    return planOf(await this.build())
+    const node = await this.build()
+    if (holdsFunction(node))
+      throw new Unsupported(
+        'a function that is called with rows is in no plan',
+        'collect() calls it here',
+      )
+    return planOf(node)
   }
 
   /** The SHA-256 of the plan's canonical text, as the node computes it. */
@@ -352,7 +377,7 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
 
   /** Start the job and return at once. */
   async submit(options: JobOptions = {}): Promise<Job<R>> {
-    return this.runner.submit<R>(await this.plan(), options)
+    return this.runner.submit<R>(planOf(await this.build()), options)
   }
 
   /** Run on the node and wait for the result; aborting `options.signal` cancels the job. */
@@ -381,6 +406,30 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
     mapped: readonly string[] | null = null,
   ): Pipeline<T, I> {
     return new Pipeline<T, I>(this.runner, async () => step(await this.build()), shape, mapped)
+  }
+
+  /** A step that calls a function; its rows have the columns that the function returns. */
+  private calledFor<T extends object, I>(
+    verb: 'map' | 'reduce',
+    fn: Opaque<never[], unknown>,
+    initial?: Constant,
+  ): Pipeline<T, I> {
+    const shape = typeof fn.returns === 'string' ? 'value' : 'row'
+    const names = Object.keys(typeof fn.returns === 'string' ? { value: 0 } : (fn.returns ?? {}))
+    return this.grow<T, I>(this.calling(verb, fn, initial), shape, names)
+  }
+
+  private calling(
+    verb: OpaqueNode['verb'],
+    fn: Opaque<never[], unknown>,
+    initial: Constant = null,
+  ): (input: PlanNode) => PlanNode {
+    if (!this.runner.callsFunctions)
+      throw new Unsupported(
+        `${verb} of a function that is called with rows runs only in Elytra.file(): functions are not sent to nodes`,
+        'write it with expressions, or collect the rows and call it on them',
+      )
+    return opaqueNode(verb, fn, this.shape, initial)
   }
 
   /** Append a step that does not change the form of the rows. */

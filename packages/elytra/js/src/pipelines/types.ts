@@ -51,3 +51,20 @@ export type Key<Row> = (keyof Row & string) | `${keyof Row & string}:${string}` 
 export type Aggregates = Record<string, Agg<unknown>>
 
 export type AggregateRow<A extends Aggregates> = { [Name in keyof A]: ValueOf<A[Name]> }
+
+/** What a function that is called with rows receives, where one that is translated receives `In`. */
+export type PlainOf<In> = 0 extends 1 & In
+  ? UntypedCell
+  : In extends Expr<infer V>
+    ? V
+    : { [Name in keyof In]: PlainOf<In[Name]> }
+
+/** The rows of a function that is called: columns of its object, or one of its values. */
+export type MadeBy<Out> = Out extends Date | Uint8Array
+  ? { value: Out }
+  : Out extends object
+    ? Out
+    : { value: Out }
+
+/** What later functions receive for them. */
+export type InputBy<Out> = Out extends object ? Cells<Out> : Cell<Out>

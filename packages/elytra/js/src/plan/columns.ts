@@ -22,6 +22,9 @@ export async function columnNames(node: PlanNode, of: ColumnsOf): Promise<string
       return node.columns.map(({ name }) => name)
     case 'aggregate':
       return [...node.keys, ...node.aggs].map(({ name }) => name)
+    case 'opaque':
+      if (node.verb === 'filter') break
+      return node.outputs.map(({ name }) => name)
     case 'join':
       return joined(node, await columnNames(node.left, of), await columnNames(node.right, of))
     case 'union':

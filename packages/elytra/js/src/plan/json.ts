@@ -1,5 +1,7 @@
 /** Plans as JSON: the form that `emsqrt/plan/schema.json` of the node defines, version 1. */
 
+import type { Limits } from '../sandbox/messages.ts'
+
 export type ExprJson =
   | { col: string }
   | { lit: string | boolean | null; type?: string }
@@ -48,8 +50,28 @@ export interface WindowCallJson {
   frame?: FrameJson
 }
 
+/**
+ * A step whose function is called with rows: only in pipelines of `Elytra.file`. It is in no plan, as
+ * the functions of a pipeline leave the page or process in no form.
+ */
+export interface OpaqueNode {
+  op: 'opaque'
+  input: PlanNode
+  verb: 'map' | 'filter' | 'reduce'
+  fn: { readonly text: string; readonly scope: object; readonly limits: Limits }
+  /** How the function receives a row. */
+  shape: 'row' | 'tuple' | 'value'
+  outputs: { name: string; type: string }[]
+  returnsValue: boolean
+  /** Of a reduce. */
+  initial: unknown
+  /** What errors call the step. */
+  label: string
+}
+
 /** One operator with everything below it. */
 export type PlanNode =
+  | OpaqueNode
   | { op: 'scan'; source: SourceJson; columns?: string[] }
   | { op: 'filter'; input: PlanNode; predicate: ExprJson }
   | { op: 'project'; input: PlanNode; columns: NamedExpr[] }
