@@ -130,11 +130,12 @@ class _Leaks(BaseHTTPRequestHandler):
 @pytest.fixture
 def leaks() -> Iterator[tuple[str, list[str]]]:
     """The address of another site, and the paths that were asked of it."""
-    handler = type("Leaks", (_Leaks,), {"seen": []})
+    seen: list[str] = []
+    handler = type("Leaks", (_Leaks,), {"seen": seen})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/leak/", handler.seen
+        yield f"http://127.0.0.1:{server.server_port}/leak/", seen
         server.shutdown()
         thread.join()
 
