@@ -156,7 +156,7 @@ export function frame(): void {
     }
 
     function pass({ columns }: { columns: Packed[] }): void {
-      const taken: Record<string, unknown>[] = []
+      const copies: Record<string, unknown>[] = []
       const buffers: ArrayBuffer[] = []
       let bytes = 0
       for (const column of columns) {
@@ -168,11 +168,11 @@ export function frame(): void {
           bytes += buffer.byteLength
           buffers.push(buffer)
         }
-        taken.push(copy)
-        if (bytes > outputBytesMax || taken.length > 10_000)
+        copies.push(copy)
+        if (bytes > outputBytesMax || copies.length > 10_000)
           return end('too-large', `it returned more than ${outputBytesMax} bytes for a batch`)
       }
-      port?.postMessage({ kind: 'rows', columns: taken }, buffers)
+      port?.postMessage({ kind: 'rows', columns: copies }, buffers)
     }
 
     worker.onmessage = ({ data }: MessageEvent<FromGuest>) => {

@@ -43,7 +43,7 @@ export type FromSandbox =
   | { kind: 'ready' }
   | { kind: 'ended'; code: 'too-large' | 'step-failed' | 'worker-lost'; reason: string }
 
-/** How much a function may take; what goes beyond ends the sandbox. */
+/** Limits of a function; beyond one its sandbox ends. */
 export interface Limits {
   /** Seconds for one batch of at most 16,384 rows. */
   secondsMax: number

@@ -31,7 +31,7 @@ const NAME = /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u
 /**
  * Let a function be called with each row, by a thread that reaches nothing else.
  *
- * A batch that takes longer than `secondsMax` (30), or returns more than `outputBytesMax` (64 MiB),
+ * A batch that runs longer than `secondsMax` (30), or returns more than `outputBytesMax` (64 MiB),
  * fails the job.
  *
  * @param options `returns` has the type of what it returns, or of each column of the object that it
@@ -57,7 +57,7 @@ export function opaque(
   fn: (...values: never[]) => unknown,
   options: OpaqueOptions & { returns?: Returns } = {},
 ): Opaque<never[], unknown> {
-  if (typeof fn !== 'function') throw new UsageError('opaque takes a function')
+  if (typeof fn !== 'function') throw new UsageError('opaque() needs a function')
   const text = Function.prototype.toString.call(fn)
   if (text.includes('[native code]'))
     throw new Unsupported('the text of a built-in or bound function is not known', 'write (r) => …')

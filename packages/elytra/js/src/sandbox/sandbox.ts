@@ -70,7 +70,7 @@ export class Sandbox {
       throw new FunctionFailed(answer.reason, answer.row, answer.column)
     this.close()
     if (answer?.kind === 'ended') throw new SennitError(answer.reason, { code: answer.code })
-    throw new SennitError(`it took longer than ${this.limits.secondsMax} s for a batch of rows`, {
+    throw new SennitError(`it ran longer than ${this.limits.secondsMax} s for a batch of rows`, {
       code: 'deadline-exceeded',
       hint: 'end its loop, or raise secondsMax of opaque',
     })
@@ -140,7 +140,7 @@ function openFrame(code: string, limits: Limits, receive: (message: FromSandbox)
   element.onload = () => {
     element.onload = null // a document that follows this one gets no port
     const { outputBytesMax } = limits
-    // The origin is opaque, and no name of one stands for it.
+    // An opaque origin has no name to send to.
     element.contentWindow?.postMessage({ code, outputBytesMax }, '*', [port2])
   }
   document.documentElement.append(element)
