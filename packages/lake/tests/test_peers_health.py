@@ -79,6 +79,10 @@ def test_a_dataset_of_a_node_that_was_removed_is_named_with_what_can_be_done() -
     [finding] = [each for each in examine(gone) if each.subject == "dataset plans"]
     assert "writer bern was removed" in finding.found
     assert "platform fork plans NEW" in finding.found
+    assert "platform datasets plans --delete" in finding.found
+    few = copies(replace(FULL, under_replicated=10, places=1))["datasets"]
+    [found] = examine_copies(few, str, {"trips"})
+    assert "platform fork trips NEW" in found.remedy
 
 
 def test_a_healthy_network_has_no_problem() -> None:

@@ -287,7 +287,7 @@ def _versions(found: Surveyed) -> Iterator[Finding]:
 
 
 def _datasets(found: Surveyed) -> Iterator[Finding]:
-    yield from examine_copies(found.datasets, found.name_of)
+    yield from examine_copies(found.datasets, found.name_of, {name for name, _ in found.orphaned})
     for each in found.contested:
         publisher, writer = found.name_of(each.publisher), found.name_of(each.writer)
         yield Finding(
@@ -307,13 +307,16 @@ def _datasets(found: Surveyed) -> Iterator[Finding]:
 
 
 def examine_copies(
-    datasets: Iterable[SharedCopies], name_of: Callable[[str], str]
+    datasets: Iterable[SharedCopies],
+    name_of: Callable[[str], str],
+    orphaned: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Examine the copies of shared datasets.
 
     Args:
         datasets: The datasets.
         name_of: Returns the name of a node.
+        orphaned: Names of those whose writers were removed, so that no more nodes get them.
     """
     for each in datasets:
         subject, state = f"dataset {each.name}", each.state
@@ -331,7 +334,10 @@ def examine_copies(
                 subject, False,
                 f"too few copies of {state.under_replicated:,} {shards}; nodes that may hold it and "
                 f"offer room: {state.places}, wanted: {state.copies}",
-                "share it with more nodes, raise storage.copy_bytes there, or ask for fewer --copies",
+                f"only its writer, which was removed, could share it with more nodes: `platform fork {each.name} "
+                "NEW` makes a dataset that this node shares"
+                if each.name in orphaned
+                else "share it with more nodes, raise storage.copy_bytes there, or ask for fewer --copies",
             )  # fmt: skip
         elif state.under_replicated or state.missing_here or state.lacking:
             few = f"too few copies of {state.under_replicated:,} {shards}"
