@@ -3,8 +3,9 @@ import test from 'node:test'
 
 import { readArrow } from '../src/arrow/read.ts'
 import { writeArrow, type OutputColumn } from '../src/arrow/write.ts'
-import { valueAt } from '../src/engine/batch.ts'
-import { typeText } from '../src/engine/types.ts'
+import { columnOf, valueAt, type Column } from '../src/engine/batch.ts'
+import type { Value } from '../src/engine/literals.ts'
+import { parseType, typeText, type Type } from '../src/engine/types.ts'
 import { SennitError, Unsupported } from '../src/errors.ts'
 
 const COLUMNS: OutputColumn[] = [
@@ -43,6 +44,61 @@ test('what is written is read back', () => {
       name,
     )
   })
+})
+
+test('columns of the engine are written as lists of their values are', () => {
+  const rows = 3
+  for (const { name, type, values } of COLUMNS) {
+    const kind = parseType(type)
+    const column = columnOf(kind, values as (Value | null)[])
+    const written = writeArrow([{ name, type, column }], rows)
+    assert.deepEqual(written, writeArrow([{ name, type, values }], rows), name)
+    // What a stream was read as, codes of texts among it, is written as the same stream.
+    const [batch] = [...readArrow(written).batches]
+    const again = batch?.columns[0]
+    assert.ok(again)
+    assert.deepEqual(writeArrow([{ name, type, column: again }], rows), written, name)
+  }
+})
+
+test('batches are read in slices, with their NULLs and texts', () => {
+  const count = 40_000
+  const numbers = Array.from({ length: count }, (_, at) => (at % 7 === 0 ? null : at))
+  const texts = numbers.map((value) => (value === null ? null : `text ${value % 1000}`))
+  const flags = numbers.map((value) => (value === null ? null : value % 2 === 0))
+  const stream = writeArrow(
+    [
+      { name: 'n', type: 'Int32', values: numbers },
+      { name: 't', type: 'Utf8', values: texts },
+      { name: 'f', type: 'Bool', values: flags },
+    ],
+    count,
+  )
+  const { fields, batches } = readArrow(stream)
+  const found = [...batches]
+  assert.ok(found.length > 1)
+  ;[numbers, texts, flags].forEach((wanted, at) => {
+    const values = found.flatMap(({ columns, rows }) =>
+      Array.from({ length: rows }, (_, row) =>
+        valueAt(columns[at] as Column, fields[at]?.type as Type, row),
+      ),
+    )
+    assert.deepEqual(values, wanted)
+  })
+})
+
+test('offsets outside of the bytes, and bytes that are no text, are refused', () => {
+  const whole = writeArrow([{ name: 't', type: 'Utf8', values: ['abcd', 'efgh'] }], 2)
+  const at = [...whole.keys()].filter((place) => whole[place] === 97)[0] ?? 0 // the a of abcd
+  const readAll = (bytes: Uint8Array): unknown => [...readArrow(bytes).batches]
+  const broken = whole.slice()
+  broken[at] = 0xff
+  assert.throws(() => readAll(broken), /not UTF-8/)
+  for (const offset of [-1, 100, 0x7fffffff]) {
+    const cut = whole.slice()
+    new DataView(cut.buffer).setInt32(at - 16 + 4, offset, true)
+    assert.throws(() => readAll(cut), /a text is cut/, `${offset}`)
+  }
 })
 
 test('a stream without rows has its columns', () => {

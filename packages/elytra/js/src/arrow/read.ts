@@ -1,6 +1,7 @@
 /** Arrow IPC streams as batches of columns, for the types that the engine computes. */
 
 import type { Batch, Column, Values } from '../engine/batch.ts'
+import { Dictionary } from '../engine/dictionary.ts'
 import type { Field, Type, Unit } from '../engine/types.ts'
 import { SennitError, Unsupported } from '../errors.ts'
 import { Table } from './flatbuffer.ts'
@@ -9,6 +10,9 @@ const CONTINUATION = 0xffffffff
 const SCHEMA = 1
 const RECORD_BATCH = 3
 const UNITS: readonly Unit[] = ['s', 'ms', 'us', 'ns']
+
+/** Rows of a batch of the stream that are computed at once: their columns fit into a core's cache. */
+const SLICE_ROWS = 16_384
 
 /** Numbers of the types in the union `Type` of Arrow's Schema.fbs. */
 const TYPE = { int: 2, float: 3, utf8: 5, bool: 6, date: 8, timestamp: 10, largeUtf8: 20 } as const
@@ -74,6 +78,8 @@ function* batchesOf(
   messages: Iterable<Message>,
   described: readonly { field: Field; layout: Layout }[],
 ): Generator<Batch> {
+  const fields = described.map(({ field }) => field)
+  const readers = described.map(({ layout }) => new ColumnReader(layout))
   for (const { kind, header, body } of messages) {
     if (kind !== RECORD_BATCH) throw new Unsupported('dictionaries in Arrow streams are not read')
     if (header.has(3)) throw new Unsupported('compressed Arrow streams are not read')
@@ -81,47 +87,99 @@ function* batchesOf(
     const nodes = header.pairs(1)
     const buffers = header.pairs(2).map(([offset, size]) => body.subarray(offset, offset + size))
     let next = 0
-    const columns = described.map(({ layout }, at) => {
-      const count = layout.isText ? 3 : 2
-      const own = buffers.slice(next, next + count)
-      next += count
-      return column(layout, rows, nodes[at]?.[1] ?? 0, own)
+    readers.forEach((reader, at) => {
+      const own = buffers.slice(next, next + reader.buffers)
+      next += own.length
+      reader.start(rows, nodes[at]?.[1] ?? 0, own)
     })
-    yield { fields: described.map(({ field }) => field), columns, rows }
+    for (let from = 0; from === 0 || from < rows; from += SLICE_ROWS) {
+      const count = Math.min(SLICE_ROWS, rows - from)
+      yield { fields, columns: readers.map((reader) => reader.slice(from, count)), rows: count }
+    }
   }
 }
 
-function column(layout: Layout, rows: number, nullCount: number, buffers: Uint8Array[]): Column {
-  const [validity, data, text] = buffers
-  if (!data) throw damaged('a column has no buffers')
-  const nulls = nullCount > 0 && validity ? unmarked(validity, rows) : null
-  return { values: valuesOf(layout, rows, data, text), nulls }
+/** Reads one column: a batch of the stream, then slices of its rows. */
+class ColumnReader {
+  readonly buffers: number
+  private dictionary = new Dictionary()
+  private validity: Uint8Array | null = null
+  private data: Uint8Array = new Uint8Array(0)
+  private text: Uint8Array = new Uint8Array(0)
+
+  constructor(private readonly layout: Layout) {
+    this.buffers = layout.isText ? 3 : 2
+  }
+
+  start(rows: number, nullCount: number, buffers: readonly Uint8Array[]): void {
+    const { isText, type, width } = this.layout
+    const [validity, data, text] = buffers
+    if (!data) throw damaged('a column has no buffers')
+    this.validity = nullCount > 0 && validity ? validity : null
+    // Buffers are aligned in a stream, but a stream need not be in memory.
+    this.data = data.byteOffset % 8 === 0 ? data : data.slice()
+    this.text = text ?? new Uint8Array(0)
+    const needed = type.name === 'Bool' ? Math.ceil(rows / 8) : width * (rows + Number(isText))
+    // Offsets may be left out where there are no rows.
+    if (rows > 0 && data.length < needed) throw damaged('a column is cut')
+    if (this.validity && this.validity.length < Math.ceil(rows / 8))
+      throw damaged('a column is cut')
+  }
+
+  /** Rows from a multiple of `SLICE_ROWS` on. */
+  slice(from: number, rows: number): Column {
+    const nulls = this.validity ? unmarked(this.validity.subarray(from >> 3), rows) : null
+    const { layout, data } = this
+    if (layout.isText) return this.texts(from, rows, nulls)
+    const start = layout.type.name === 'Bool' ? from >> 3 : from * layout.width
+    return { values: valuesOf(layout, rows, data.subarray(start)), nulls }
+  }
+
+  private texts(from: number, rows: number, nulls: Uint8Array | null): Column {
+    if (this.dictionary.isFull) this.dictionary = new Dictionary()
+    const { dictionary, text } = this
+    const codes = new Int32Array(rows)
+    const ends = rows > 0 ? offsetsOf(this.data, this.layout.width, from, rows) : codes
+    for (let row = 0; row < rows; row += 1) {
+      const start = ends[row] as number
+      const end = ends[row + 1] as number
+      if (start < 0 || end < start || end > text.length) throw damaged('a text is cut')
+      const code = dictionary.codeOf(text, start, end)
+      if (code < 0) throw damaged('a text is not UTF-8')
+      codes[row] = code
+    }
+    return { values: codes, nulls, dictionary }
+  }
+}
+
+/** Where texts begin, and the last one ends. */
+function offsetsOf(
+  data: Uint8Array,
+  width: number,
+  from: number,
+  rows: number,
+): Int32Array | Float64Array {
+  const buffer = data.buffer as ArrayBuffer
+  const start = data.byteOffset + from * width
+  if (width === 4) return new Int32Array(buffer, start, rows + 1)
+  return Float64Array.from(new BigInt64Array(buffer, start, rows + 1), Number)
 }
 
 /** 1 for each bit that is not set. */
 function unmarked(bits: Uint8Array, rows: number): Uint8Array {
   const nulls = new Uint8Array(rows)
   for (let row = 0; row < rows; row += 1)
-    nulls[row] = ((bits[row >> 3] ?? 0) >> (row & 7)) & 1 ? 0 : 1
+    nulls[row] = (((bits[row >> 3] as number) >> (row & 7)) & 1) ^ 1
   return nulls
 }
 
-function valuesOf(
-  { type, width, isText, isSigned }: Layout,
-  rows: number,
-  data: Uint8Array,
-  text: Uint8Array | undefined,
-): Values {
-  if (isText) return texts(data, text ?? new Uint8Array(0), width, rows)
+function valuesOf({ type, width, isSigned }: Layout, rows: number, data: Uint8Array): Values {
   if (type.name === 'Bool') return unmarked(data, rows).map((bit) => 1 - bit)
-  if (data.byteLength < rows * width) throw damaged('a column is cut')
-  // Buffers are aligned in a stream, but a stream need not be in memory.
-  const own = data.byteOffset % 8 === 0 ? data : data.slice()
-  const { byteOffset } = own
-  const buffer = own.buffer as ArrayBuffer
+  const { byteOffset } = data
+  const buffer = data.buffer as ArrayBuffer
   if (type.name === 'Float64') return new Float64Array(buffer, byteOffset, rows)
   if (type.name === 'Float32') return Float64Array.from(new Float32Array(buffer, byteOffset, rows))
-  if (width === 8) return narrowed(own, rows, isSigned)
+  if (width === 8) return narrowed(data, rows, isSigned)
   const arrays = isSigned
     ? { 1: Int8Array, 2: Int16Array, 4: Int32Array }
     : { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array }
@@ -137,52 +195,15 @@ function narrowed(data: Uint8Array, rows: number, isSigned: boolean): Values {
   const highs = new Int32Array(buffer, byteOffset, 2 * rows)
   const made = new Float64Array(rows)
   for (let row = 0; row < rows; row += 1) {
-    const high = (isSigned ? highs[2 * row + 1] : lows[2 * row + 1]) ?? 0
+    const high = (isSigned ? highs[2 * row + 1] : lows[2 * row + 1]) as number
     // One bit less than a double holds, so that a sum of two is exact too.
     if (high > 0xfffff || high < -0x100000)
       return isSigned
         ? new BigInt64Array(buffer, byteOffset, rows)
         : new BigUint64Array(buffer, byteOffset, rows)
-    made[row] = high * 4_294_967_296 + (lows[2 * row] ?? 0)
+    made[row] = high * 4_294_967_296 + (lows[2 * row] as number)
   }
   return made
-}
-
-/** Texts; a column often has few different ones, so that the last ones are kept by their bytes. */
-function texts(offsets: Uint8Array, data: Uint8Array, width: number, rows: number): string[] {
-  if (rows === 0) return []
-  const view = new DataView(offsets.buffer, offsets.byteOffset, offsets.byteLength)
-  const decoder = new TextDecoder('utf-8', { fatal: true })
-  const known = new Map<number, { start: number; end: number; text: string }>()
-  const offset = (row: number): number =>
-    width === 4 ? view.getInt32(4 * row, true) : Number(view.getBigInt64(8 * row, true))
-  const made = new Array<string>(rows)
-  for (let row = 0; row < rows; row += 1) {
-    const [start, end] = [offset(row), offset(row + 1)]
-    let hash = end - start
-    for (let at = start; at < end; at += 1) hash = (Math.imul(hash, 31) + (data[at] ?? 0)) | 0
-    const found = known.get(hash)
-    if (found && sameBytes(data, found, start, end)) {
-      made[row] = found.text
-      continue
-    }
-    const text = decoder.decode(data.subarray(start, end))
-    if (known.size < 65_536) known.set(hash, { start, end, text })
-    made[row] = text
-  }
-  return made
-}
-
-function sameBytes(
-  data: Uint8Array,
-  found: { start: number; end: number },
-  start: number,
-  end: number,
-): boolean {
-  if (found.end - found.start !== end - start) return false
-  for (let at = 0; at < end - start; at += 1)
-    if (data[found.start + at] !== data[start + at]) return false
-  return true
 }
 
 function describe(field: Table): { field: Field; layout: Layout } {

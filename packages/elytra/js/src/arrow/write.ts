@@ -2,9 +2,10 @@
 
 import type { Value } from '../engine/literals.ts'
 import { Unsupported } from '../errors.ts'
+import { bits, columnBuffers, nullCountOf, type TypedColumn } from './columnBuffers.ts'
 import { writeBuffer, type Members } from './flatbuffer.ts'
 
-/** A column to write; `type` is the name of its type in plans. */
+/** A column to write, as a list; `type` is the name of its type in plans. */
 export interface OutputColumn {
   name: string
   type: string
@@ -31,7 +32,7 @@ interface Form {
  * @throws Unsupported for a type that is not written.
  */
 export function writeArrow(
-  columns: readonly OutputColumn[],
+  columns: readonly (OutputColumn | TypedColumn)[],
   rows: number,
 ): Uint8Array<ArrayBuffer> {
   const forms = columns.map(({ type }) => formOf(type))
@@ -41,9 +42,14 @@ export function writeArrow(
   const places: [number, number][] = []
   const nodes: [number, number][] = []
   let size = 0
-  columns.forEach(({ values }, at) => {
-    nodes.push([rows, values.filter((value) => value === null).length])
-    for (const buffer of buffersOf(forms[at] as Form, values)) {
+  columns.forEach((column, at) => {
+    const isTyped = 'column' in column
+    const nullCount = isTyped
+      ? nullCountOf(column.column, rows)
+      : column.values.filter((value) => value === null).length
+    nodes.push([rows, nullCount])
+    const own = isTyped ? columnBuffers(column, rows) : buffersOf(forms[at] as Form, column.values)
+    for (const buffer of own) {
       places.push([size, buffer.length])
       buffers.push(buffer)
       size += padded(buffer.length)
@@ -94,13 +100,6 @@ function buffersOf(form: Form, values: OutputColumn['values']): Uint8Array[] {
     if (value !== null && !(value instanceof Uint8Array)) form.put(view, form.width * row, value)
   })
   return [validity, data]
-}
-
-function bits(count: number, isSet: (row: number) => boolean): Uint8Array {
-  const made = new Uint8Array(Math.ceil(count / 8))
-  for (let row = 0; row < count; row += 1)
-    if (isSet(row)) made[row >> 3] = (made[row >> 3] ?? 0) | (1 << (row & 7))
-  return made
 }
 
 function textBuffers(values: OutputColumn['values']): [Uint8Array, Uint8Array] {

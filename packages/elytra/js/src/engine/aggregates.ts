@@ -200,22 +200,24 @@ class ChosenNumbers {
   add(groups: Int32Array, values: Float64Array, nulls: Uint8Array | null, count: number): void {
     const chosen = (this.chosen = lengthened(this.chosen, count))
     const has = (this.has = lengthened(this.has, count))
-    const [isMin, isMax] = [this.which === 'min', this.which === 'max']
+    const isMin = this.which === 'min'
+    const isExtreme = isMin || this.which === 'max'
     const isLast = this.which === 'last'
     for (let row = 0; row < groups.length; row += 1) {
       if (nulls !== null && nulls[row] === 1) continue
       const group = groups[row] as number
       const value = values[row] as number
       const before = chosen[group] as number
-      if (
+      // The usual row of a minimum or maximum changes nothing.
+      if (isExtreme && (isMin ? value >= before : value <= before) && has[group] === 1) continue
+      const isChosen =
         has[group] === 0 ||
         isLast ||
-        (isMin && (value < before || (before !== before && value === value))) ||
-        (isMax && (value > before || (value !== value && before === before)))
-      ) {
-        chosen[group] = value + 0 // 0 for -0
-        has[group] = 1
-      }
+        (isExtreme && (isMin ? before !== before && value === value : value !== value)) ||
+        (isExtreme && (isMin ? value < before : value > before))
+      if (!isChosen) continue
+      chosen[group] = value + 0 // 0 for -0
+      has[group] = 1
     }
   }
 

@@ -1,6 +1,6 @@
 /** Groups of rows that agree in their keys. */
 
-import { room, valueAt, type Batch, type Column, type Values } from './batch.ts'
+import { room, valueAt, type Column, type Values } from './batch.ts'
 import type { Dictionary } from './dictionary.ts'
 import type { Value } from './literals.ts'
 import { compareValues } from './order.ts'
@@ -164,21 +164,4 @@ export function columnFrom(type: Field['type'], values: readonly (Value | null)[
           : value
   })
   return { values: stored, nulls: nulls.includes(1) ? nulls : null }
-}
-
-/** The rows of a batch as another order of them. */
-export function reordered(batch: Batch, order: Int32Array): Batch {
-  const columns = batch.columns.map(({ values, nulls, dictionary }, at) => {
-    const type = batch.fields[at]?.type
-    if (!type) throw new Error('a column without a field')
-    const isBig = values instanceof BigInt64Array || values instanceof BigUint64Array
-    const stored = dictionary ? new Int32Array(order.length) : room(type, order.length, isBig)
-    const marks = nulls ? new Uint8Array(order.length) : null
-    order.forEach((row, place) => {
-      ;(stored as Value[])[place] = values[row] as Value
-      if (marks) marks[place] = nulls?.[row] ?? 0
-    })
-    return { values: stored, nulls: marks, ...(dictionary && { dictionary }) }
-  })
-  return { ...batch, columns, rows: order.length }
 }

@@ -29,6 +29,8 @@ interface Arrays {
   constants: readonly unknown[]
   outputs: readonly unknown[]
   outputNulls: readonly unknown[]
+  /** Whether the loop has marked a NULL in an output column. */
+  marked: boolean[]
 }
 
 /** The generated function: it fills the output columns, and returns the number of their rows. */
@@ -101,7 +103,9 @@ export class Kernel {
     const inputs = this.used.map((at) => batch.columns[at])
     const dictionaries = inputs.map((column) => column?.dictionary)
     const columns = this.outputs(compiled, dictionaries, batch.rows, isWide)
+    const marked: boolean[] = []
     const rows = compiled.loop({
+      marked,
       rows: batch.rows,
       columns: inputs.map((column) => column?.values),
       nulls: inputs.map((column) => column?.nulls ?? null),
@@ -111,7 +115,11 @@ export class Kernel {
       outputs: columns.map(({ values }) => values),
       outputNulls: columns.map(({ nulls }) => nulls),
     })
-    return { fields: this.fields, columns: columns.map((column) => cut(column, rows)), rows }
+    return {
+      fields: this.fields,
+      columns: columns.map((column, at) => cut(column, rows, marked[at])),
+      rows,
+    }
   }
 
   /** Room for the output columns. */
@@ -167,7 +175,10 @@ export class Kernel {
       const value = made.code?.value ?? made.value
       const stored = type.name === 'Bool' ? `${value} ? 1 : 0` : value
       if (made.isNull === 'false') emitter.line(`O${at}[row] = ${stored}`)
-      else emitter.line(`if (${made.isNull}) N${at}[row] = 1; else O${at}[row] = ${stored}`)
+      else
+        emitter.line(
+          `if (${made.isNull}) { N${at}[row] = 1; h${at} = true } else O${at}[row] = ${stored}`,
+        )
       return made.code?.index ?? -1
     })
     const loop = compile(emitter, this.used.length, this.fields.length)
@@ -192,11 +203,13 @@ function compile({ lines, tests }: Emitter, inputs: number, outputs: number): Lo
       ${each(tests.length, 'Q', 'tests')}
       ${each(outputs, 'O', 'outputs')}
       ${each(outputs, 'N', 'outputNulls')}
+      ${Array.from({ length: outputs }, (_, at) => `let h${at} = false`).join('\n      ')}
       let row = 0
       for (let i = 0; i < rows; i += 1) {
         ${lines.join('\n        ')}
         row += 1
       }
+      ${Array.from({ length: outputs }, (_, at) => `A.marked[${at}] = h${at}`).join('\n      ')}
       return row
     }`,
     runtime,
@@ -290,11 +303,10 @@ function layoutOf(column: Column | undefined): Layout {
   }
 }
 
-function cut(column: Column, rows: number): Column {
+function cut(column: Column, rows: number, hasNulls = false): Column {
   const { values, nulls } = column
   const kept = Array.isArray(values) ? values.slice(0, rows) : values.subarray(0, rows)
-  const marks = nulls?.subarray(0, rows)
-  return { ...column, values: kept, nulls: marks?.includes(1) ? marks : null }
+  return { ...column, values: kept, nulls: hasNulls && nulls ? nulls.subarray(0, rows) : null }
 }
 
 function typedStep(step: RowStep, fields: readonly Field[]): TypedStep {

@@ -10,7 +10,8 @@ import { Unsupported, UsageError } from '../errors.ts'
 import type { PlanNode, SortKeyJson } from '../plan/json.ts'
 import { accumulatorOf, type Accumulator } from './aggregates.ts'
 import { sliced, valueAt, type Batch, type Column } from './batch.ts'
-import { columnFrom, Groups, reordered } from './groups.ts'
+import { columnFrom, Groups } from './groups.ts'
+import { joined, reordered } from './joined.ts'
 import { Kernel, type RowStep } from './kernel.ts'
 import type { Value } from './literals.ts'
 import { compareValues } from './order.ts'
@@ -403,24 +404,4 @@ function fieldAt(fields: readonly Field[], name: string): Field {
   const found = fields.find((field) => field.name === name)
   if (found) return found
   throw new UsageError(`there is no column ${JSON.stringify(name)}`)
-}
-
-/** Batches of the same columns as one. */
-function joined(fields: readonly Field[], batches: readonly Batch[]): Batch {
-  const [only, ...more] = batches
-  if (only && more.length === 0) return only
-  const rows = batches.reduce((total, batch) => total + batch.rows, 0)
-  const columns = fields.map(({ type }, at) =>
-    columnFrom(
-      type,
-      batches.flatMap((batch) => valuesOf(batch, at, type)),
-    ),
-  )
-  return { fields, columns, rows }
-}
-
-function valuesOf(batch: Batch, at: number, type: Field['type']): (Value | null)[] {
-  const column = batch.columns[at]
-  if (!column) throw new Error('a batch without a column')
-  return Array.from({ length: batch.rows }, (_, row) => valueAt(column, type, row))
 }

@@ -1,8 +1,9 @@
 /** One task: its plan over the input's columns, as an Arrow IPC stream. */
 
 import { readArrow } from '../arrow/read.ts'
-import { writeArrow, type OutputColumn } from '../arrow/write.ts'
-import { valueAt, type Batch } from '../engine/batch.ts'
+import { writeArrow } from '../arrow/write.ts'
+import type { TypedColumn } from '../arrow/columnBuffers.ts'
+import type { Batch } from '../engine/batch.ts'
 import { chainOf, PlanRun } from '../engine/planRun.ts'
 import { parseType, sameType, typeText } from '../engine/types.ts'
 import { SennitError } from '../errors.ts'
@@ -31,9 +32,15 @@ export async function compute(
     run.add(batch)
     await onRows(batch.rows)
   }
-  const columns = isPartial(plan) ? run.finishStates() : columnsOf(run.finish())
+  if (isPartial(plan)) {
+    const states = run.finishStates()
+    checkColumns(states, schema)
+    return writeArrow(states, states[0]?.values.length ?? 0)
+  }
+  const rows = run.finish()
+  const columns = columnsOf(rows)
   checkColumns(columns, schema)
-  return writeArrow(columns, columns[0]?.values.length ?? 0)
+  return writeArrow(columns, rows.rows)
 }
 
 function isPartial(plan: PlanNode): boolean {
@@ -42,20 +49,19 @@ function isPartial(plan: PlanNode): boolean {
   return last?.op === 'aggregate' && last.phase === 'partial'
 }
 
-function columnsOf({ fields, columns, rows }: Batch): OutputColumn[] {
+function columnsOf({ fields, columns }: Batch): TypedColumn[] {
   return fields.map(({ name, type }, at) => {
     const column = columns[at]
     if (!column) throw new Error('a batch without a column')
-    return {
-      name,
-      type: typeText(type),
-      values: Array.from({ length: rows }, (_, row) => valueAt(column, type, row)),
-    }
+    return { name, type: typeText(type), column }
   })
 }
 
 /** The node would refuse other columns: so this worker fails instead. */
-function checkColumns(columns: readonly OutputColumn[], schema: ResultSchema): void {
+function checkColumns(
+  columns: readonly { name: string; type: string }[],
+  schema: ResultSchema,
+): void {
   const same =
     columns.length === schema.fields.length &&
     schema.fields.every(({ name, type }, at) => {
