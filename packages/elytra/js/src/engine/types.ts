@@ -120,8 +120,10 @@ export function join(a: Type, b: Type): Type | null {
 function joinNumbers(a: Type, b: Type): Type {
   if (isFloat(a) || isFloat(b)) return FLOAT64
   for (const type of [a, b]) if (widens(a, type) && widens(b, type)) return type
-  // Of UInt64 and a signed type no 64 bits hold all; such values are compared as they are.
-  return a.name === 'UInt64' || b.name === 'UInt64' ? UINT64 : INT64
+  // Of UInt64 and a signed type no 64 bits hold all values; the node makes decimals of them.
+  if (a.name === 'UInt64' || b.name === 'UInt64')
+    throw new Unsupported(`${a.name} and ${b.name} in one column are not computed in JavaScript`)
+  return INT64
 }
 
 /** Whether every integer of one type is one of the other. */
