@@ -1,7 +1,7 @@
 /** A step of a plan whose function is called in a sandbox. */
 
 import type { Batch } from '../engine/batch.ts'
-import { reordered } from '../engine/groups.ts'
+import { reordered } from '../engine/joined.ts'
 import { parseType, type Field } from '../engine/types.ts'
 import { SennitError } from '../errors.ts'
 import type { OpaqueNode } from '../plan/json.ts'
