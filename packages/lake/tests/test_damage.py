@@ -17,6 +17,7 @@ from sennit_core.errors import Conflict, Corrupt, NotFound, SennitError, Unsuppo
 from sennit_core.hashing import sha256_hex
 
 from .conftest import FLIGHTS, put
+from .served_lake import Client, make_app
 
 TRIPS = "city,km\nOslo,12\nRome,7\n"
 ANSWER = [("AA", 1089), ("B6", 1576), ("UA", 200), ("UA", 1400)]
@@ -251,7 +252,7 @@ def test_a_damaged_row_costs_its_dataset_alone(two: Lake, kind: str) -> None:
         assert len(again.sql(f"{columns}'trips' OR table_name = 'flights'")) == 2
         assert {finding.dataset_id for finding in again.verify().findings} == {id_}
         assert shard.exists()
-        again.delete("flights")
+        assert Client(make_app(again)).delete("/api/datasets/flights").status_code == 200
         assert [info.name for info in again.catalog.list()] == ["trips"]
 
 

@@ -535,10 +535,8 @@ class Adoption:
             NotFound: There is none.
             Denied: Its writer was not removed.
         """
-        roster, dataset = (
-            self._host.roster,
-            (await asyncio.to_thread(self._catalog.get, dataset)).id,
-        )
+        roster = self._host.roster
+        dataset = (await asyncio.to_thread(self._catalog.get, dataset)).id
         async with self.alone(dataset):
             known = await asyncio.to_thread(self._catalog.get, dataset)
             writer = known.node or ""

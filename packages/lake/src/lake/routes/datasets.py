@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.catalog_adoption import foreign_dataset
 from lake.forks import fork_dataset
 from lake.interop.iceberg import publish_iceberg
 from lake.origins import snapshot_document, with_shown_origin
@@ -91,7 +92,8 @@ def router(lake: Lake) -> APIRouter:
         """Delete a dataset with all its snapshots; one of another node once that was removed."""
         requester = requester_of(request)
         lake.policies.check_change(dataset, requester)
-        if lake.catalog.get(dataset).node is not None and not requester.is_trusted:
+        is_foreign = foreign_dataset(lake.catalog.find_known, dataset) is not None
+        if is_foreign and not requester.is_trusted:
             raise Denied(f"deleting dataset {dataset!r}, which another node writes", needed="admin")
         return {"deleted": lake.delete(dataset).to_json()}
 
