@@ -9,6 +9,7 @@ const config = [
       '**/dist/**',
       '**/next-env.d.ts',
       'apps/playground/lib/records.ts',
+      'packages/elytra/js/tests/codegen.generated.ts',
     ],
   },
   ...next,

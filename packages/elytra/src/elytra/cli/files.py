@@ -7,11 +7,12 @@ import traceback
 from pathlib import Path
 from typing import TypeAlias
 
+from elytra.local.derived import DerivedSource
 from elytra.local.session import LocalElytra
 from elytra.pipelines.pipeline import Pipeline
 from emsqrt.documents import read_document
-from emsqrt.plan import DatasetRef, FileTarget, Sink, scans_of
-from sennit_core.errors import NotFound, SennitError, UsageError
+from emsqrt.plan import DatasetRef, Files, FileTarget, Plan, Sink, scans_of
+from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
 
 Loaded: TypeAlias = tuple[Pipeline, FileTarget | None]
 """A pipeline, and the file that its last step writes, if that is a sink."""
@@ -67,6 +68,30 @@ def load_pipeline(path: Path, local: LocalElytra) -> Loaded:
                 hint="platform run FILE runs it there",
             )
     return local.pipeline(plan), target
+
+
+def load_plan(path: Path) -> Plan:
+    """Return the plan of a file without opening what it reads, except of Python, which is run.
+
+    Raises:
+        NotFound: There is no such file.
+        Unsupported: The plan of a Python file has functions that are called with rows, or values in memory.
+    """
+    if path.suffix != ".py":
+        if not path.exists():
+            raise NotFound("file", str(path))
+        return read_document(path).plan
+    with open_session(path, None) as session:
+        pipeline, _ = load_pipeline(path, session)
+        folder = str(session.folder)
+        for scan in scans_of(pipeline.plan):
+            is_own = isinstance(scan.source, Files) and scan.source.paths[0].startswith(folder)
+            if is_own or isinstance(scan.source, DerivedSource):
+                raise Unsupported(
+                    f"{path} has values in memory, cached rows or functions that are called with rows",
+                    hint="code is made of expressions over files: write the values to a file",
+                )
+        return pipeline.plan
 
 
 def _from_python(path: Path, local: LocalElytra) -> Pipeline:

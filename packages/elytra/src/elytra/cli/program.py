@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from elytra.cli.files import load_pipeline, open_session
+from elytra.cli.codegen.forms import FORMS, code_of
+from elytra.cli.files import load_pipeline, load_plan, open_session
 from emsqrt.pipeline import SUFFIX_FORMATS
 from sennit_core.errors import NotFound, SennitError, UsageError
 
@@ -66,6 +67,28 @@ def explain(file: File, mem_cap: MemCap = None) -> None:
         typer.echo(pipeline.explain())
         if target is not None:
             typer.echo(f"writes {target.path}")
+
+
+@app.command()
+def codegen(
+    file: File,
+    to: Annotated[
+        str, typer.Option("--to", help=f"The form: {', '.join(FORMS)}.", metavar="FORM")
+    ] = "python",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; it is printed by default.")
+    ] = None,
+) -> None:
+    """Print a pipeline as code: Python, TypeScript, YAML or plan JSON; nothing is run."""
+    with _reporting():
+        if to not in FORMS:
+            raise UsageError(f"there is no form {to!r}", hint=f"--to {', '.join(FORMS)}")
+        text = code_of(load_plan(file), to)
+        if output is None:
+            sys.stdout.write(text)
+        else:
+            output.write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {output}")
 
 
 def _format_of(path: Path) -> str:

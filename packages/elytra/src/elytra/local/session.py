@@ -67,6 +67,11 @@ class LocalElytra:
         rows, shape = source_of(data, self._runner.new_file(), schema, options)
         return Pipeline.over_rows(self._runner, rows, shape)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the session's files: values in memory, and rows of Python functions."""
+        return self._runner.folder
+
     def pipeline(self, plan: Plan) -> Pipeline:
         """Continue a plan over files, such as one of a document.
 
