@@ -165,6 +165,18 @@ def test_the_verb_of_the_cleanup(
         assert run(["cleanup", "release", each["name"]]) == 0
 
 
+def test_a_quota_has_a_users_weight_in_jobs(
+    node: OpenNode, verbs: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["quota", "wim", "--weight", "5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["jobWeight"] == 5
+    assert node.client.get("/api/quotas/wim").json()["jobWeight"] == 5
+    for weight in (0, 101, 2.5, "5"):
+        answer = node.client.put("/api/quotas/wim", json={"jobWeight": weight})
+        assert answer.status_code in (400, 422)
+    assert run(["quota", "wim", "--clear"]) == 0
+
+
 def test_quotas_of_users_at_every_door(
     node: OpenNode, verbs: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,30 @@ def test_bytes_are_shared_by_weight(weights: list[float], costs: list[int]) -> N
     assert max(shares) - min(shares) <= 2 * (COST_BYTES_MAX + 16 * MIB) / min(weights)
 
 
+def test_users_are_served_by_their_weights_whatever_their_jobs_are() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for job in ("a1", "a2", "a3"):
+        queue.add("ann", job, 4.0, user_weight=1.0)
+    queue.add("bo", "b1", 1.0, user_weight=3.0)
+    users: Counter[str] = Counter()
+
+    for _ in range(400):
+        job = next(queue.rotation())
+        user = "bo" if job == "b1" else "ann"
+        queue.charge(user, job, task_cost(0))
+        users[user] += 1
+
+    assert 2.9 <= users["bo"] / users["ann"] <= 3.1
+    queue.add("bo", "b2", 1.0, user_weight=1.0)  # the newest job's weight counts
+    users.clear()
+    for _ in range(400):
+        job = next(queue.rotation())
+        user = "bo" if job.startswith("b") else "ann"
+        queue.charge(user, job, task_cost(0))
+        users[user] += 1
+    assert 0.9 <= users["bo"] / users["ann"] <= 1.1
+
+
 def test_a_new_job_is_served_before_those_that_wait() -> None:
     ring = ring_of({f"old{index}": 1.0 for index in range(50)})
     served(ring, dict.fromkeys((f"old{index}" for index in range(50)), task_cost(0)), 75)

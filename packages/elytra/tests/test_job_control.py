@@ -15,6 +15,9 @@ from elytra import Elytra, Pipeline, col, count
 from elytra.backends import ENGINES, NODE_ENGINE, NodeFiles, NodeParts, Report, TaskSpec, Workers
 from elytra.backends.local import LocalBackend
 from elytra.backends.table import BACKENDS
+from elytra.service.messages import JobSubmitted
+from emsqrt.plan import DatasetRef, Scan
+from lake.quotas import UserQuota
 from sennit_core.errors import Cancelled, Conflict, DeadlineExceeded, UsageError, WorkerLost
 
 from .conftest import running_node
@@ -78,7 +81,7 @@ FAULTY = {**BACKENDS, NODE_ENGINE: FaultyBackend, StallingBackend.name: Stalling
 @pytest.fixture(autouse=True, scope="module")
 def _stalling_is_an_engine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("elytra.service.job_service.ENGINES", (*ENGINES, StallingBackend.name))
+        patch.setattr("elytra.service.plan_binding.ENGINES", (*ENGINES, StallingBackend.name))
         yield
 
 
@@ -309,3 +312,26 @@ def test_one_user_cannot_delay_another_by_many_jobs(faulty: Any) -> None:
         left = [job for job in many if faulty.jobs.get(job.id).state != "done"]
 
     assert len(left) >= 6
+
+
+def test_a_job_has_the_weight_of_its_user(shared_node: Any, monkeypatch: Any) -> None:
+    shared_node.lake.append("weighed", pa.table({"n": [1]}))
+    shared_node.lake.quotas.set(UserQuota("ann", job_weight=3))
+    loop = shared_node.jobs._loop
+    events: list[Any] = []
+    post = loop.post
+
+    def recorded(event: Any) -> None:
+        events.append(event)
+        post(event)
+
+    monkeypatch.setattr(loop, "post", recorded)
+
+    for user in ("ann", "bo"):
+        shared_node.jobs.submit(Scan(DatasetRef("weighed")), submitted_by=user)
+
+    weights = {e.user: e.user_weight for e in events if isinstance(e, JobSubmitted)}
+    assert weights == {"ann": 3, "bo": 1}
+    for weight in (0, 101, -1):
+        with pytest.raises(UsageError, match="from 1 to 100"):
+            shared_node.lake.quotas.set(UserQuota("ann", job_weight=weight))

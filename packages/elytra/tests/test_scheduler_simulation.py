@@ -1,10 +1,14 @@
 """Random histories with faults; every job ends, every task is merged once, every slot is freed."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
+from elytra.service.messages import StopAttempt
+from elytra.service.scheduler import Scheduler
 from elytra.testing.scheduler_simulation import Scale, SchedulerSimulation
+from sennit_core.errors import SennitError
 
 LARGE = Scale(jobs=12, tasks=600, workers=300)
 
@@ -55,3 +59,50 @@ def test_a_history_replays_to_the_same_instructions() -> None:
 
     assert first.counts == second.counts
     assert first.events == second.events
+
+
+def _first_error(
+    fault: str, replacement: Any, monkeypatch: pytest.MonkeyPatch, seeds: range
+) -> Exception | None:
+    """Return what the simulator raises in the first history that finds a fault in the scheduler."""
+    monkeypatch.setattr(Scheduler, fault, replacement)
+    for seed in seeds:
+        try:
+            outcome_of(seed)
+        except (AssertionError, LookupError, SennitError) as found:
+            return found
+    return None
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_lease_that_ends_twice_is_found(
+    is_guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_lease(self: Any, attempt: Any) -> None:
+        if is_guarded and attempt.id not in self._attempts:
+            return
+        if attempt.lease_end > self._now:
+            self._set_lease(attempt)
+            return
+        self._out.append(StopAttempt(attempt.id, attempt.worker.id))
+        self._fail_attempt(attempt, {"code": "worker-lost"}, retryable=True, state="expired")
+
+    found = _first_error("_check_lease", check_lease, monkeypatch, range(600))
+    assert (found is None) == is_guarded
+
+
+@pytest.mark.nightly
+def test_results_of_a_previous_run_without_a_record_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unrecorded(self: Any, job: Any) -> None:
+        backend = self._backend(job.engine)
+        job.begin(backend.pool)
+        self._move_job(job, "running")
+        backend.add(job)
+        backend.check_unmerged(job)
+        self._finish_when_complete(job)
+
+    found = _first_error("_run_job", unrecorded, monkeypatch, range(200))
+    assert "not on record" in str(found)

@@ -323,7 +323,7 @@ class Session:
 
         Args:
             user: the name of the user's tokens.
-            limits: `diskBytes`, `memoryBytes`, `statements`, `statementsPerMinute`.
+            limits: `diskBytes`, `memoryBytes`, `statements`, `statementsPerMinute`, `jobWeight`.
         """
         return self._client.set_quota(user, limits)
 

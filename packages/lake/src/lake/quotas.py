@@ -33,6 +33,8 @@ __all__ = ["MEMORY_MIN_BYTES", "Quotas", "UserQuota"]
 
 MEMORY_MIN_BYTES = 128 * MIB
 """DuckDB needs about this much for a statement that sorts or joins at all."""
+JOB_WEIGHT_MAX = 100
+"""With it, another user still gets each hundredth byte."""
 _MINUTE_SECONDS = 60.0
 _ASK = "or ask an admin for a higher quota"
 
@@ -49,6 +51,7 @@ class UserQuota(Record):
         memory_bytes: Memory of the executors of the user's statements together.
         statements: Statements at once, queued ones included.
         statements_per_minute: Statements that start within any 60 seconds.
+        job_weight: The user's share of the workers of jobs, against 1 of others.
     """
 
     user: str
@@ -56,6 +59,7 @@ class UserQuota(Record):
     memory_bytes: int = 0
     statements: int = 0
     statements_per_minute: int = 0
+    job_weight: int = 1
 
 
 class Quotas:
@@ -98,6 +102,10 @@ class Quotas:
         numbers = quota.disk_bytes, quota.memory_bytes, quota.statements
         if not quota.user or min(*numbers, quota.statements_per_minute) < 0:
             raise UsageError("a quota has a user, and numbers of 0 or more")
+        if not 1 <= quota.job_weight <= JOB_WEIGHT_MAX:
+            raise UsageError(
+                f"a user's weight is from 1 to {JOB_WEIGHT_MAX}, not {quota.job_weight}"
+            )
         if 0 < quota.memory_bytes < MEMORY_MIN_BYTES:
             least = format_bytes(MEMORY_MIN_BYTES)
             raise UsageError(f"a statement needs {least}", hint=f"set memory to {least} or more")

@@ -32,6 +32,9 @@ def quota(
     per_minute: Annotated[
         int | None, typer.Option("--per-minute", help="Statements in a minute.")
     ] = None,
+    weight: Annotated[
+        int | None, typer.Option("--weight", help="Share of the workers of jobs, 1 to 100.")
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove the quota.")] = False,
     data: Data = None,
     url: Url = None,
@@ -48,6 +51,7 @@ def quota(
         "memoryBytes": None if memory is None else parse_bytes(memory),
         "statements": statements,
         "statementsPerMinute": per_minute,
+        "jobWeight": weight,
     }
     changes = {name: value for name, value in limits.items() if value is not None}
     if (changes or clear) and user is None:
@@ -103,8 +107,9 @@ def _print(quotas: list[dict[str, Any]], names: Mapping[str, str]) -> None:
             size(each["memoryBytes"]),
             f"{each['statements']:,}" if each["statements"] else "no limit",
             f"{each['statementsPerMinute']:,}" if each["statementsPerMinute"] else "no limit",
+            str(each["jobWeight"]),
         ]
         for each in quotas
     ]
-    columns = ["user", "stored", "queued", "disk", "memory", "statements", "per minute"]
+    columns = ["user", "stored", "queued", "disk", "memory", "statements", "per minute", "weight"]
     table(None, columns, rows, right=columns[1:])

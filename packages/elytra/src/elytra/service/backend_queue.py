@@ -31,7 +31,7 @@ class BackendQueue:
         """Let a job have tasks assigned, if it has pending tasks and is not over the limit."""
         over = self._over_limit
         if job.pending and (job.id not in over or next(iter(over)) == job.id):
-            self._jobs.add(job.user, job, job.weight)
+            self._jobs.add(job.user, job, job.weight, job.user_weight)
 
     def check_unmerged(self, job: ScheduledJob) -> None:
         """Stop a job that has come over the limit while another one is."""

@@ -64,8 +64,9 @@ class DeficitRoundRobin(Generic[K]):
         return key in self._ring
 
     def add(self, key: K, weight: float = 1.0) -> None:
-        """Add a key; no effect if it is there."""
+        """Add a key; if it is there, only its weight changes."""
         if key in self._ring:
+            self._ring[key].weight = weight
             return
         self._ring[key] = _Account(weight, self._debts.pop(key, 0.0))
         if self._front_is_free and len(self._ring) > 1:
@@ -113,9 +114,9 @@ class DeficitRoundRobin(Generic[K]):
 
 
 class FairQueue(Generic[K]):
-    """Jobs with tasks to assign: users have equal shares, and the jobs of a user theirs by weight.
+    """Jobs with tasks to assign: users have shares by weight, and so have the jobs of a user.
 
-    So a user with many jobs, or with urgent ones, gets no more than another.
+    So a user with many jobs, or with urgent ones, gets no more than another of the same weight.
     """
 
     def __init__(self) -> None:
@@ -131,12 +132,19 @@ class FairQueue(Generic[K]):
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
-    def add(self, user: str, job: K, weight: float) -> None:
-        """Add a job; no effect if it is there."""
+    def add(self, user: str, job: K, weight: float, user_weight: float = 1.0) -> None:
+        """Add a job; if it is there, only the weights change.
+
+        Args:
+            user: Who has submitted it.
+            job: The job.
+            weight: Among the jobs of the user.
+            user_weight: Of the user among the users; that of the job which was added last counts.
+        """
         jobs = self._jobs.get(user)
         if jobs is None:
             jobs = self._jobs[user] = DeficitRoundRobin()
-            self._users.add(user)
+        self._users.add(user, user_weight)
         jobs.add(job, weight)
 
     def remove(self, user: str, job: K) -> None:

@@ -138,6 +138,7 @@ class JobService:
             backends=opened,
             node_backend=cast("NodeBackend", opened[NODE_ENGINE]),
             on_end=self._release,
+            weight_of=lambda user: lake.quotas.get(user).job_weight,
         )
 
     # API for callers

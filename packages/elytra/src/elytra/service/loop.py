@@ -77,7 +77,7 @@ class SchedulerLoop:
         clock: Source of the scheduler's time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, all by keyword
         self,
         job_store: JobStore,
         folder: Path,
@@ -85,6 +85,7 @@ class SchedulerLoop:
         backends: Mapping[str, Backend],
         node_backend: NodeBackend,
         on_end: Callable[[str], None],
+        weight_of: Callable[[str], float] = lambda _user: 1.0,
         clock: Clock = SYSTEM,
     ) -> None:
         self._clock = clock
@@ -94,6 +95,7 @@ class SchedulerLoop:
         self._node_backend = node_backend
         self._small_results = job_store.small_results
         self._on_end = on_end
+        self._weight_of = weight_of
         # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
         # posts the job's first event.
         self._work: dict[str, JobWork] = {}
@@ -118,7 +120,8 @@ class SchedulerLoop:
             submission: Of a job that a previous run of the node began; None for a new one.
         """
         self._work[job_id] = work
-        self.post(submission or work.submission())
+        found = submission or work.submission()
+        self.post(replace(found, user_weight=self._weight_of(found.user)))
 
     def post(self, event: Event) -> None:
         """Post an event; may be called from any thread."""

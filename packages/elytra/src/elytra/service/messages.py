@@ -36,13 +36,14 @@ class JobSubmitted:
         has_merge: Whether a merge computes the result; if not, the only task's partial is the
             result.
         engine: The backend whose workers run its tasks.
-        user: Who submitted it; users share the workers equally.
+        user: Who submitted it; users share the workers by weight.
         options: Of the submission; its deadline counts from this event.
         sizes: Input bytes of tasks, where known.
         inputs: The object id of a task's shard, where it has one.
         holds_partials: Whether the results of its tasks are on disk until a merge has read them.
         done: Results of tasks that a previous run of the node has.
         first_attempt: Number of a task's first attempt, above those of previous runs of the node.
+        user_weight: The user's weight; above 0.
     """
 
     job: str
@@ -56,6 +57,7 @@ class JobSubmitted:
     holds_partials: bool = False
     done: Mapping[str, JsonObject] = field(default_factory=dict)
     first_attempt: int = 1
+    user_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

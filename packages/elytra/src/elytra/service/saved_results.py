@@ -79,6 +79,9 @@ class ResultSaver:
         check_dataset_name(name)
         upload_id = derived_id(job_id, name, mode)
         with self._lock:
+            # Before an ingest that has failed is started again: the right may be gone by now.
+            if self._lake.policies:
+                self._lake.policies.check_upload(name, mode, requester)
             try:
                 return self._submit_ingest(upload_id, submitted_by=requester.name)
             except NotFound:  # the first request, or one after the upload was ingested and removed
@@ -86,8 +89,6 @@ class ResultSaver:
             dataset = self._lake.catalog.find(name)
             if dataset is not None and self._lake.catalog.has_snapshot(dataset.id, upload_id):
                 return dataset.id, None
-            if self._lake.policies:
-                self._lake.policies.check_upload(name, mode, requester)
             file = self._one_file(files, requester.name)
             self._lake.quotas.check_room(
                 requester.name, f"the rows of job {job_id}", file.stat().st_size

@@ -164,6 +164,7 @@ class ScheduledJob:
         self.user = submission.user
         self.has_merge = submission.has_merge
         self.weight = PRIORITIES[submission.options.priority]
+        self.user_weight = submission.user_weight
         self.state: JobState = "queued"
         # Empty while the job is queued; afterwards one per key. Python keeps the order of insertion,
         # which is shard order, so the merge needs no sorting.

@@ -83,6 +83,8 @@ class _Job:
     merges: list[tuple[int, ...]] = field(default_factory=list)
     skipped: tuple[str, ...] = ()
     ends: int = 0
+    # Whether it was admitted, so that its tasks have records.
+    has_run: bool = False
 
 
 class SchedulerSimulation:
@@ -115,6 +117,8 @@ class SchedulerSimulation:
         self._failed_on: dict[str, set[str]] = {}
         self._failures: Counter[str] = Counter()
         self._ended: set[str] = set()
+        # (job, task) of each instruction that records a task as done.
+        self._recorded: set[tuple[str, str]] = set()
         self._build(scale)
 
     def run(self) -> None:
@@ -134,6 +138,11 @@ class SchedulerSimulation:
             assert job.ends == 1, f"seed {self.seed}: {name} has ended {job.ends} times"
             if job.state == "done":
                 self._check_result(name, job)
+            if job.has_run:
+                recorded = {task for task in job.submission.done if (name, task) in self._recorded}
+                assert recorded == set(job.submission.done), (
+                    f"seed {self.seed}: {name}: results of a previous run are not on record"
+                )
         self._check_slots()
 
     def _build(self, scale: Scale) -> None:
@@ -302,13 +311,15 @@ class SchedulerSimulation:
         self._failed_on.setdefault(task, set()).add(worker)
         self._failures[task] += 1
 
-    def _react(self, instruction: Instruction) -> None:
+    def _react(self, instruction: Instruction) -> None:  # noqa: C901 - one case each
         match instruction:
             case JobChanged():
                 self._job_changed(instruction)
             case TaskChanged():
                 name = f"{instruction.job}/{instruction.task}"
                 self._move("task", name, instruction.state)
+                if instruction.state == "done":
+                    self._recorded.add((instruction.job, instruction.task))
                 if instruction.state == "poisoned":
                     self._check_poisoned(f"{instruction.job}-{instruction.task}")
             case AttemptChanged():
@@ -341,6 +352,7 @@ class SchedulerSimulation:
         job = self.jobs[change.job]
         self._move("job", change.job, change.state)
         job.state = change.state
+        job.has_run = job.has_run or change.state == "running"
         if is_terminal("job", change.state):
             job.ends += 1
             job.skipped = tuple(each.task for each in change.skipped)
@@ -365,7 +377,11 @@ class SchedulerSimulation:
 
     def _tick(self) -> None:
         self._send(Tick(self.now))
-        self._at(self.random.uniform(0.1, 1.0), self._tick)
+        # Now and then the loop is busy for so long that several leases end in the same tick.
+        is_late = not self._is_calm and self.random.random() < 0.1
+        self._at(
+            self.random.uniform(2.0, 6.0) if is_late else self.random.uniform(0.1, 1.0), self._tick
+        )
 
     def _calm_down(self) -> None:
         """End the faults: from now on workers do what they should, and there are good ones."""
@@ -386,12 +402,19 @@ class SchedulerSimulation:
         others = [
             worker
             for worker in self.workers.values()
-            if worker.engine == engine and worker.is_joined and worker.id not in workers
+            if worker.engine == engine
+            and worker.is_joined
+            and worker.id not in workers
+            and not self._is_quarantined(worker)
         ]
         stuck = {worker.id for worker in others if worker.kind in {"stalling", "slow"}}
         bad = {worker.id for worker in others if worker.kind in {"corrupting", "flaky"}}
         untried = len(others) - len(stuck) - len(bad)
         assert len(workers) >= 3 or untried <= 0, f"seed {self.seed}: {task}: {workers} of {others}"
+
+    def _is_quarantined(self, worker: _Worker) -> bool:
+        found = self.scheduler._workers.get(worker.id)  # noqa: SLF001 - a check of the scheduler
+        return found is not None and found.is_quarantined
 
     def _check_result(self, name: str, job: _Job) -> None:
         keys = [key for key in job.submission.tasks if key not in job.skipped]

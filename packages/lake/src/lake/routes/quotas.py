@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.foreign_users import is_foreign
-from lake.quotas import UserQuota
+from lake.quotas import JOB_WEIGHT_MAX, UserQuota
 from lake.routes.requester import requester_of
 from lake.storage_report import storage_report
 from sennit_core.errors import NotFound
@@ -23,7 +23,7 @@ Number = Annotated[int, Field(ge=0, le=(1 << 53))]
 
 
 class QuotaDocument(BaseModel):
-    """Body of PUT /api/quotas/{user}; 0 is no limit."""
+    """Body of PUT /api/quotas/{user}; 0 is no limit, and a weight is from 1 on."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -31,6 +31,7 @@ class QuotaDocument(BaseModel):
     memory_bytes: Annotated[Number, Field(alias="memoryBytes")] = 0
     statements: Number = 0
     statements_per_minute: Annotated[Number, Field(alias="statementsPerMinute")] = 0
+    job_weight: Annotated[int, Field(alias="jobWeight", ge=1, le=JOB_WEIGHT_MAX)] = 1
 
 
 def router(lake: Lake) -> APIRouter:
