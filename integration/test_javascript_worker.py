@@ -34,6 +34,9 @@ PIPELINES: dict[str, Callable[[Pipeline], Pipeline]] = {
     "top": lambda rows: rows.top_k(7, value.desc(), "at", "note"),
     "limit": lambda rows: rows.limit(20, 5),
     "distinct": lambda rows: rows.select("country", "qty").distinct(),
+    "union": lambda rows: rows.select("country", "qty", "price").union(
+        rows.filter(col("qty") < 3).select("country", "qty"), by_name=True
+    ).group_by("country").agg(n=count(), total=col("price").sum(), qty=col("qty").max()),
 }  # fmt: skip
 """Plans that a JavaScript worker computes."""
 

@@ -86,6 +86,7 @@ class TestLocal(BackendContract):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)  # some 4,700 tasks
 class TestLocalAtMoreCuts(TestLocal):
     cuts = (1, 2, 7, 40, 240)
 

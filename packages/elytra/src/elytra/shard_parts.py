@@ -58,6 +58,8 @@ BROADCAST_BYTES_MAX = 16 << 20
 """Stored bytes of the right side of a join that every task reads: a quarter of a large shard."""
 _REPEATED_BYTES = 64 << 20
 """All tasks together may read so much more by it, or as much as the left side has, if that is more."""
+_REPEATED_FILES = 10_000
+"""All tasks together may open so many files by it."""
 
 # Their result for a row does not depend on other rows, so it is the same at any shard.
 _EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
@@ -308,6 +310,9 @@ def _why_not_joined(parts: tuple[Part, ...], join: Join, rules: Rules) -> str | 
             f"the right side of a join has {format_bytes(right)}, too many for each of {tasks} tasks"
             " to read"
         )
+    files = sum(size.shards for size in rights if size is not None)
+    if files * tasks > _REPEATED_FILES:
+        return f"the right side of a join has {files} shards, too many for each of {tasks} tasks to open"
     return None
 
 

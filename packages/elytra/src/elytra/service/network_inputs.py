@@ -62,10 +62,11 @@ class NetworkInputs:
         cut = split(plan, self.inputs.schemas.__getitem__, rules=Rules(self.inputs.size_of))
         if not isinstance(cut, Split) or any(part.others for part in cut.parts):
             return NODE_ENGINE  # its result is made of all rows in one place, or needs all of some
+        objects = {shard.info.object for shard in elsewhere}
         moved = sum(
             partial_bytes(cut, part, shard.info.rows)
             for part, shard in cut.tasks(self.inputs.shards)
-            if shard in elsewhere
+            if shard.info.object in objects
         )
         stored = sum(shard.info.bytes for shard in elsewhere)
         return PeersBackend.name if moved < stored else NODE_ENGINE

@@ -189,11 +189,11 @@ class PlanWork:
         one = Files(("shard-0",), "parquet")
         plans = [plan_to_json(self.cut.shard_plan(part, one)) for part in self.cut.parts]
         shards = [shard.info.object for _, shard in self._tasks.values()]
-        read_by_all = {
-            ref.dataset: [shard.info.object for shard in self.shards[ref]]
+        read_by_all = [
+            [ref.dataset, ref.snapshot, *(shard.info.object for shard in self.shards[ref])]
             for part in self.cut.parts
             for ref in part.others
-        }
+        ]
         document: JsonObject = {"version": __version__, "plans": plans, "shards": shards}
         document["readByAll"] = read_by_all
         document["schema"] = self.cut.partial_schema.fingerprint()
