@@ -176,3 +176,19 @@ def test_a_restart_finds_jobs_and_plans_as_they_were(
     assert [job.id for job in unfinished] == ["j"]
     assert again.get("done").plan == PLAN
     assert not (store.folder / "stray").exists()
+
+
+def test_a_job_is_read_while_its_tasks_report(store: JobStore) -> None:
+    """Executions report from their own threads; a sum over tasks that change would fail."""
+    store.progress("j", "t0", Progress(rows=3))
+    progress = store._progress["j"]
+
+    class Watched(dict[str, Progress]):
+        def items(self) -> Any:
+            assert progress._lock.locked()
+            return super().items()
+
+    progress._tasks = Watched(progress._tasks)
+    found = store.get("j").progress
+    assert found is not None
+    assert found.rows == 3

@@ -356,13 +356,14 @@ class _JobProgress:
             parts = list(self._tasks.values())
             working = [part for task, part in self._tasks.items() if task not in self._done]
             bytes_done = sum(self._bytes_done(task) for task in self._input_bytes)
+            rows = sum(part.rows for task, part in self._tasks.items() if task in self._input_bytes)
         known = [size for size in self._input_bytes.values() if size is not None]
         return Progress(
             done=len(self._done),
             total=len(self._input_bytes),
             bytes_done=bytes_done,
             bytes_total=sum(known) if known else None,
-            rows=sum(part.rows for task, part in self._tasks.items() if task in self._input_bytes),
+            rows=rows,
             memory_bytes=sum(part.memory_bytes for part in working),
             cap_bytes=max((part.cap_bytes or 0 for part in parts), default=0) or None,
             spilled_bytes=sum(part.spilled_bytes for part in parts),
