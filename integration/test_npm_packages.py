@@ -218,6 +218,33 @@ console.log(JSON.stringify(copied))
 """
 
 
+EXAMPLES = """
+import { writeFileSync } from 'node:fs'
+import { countries } from './file.js'
+import { sendFromNode } from './node.js'
+import { regions } from './opaque.js'
+import { dear } from './pipeline.js'
+
+const [url, token] = process.argv.slice(2)
+const text = 'price,qty,country,zip\\n100,6,NO,1\\n9,1,US,2\\n200,3,US,3\\n'
+writeFileSync('sales.csv', text)
+const dataset = await sendFromNode('sales.csv', url, token)
+for (;;) {
+  const headers = { Authorization: `Bearer ${token}` }
+  const jobs = await (await fetch(`${url}/api/jobs`, { headers })).json()
+  if (jobs.every(({ finishedAt }) => finishedAt)) break
+}
+const trips = new File(['code,miles\\nNO-1,5\\nSE-2,6\\nNO-3,7\\n'], 'trips.csv')
+console.log(JSON.stringify([
+  typeof dataset,
+  await dear(url, token),
+  [...await countries(new File([text], 'sales.csv'))],
+  await regions(trips, ['NO']),
+]))
+process.exit()
+"""
+
+
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The packages, packed."""
@@ -270,6 +297,21 @@ def test_a_strict_consumer_type_checks(installed: Path, resolution: str) -> None
     strict = "--strict --noEmit --target es2022 --lib es2024,dom,dom.iterable --types node"
     roots = ("--typeRoots", str(TSC.parents[1] / "@types"))
     run(str(TSC), "typed.ts", *strict.split(), *roots, *resolution.split(), cwd=installed)
+
+
+@pytest.mark.nightly
+def test_the_examples_of_the_readme_run(installed: Path, node: RunningNode) -> None:
+    readme = (folder_of("elytra") / "README.md").read_text(encoding="utf-8")
+    names = []
+    for name, code in re.findall(r"```ts\n// (\w+\.ts)\n(.*?)```", readme, re.DOTALL):
+        (installed / name).write_text(code, encoding="utf-8")
+        names.append(name)
+    strict = "--strict --target es2022 --module nodenext --lib es2024,dom,dom.iterable --types node"
+    roots = ("--typeRoots", str(TSC.parents[1] / "@types"))
+    run(str(TSC), *names, *strict.split(), *roots, cwd=installed)
+    kind, dear, countries, regions = run_module(installed, EXAMPLES, node.url, node.token)
+    assert (kind, dear) == ("string", [1200, ["NO", "US"]])
+    assert (sorted(countries), regions) == ([["NO", 1], ["US", 2]], ["NO"])
 
 
 @pytest.mark.nightly

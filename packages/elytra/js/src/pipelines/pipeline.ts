@@ -253,13 +253,13 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
     return this.grow((input) => ({ op: 'with_column', input, columns }))
   }
 
-  withColumn<N extends string>(
+  withColumn<N extends string, F extends Formula<In>>(
     name: N,
-    formula: Formula<In>,
+    formula: F,
     scope?: Scope,
-  ): Pipeline<R & Record<N, unknown>> {
+  ): Pipeline<Omit<R, N> & { [Name in N]: ValueOf<F> }> {
     return this.withColumns({ [name]: formula }, scope) as unknown as Pipeline<
-      R & Record<N, unknown>
+      Omit<R, N> & { [Name in N]: ValueOf<F> }
     >
   }
 
@@ -288,12 +288,13 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
   // Aggregates
 
   /** Group the rows; `.agg({ … })` aggregates the groups. */
-  groupBy<
-    K extends keyof R & string,
-    F extends Record<string, Formula<In>> = Record<never, Formula<In>>,
-  >(...keys: (K | F)[]): Groups<Pick<R, K> & { [Name in keyof F]: ValueOf<F[Name]> }> {
+  groupBy<K extends keyof R & string>(...keys: K[]): Groups<Pick<R, K>>
+  groupBy<K extends keyof R & string, F extends Record<string, Formula<In>>>(
+    ...keys: (K | F)[]
+  ): Groups<Pick<R, K> & { [Name in keyof F]: ValueOf<F[Name]> }>
+  groupBy(...keys: (string | Record<string, Formula<In>>)[]): Groups<AnyRow> {
     const named = keys.flatMap((key) =>
-      typeof key === 'string' ? [namedColumn(key)] : this.named(key as F),
+      typeof key === 'string' ? [namedColumn(key)] : this.named(key),
     )
     if (named.length === 0) throw new UsageError('groupBy needs at least one column')
     return new Groups((aggregates) => this.aggregated(named, aggregates))

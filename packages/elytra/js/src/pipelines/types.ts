@@ -20,7 +20,28 @@ type UntypedCell = any
 export type Cells<Row> = { readonly [Name in keyof Row]: Cell<Row[Name]> }
 
 /** The JavaScript type of what a formula computes. */
-export type ValueOf<F> = F extends Expr<infer V> ? V : F extends Constant ? F : unknown
+export type ValueOf<F> =
+  F extends Expr<infer V>
+    ? V
+    : F extends Constant
+      ? F
+      : F extends (...row: never[]) => infer Made
+        ? MadeValue<Made>
+        : unknown
+
+/** The same of what a function returns, which is translated and has no fixed value. */
+type MadeValue<Made> =
+  Made extends Expr<infer V> ? V : Made extends Constant ? Widened<Made> : unknown
+
+type Widened<V> = V extends number
+  ? number
+  : V extends string
+    ? string
+    : V extends boolean
+      ? boolean
+      : V extends bigint
+        ? bigint
+        : V
 
 /** The row that a formula returns: `value` for one value, `_0 _1 …` for several. */
 export type RowOf<F> =
