@@ -136,23 +136,9 @@ def node(
 ) -> Figures:
     """Send the parts to a node."""
     data = scratch / f"{sync}-{tus}-{time.monotonic_ns()}"
-    environment = os.environ | {"SENNIT_STORAGE__UPLOAD_SYNC": sync}
-    command = [
-        sys.executable,
-        "-m",
-        "sennit.cli",
-        "up",
-        "--data",
-        str(data),
-        "--port",
-        "0",
-        "--api-only",
-    ]
-    with child([*command, "--no-flight", "--json"], environment) as process:
-        assert process.stdout is not None
-        url = urlsplit(json.loads(process.stdout.readline())["url"])
-        token = (data / "admin.token").read_text().strip()
-        client = NodeClient(str(url.hostname), url.port or 80, token)
+    with running_node(data, SENNIT_STORAGE__UPLOAD_SYNC=sync) as started:
+        url = urlsplit(started.url)
+        client = NodeClient(str(url.hostname), url.port or 80, started.token)
         upload = client.create(size, tus=tus)
         digests = [hashlib.sha256(part).hexdigest() for part in parts]
         if tus:
@@ -163,9 +149,29 @@ def node(
                 size // PART_BYTES,
                 connections,
             )
-        found = measured(process.pid, body)
+        found = measured(started.pid, body)
         client.abort(upload)
         return found
+
+
+@dataclass(frozen=True)
+class StartedNode:
+    """A node of its own: its process, address and token of its administrator."""
+
+    pid: int
+    url: str
+    token: str
+
+
+@contextmanager
+def running_node(data: Path, **settings: str) -> Iterator[StartedNode]:
+    """Run a node over a new folder, with settings of the environment."""
+    command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(data), "--port", "0"]
+    flags = ["--api-only", "--no-flight", "--json"]
+    with child([*command, *flags], os.environ | settings) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        yield StartedNode(process.pid, url, (data / "admin.token").read_text().strip())
 
 
 class NodeClient:

@@ -92,13 +92,18 @@ def executors_held(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def running_site(data: Path, *, port: int = 0) -> Iterator[Site]:
-    """Start a node through the command line, and stop it the same way."""
+def running_site(
+    data: Path, *, port: int = 0, memory: str = "1GiB", part_bytes: str = "256KiB"
+) -> Iterator[Site]:
+    """Start a node through the command line, and stop it the same way.
+
+    Its parts are small, so that small files have many.
+    """
     settings = {
         "SENNIT_NETWORK__ALLOWED_HOSTS": INSECURE_HOST,
-        "SENNIT_STORAGE__PART_BYTES": "256KiB",  # so that small files have many parts
+        "SENNIT_STORAGE__PART_BYTES": part_bytes,
     }
-    arguments = ("up", "--detach", "--port", str(port), "--memory", "1GiB")
+    arguments = ("up", "--detach", "--port", str(port), "--memory", memory)
     up = json.loads(platform(*arguments, data=data, **settings))
     token = (data / "admin.token").read_text().strip()
     site = Site(data, up["url"], token, up["pid"])

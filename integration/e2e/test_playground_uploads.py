@@ -245,3 +245,38 @@ def test_a_node_that_is_killed_and_started_again_gets_the_rest(
         with running_site(tmp_path / "data", port=site.port):
             complete(page, "restarted")
             assert "restarted" in platform("datasets", data=site.data)
+
+
+def write_rows(path: Path, blocks: int) -> None:
+    """Write a CSV file of blocks of 1,024 rows and a mebibyte."""
+    block = b"".join(b"%d,%b\n" % (row % 10, b"x" * 1021) for row in range(1024))
+    with path.open("wb") as file:
+        file.write(b"n,text\n")
+        for _ in range(blocks):
+            file.write(block)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_two_gigabytes_with_a_reload_in_the_middle_arrive_whole(
+    browser: Browser, exported: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.csv"
+    with (
+        running_site(tmp_path / "data", part_bytes="8MiB") as site,
+        browser.new_context() as context,
+    ):
+        write_rows(path, blocks=2048)
+        assert path.stat().st_size > 2 << 30
+        page = context.new_page()
+        page.goto(f"{site.url}/?token={site.token}")
+        page.goto(f"{site.url}/data/")
+        page.set_input_files("input[type=file]", path)
+        expect(page.get_by_text(re.compile(r"[4-9]\d % · "))).to_be_visible(timeout=600_000)
+        reload(page)
+        expect(left(page)).to_contain_text(re.compile(r"[3-9]\d % · "))
+        page.get_by_label("The file large.csv").set_input_files(path)
+        expect(page.get_by_text(re.compile(r"went on · [3-9]\d % · "))).to_be_visible()
+        row = page.get_by_role("row", name="large")
+        expect(row).to_contain_text(f"{2048 * 1024:,}", timeout=900_000)
+    path.unlink()

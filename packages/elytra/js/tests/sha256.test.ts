@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 
-import { sha256Hex } from '../src/uploads/sha256.ts'
+import { BlobHasher, sha256Hex } from '../src/uploads/sha256.ts'
 
 async function withoutSubtle<T>(action: () => Promise<T>): Promise<T> {
   const platform = Object.getOwnPropertyDescriptor(globalThis, 'crypto')!
@@ -34,4 +34,13 @@ test('a view into a larger buffer is hashed by itself', async () => {
   const bytes = new Uint8Array(randomBytes(1_000)).subarray(100, 900)
   const expected = createHash('sha256').update(bytes).digest('hex')
   assert.equal(await withoutSubtle(() => sha256Hex(bytes)), expected)
+})
+
+test('parts that are hashed at the same time, long and short, have their own hashes', async () => {
+  const parts = [300_000, 5, 0, 299_999, 70_000].map((size) => new Uint8Array(randomBytes(size)))
+  const expected = parts.map((part) => createHash('sha256').update(part).digest('hex'))
+  const hasher = new BlobHasher()
+  const hashes = () => Promise.all(parts.map((part) => hasher.hash(new Blob([part]))))
+  assert.deepEqual(await hashes(), expected)
+  assert.deepEqual(await withoutSubtle(hashes), expected)
 })

@@ -8,7 +8,7 @@
 
 import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
-import { sha256OfBlob } from './sha256.ts'
+import { BlobHasher } from './sha256.ts'
 
 /**
  * A request that moves no byte and gets no answer for so long is ended and sent again: after a
@@ -17,6 +17,7 @@ import { sha256OfBlob } from './sha256.ts'
 const STALL_MS = 120_000
 
 const scope = self as unknown as DedicatedWorkerGlobalScope
+const hasher = new BlobHasher()
 const sending = new Map<number, XMLHttpRequest>()
 /** Parts that are being hashed; an aborted one is not sent. */
 const hashing = new Set<number>()
@@ -29,7 +30,7 @@ scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {
 async function put(part: PutPart): Promise<void> {
   hashing.add(part.ticket)
   try {
-    const sha256 = await sha256OfBlob(part.body)
+    const sha256 = await hasher.hash(part.body)
     if (hashing.delete(part.ticket)) send(part, sha256)
   } catch (error) {
     // The file changed or vanished on disk between choosing it and reading it.

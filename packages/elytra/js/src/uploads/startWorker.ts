@@ -3,7 +3,7 @@
 import { unreadable } from '../errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 import type { WorkerLike } from './pool.ts'
-import { sha256OfBlob } from './sha256.ts'
+import { BlobHasher } from './sha256.ts'
 
 /**
  * Start one upload worker, for `new WorkerPool(startUploadWorker, 4)`.
@@ -20,6 +20,7 @@ export function startUploadWorker(): WorkerLike {
 class FetchWorker implements WorkerLike {
   onmessage: WorkerLike['onmessage'] = null
   onerror: WorkerLike['onerror'] = null
+  private readonly hasher = new BlobHasher()
   private readonly sending = new Map<number, AbortController>()
 
   postMessage(message: ToWorker): void {
@@ -44,7 +45,7 @@ class FetchWorker implements WorkerLike {
     const { ticket } = part
     let sha256: string
     try {
-      sha256 = await sha256OfBlob(part.body)
+      sha256 = await this.hasher.hash(part.body)
     } catch (error) {
       return { kind: 'failed', ticket, status: 400, body: unreadable(error) }
     }

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lake.encrypted_files import Source
 from lake.uploads.upload import UploadInfo
-from sennit_core.errors import BadInput, Corrupt
+from sennit_core.errors import BadInput, Conflict, Corrupt
 from sennit_core.logs import get_logger
 from sennit_core.units import MIB
 
-__all__ = ["check_whole", "remove_damaged"]
+__all__ = ["check_same", "check_whole", "remove_damaged"]
 
 _log = get_logger("sennit.lake")
 
@@ -83,3 +83,14 @@ def check_whole(
         found = "" if upload.encrypted else f" as {upload.sha256}"
         reason = f"the file's SHA-256 was declared{found}, the parts make {whole.hexdigest()}"
         raise BadInput(what=upload.name, reason=reason, hint="start the upload again")
+
+
+def check_same(upload: UploadInfo, index: int, have: str, sha256: str) -> None:
+    """Raise `Conflict` if a part that is here is another one than was sent, by their hashes."""
+    if have == sha256:
+        return
+    which = "other bytes" if upload.encrypted else f"SHA-256 {have}, not {sha256}"
+    raise Conflict(
+        f"part {index} of upload {upload.id} is here with {which}",
+        hint="abort the upload and start again if the file has changed",
+    )

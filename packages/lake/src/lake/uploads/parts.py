@@ -26,7 +26,7 @@ from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.encrypted_files import Source, plain_bytes, source_bytes
 from lake.errors import UploadIncomplete
 from lake.local_files import LocalFile
-from lake.uploads.part_checks import check_whole, remove_damaged
+from lake.uploads.part_checks import check_same, check_whole, remove_damaged
 from lake.uploads.part_writer import PartWriter
 from lake.uploads.sync_queue import SyncQueue
 from lake.uploads.table import FinishedTable, UploadRow, UploadTable
@@ -308,7 +308,7 @@ class PartStore:
         upload = self.get(upload_id)
         have = self._parts(upload_id).get(index)
         if have is not None and sha256 is not None:
-            _check_same(upload, index, have[0], self._stored_hash(upload, sha256))
+            check_same(upload, index, have[0], self._stored_hash(upload, sha256))
         if upload.state != "receiving" and have is None:
             raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
         limit = upload.expected_bytes(index)
@@ -386,20 +386,34 @@ class PartStore:
             # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)
             if have is not None:
-                _check_same(upload, index, have[0], sha256)
-                return
-            upload = self.get(upload_id)
-            if upload.state != "receiving":
-                raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
-            # The name is index and hash: whether the part is here, and which bytes it has, needs no
-            # other file.
-            path = self.folder(upload_id) / f"{index:06d}-{sha256}.part"
-            new.commit(path, sync=self._syncs is None)
-            if self._syncs is not None:
-                self._syncs.add(path)
-            self._done[upload_id] = self._done.get(upload_id, 0) + size
-            self._changed_at[upload_id] = self._clock.now()
-        self._mirror(upload)
+                check_same(upload, index, have[0], sha256)
+            else:
+                upload = self._name_part(upload_id, index, sha256, new, size)
+        if self._syncs is None:
+            # Not under the lock either: sealing the upload syncs the same folder with the record. Also
+            # for a part that was here: the request that brought it may still wait for its sync.
+            try:
+                fsync_folder(self.folder(upload_id))
+            except FileNotFoundError:  # aborted meanwhile
+                raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
+        if have is None:
+            self._mirror(upload)
+
+    def _name_part(
+        self, upload_id: str, index: int, sha256: str, new: NewFile, size: int
+    ) -> UploadInfo:
+        """Give a received part its final name, which its folder makes durable when it is synced."""
+        upload = self.get(upload_id)
+        if upload.state != "receiving":
+            raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
+        # The name says whether the part is here and which bytes it has, without another file.
+        path = self.folder(upload_id) / f"{index:06d}-{sha256}.part"
+        new.commit(path, sync=self._syncs is None, sync_folder=False)
+        if self._syncs is not None:
+            self._syncs.add(path)
+        self._done[upload_id] = self._done.get(upload_id, 0) + size
+        self._changed_at[upload_id] = self._clock.now()
+        return upload
 
     def seal(self, upload_id: str) -> SealedUpload:
         """Mark the upload as complete, so that it accepts no more parts; may be repeated.
@@ -584,14 +598,3 @@ class PartStore:
 
 def _file_bytes(path: Path) -> int:
     return path.stat().st_size
-
-
-def _check_same(upload: UploadInfo, index: int, have: str, sha256: str) -> None:
-    """Raise `Conflict` if a part that is here is another one than was sent, by their hashes."""
-    if have == sha256:
-        return
-    which = "other bytes" if upload.encrypted else f"SHA-256 {have}, not {sha256}"
-    raise Conflict(
-        f"part {index} of upload {upload.id} is here with {which}",
-        hint="abort the upload and start again if the file has changed",
-    )

@@ -16,6 +16,9 @@ A request's path through this class:
                                                                             |
     answer / on_response_complete: the next of `pending`, then the rest of `_unparsed`
 
+A long body whose length is known does not pass the parser after the piece that has its head: the parser
+would copy it in pieces of 16 KiB, and only count its bytes (`_take_body`).
+
 HTTP/1.1 answers pipelined requests in order (RFC 9112, section 9.3.2), so one request at a time is
 answered, and a connection holds at most one piece of requests that were parsed but not started.
 All methods run in the event loop.
@@ -30,14 +33,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, cast
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT_SEND
 from elkyn.server.http.joined import JoinedWrites
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
-from elkyn.server.http.request_head import checked_headers
+from elkyn.server.http.request_head import Headers, checked_headers
 from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
 from elkyn.server.http.unchunked import UnchunkedCycle
 from elkyn.server.limits import Limits
@@ -50,6 +53,7 @@ __all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show
 # another request ended nothing is counted: the parser does not report where it ended.
 HEAD_BYTES_MAX = 64 * 1024
 _PROGRESS_BYTES = 256  # of a body; a client that sends fewer in time is closed
+_LONG_BODY_BYTES = 64 * 1024  # from here on a body does not pass the parser
 _PIECE_BYTES = 16 * 1024  # parsed at once, so at most this many bytes of requests are pending
 # The progress of an idle connection: it never changes, so that only a new request ends the wait.
 _NOTHING = object()
@@ -111,6 +115,9 @@ class _BoundedHttp(HttpToolsProtocol):
     _head_bytes = 0
     _body_bytes = 0  # of a body received since `_progress` was last replaced
     _progress: object = None  # replaced whenever `_PROGRESS_BYTES` of a body were received
+    # Of a long body: the bytes that have not come yet; 0 for others. The parser is replaced when a
+    # body has ended that it has seen only a part of.
+    _body_left = 0
     _expects_head = True  # between requests and within a head; False within a body
     address = ""  # IP address of the client
     _refused = False  # an error was sent: further bytes are ignored
@@ -208,8 +215,11 @@ class _BoundedHttp(HttpToolsProtocol):
             if self._refused or self.transport.is_closing():
                 self._unparsed = b""
                 return
-            self._parse(data[start : start + _PIECE_BYTES])
-            start += _PIECE_BYTES
+            if self._body_left:
+                start += self._take_body(data, start)
+            else:
+                self._parse(data[start : start + _PIECE_BYTES])
+                start += _PIECE_BYTES
         self._unparsed = data[start:]
         if self._unparsed:
             self.flow.pause_reading()
@@ -237,17 +247,29 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._ended and not self._unparsed and self._last is not None:
             self._last.close_after()
 
+    def _take_body(self, data: bytes, start: int) -> int:
+        """Pass on bytes of a long body without the parser; return their number."""
+        piece = data[start : start + self._body_left]  # `data` itself, if that is all of it
+        self._note_progress(len(piece))
+        self.on_body(piece)
+        if not self._body_left:
+            self.parser = _new_parser(self)
+            self.on_message_complete()
+        return len(piece)
+
+    def _note_progress(self, count: int) -> None:
+        self._body_bytes += count
+        # A new object is a new identity: `ReadTimeouts` compares identities and needs no counter.
+        if self._body_bytes >= _PROGRESS_BYTES:
+            self._body_bytes, self._progress = 0, object()
+
     def _parse(self, data: bytes) -> None:
         if self._expects_head:
             self._head_bytes += len(data)
             if b"h2c" in data:
                 data = _without_h2c(data)
         else:
-            self._body_bytes += len(data)
-            # A new object is a new identity: `ReadTimeouts` compares identities and needs no
-            # counter.
-            if self._body_bytes >= _PROGRESS_BYTES:
-                self._body_bytes, self._progress = 0, object()
+            self._note_progress(len(data))
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade:
@@ -320,8 +342,13 @@ class _BoundedHttp(HttpToolsProtocol):
             version=version,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
         )
+        if self._reading.keep_alive:
+            self._body_left = _long_body_bytes(self.headers)
 
     def on_body(self, body: bytes) -> None:
+        # Also of the bytes in the head's piece, which pass the parser.
+        if self._body_left:
+            self._body_left -= len(body)
         reading = self._reading
         if reading is None:
             return
@@ -329,7 +356,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if cycle is None:
             reading.body += body
         elif not cycle.response_complete:
-            cycle.body += body
+            _add(cycle, body)
             # Back-pressure of the base class: its `receive` resumes reading once the app has read
             # the body.
             if len(cycle.body) > HIGH_WATER_LIMIT:
@@ -475,6 +502,39 @@ class _DirectSend:
             return False
         self._write(data)
         return True
+
+
+def _new_parser(protocol: HttpToolsProtocol) -> HttpRequestParser:
+    parser = HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the base class does
+    return parser
+
+
+def _long_body_bytes(headers: Headers) -> int:
+    """Return the length of a body that needs no parser; 0 if it is short, chunked, or unknown.
+
+    `checked_headers` has refused a repeated Content-Length, the parser one that is no number.
+    """
+    length = 0
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            return 0
+        if name == b"content-length":
+            length = int(value)
+    return length if length >= _LONG_BODY_BYTES else 0
+
+
+def _add(cycle: RequestResponseCycle, body: bytes) -> None:
+    """Append to the body that the app has not read yet, without a copy of a long piece."""
+    waiting: bytes | bytearray = cycle.body
+    if not waiting and len(body) >= _PIECE_BYTES:
+        waiting = body  # the cycle's `receive` passes on `bytes(body)`, which is then no copy
+    elif isinstance(waiting, bytearray):
+        waiting += body
+    else:
+        # A bytearray grows in place. Of bytes, each small piece would copy all before it.
+        waiting = bytearray(waiting) + body
+    cycle.body = cast("Any", waiting)
 
 
 def _without_h2c(data: bytes) -> bytes:
