@@ -116,6 +116,8 @@ export class RemoteWorker {
   private readonly cache: InputCache | null
   private readonly thread: ComputeThread
   private socket: WebSocket | null = null
+  /** Whether `hello` was sent on the socket: a node disconnects a worker whose first message is another. */
+  private isGreeted = false
   private resumeSecret: string | null = null
   private limits: Welcome | null = null
   private stopped = false
@@ -213,6 +215,7 @@ export class RemoteWorker {
     if (this.socket !== socket) return
     this.socket = null
     this.hasCredit = false
+    this.isGreeted = false
     if (code !== ABNORMAL || this.state.connected) return this.disconnected(code)
     void this.requests
       .isRefused()
@@ -223,6 +226,7 @@ export class RemoteWorker {
     const cached = (await this.cache?.objects()) ?? []
     if (this.socket !== socket) return // it was lost meanwhile
     const { running } = this
+    this.isGreeted = true
     this.send({
       word: 'hello',
       version: VERSION,
@@ -392,7 +396,8 @@ export class RemoteWorker {
   }
 
   private send(message: FromWorker): void {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(encode(message))
+    if (this.isGreeted && this.socket?.readyState === WebSocket.OPEN)
+      this.socket.send(encode(message))
   }
 
   private change(change: Partial<WorkerState>): void {
