@@ -120,6 +120,29 @@ def test_a_pipeline_that_was_killed_continues_with_its_results(
             assert task["state"] == "done"
 
 
+@pytest.mark.nightly
+@pytest.mark.crash
+def test_a_pipeline_that_is_killed_in_each_life_and_in_its_merge_ends(tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    with node_process(node) as url, Client(url) as client:
+        for shard in range(8):
+            append(client, tmp_path, shard)
+        job_id = ""
+
+    for done in (2, 5, 8):  # with all results there, the merge runs or is about to
+        with killable_node(node) as (url, process), Client(url, retry_seconds=0) as client:
+            job_id = job_id or pipeline(client).submit(priority="high").id
+            while len(results_on_disk(node, job_id)) < done:
+                assert client.job(job_id).state in {"queued", "running", "merging"}
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+
+    with node_process(node) as url, Client(url) as client:
+        rows = client.job(job_id).result(120).rows
+        assert rows == pipeline(client).collect().rows
+        assert [each.state for each in client.jobs() if each.id == job_id] == ["done"]
+
+
 def append(client: Client, folder: Path, shard: int) -> None:
     csv = folder / "numbers.csv"
     csv.write_text(
