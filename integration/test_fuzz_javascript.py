@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from kernel_cases import PROGRAM, check_cases, random_cases
+from kernel_cases import PROGRAM, Case, check_cases, random_cases
 from npm_packages import install, pack, run_module
+from random_expressions import COLUMNS
+
+from emsqrt.expr import col
+from emsqrt.expr.nodes import call
 
 pytestmark = pytest.mark.timeout(900)
+_MAPPED = [
+    *range(0x19B),
+    *range(0x19C, 0x250),
+    *range(0x370, 0x530),
+    *range(0x2000, 0x2100),
+    0x4E00,
+]
+"""Code points whose case the engine in JavaScript knows."""
 _MAIN = """
 import { readFileSync } from 'node:fs'
 import { computeCases } from './cases.js'
@@ -27,6 +41,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _compute(program: Path, cases: str) -> Any:
+    (program / "cases.json").write_text(cases, encoding="utf-8")
+    return run_module(program, _MAIN)
+
+
 @pytest.mark.parametrize(
     ("examples", "number", "compared_min"),
     [
@@ -37,8 +56,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_generated_code_computes_the_values_of_em_sqrt_and_duckdb(
     program: Path, examples: int, number: int, compared_min: int
 ) -> None:
-    def compute(cases: str) -> Any:
-        (program / "cases.json").write_text(cases, encoding="utf-8")
-        return run_module(program, _MAIN)
+    cases = random_cases(examples, number)
+    assert check_cases(cases, partial(_compute, program)) >= compared_min
 
-    assert check_cases(random_cases(examples, number), compute) >= compared_min
+
+def test_letters_have_the_upper_and_lower_case_of_em_sqrt(program: Path) -> None:
+    points = [chr(code) for code in _MAPPED]
+    rows = pa.table(
+        {name: points if name == "s" else [None] * len(points) for name in COLUMNS.names},
+        schema=COLUMNS.to_arrow(),
+    )
+    cases = [Case(call(fn, col("s")), rows) for fn in ("upper", "lower")]
+    assert check_cases(cases, partial(_compute, program)) == 2 * len(cases) * len(points)

@@ -32,7 +32,7 @@ const COMPUTED: Record<string, number> = {
   logic: 28,
   casts: 17,
   dates: 14,
-  text: 21,
+  text: 25,
   math: 4,
 }
 

@@ -9,7 +9,7 @@
  */
 
 import type { Typed } from './typed.ts'
-import { likeTest, WIDEN } from './runtime.ts'
+import { likeTest, lower, WIDEN } from './runtime.ts'
 import { isFloat, isInteger, isWide, TICKS, type Type } from './types.ts'
 
 /** A computed value: the name of a variable, and the condition under which it is NULL. */
@@ -338,6 +338,13 @@ const SIMPLE: Record<string, Simple> = {
   like: (emitter, node, [a = '']) => ({
     text: `${emitter.constant(likeTest(String(node.args[1]?.value ?? '')))}(${a})`,
   }),
+  ilike: (emitter, node, [a = '']) => ({
+    text: `${emitter.constant(likeTest(lower(String(node.args[1]?.value ?? ''))))}(R.lower(${a}))`,
+    mayThrow: true,
+    initial: 'false',
+  }),
+  upper: (_, __, [a = '']) => ({ text: `R.upper(${a})`, mayThrow: true, initial: "''" }),
+  lower: (_, __, [a = '']) => ({ text: `R.lower(${a})`, mayThrow: true, initial: "''" }),
   replace: (_, __, [a = '', old = '', by = '']) => ({
     text: `(${old} === '' ? ${a} : ${a}.replaceAll(${old}, () => ${by}))`,
   }),

@@ -1,6 +1,7 @@
 /** Functions that generated kernels call, for what does not fit into one line of code. */
 
 import { dayOf, daysText } from './calendar.ts'
+import { lower, upper } from './caseMapping.ts'
 import { readCast } from './casts.ts'
 import { integerRange, isFloat, TICKS, typeText, ValueOutOfRange, type Type } from './types.ts'
 
@@ -179,4 +180,4 @@ export function refuseCast(value: unknown, to: Type): never {
   throw new ValueOutOfRange(`${shown} is not a ${typeText(to)}`, 'tryCast returns NULL')
 }
 
-export { isFloat, readCast }
+export { isFloat, lower, readCast, upper }

@@ -121,8 +121,8 @@ function called(fn: string, args: readonly Typed[]): Typed {
   return node(fn, type, operands, { fallible: own || operands.some((arg) => arg.fallible) })
 }
 
-/** Functions of integers that may overflow. */
-const FALLIBLE = new Set(['add', 'sub', 'mul', 'idiv', 'neg', 'abs'])
+/** Functions of integers that may overflow, and those that refuse some texts. */
+const FALLIBLE = new Set(['add', 'sub', 'mul', 'idiv', 'neg', 'abs', 'upper', 'lower', 'ilike'])
 
 // Conversions
 
@@ -356,6 +356,9 @@ const RULES: Record<string, Rule> = {
   starts_with: constants(BOOL),
   ends_with: constants(BOOL),
   like: constants(BOOL),
+  ilike: constants(BOOL),
+  upper: texts(UTF8),
+  lower: texts(UTF8),
   strpos: constants(INT64),
   replace: constants(UTF8),
   reverse: texts(UTF8),
