@@ -266,11 +266,12 @@ def test_two_gigabytes_with_a_reload_in_the_middle_arrive_whole(
         running_site(tmp_path / "data", part_bytes="8MiB") as site,
         browser.new_context() as context,
     ):
-        write_rows(path, blocks=2048)
-        assert path.stat().st_size > 2 << 30
         page = context.new_page()
+        page.set_default_timeout(180_000)  # 2 GB that were just written keep the disk busy
         page.goto(f"{site.url}/?token={site.token}")
         page.goto(f"{site.url}/data/")
+        write_rows(path, blocks=2048)
+        assert path.stat().st_size > 2 << 30
         page.set_input_files("input[type=file]", path)
         expect(page.get_by_text(re.compile(r"[4-9]\d % · "))).to_be_visible(timeout=600_000)
         reload(page)
