@@ -40,6 +40,7 @@ def test_functions_run_at_each_shard_with_what_they_close_over(people: Pipeline)
     assert found.filter("id > 20").count().collect().value == 3
 
 
+@pytest.mark.nightly
 def test_functions_over_all_rows_receive_them_in_order(people: Pipeline) -> None:
     digits = people.reduce(lambda n, r: n * 10 + r.id, 0, opaque=True)
     assert digits.collect().value == 12345
@@ -69,6 +70,7 @@ def test_a_failing_function_names_its_step_and_row(people: Pipeline) -> None:
     assert (caught.value.step, caught.value.row) == ("step 2, map(half)", 1)
 
 
+@pytest.mark.nightly
 def test_a_value_that_does_not_fit_names_its_column(people: Pipeline) -> None:
     wrong = people.filter("id < 3").map(lambda r: {"a": r.name}, opaque=True, schema={"a": "Int64"})
     with pytest.raises(StepFailed, match="'n0' is not Int64") as caught:
@@ -92,6 +94,7 @@ def _crash(row: Any) -> int:
     return int(ctypes.string_at(0)[0]) if row.id == 1 else 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("function", "because"),
     [
