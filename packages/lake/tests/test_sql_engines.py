@@ -100,7 +100,7 @@ def test_refused_statements_do_not_run(lake: Lake, query: str, error: type[Excep
 
 
 def test_an_unknown_engine_is_refused(lake: Lake) -> None:
-    with pytest.raises(Unsupported, match="none of auto, duckdb, emsqrt"):
+    with pytest.raises(Unsupported, match="none of auto, duckdb, emsqrt, ray"):
         lake.sql("SELECT 1", engine="spark")
 
 

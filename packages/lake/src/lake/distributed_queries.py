@@ -40,7 +40,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
     from lake.catalog import Catalog
-    from lake.peers.distributed_query import Distributed
+    from lake.peers.distributed_query import Distributed, DistributedQuery
     from lake.peers.sql import DistributedPlan
 
 __all__ = ["DistributedQueries"]
@@ -257,12 +257,16 @@ class DistributedQueries:
                 explained=bool(explain),
                 distrusted=distrusted,
             )
-            found: Distributed | None = self._remote.distribute(query, stop)
+            found = self._distribute(query, stop)
         except _ERRORS:
             raise
         except SennitError as error:
             _log.info("a query is not distributed: %s", error)
             return None
+        return found
+
+    def _distribute(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
+        found: Distributed | None = self._remote.distribute(query, stop)
         return found
 
 

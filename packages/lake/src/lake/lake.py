@@ -310,7 +310,8 @@ class Lake:
             query: One query, or one statement that changes datasets; the result of the latter is the
                 number of rows.
             params: A list for `?`, or a dictionary for `$name`.
-            engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
+            engine: `auto`, `duckdb`, `emsqrt` or, on a node with a Ray cluster, `ray`; `manifest["engine"]`
+                is the engine that ran it, which on Ray is `duckdb`.
             options: Other members of `StatementRequest`, such as `allow_partial`.
         """
         with self.run(query, params=params, engine=engine, **options) as execution:

@@ -24,7 +24,7 @@ class StatementRequest:
         max_rows: Row limit of a query; a longer result is cut and marked `truncated`.
         deadline_seconds: Time limit of the executors, after which the statement is stopped and a
             change is not made.
-        engine: `duckdb`; `emsqrt`, which stays within the executor's memory cap for any query; or
+        engine: `duckdb`; `ray`, which is DuckDB at the workers of a Ray cluster; `emsqrt`, which stays within the executor's memory cap for any query; or
             `auto`, which retries with EM-√ if DuckDB runs out of memory before the first byte of
             its result was sent.
         user: The user, who is the author of a change; executors are shared fairly between users.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
+from lake.cluster_queries import CLUSTER_ENGINE, ClusterQueries
 from lake.deadline import Deadline
 from lake.disk_space import DiskSpace
 from lake.distributed_queries import DistributedQueries
@@ -45,6 +46,7 @@ from sennit_core.errors import Denied, Unsupported
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
+    from lake.fragment_cluster import FragmentCluster
 
 __all__ = ["Statements"]
 
@@ -54,7 +56,7 @@ _FORMATS = ("arrow", "json", "csv", "jsonl", "parquet", "xlsx")
 _UNKEPT = ("encrypted", "verifyAlways", "restricted")
 """Members of tables of which no result is kept: "always" verifies at each repetition too."""
 _DESCRIBES = re.compile(r"\s*(describe|desc|show)\b", re.IGNORECASE)
-_ENGINES = ("auto", "duckdb", "emsqrt")
+_ENGINES = ("auto", "duckdb", "emsqrt", CLUSTER_ENGINE)
 
 
 class Statements(RewriteStatements):
@@ -68,6 +70,7 @@ class Statements(RewriteStatements):
         running: Lists the statements.
         cache: Keeps results of queries.
         space: Limits what a change may write.
+        cluster: Runs fragments of queries with the engine `ray`; None if the node has none.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a lake
@@ -79,10 +82,12 @@ class Statements(RewriteStatements):
         running: RunningStatements,
         cache: ResultCache,
         space: DiskSpace,
+        cluster: FragmentCluster | None = None,
     ) -> None:
         super().__init__(pool, catalog, tables, writer, running, space)
         self._cache = cache
         self._distributed = DistributedQueries(pool, catalog, tables.remote, tables.repair)
+        self._clustered = ClusterQueries(pool, catalog, tables, space, cluster)
         self._restricted = RestrictedQueries(pool, tables.remote, tables.staging)
         self._forwarder = Forwarder(pool, catalog, tables, self.start)
 
@@ -118,8 +123,12 @@ class Statements(RewriteStatements):
         return Statements(
             self._pool, catalog, self._tables.over(catalog),
             self._writer.over(catalog, catalog.refuse_drop), self._running, self._cache,
-            self._space,
+            self._space, self._clustered.cluster,
         )  # fmt: skip
+
+    def use_cluster(self, cluster: FragmentCluster | None) -> None:
+        """Let fragments of queries with the engine `ray` run at a cluster; None for none any more."""
+        self._clustered.cluster = cluster
 
     def begin(
         self, request: StatementRequest, statement: RunningStatement
@@ -138,8 +147,9 @@ class Statements(RewriteStatements):
             raise Denied("changing a dataset", needed="writer")
         if request.allow_partial:
             raise _no_partial("a statement that changes a dataset")
-        if request.engine == "emsqrt":
-            raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
+        if request.engine in ("emsqrt", CLUSTER_ENGINE):
+            name = "EM-√" if request.engine == "emsqrt" else "Ray"
+            raise Unsupported(f"{name} runs queries only", hint="use engine auto or duckdb")
         # A transaction is of this node alone.
         is_single = not isinstance(self._catalog, StagedCatalog)
         forwarded = self._forwarder.start(request, deadline) if is_single else None
@@ -209,6 +219,8 @@ class Statements(RewriteStatements):
         tables, held = self._tables.hold(
             request.sql, history, request.requester, left_out=left_out, fetch=False
         )
+        if at := self._start_at_cluster(request, tables, held, history, deadline, statement):
+            return at
         joins = not history and self._distributed.joins_restricted(request, tables)
         held = self._read_restricted(request, tables, held) if joins else held
         try:
@@ -265,6 +277,38 @@ class Statements(RewriteStatements):
         except BaseException:
             self._tables.release(held)
             raise
+
+    def _start_at_cluster(
+        self,
+        request: StatementRequest,
+        tables: list[dict[str, Any]],
+        held: Hold,
+        history: Mapping[str, Manifest],
+        deadline: Deadline,
+        statement: RunningStatement,
+    ) -> QueryExecution | None:
+        """Start a query with the cluster's engine; None if the node runs it, or it has another engine."""
+        if request.engine != CLUSTER_ENGINE:
+            return None
+        try:
+            self._clustered.check(request, tables)
+            if history or isinstance(self._catalog, StagedCatalog):
+                raise Unsupported(
+                    f'the engine "{CLUSTER_ENGINE}" for earlier versions and in transactions',
+                    hint='use the engine "duckdb"',
+                )
+            if request.allow_partial:
+                raise _no_partial(f'a query with the engine "{CLUSTER_ENGINE}"')
+            self._fetch(request, tables, deadline, statement)
+            started = self._clustered.start(
+                request, tables, lambda: self._tables.release(held), deadline, statement
+            )
+        except BaseException:
+            self._tables.release(held)
+            raise
+        if started is not None:
+            statement.datasets = snapshots_of(tables)
+        return started
 
     def _read_restricted(
         self, request: StatementRequest, tables: list[dict[str, Any]], held: Hold

@@ -210,7 +210,7 @@ def sql(
     limit: Annotated[int, typer.Option(min=0, help="Maximum rows to print; 0 prints all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     engine: Annotated[
-        str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ if DuckDB runs out of memory.")
+        str, typer.Option(help="duckdb, emsqrt, ray, or auto: EM-√ if DuckDB runs out of memory.")
     ] = "auto",
     priority: Annotated[
         str, typer.Option(help="interactive, or batch: wait while interactive statements do.")

@@ -13,6 +13,7 @@ from sennit_core.errors import Cancelled, InternalError, SennitError, TooLarge
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
+    from elytra.backends.sql_task import SqlTask
     from elytra.service.messages import JsonObject
 
 __all__ = ["Attempts", "Bounded", "Run", "WorkerGone", "check_size"]
@@ -150,7 +151,7 @@ class Attempts:
 class Bounded:
     """Writes the rows of a task up to its limit."""
 
-    def __init__(self, task: TaskSpec, write: Callable[[memoryview], object]) -> None:
+    def __init__(self, task: TaskSpec | SqlTask, write: Callable[[memoryview], object]) -> None:
         self._task = task
         self._write = write
         self._size = 0
@@ -162,7 +163,7 @@ class Bounded:
         self._write(data)
 
 
-def check_size(task: TaskSpec, size_bytes: int) -> None:
+def check_size(task: TaskSpec | SqlTask, size_bytes: int) -> None:
     """Raise TooLarge if a result has more bytes than its task allows."""
     limit = task.limits.output_bytes_max
     if limit is not None and size_bytes > limit:

@@ -392,7 +392,7 @@ class Client(JobRequests):
             params: Values of its placeholders.
             use_cache: Whether the node may answer from its result cache; `manifest["cache"]` is
                 "hit" if it did.
-            options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
+            options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt", "ray".
                 The result's `manifest["engine"]` is the engine that ran the query. With
                 `allowPartial`, shards may be left out that no node has which can be reached;
                 `manifest["missing"]` then says what. With `queue`, an INSERT into a dataset of

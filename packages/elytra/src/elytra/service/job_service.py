@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from elytra.backends import NODE_ENGINE, NodeBackend, NodeParts
+from elytra.backends.ray import RayBackend
 from elytra.backends.remote.backend import RemoteBackend
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.functions.step import FunctionLimits
@@ -132,6 +133,8 @@ class JobService:
         self._saver = ResultSaver(lake, pool, self.submit_ingest)
         self._closed = False
         self._remote = opened.get(RemoteBackend.name)
+        if isinstance(ray := opened.get(RayBackend.name), RayBackend):
+            lake.statements.use_cluster(ray)  # of SQL with its engine
         self._loop = SchedulerLoop(
             self._job_store,
             self._folder,

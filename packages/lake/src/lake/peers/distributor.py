@@ -86,6 +86,7 @@ class Distributor:
         self._pool = pool
         self._staging = staging
         self._plans = plans
+        self._here = coordinator.whole_are_here
 
     async def run(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Return a query's parts; None if it is not distributed.
@@ -145,10 +146,11 @@ class Distributor:
         query, deadline, stop = run.query, run.deadline, run.stop
         plan = await asyncio.to_thread(self._plan, run)
         whole_bytes = self._missing_bytes(query)
-        if plan.moved_bytes >= whole_bytes:
+        if self._reads_whole(plan, whole_bytes):
             if query.runs:
                 return None  # they are compressed, and there for the next query
-            reason = f"the whole shards are {whole_bytes} bytes: they would be fetched"
+            then = "one executor reads them here" if self._here else "they would be fetched"
+            reason = f"the whole shards are {whole_bytes} bytes: {then}"
             plan = replace(plan, reasons=(*plan.reasons, reason))
         limit = ByteLimit(self._coordinator.bytes_max)
         folder = Path(tempfile.mkdtemp(prefix="distributed-", dir=self._staging))
@@ -182,6 +184,14 @@ class Distributor:
         }
         return Distributed(plan, steps, folder, runs, senders)
 
+    def _reads_whole(self, plan: DistributedPlan, whole_bytes: int) -> bool:
+        """Return whether the whole shards are to be read here, in place of the parts of a plan."""
+        if (
+            self._here
+        ):  # nothing would be fetched: parts pay where workers compute what one executor would
+            return plan.strategy in ("gather", "local")
+        return plan.moved_bytes >= whole_bytes
+
     def _missing_bytes(self, query: DistributedQuery) -> int:
         """Return the size of the shards of a query that are not here."""
         sizes = {s.object: s.bytes for table in query.tables for s in table.snapshot.shards}
@@ -208,6 +218,7 @@ class Distributor:
             "usesStates": all(map(self._placed.has_same_duckdb, numbers)),
             "sendsBytesMax": SENT_BYTES_MAX if run.sends_rows else 0,
             "usesWhole": run.uses_whole,
+            "strategy": "push" if self._here else "cheapest",
         }
         versions = tuple((t.name, t.snapshot.dataset, t.snapshot.id) for t in query.tables)
         arrived = tuple((each.name, each.schema.fields, each.bytes) for each in query.arrived)

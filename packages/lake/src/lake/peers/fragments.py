@@ -111,7 +111,7 @@ MESSAGES: tuple[type[Message], ...] = (FragmentRequest, FragmentPiece)
 
 
 class FragmentRunner(Protocol):
-    """Runs a fragment somewhere: on this node, on a peer; later on Ray."""
+    """Runs a fragment somewhere: on this node, or on a peer; `lake.cluster_queries` runs them on Ray."""
 
     def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         """Yield the result as pieces of an Arrow IPC stream; blocks its thread.
@@ -152,7 +152,7 @@ class LocalFragments:
         """
         request.check(body)
         with (
-            self._held(request) as tables,
+            self.held(request) as tables,
             written_rows(request.sent, body, self._staging) as sent,
             self._pool.submit(
                 "lake.sql",
@@ -174,7 +174,7 @@ class LocalFragments:
                 raise
 
     @contextmanager
-    def _held(self, request: FragmentRequest) -> Iterator[list[dict[str, Any]]]:
+    def held(self, request: FragmentRequest) -> Iterator[list[dict[str, Any]]]:
         """Lease the shards of a request; return its tables in the form of executor requests."""
         holds = []
         try:

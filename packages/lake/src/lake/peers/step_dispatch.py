@@ -55,6 +55,7 @@ class Coordinator:
         placed: Knows where shards are.
         space: Refuses results for which the disk has no room.
         bytes_max: What other nodes may send for one query, in bytes; 0 for no limit.
+        whole_are_here: Whether the whole shards are on this machine, and are read here where parts would move more.
     """
 
     node: str
@@ -62,6 +63,7 @@ class Coordinator:
     placed: Placed
     space: DiskSpace
     bytes_max: int = 0
+    whole_are_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from elytra.backends.ray.cluster import Cluster
 from elytra.backends.ray.files import InputFile, with_sizes
 from elytra.backends.ray.received import CHUNKS, DATA
 from elytra.backends.ray.worker import Pieces
+from elytra.backends.sql_task import SqlTask
 from lake.durable import NewFile
 from lake.objects import chunks_path, has_list
 from sennit_core.errors import InternalError, Unavailable, error_from_json
@@ -52,7 +53,7 @@ class Attempt:
     Args:
         cluster: Has the worker.
         worker: The worker.
-        task: The task.
+        task: The task, or a fragment of a query.
         inputs: Its inputs.
         output: The file of its result, on this machine.
         pieces: Its inputs in the object store.
@@ -60,7 +61,7 @@ class Attempt:
 
     cluster: Cluster
     worker: str
-    task: TaskSpec
+    task: TaskSpec | SqlTask
     inputs: Sequence[InputFile]
     output: Path
     pieces: Pieces = field(default_factory=dict)
@@ -72,7 +73,8 @@ class Attempt:
             WorkerGone: The worker has left, or leaves soon, which the cluster reports.
             SennitError: The task's error.
         """
-        with self._calls() as actor, closing(self._stream(actor, "run", run)) as frames:
+        method = "query" if isinstance(self.task, SqlTask) else "run"
+        with self._calls() as actor, closing(self._stream(actor, method, run)) as frames:
             return self._write(frames, report)
 
     def spool(self, run: Run, report: Report) -> tuple[bytes, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import subprocess
@@ -12,17 +13,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elytra.backends import NodeFiles, NodeParts, Report, TaskSpec, Workers
+from elytra.backends import NodeFiles, NodeParts, Report, TaskLimits, TaskSpec, Workers
 from elytra.backends.foreign_shards import foreign_shards
-from elytra.backends.ray.files import input_files
+from elytra.backends.ray.files import InputFile, input_files
+from elytra.backends.ray.fragment_outcome import FragmentOutcome
 from elytra.backends.ray.options import RayOptions
 from elytra.backends.ray.wire import Channel, Message
+from elytra.backends.sql_task import SqlTask
 from sennit_core.errors import Corrupt, Unavailable, Unsupported, error_from_json
 from sennit_core.logs import get_logger
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import Progress
+
+if TYPE_CHECKING:
+    from lake.fragment_cluster import ClusterFragment
+    from lake.peers.stop import Stop
 
 __all__ = ["RayBackend"]
 
@@ -136,6 +143,30 @@ class RayBackend:
                 self._tasks.pop(task.id, None)
             raise
 
+    def run_fragment(self, worker: str, fragment: ClusterFragment, stop: Stop) -> None:
+        """Run a fragment of a query at a worker; see `lake.fragment_cluster.FragmentCluster`."""
+        limits = TaskLimits(seconds=fragment.seconds)
+        task = SqlTask(fragment.id, fragment.request, limits, fragment.user)
+        message = {
+            "do": "query",
+            "task": json.dumps(task.to_json()),
+            "inputs": [InputFile.of(each).to_json() for each in fragment.inputs],
+            "output": str(fragment.output),
+            "worker": worker,
+        }
+        outcome = FragmentOutcome(worker)
+        with self._lock:
+            if worker not in self._joined:
+                raise outcome.lost()
+            self._tasks[task.id] = _Task(outcome, {}, worker)
+        try:
+            self._send(message)
+            stop.attach(lambda: self.stop(task.id))
+            outcome.wait()
+        finally:
+            with self._lock:
+                self._tasks.pop(task.id, None)
+
     def stop(self, task_id: str) -> None:
         """Cancel a task; its end is still reported."""
         self._send({"do": "stop", "task": task_id})
@@ -229,8 +260,11 @@ class RayBackend:
         for worker in lost:
             self._left(worker)
         with self._lock:
+            tasks = [*self._tasks.values()]
             self._tasks.clear()
             self._running.clear()
+        for task in tasks:
+            _note_gone(task.report)
 
     def _left(self, worker: str) -> None:
         assert self._workers is not None, "set by `open`"
@@ -262,18 +296,32 @@ class RayBackend:
                 self._running.add(task)
         if found is None:
             return
-        report = found.report
-        if kind == "started":
+        if kind == "failed":
+            error = error_from_json(message["error"])
+            if isinstance(error, Corrupt):
+                self._lake.catalog.note_damage(found.datasets, error)
+        _pass_on(message, found.report)
+
+
+def _pass_on(message: Message, report: Report) -> None:
+    """Report what the driver says of a task."""
+    match message["on"]:
+        case "started":
             report.started()
-        elif kind == "progressed":
+        case "progressed":
             report.progressed(Progress.from_json(message["progress"]))
-        elif kind == "finished":
+        case "finished":
             result = dict(message["result"])
             if "rows" in result:
                 result["rows"] = base64.b64decode(result["rows"])
             report.finished(result)
-        elif kind == "failed":
-            error = error_from_json(message["error"])
-            if isinstance(error, Corrupt):
-                self._lake.catalog.note_damage(found.datasets, error)
+        case "failed":
             report.failed(message["error"], retryable=bool(message["retryable"]))
+        case "gone":
+            _note_gone(report)
+
+
+def _note_gone(report: Report) -> None:
+    """Say that a fragment's worker is gone; the scheduler of jobs knows it from `Workers.left`."""
+    if isinstance(report, FragmentOutcome):
+        report.gone()

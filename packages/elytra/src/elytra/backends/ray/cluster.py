@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from elytra.backends import Workers
 from elytra.backends.attempts import WorkerGone
 from elytra.backends.ray.options import RayOptions
-from elytra.backends.ray.worker import RayWorker
+from elytra.backends.ray.worker import VERSIONED, RayWorker
 from sennit_core.logs import get_logger
 
 __all__ = ["Cluster", "ClusterWorkers"]
@@ -208,8 +208,9 @@ class Cluster:
             ended, _ = ray.wait(near, num_returns=len(near), timeout=_TOGETHER_SECONDS)
             self._leave([each for call in ended if (each := waiting[call]).joined or each is actor])
             return
-        if about["version"] != version("sennit-elytra"):
-            _log.warning("worker %s of Ray has sennit-elytra %s", actor.name, about["version"])
+        ours = {name: version(name) for name in VERSIONED}
+        if about["versions"] != ours:
+            _log.warning("worker %s of Ray has %s, not %s", actor.name, about["versions"], ours)
             self._pause(actor)
             self._leave([actor])
             return

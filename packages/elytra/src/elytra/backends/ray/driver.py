@@ -24,6 +24,7 @@ from elytra.backends.attempts import Attempts, Run, WorkerGone
 from elytra.backends.ray.files import InputFile, with_sizes
 from elytra.backends.ray.options import AUTO, RayOptions
 from elytra.backends.ray.wire import Channel, Message
+from elytra.backends.sql_task import SqlTask
 from emsqrt.spill.area import RunFolder
 from sennit_core.errors import Denied, SennitError, Unavailable
 from sennit_core.records import Progress
@@ -124,6 +125,8 @@ def main(descriptor: int) -> int:
             break
         if message["do"] == "stop":
             attempts.stop(message["task"])
+        elif message["do"] == "query":
+            _start_query(cluster, attempts, reports.send, message)
         else:
             _start(cluster, attempts, reports.send, message)
     attempts.close()
@@ -153,16 +156,30 @@ def _start(
     size = sum(each.size or 0 for each in with_sizes(inputs))
     is_large = len(inputs) > 1 and size >= cluster.options.shuffle_bytes
     attempt = ShuffledAttempt(*parts) if is_large and shuffles(task.plan) else Attempt(*parts)
-    report = _TaskReport(send, task.id)
+    _submit(attempts, attempt, _TaskReport(send, task.id), task.id)
 
+
+def _start_query(
+    cluster: Any, attempts: Attempts, send: Callable[[Message], None], message: Message
+) -> None:
+    from elytra.backends.ray.attempt import Attempt
+
+    task = SqlTask.from_json(message["task"])
+    inputs = [InputFile.from_json(each) for each in message["inputs"]]
+    attempt = Attempt(cluster, message["worker"], task, inputs, Path(message["output"]))
+    _submit(attempts, attempt, _TaskReport(send, task.id), task.id)
+
+
+def _submit(attempts: Attempts, attempt: Any, report: _TaskReport, task_id: str) -> None:
     def work(run: Run) -> dict[str, Any]:
         try:
-            return attempt.run(run, report)
+            found: dict[str, Any] = attempt.run(run, report)
         except WorkerGone:
             report.gone()
             raise
+        return found
 
-    attempts.submit(task.id, report, work)
+    attempts.submit(task_id, report, work)
 
 
 def _connect(options: RayOptions, folder: Path, area: RunFolder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elytra.backends import NodeFiles
+from lake.fragment_cluster import ClusterInput
 from lake.verification import ShardFile
 
 __all__ = ["InputFile", "input_files", "with_sizes"]
@@ -28,6 +29,11 @@ class InputFile:
     path: str
     size: int | None
     shard: tuple[Any, ...] | None
+
+    @classmethod
+    def of(cls, found: ClusterInput) -> InputFile:
+        """Return the input of a query's fragment, whose size is not known yet."""
+        return cls(found.name, found.path, None, _json_of(found.shard))
 
     def to_json(self) -> list[Any]:
         """Return the input for a worker."""

@@ -35,6 +35,7 @@ from elytra.backends.ray.partitions import (
     split_file,
 )
 from elytra.backends.ray.received import ReceivedFiles
+from elytra.backends.sql_task import SqlTask
 from elytra.backends.task_spec import TaskSpec, bound_plan
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY
 from emsqrt.executor import ExecutorPool
@@ -46,14 +47,17 @@ from sennit_core.records import Progress
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
 
-__all__ = ["FRAME_BYTES_MAX", "PIECE_BYTES", "Pieces", "RayWorker"]
+__all__ = ["FRAME_BYTES_MAX", "PIECE_BYTES", "VERSIONED", "Pieces", "RayWorker"]
 
 Pieces: TypeAlias = Mapping[str, Sequence[Any]]
 """Inputs in the object store: references to their bytes, in order, by the names of inputs."""
 PIECE_BYTES = 8 << 20
 
+VERSIONED = ("sennit-elytra", "duckdb")
+"""Packages that a worker has in the node's version: DuckDB's states of aggregates are exchanged."""
 FRAME_BYTES_MAX = 1 << 20
 """Bytes of a result in a frame: with four frames on their way, what a worker adds to the object store."""
+SQL_ENTRY = "lake.sql"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _STOPPED_MAX = 1024
 _QUEUED = 4
@@ -85,7 +89,8 @@ class RayWorker:
         """Return what the driver must know of the worker's process."""
         from importlib.metadata import version
 
-        return json.dumps({"pid": os.getpid(), "version": version("sennit-elytra")})
+        versions = {name: version(name) for name in VERSIONED}
+        return json.dumps({"pid": os.getpid(), "versions": versions})
 
     def hold(self) -> None:
         """Never return: the call fails when the process ends, which the driver waits for."""
@@ -152,14 +157,27 @@ class RayWorker:
             inputs: Its inputs that are files, as JSON.
             pieces: Its other inputs by name: objects whose bytes are an Arrow IPC stream together.
         """
-        yield from self._guarded(task, inputs, pieces, self._run)
+        spec = TaskSpec.from_json
+        yield from _guarded(lambda: self._run(spec(task), _files(inputs), pieces))
+
+    def query(self, task: str, inputs: str, pieces: Pieces) -> Iterator[bytes]:
+        """Run a fragment of a query; yield its frames.
+
+        Args:
+            task: The `SqlTask`, as JSON.
+            inputs: Its inputs, as JSON.
+            pieces: None.
+        """
+        del pieces
+        yield from _guarded(lambda: self._query(SqlTask.from_json(task), _files(inputs)))
 
     def spool(self, task: str, inputs: str, pieces: Pieces) -> Iterator[bytes]:
         """Run a task whose rows have the column `KEY`, and keep them here for `split`.
 
         As `run`, with a frame K, a sample of the keys, in place of the rows.
         """
-        yield from self._guarded(task, inputs, pieces, self._spool)
+        spec = TaskSpec.from_json
+        yield from _guarded(lambda: self._spool(spec(task), _files(inputs), pieces))
 
     def split(self, task: str, ranges: bytes, options: str) -> Iterator[bytes]:
         """Yield the rows that `spool` has kept, by ranges of keys, and remove them.
@@ -197,26 +215,6 @@ class RayWorker:
         """Remove the rows that `spool` has kept, if it has any."""
         self._kept(task).unlink(missing_ok=True)
 
-    def _guarded(
-        self,
-        task: str,
-        inputs: str,
-        pieces: Pieces,
-        run: Callable[[TaskSpec, list[InputFile], Pieces], Iterator[bytes]],
-    ) -> Iterator[bytes]:
-        """Yield the frames of a task, and a frame for any error."""
-        try:
-            spec = TaskSpec.from_json(task)
-            files = [InputFile.from_json(each) for each in json.loads(inputs)]
-            yield from run(spec, files, pieces)
-        except SennitError as error:
-            yield _json_frame(b"E", error.to_json())
-        except RayError as problem:  # such as an object that was lost with its machine
-            lost = Unavailable(f"Ray ({type(problem).__name__})")
-            yield _json_frame(b"E", lost.to_json())
-        except Exception as problem:  # noqa: BLE001 - the driver reads errors from frames alone
-            yield _json_frame(b"E", InternalError(f"a worker failed: {problem!r}").to_json())
-
     def _kept(self, task: str) -> Path:
         """Return the file of a task's rows that are kept for `split`."""
         if _ID.fullmatch(task) is None:
@@ -236,6 +234,10 @@ class RayWorker:
                     yield _json_frame(b"R", {**manifest, "keptBytes": file.tell()})
                 else:
                     yield frame
+
+    def _query(self, task: SqlTask, files: list[InputFile]) -> Iterator[bytes]:
+        with self._received.held(files) as here:
+            yield from self._frames(SQL_ENTRY, task, task.bound(here), b"D")
 
     @contextmanager
     def _copied(self, task: str, pieces: Pieces) -> Iterator[dict[str, str]]:
@@ -274,7 +276,7 @@ class RayWorker:
                 output.unlink(missing_ok=True)
 
     def _frames(
-        self, entry: str, spec: TaskSpec, request: dict[str, Any], letter: bytes
+        self, entry: str, spec: TaskSpec | SqlTask, request: dict[str, Any], letter: bytes
     ) -> Iterator[bytes]:
         frames: Queue[bytes] = Queue(_QUEUED)
 
@@ -336,6 +338,23 @@ def _read(execution: Execution, letter: bytes, frames: Queue[bytes]) -> None:
     except Exception as problem:  # noqa: BLE001 - a stream without an end would be waited for
         end = _json_frame(b"E", InternalError(f"a worker failed: {problem!r}").to_json())
     frames.put(end)
+
+
+def _files(inputs: str) -> list[InputFile]:
+    return [InputFile.from_json(each) for each in json.loads(inputs)]
+
+
+def _guarded(run: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+    """Yield the frames of a task, and a frame for any error."""
+    try:
+        yield from run()
+    except SennitError as error:
+        yield _json_frame(b"E", error.to_json())
+    except RayError as problem:  # such as an object that was lost with its machine
+        lost = Unavailable(f"Ray ({type(problem).__name__})")
+        yield _json_frame(b"E", lost.to_json())
+    except Exception as problem:  # noqa: BLE001 - the driver reads errors from frames alone
+        yield _json_frame(b"E", InternalError(f"a worker failed: {problem!r}").to_json())
 
 
 def _json_frame(letter: bytes, content: dict[str, Any]) -> bytes:
