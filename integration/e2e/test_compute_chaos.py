@@ -24,7 +24,7 @@ from nodes import RunningNode, running_node
 from sennit_core.errors import Unavailable
 from sennit_core.records import is_terminal
 
-pytestmark = [pytest.mark.nightly, pytest.mark.crash, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.crash, pytest.mark.timeout(900)]
 ROWS = 300_000
 SHARDS = 4
 WAIT_SECONDS = 120.0

@@ -36,6 +36,7 @@ class TabWorld(BackendWorld):
         return self.pipeline("long").with_columns(**values).agg(n=count(), **sums)
 
 
+@pytest.mark.e2e
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 class TestTabs(BackendContract):

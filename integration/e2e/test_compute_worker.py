@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 from elytra import Elytra, col, count
 from sennit.client import Session
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 # In a task of its own: the driver's own calls may evaluate text whatever the policy is.
 _EVAL = """
