@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, settings
 
-for profile, examples in {"plain": 25, "nightly": 150}.items():  # a test's own number wins
+for profile, examples in {"plain": 15, "nightly": 150}.items():  # a test's own number wins
     settings.register_profile(
         profile,
         max_examples=examples,

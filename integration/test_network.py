@@ -221,6 +221,7 @@ def test_readers_see_the_network_and_change_nothing(offices: Offices) -> None:
 
 
 @pytest.mark.crash
+@pytest.mark.nightly
 def test_a_node_that_is_killed_is_seen_dead_and_comes_back(
     offices: Offices, tmp_path: Path
 ) -> None:

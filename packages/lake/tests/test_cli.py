@@ -184,7 +184,7 @@ def test_a_dataset_is_changed_and_rolled_back(tmp_path: Path) -> None:
     assert "there are versions 1 to 3" in missing.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a node of its own; the routes have tests in the plain run
 def test_versions_are_compared_tagged_and_expired(tmp_path: Path) -> None:
     folder = ("--data", str(tmp_path / "lake"))
     lake("init", *folder)
@@ -208,7 +208,7 @@ def test_versions_are_compared_tagged_and_expired(tmp_path: Path) -> None:
     assert lake("diff", "u", "nosuch", *folder).returncode == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a node of its own; the routes have tests in the plain run
 def test_rows_are_purged_from_every_version(tmp_path: Path) -> None:
     folder = ("--data", str(tmp_path / "lake"))
     lake("init", *folder)
@@ -227,7 +227,7 @@ def test_rows_are_purged_from_every_version(tmp_path: Path) -> None:
     assert lake("purge", "t", "a >= 3; DROP TABLE t", "--yes", *folder).returncode == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a node of its own; the routes have tests in the plain run
 def test_a_retention_rule_is_set_and_maintenance_follows_it(tmp_path: Path) -> None:
     folder = ("--data", str(tmp_path / "lake"))
     lake("init", *folder)

@@ -68,6 +68,7 @@ def contents(lake: Lake) -> list[object]:
 
 
 @pytest.mark.slow  # each fills a disk
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_without_room_changes_nothing_and_works_with_room(
     crowded: Lake, kind: str

@@ -182,7 +182,7 @@ def test_the_format_is_chosen_by_accept(media: str, lake: Lake) -> None:
     assert answer.content.startswith(MEDIA[media])
 
 
-@pytest.mark.parametrize("form", ["parquet", "xlsx"])
+@pytest.mark.parametrize("form", ["parquet", pytest.param("xlsx", marks=pytest.mark.nightly)])
 def test_an_aborted_export_is_no_file(form: str, lake: Lake) -> None:
     query = "SELECT repeat('x', 30000) || i, if(i = 30000, error('stop'), 1) FROM range(30001) t(i)"
     data = bytearray()

@@ -50,7 +50,7 @@ STATEMENTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("sql", "left"), STATEMENTS)
 def test_the_rows_of_other_datasets_are_sent(
     offices: dict[str, Office], sql: str, left: list[tuple[object, ...]]
