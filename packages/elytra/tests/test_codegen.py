@@ -90,6 +90,16 @@ def test_the_code_in_python_runs_as_the_document(
     assert Path("out.csv").read_text().splitlines() == ["city,total miles,class", "Rome,25,1"]
 
 
+def test_the_code_in_python_of_a_dataset_is_read_as_it_was(tmp_path: Path) -> None:
+    written, made = tmp_path / "plan.json", tmp_path / "made.py"
+    for name, golden in GOLDEN.items():
+        plan = plan_from_json(golden["plan"])
+        written.write_text(json.dumps(golden["plan"]))
+        done = CliRunner().invoke(app, ["codegen", str(written), "-o", str(made)])
+        assert done.exit_code == 0, done.output
+        assert plan_hash(load_plan(made)) == plan_hash(plan), name
+
+
 def test_what_has_no_form_is_refused_by_name(tmp_path: Path) -> None:
     document = _document(tmp_path)
     cases = (

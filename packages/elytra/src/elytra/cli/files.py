@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import traceback
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from elytra.local.derived import DerivedSource
 from elytra.local.session import LocalElytra
@@ -70,6 +70,13 @@ def load_pipeline(path: Path, local: LocalElytra) -> Loaded:
     return local.pipeline(plan), target
 
 
+class _PlanningSession(LocalElytra):
+    """A session of plans that need not run here, so they may read datasets of a node."""
+
+    def remote(self, dataset: str, snapshot: str | None = None, **place: Any) -> Pipeline:
+        return Pipeline.over(self, dataset, snapshot, **place)  # type: ignore[arg-type]
+
+
 def load_plan(path: Path) -> Plan:
     """Return the plan of a file without opening what it reads, except of Python, which is run.
 
@@ -81,7 +88,7 @@ def load_plan(path: Path) -> Plan:
         if not path.exists():
             raise NotFound("file", str(path))
         return read_document(path).plan
-    with open_session(path, None) as session:
+    with _PlanningSession() as session:
         pipeline, _ = load_pipeline(path, session)
         folder = str(session.folder)
         for scan in scans_of(pipeline.plan):

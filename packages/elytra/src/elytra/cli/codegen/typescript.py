@@ -39,10 +39,9 @@ __all__ = ["typescript_text"]
 FORM = "TypeScript"
 _SAFE_INTEGER = (1 << 53) - 1
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
-_METHODS = {
-    "add": "add", "sub": "sub", "mul": "mul", "div": "div", "idiv": "idiv", "mod": "mod",
-    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
-}  # fmt: skip
+_METHODS = frozenset(
+    ["add", "sub", "mul", "div", "idiv", "mod", "eq", "ne", "lt", "le", "gt", "ge"]
+)
 """Functions of two arguments that are methods of an expression."""
 
 
@@ -168,7 +167,7 @@ class _Writer:
                 self.names.add("col")
                 return f"col({_js(name)})"
             case Call(fn, (left, right)) if fn in _METHODS:
-                return f"{self._expr(left)}.{_METHODS[fn]}({self._operand(right)})"
+                return f"{self._expr(left)}.{fn}({self._operand(right)})"
             case Call(fn, args):
                 self.names.add("call")
                 return f"call({', '.join([_js(fn), *map(self._expr, args)])})"
