@@ -43,7 +43,7 @@ from elytra.service.work import PlanWork, Shard
 from elytra.splitter import split
 from emsqrt.expr import count
 from emsqrt.plan import Aggregate, DatasetRef, Scan
-from lake.verification import ShardFile
+from lake.objects.verification import ShardFile
 from sennit_core.clock import SYSTEM
 from sennit_core.ids import new_id, task_key
 from sennit_core.records import JobInfo, ShardInfo

@@ -34,7 +34,7 @@ import pyarrow as pa
 
 import sennit
 from emsqrt.expr import col, count
-from lake.objects import ObjectStore
+from lake.objects.store import ObjectStore
 from sennit.demo import csv_file
 
 TABLES = ("region", "nation", "supplier", "customer", "part", "partsupp", "orders", "lineitem")

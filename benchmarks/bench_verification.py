@@ -43,7 +43,7 @@ def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
 
 def verify_once(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Executor entry: hash the shards as a first query does; CPU and wall seconds."""
-    from lake.verification import ShardFile, Verifier
+    from lake.objects.verification import ShardFile, Verifier
 
     verifier = Verifier()
     cpu, wall = time.process_time(), time.perf_counter()
@@ -74,7 +74,7 @@ def make(lake: Lake, mib: int) -> int:
 def main() -> None:
     from emsqrt.executor import ExecutorPool
     from lake import Lake
-    from lake.verification import ShardFile
+    from lake.objects.verification import ShardFile
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--mib", type=int, default=256)

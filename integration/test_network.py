@@ -19,7 +19,7 @@ import httpx
 import pytest
 from networks import UP, all_become_alive, eventually, invite, shown, start, states
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.invites import Invite
 from nodes import RunningNode, platform, quiet_environment
 from sennit_core.errors import Conflict, Denied

@@ -17,8 +17,7 @@ from networks import Member, all_become_alive, eventually, invite, members
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from lake.limits import Requester
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers import membership, publications, restricted, session
 from lake.peers.channel import FRAME_BYTES_MAX
 from lake.peers.claims import Claims
@@ -30,6 +29,7 @@ from lake.peers.messages import Message, MessageCodec
 from lake.peers.publications import Entries, LogKey, Want
 from lake.peers.restricted import DescribeRestricted
 from lake.peers.session import ErrorReply
+from lake.statements.limits import Requester
 from nodes import RunningNode, platform
 from sennit_core.units import MIB
 

@@ -17,7 +17,7 @@ from elytra.backends.local import LocalBackend
 from elytra.backends.table import BACKENDS
 from elytra.service.messages import JobSubmitted
 from emsqrt.plan import DatasetRef, Scan
-from lake.quotas import UserQuota
+from lake.access.quotas import UserQuota
 from sennit_core.errors import Cancelled, Conflict, DeadlineExceeded, UsageError, WorkerLost
 
 from .conftest import running_node

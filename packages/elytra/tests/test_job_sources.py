@@ -12,8 +12,8 @@ import pytest
 from elytra import Elytra, col, count
 from elytra.pipelines.pipeline import Pipeline
 from emsqrt.plan import DatasetRef, Scan, plan_to_json
-from lake.access import PolicyRule
-from lake.limits import Requester
+from lake.access.rules import PolicyRule
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     Conflict,
     Denied,
@@ -161,7 +161,7 @@ def restricted(trips: Node) -> Iterator[Node]:
 
 
 def _column(name: str, mask: str | None = None) -> Any:
-    from lake.access import ColumnRule
+    from lake.access.rules import ColumnRule
 
     return ColumnRule(name, mask)
 
@@ -236,7 +236,7 @@ def test_counts_of_a_view_by_the_command_of_the_docs(remote: Any) -> None:
 
 
 def test_a_linked_file_is_named_as_the_reason(trips: Node, tmp_path: Any) -> None:
-    from lake.linking import LinkRequest
+    from lake.links.linking import LinkRequest
 
     file = tmp_path / "linked.csv"
     file.write_text("a,b\n1,2\n")

@@ -16,10 +16,10 @@ from elytra.backends.peers import PeersBackend
 from elytra.service.network_inputs import NetworkInputs
 from emsqrt.expr import Agg, col, count
 from emsqrt.plan import Aggregate, Files, Scan
-from lake.access import PolicyRule
-from lake.limits import Requester
+from lake.access.rules import PolicyRule
 from lake.peers.job_server import TaskCall
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError, Unsupported
 from sennit_core.schema import DataType, Field, Schema
 

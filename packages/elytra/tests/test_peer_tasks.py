@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from elytra.backends.peer_tasks import _validated
 from elytra.backends.task_spec import TaskSpec
-from lake.limits import Requester
 from lake.peers.job_server import TaskCall
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError
 
 ONE, TWO = "1" * 64, "2" * 64

@@ -15,7 +15,7 @@ from elytra import Elytra, col
 from elytra.service.plan_inputs import PlanInputs
 from emsqrt.expr import Expr
 from emsqrt.plan import DatasetRef, Filter, Scan
-from lake.limits import Requester
+from lake.statements.limits import Requester
 
 START = datetime.date(2024, 1, 1)
 SHARDS, ROWS = 10, 20

@@ -15,7 +15,7 @@ import pytest
 from elytra.backends.ray import RayBackend, RayOptions
 from elytra.testing import BackendWorld, open_world
 from lake import Lake
-from lake.fragment_cluster import ClusterFragment
+from lake.distributed.fragment_cluster import ClusterFragment
 from lake.peers.stop import Stop
 from sennit_core.errors import (
     Cancelled,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from elkyn.records import Change
 from lake import Lake
+from lake.catalog.snapshots import Manifest
 from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.copies import CopyOptions
 from lake.peers.data import data_parts
@@ -38,7 +39,6 @@ from lake.peers.replication import ReplicationOptions
 from lake.peers.roster import Roster, found_network
 from lake.peers.statuses import NodeStatus, StatementSigner
 from lake.peers.store import PeerStore
-from lake.snapshots import Manifest
 from sennit_core.errors import SennitError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.hello import Hello
 from lake.peers.identity import Identity
 from lake.peers.limits import PeerLimits

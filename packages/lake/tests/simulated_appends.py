@@ -1,4 +1,4 @@
-"""Queued appends of a simulated node: what `lake.queued_appends`, `deliveries` and the writer's server do."""
+"""Queued appends of a simulated node: what `lake.distributed.queued_appends`, `deliveries` and the writer's server do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lake.distributed.receipts import Receipt
 from lake.peers.append_queue import (
     ANSWER_SECONDS,
     AppendQueue,
@@ -16,7 +17,6 @@ from lake.peers.append_queue import (
 )
 from lake.peers.forwarding import ChangeLedger, ChangeReply, ChangeRequest, ChangeSender, Step
 from lake.peers.machine import Call, Effect, Failed, Replied
-from lake.receipts import Receipt
 from sennit_core.errors import NotFound
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers import handover_steps as steps
 from lake.peers.adoption import _until_followed
 from lake.peers.handover_messages import HandOverRefusal, HandOverReply, HandOverRequest

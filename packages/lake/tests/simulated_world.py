@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.handover_rows import ACCEPTING, SIGNED, HandOverRow
 from lake.peers.handover_steps import commits
 from lake.peers.sharing import read_shared

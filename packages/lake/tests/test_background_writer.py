@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.memory import MemoryBudget
-from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest import job
 from lake.ingest.background_writer import BACKGROUND_BYTES, BackgroundWriter, Writer
 from lake.ingest.shards import Limits, Shard, ShardWriter
+from lake.objects.disk_space import WriteBudget, WriteLimit
 from sennit_core.errors import BadInput, StorageFull
 
 from .conftest import Encode

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import PolicyRule
+from lake.access.quotas import UserQuota
+from lake.access.rules import PolicyRule
 from lake.bundles import (
     Bundle,
     BundleReport,
@@ -27,10 +28,9 @@ from lake.bundles import (
 )
 from lake.bundles import format as bundle_format
 from lake.bundles.format import BundleDataset, BundleHead, BundleWriter
-from lake.limits import Requester
-from lake.objects import ObjectWriter
+from lake.objects.store import ObjectWriter
 from lake.peers.seeding import Seeder
-from lake.quotas import UserQuota
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
     Cancelled,
@@ -287,7 +287,7 @@ def test_an_import_needs_room(other: Lake, bundle: Path, monkeypatch: pytest.Mon
         imported(other, bundle)
     monkeypatch.setattr(other.space, "_quota_bytes", None)
     monkeypatch.setattr(other.space, "_reserve_bytes", 1 << 60)
-    monkeypatch.setattr("lake.disk_space._SHARE", 1)
+    monkeypatch.setattr("lake.objects.disk_space._SHARE", 1)
     with pytest.raises(StorageFull, match="reserved"):
         imported(other, bundle)
     assert has_nothing(other)

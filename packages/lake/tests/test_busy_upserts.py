@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lake import Lake
-from lake.upsert_execution import UPSERT_ATTEMPTS
+from lake.writes.upsert_execution import UPSERT_ATTEMPTS
 from sennit_core.errors import Conflict, SennitError
 
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), max_size=8)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from elkyn import ElkynStore
-from lake.catalog import Catalog
-from lake.objects import ObjectStore
-from lake.snapshots import Manifest
+from lake.catalog.catalog import Catalog
+from lake.catalog.snapshots import Manifest
+from lake.objects.store import ObjectStore
 from sennit_core.errors import Conflict, NotFound, UsageError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.manifests import Manifests
+from lake.catalog.manifests import Manifests
 from sennit_core.errors import Corrupt
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.mentions import words_of
+from lake.statements.mentions import words_of
 from sennit_core.errors import NotFound
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo

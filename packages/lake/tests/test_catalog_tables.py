@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from lake.catalog_tables import CatalogTables, IdSet, SnapshotRow
+from lake.catalog.tables import CatalogTables, IdSet, SnapshotRow
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema

@@ -9,8 +9,8 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import PolicyRule
-from lake.fragment_cluster import ClusterFragment
+from lake.access.rules import PolicyRule
+from lake.distributed.fragment_cluster import ClusterFragment
 from lake.peers.stop import Stop
 from sennit_core.errors import Busy, SennitError, Unavailable, UnknownColumn, Unsupported
 

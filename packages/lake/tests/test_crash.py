@@ -14,9 +14,9 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake._failpoints import POINTS
 from lake.bundles import ExportRequest, ImportRequest, export_bundle, import_bundle
-from lake.limits import Requester
-from lake.linking import LinkRequest
+from lake.links.linking import LinkRequest
 from lake.peers.seeding import Seeder
+from lake.statements.limits import Requester
 
 from .conftest import put, upload_file
 
@@ -28,7 +28,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from lake import Lake
-from lake.linking import LinkRequest
+from lake.links.linking import LinkRequest
 
 def retire(lake, dataset):
     info = lake.catalog.get(dataset)
@@ -38,7 +38,7 @@ def retire(lake, dataset):
 
 def overtaken(lake, file):
     # An append comes between the merge of an upsert and its commit.
-    from lake.upsert_execution import UpsertExecution
+    from lake.writes.upsert_execution import UpsertExecution
     run = UpsertExecution._run
 
     def late(self):

@@ -516,7 +516,7 @@ def test_no_flip_of_forty_in_the_catalog_changes_an_answer(
 
 
 def test_repair_is_refused_by_name(flights: Lake) -> None:
-    from lake.scrub import refuse_repair
+    from lake.maintenance.scrub import refuse_repair
 
     refusal = refuse_repair("flights")
     assert isinstance(refusal, Unsupported)

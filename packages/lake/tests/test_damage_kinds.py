@@ -17,7 +17,7 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.interop.iceberg import publish_iceberg
 from sennit_core.errors import Corrupt, Denied, NotFound
 

@@ -12,7 +12,7 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
+from lake.access.rules import ColumnRule, PolicyRule
 from sennit_core.errors import BadInput, Denied, SennitError, SqlError, TooLarge, Unsupported
 
 from .conftest import put

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.durable import NewFile
 from lake.ingest.shards import Limits, ShardWriter
-from lake.objects import ObjectStore
+from lake.objects.durable import NewFile
+from lake.objects.store import ObjectStore
 from lake.uploads.parts import PartStore
 from sennit_core.errors import StorageFull
 

@@ -14,7 +14,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.disk_space import DiskSpace, Usage
+from lake.objects.disk_space import DiskSpace, Usage
 from sennit_core.errors import StorageFull
 
 from .conftest import put, upload_file

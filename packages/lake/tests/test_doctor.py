@@ -10,7 +10,7 @@ import pytest
 
 from lake import Lake
 from lake.cli import main
-from lake.doctor import examine
+from lake.maintenance.doctor import examine
 
 Captured = pytest.CaptureFixture[str]
 

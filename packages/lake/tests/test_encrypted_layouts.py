@@ -13,7 +13,7 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.plain_cache import SealedShard
+from lake.encryption.plain_cache import SealedShard
 from sennit_core.errors import StorageFull
 from sennit_core.records import ShardInfo
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.encrypted_files import EncryptedFile
-from lake.keys import read_secret
+from lake.encryption.files import EncryptedFile
+from lake.encryption.keys import read_secret
 from lake.uploads.upload import UploadInfo
 from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, SennitError
 from sennit_core.units import KIB

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
+from lake.catalog.snapshots import Manifest
+from lake.encryption.keys import KeyRing, Secret, read_secret
+from lake.encryption.sealed import Seal, seal_file, unseal_file
 from lake.ingest.shards import Limits, ShardWriter
-from lake.keys import KeyRing, Secret, read_secret
-from lake.sealed import Seal, seal_file, unseal_file
-from lake.snapshots import Manifest
 from sennit_core.errors import (
     BadInput,
     Conflict,
@@ -443,7 +443,7 @@ def test_a_rotation_changes_the_secret_and_no_object(tmp_path: Path, pool: Execu
 ROTATE = """
 import sys
 from pathlib import Path
-from lake.keys import KeyRing, read_secret
+from lake.encryption.keys import KeyRing, read_secret
 ring = KeyRing(Path(sys.argv[1]), read_secret(passphrase=sys.argv[2]))
 ring.rotate(read_secret(passphrase=sys.argv[3]))
 """

@@ -21,7 +21,7 @@ import pytest
 
 from lake import Lake
 from lake.cli import main
-from lake.export import write_file
+from lake.statements.export import write_file
 from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
 
 from .served_lake import Client, make_app

@@ -15,12 +15,12 @@ import pyarrow.flight
 import pytest
 
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
+from lake.access.rules import ColumnRule, PolicyRule
 from lake.flight import FlightSqlServer
 from lake.flight.messages import Any_, CommandStatementQuery
 from lake.flight.protobuf import encode
 from lake.flight.statements import TYPE_PREFIX
-from lake.limits import QueryLimits, Requester
+from lake.statements.limits import QueryLimits, Requester
 
 USERS = {
     "wtoken": Requester("ann", may_write=True, role="writer"),

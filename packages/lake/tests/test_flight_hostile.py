@@ -20,7 +20,7 @@ from lake.flight.protobuf import decode, encode
 from lake.flight.rpc import METHODS
 from lake.flight.statements import TYPE_PREFIX
 from lake.flight.streams import IpcWriter, flight_messages
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.errors import BadInput, SennitError
 
 USERS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.foreground import FOREGROUND, Background, Foreground
 from lake.ingest.source_hash import SourceHash
-from lake.linking import LinkRequest
+from lake.links.linking import LinkRequest
+from lake.statements.foreground import FOREGROUND, Background, Foreground
 from sennit_core.errors import Cancelled
 
 

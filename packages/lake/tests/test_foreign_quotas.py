@@ -10,12 +10,12 @@ import pytest
 
 from elkyn.records import Change
 from lake import Lake
-from lake.foreign_statements import ForeignChanges
-from lake.limits import Requester
+from lake.access.quotas import UserQuota
+from lake.distributed.foreign_statements import ForeignChanges
+from lake.distributed.receipts import Receipt, Receipts
+from lake.distributed.remote_shards import ForeignChange
 from lake.peers.stop import Stop
-from lake.quotas import UserQuota
-from lake.receipts import Receipt, Receipts
-from lake.remote_shards import ForeignChange
+from lake.statements.limits import Requester
 from sennit_core.errors import StorageFull
 
 from .test_queued_appends import queue

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from elkyn.records import Change
-from lake import Lake, mentions
-from lake.foreign_statements import ForeignChanges
-from lake.limits import Requester
+from lake import Lake
+from lake.distributed.foreign_statements import ForeignChanges
+from lake.distributed.receipts import Receipt, Receipts
+from lake.distributed.remote_shards import ForeignChange
 from lake.peers.stop import Stop
-from lake.receipts import Receipt, Receipts
-from lake.remote_shards import ForeignChange
+from lake.statements import mentions
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied, SennitError
 
 HIDING = """--\rINSERT INTO trips SELECT 0, '

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.access import NO_ACCESS, Access, ColumnRule, Policy, PolicyRule
-from lake.foreign_users import SharedRule, foreign_rule, rules_for, with_node_ids
-from lake.limits import Requester
-from lake.policies import Policies
+from lake.access.policies import Policies
+from lake.access.rules import NO_ACCESS, Access, ColumnRule, Policy, PolicyRule
+from lake.distributed.foreign_users import SharedRule, foreign_rule, rules_for, with_node_ids
+from lake.statements.limits import Requester
 from sennit_core.errors import Corrupt
 
 ROME, BERN = "a" * 64, "b" * 64

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.fork_origins import ForkOrigin
-from lake.forks import fork_dataset
+from lake.distributed.fork_origins import ForkOrigin
+from lake.distributed.forks import fork_dataset
 from sennit_core.errors import Conflict, NotFound, Unsupported
 
 TABLE = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})

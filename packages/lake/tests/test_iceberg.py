@@ -19,7 +19,7 @@ from pyiceberg.table import StaticTable
 
 import lake as lakes
 from lake import Lake
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.cli import main
 from lake.interop.avro import container
 from lake.interop.iceberg import publish_iceberg

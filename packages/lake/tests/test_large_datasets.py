@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import PolicyRule
-from lake.file_schemas import column_ids
-from lake.list_summaries import summary_of
-from lake.shard_lists import LeftOut
+from lake.access.rules import PolicyRule
+from lake.catalog.file_schemas import column_ids
+from lake.catalog.list_summaries import summary_of
+from lake.catalog.shard_lists import LeftOut
 from sennit_core.errors import Conflict
 from sennit_core.records import ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -30,12 +30,12 @@ from .test_pruning import ROWS, TYPES, _apply, _key, _values, explained, predica
 @pytest.fixture
 def small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of two to four shards, with summaries, that statements choose from."""
-    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 1)
-    monkeypatch.setattr("lake.manifests.LIST_MAX", 4)
-    monkeypatch.setattr("lake.shard_lists.LIST_MAX", 4)
-    monkeypatch.setattr("lake.manifests.SUMMARIZED_MIN", 2)
-    monkeypatch.setattr("lake.statement_tables.CHOSEN_MIN", 1)
-    monkeypatch.setattr("lake.shard_statistics.PRUNED_MIN", 1)
+    monkeypatch.setattr("lake.catalog.manifests.UNLISTED_MAX", 1)
+    monkeypatch.setattr("lake.catalog.manifests.LIST_MAX", 4)
+    monkeypatch.setattr("lake.catalog.shard_lists.LIST_MAX", 4)
+    monkeypatch.setattr("lake.catalog.manifests.SUMMARIZED_MIN", 2)
+    monkeypatch.setattr("lake.statements.tables.CHOSEN_MIN", 1)
+    monkeypatch.setattr("lake.statements.shard_statistics.PRUNED_MIN", 1)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_list_that_time_makes_needed_is_read_in_a_second_attempt(
         snapshot = head.snapshot
         return {snapshot.dataset: LeftOut(snapshot.schema, column_ids(snapshot), every)}
 
-    monkeypatch.setattr("lake.statements.Statements._choose_lists", too_many)
+    monkeypatch.setattr("lake.statements.statements.Statements._choose_lists", too_many)
 
     assert events.sql("DELETE FROM t WHERE ts < now() - INTERVAL 30 MINUTE").value == 2
     with pytest.raises(Conflict, match="meantime"):

@@ -26,9 +26,9 @@ from pyiceberg.types import (
 from pyiceberg.utils.datetime import date_to_days, datetime_to_micros
 
 from lake import Lake
-from lake.file_schemas import file_schemas_of
+from lake.catalog.file_schemas import file_schemas_of
+from lake.catalog.layouts import partition_names
 from lake.ingest.partitions import PARTITIONS_MAX, buckets, partition_runs, values
-from lake.layouts import partition_names
 from sennit_core.errors import SennitError, SqlError, UnknownColumn, Unsupported, UsageError
 from sennit_core.records import PartitionField, ShardInfo
 

@@ -14,8 +14,8 @@ import pytest
 from emsqrt.executor import EntryContext
 from emsqrt.memory import MemoryBudget
 from lake import Lake
-from lake.linking import LinkRequest
-from lake.local_files import LocalFile
+from lake.links.linking import LinkRequest
+from lake.links.local_files import LocalFile
 from lake.sql.linked_files import LinkedFile
 from lake.sql.linked_rows import LINKED_BYTES, LinkedRows, find_linked
 from lake.sql.tables import Table

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake import Lake
-from lake.linking import Linked, LinkRequest
+from lake.links.linking import Linked, LinkRequest
 from sennit_core.errors import BadInput, Conflict, Denied, SennitError, Unsupported
 
 ROWS = "a,b,c\n" + "".join(f"{i},{i}.5,2024-01-{i % 28 + 1:02d}\n" for i in range(1000))

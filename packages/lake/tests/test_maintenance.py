@@ -14,7 +14,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.retention_rules import RetentionRule
+from lake.maintenance.retention_rules import RetentionRule
 from sennit_core.errors import Cancelled, NotFound, SennitError, UsageError
 from sennit_core.records import Progress
 from sennit_core.testing import ManualClock

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from lake import manifests
-from lake.catalog import Catalog
-from lake.manifests import LIST_MAX, UNLISTED_MAX, Manifests
-from lake.objects import ObjectStore
-from lake.retention import Retention
-from lake.snapshots import Manifest, ids_in_list, write_list
+from lake.catalog import manifests
+from lake.catalog.catalog import Catalog
+from lake.catalog.manifests import LIST_MAX, UNLISTED_MAX, Manifests
+from lake.catalog.snapshots import Manifest, ids_in_list, write_list
+from lake.maintenance.retention import Retention
+from lake.objects.store import ObjectStore
 from sennit_core.errors import Corrupt
 from sennit_core.hashing import sha256_hex
 from sennit_core.ids import new_id

@@ -13,7 +13,7 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.linking import LinkRequest
+from lake.links.linking import LinkRequest
 from sennit_core.errors import BadInput, Denied, SennitError, UnknownColumn
 
 from .conftest import put, upload_file

@@ -8,8 +8,8 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.keys import KeyRing, read_secret
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
+from lake.encryption.keys import KeyRing, read_secret
 from sennit_core.errors import Corrupt, Denied
 
 PASSPHRASE = "a passphrase of many words"

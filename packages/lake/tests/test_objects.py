@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lake import objects
-from lake.objects import ObjectStore
-from lake.verification import find_damage
+from lake.objects import store as objects
+from lake.objects.store import ObjectStore
+from lake.objects.verification import find_damage
 from sennit_core.errors import Corrupt, NotFound, UsageError
 from sennit_core.hashing import CHUNK_BYTES, ObjectHasher, hash_file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.peers.health import Contested
 from lake.peers.metadata import MetadataLimits, MetadataUse
 from sennit_core.errors import Denied, StorageFull

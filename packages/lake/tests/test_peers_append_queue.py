@@ -72,7 +72,7 @@ class Crash(Exception):
 
 
 class QueueNode:
-    """Queues appends, and sends them; what it has stored is on its disk, as in `lake.queued_appends`."""
+    """Queues appends, and sends them; what it has stored is on its disk, as in `lake.distributed.queued_appends`."""
 
     def __init__(self, disk: Disk, simulation: Simulation, ends: dict[str, str]) -> None:
         self._disk, self._simulation, self._ends = disk, simulation, ends
@@ -314,7 +314,7 @@ def test_a_queue_is_bounded() -> None:
     assert queue.in_order()[1].number == 2
     with pytest.raises(Busy, match="queued"):
         queue.add(append(3), WALL)
-    from lake.staged_inputs import StagedInput, StagedObject
+    from lake.distributed.staged_inputs import StagedInput, StagedObject
     from sennit_core.schema import Schema
 
     rows = StagedInput("r", Schema(()), (StagedObject("a" * 64, 11),))

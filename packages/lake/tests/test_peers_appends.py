@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.limits import Requester
+from lake.distributed.staged_inputs import StagedInput, StagedObject, check_inputs
 from lake.peers.change_server import ChangeServer
 from lake.peers.forwarding import ChangeReply, ChangeRequest
 from lake.peers.session import Piece, Session
 from lake.peers.staging import Offers
-from lake.staged_inputs import StagedInput, StagedObject, check_inputs
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
     Denied,

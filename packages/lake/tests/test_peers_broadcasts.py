@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.peers import hello, joined
 from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner, FragmentTable

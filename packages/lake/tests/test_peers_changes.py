@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.access import PolicyRule
-from lake.foreign_statements import ForeignChanges, MadeChange
-from lake.forks import fork_dataset
-from lake.limits import Requester
+from lake.access.rules import PolicyRule
+from lake.distributed.foreign_statements import ForeignChanges, MadeChange
+from lake.distributed.forks import fork_dataset
+from lake.distributed.receipts import Receipts
+from lake.distributed.remote_shards import ForeignChange
 from lake.peers import change_server, changes
 from lake.peers.change_server import ChangeServer
 from lake.peers.forwarding import ChangeReply, ChangeRequest
@@ -25,9 +26,8 @@ from lake.peers.messages import Message
 from lake.peers.service import PeerService
 from lake.peers.session import Session
 from lake.peers.stop import Stop
-from lake.receipts import Receipts
-from lake.remote_shards import ForeignChange
-from lake.writes import ReceiptRows
+from lake.statements.limits import Requester
+from lake.writes.writes import ReceiptRows
 from sennit_core.clock import SYSTEM
 from sennit_core.errors import (
     Busy,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lake.limits import Requester
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.claims import CLAIM_SECONDS_MAX, Claim, Claims, request_digest
 from lake.peers.restricted import DescribeRestricted
 from lake.peers.signed import CLOCK_SKEW_SECONDS, Statement, sign
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied
 
 NOW = 1_000_000.0

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.forks import fork_dataset
-from lake.limits import Requester
+from lake.distributed.forks import fork_dataset
 from lake.peers.handover_messages import HandOverRequest
 from lake.peers.handover_rows import SIGNED
+from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, Denied
 
 from .hand_over_world import dataset_of, state

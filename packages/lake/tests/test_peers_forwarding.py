@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lake.limits import Requester
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
+from lake.distributed.receipts import Receipt
 from lake.peers import forwarding
 from lake.peers.claims import Claims
 from lake.peers.forwarding import (
@@ -25,7 +25,7 @@ from lake.peers.forwarding import (
 )
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.messages import Message, MessageCodec
-from lake.receipts import Receipt
+from lake.statements.limits import Requester
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import BadInput, Busy, Conflict, DeadlineExceeded, Denied
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from lake.access.quotas import UserQuota
 from lake.peers.handover_messages import HandOverRequest
 from lake.peers.handover_rows import SETTLED, SIGNED
 from lake.peers.machine import Call, Failed
-from lake.quotas import UserQuota
 from sennit_core.errors import StorageFull
 
 from .hand_over_world import dataset_of, rows, state, writes

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from lake.fork_origins import ForkOrigin
-from lake.forks import fork_dataset
+from lake.distributed.fork_origins import ForkOrigin
+from lake.distributed.forks import fork_dataset
+from lake.maintenance.purge import PurgeRequest
 from lake.peers.handover_messages import HandOverRequest
 from lake.peers.handover_rows import OFFERED, SETTLED, SIGNED, STOPPED
 from lake.peers.machine import Failed
-from lake.purge import PurgeRequest
 from sennit_core.errors import Conflict, Denied, NotFound, Unsupported
 from sennit_core.ids import new_id
 

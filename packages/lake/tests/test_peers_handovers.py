@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.handovers import HANDOVERS_MAX, HandOvers, Term
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from lake.limits import Requester
-from lake.network_jobs import RemoteTask, TaskShardsInfo
-from lake.node_key import NodeKey
-from lake.partial import ShardsUnavailable
+from lake.catalog.node_key import NodeKey
+from lake.distributed.network_jobs import RemoteTask, TaskShardsInfo
+from lake.distributed.partial import ShardsUnavailable
 from lake.peers import job_dispatch
 from lake.peers.claims import Claims
 from lake.peers.fragments import FragmentPiece
@@ -24,6 +23,7 @@ from lake.peers.job_messages import TaskDone, TaskPiece, TaskProgress, TaskReque
 from lake.peers.messages import Message
 from lake.peers.session import Piece
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
     Busy,

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.limits import Requester
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers import job_server
 from lake.peers.claims import Claims
 from lake.peers.job_messages import (
@@ -32,6 +31,7 @@ from lake.peers.limits import Slots
 from lake.peers.messages import Message, MessageCodec
 from lake.peers.session import Piece
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import BadInput, Busy, Denied, NotFound, TooLarge
 from sennit_core.hashing import sha256_hex
 from sennit_core.records import Progress

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lake.distributed_queries import _sender_of
+from lake.distributed.distributed_queries import _sender_of
 from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement

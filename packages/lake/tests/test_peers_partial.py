@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from lake.access import PolicyRule
-from lake.partial import MissingShards, missing_header
+from lake.access.rules import PolicyRule
+from lake.distributed.partial import MissingShards, missing_header
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 from .real_offices import Office, big, offices

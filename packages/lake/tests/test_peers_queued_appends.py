@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lake.limits import Requester
 from lake.peers import deliveries
 from lake.peers.append_queue import QueuedAppend
+from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, NotFound, StorageFull, Unavailable, UsageError
 
 from .real_offices import Office, office

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from lake.deadline import Deadline
+from lake.distributed.read_repair import ReadRepair
 from lake.errors import damaged_shard
 from lake.peers.placement import Placement
 from lake.peers.stop import Stop
-from lake.queries import QueryExecution
-from lake.read_repair import ReadRepair
+from lake.statements.deadline import Deadline
+from lake.statements.queries import QueryExecution
 from sennit_core.errors import Busy, Corrupt, SennitError, Unavailable
 
 from .real_offices import Office, big, offices

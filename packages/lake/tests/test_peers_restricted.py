@@ -14,8 +14,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pytest
 
-from lake.access import ColumnRule, PolicyRule
-from lake.limits import Requester
+from lake.access.rules import ColumnRule, PolicyRule
 from lake.peers.chunks import ListRequest
 from lake.peers.fragments import FragmentRequest, FragmentTable, LocalFragments
 from lake.peers.messages import Message
@@ -23,7 +22,8 @@ from lake.peers.placement import Placement
 from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
 from lake.peers.session import Piece
 from lake.peers.stop import Stop
-from lake.running import AUDIT_LOGGER
+from lake.statements.limits import Requester
+from lake.statements.running import AUDIT_LOGGER
 from sennit_core.errors import (
     Cancelled,
     Denied,

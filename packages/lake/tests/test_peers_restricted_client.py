@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lake.limits import Requester
+from lake.distributed.remote_shards import RestrictedColumns
 from lake.peers.fragments import FragmentPiece
 from lake.peers.restricted_client import RestrictedClient
 from lake.peers.session import Piece
 from lake.peers.stop import Stop
-from lake.remote_shards import RestrictedColumns
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.schema import Schema
 

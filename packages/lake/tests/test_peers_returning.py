@@ -96,7 +96,7 @@ def test_rows_of_several_pieces_arrive_and_are_not_kept(offices: dict[str, Offic
 def test_more_rows_than_are_sent_change_nothing(
     offices: dict[str, Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lake import foreign_statements
+    from lake.distributed import foreign_statements
 
     monkeypatch.setattr(foreign_statements, "RETURNED_BYTES_MAX", 1000)
     rome, oslo = offices["rome"].lake, offices["oslo"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers import roster as roster_module
 from lake.peers.identity import Identity, fingerprint, id_of_certificate
 from lake.peers.invites import Invite, JoinRequest

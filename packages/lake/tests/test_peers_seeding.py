@@ -24,13 +24,13 @@ from lake.bundles import (
 )
 from lake.bundles import format as bundle_format
 from lake.bundles.format import BundleDataset, BundleHead, BundleWriter
-from lake.forks import fork_dataset
-from lake.limits import Requester
+from lake.distributed.forks import fork_dataset
 from lake.peers import seeding
 from lake.peers.chunks import ChunkRequest, ListRequest
 from lake.peers.machine import Call, Failed, Replied
 from lake.peers.placement import Placement
 from lake.peers.seeding import Seeder
+from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, Corrupt, Denied, SennitError, StorageFull, Unavailable
 from sennit_core.ids import new_id
 from sennit_core.records import ShardInfo

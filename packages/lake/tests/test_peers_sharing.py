@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.forks import fork_dataset
+from lake.distributed.forks import fork_dataset
 from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.sql.target import find_target
 from sennit_core.errors import Denied, NotFound
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lake.deadline import Deadline
 from lake.peers.distributed_query import DistributedQuery, DistributedTable
 from lake.peers.fragments import FragmentPiece, FragmentRequest
 from lake.peers.limits import ByteLimit
@@ -21,6 +20,7 @@ from lake.peers.session import Piece
 from lake.peers.sql import Fragment, Unit
 from lake.peers.step_dispatch import Coordinator, RowsNotSent, StepDispatch, StepResult
 from lake.peers.stop import Stop
+from lake.statements.deadline import Deadline
 from sennit_core.errors import TooLarge, Unavailable
 
 UNITS = [f"s{number:03}" for number in range(300)]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lake.limits import Requester
 from lake.peers.data import DataParts
 from lake.peers.fragments import FragmentRequest, FragmentRunner
 from lake.peers.placement import Placement
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import Cancelled, DeadlineExceeded
 
 from .real_offices import Office, office

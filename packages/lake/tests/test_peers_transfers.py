@@ -14,7 +14,7 @@ import pytest
 
 from elkyn import ElkynStore
 from lake import Lake
-from lake.objects import ObjectStore
+from lake.objects.store import ObjectStore
 from lake.peers.chunks import Chunk, ChunkRequest, ListReply
 from lake.peers.copies import Copies
 from lake.peers.data import data_parts

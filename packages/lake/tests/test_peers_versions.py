@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pytest
 
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.peers.messages import Message, MessageCodec
 from sennit_core.errors import SennitError
 

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from lake import Lake
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from lake.sql.pivots import with_named_values
 from sennit_core.errors import Denied, SennitError, SqlError, Unsupported
 

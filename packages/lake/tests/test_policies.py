@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import Access, ColumnRule, PolicyRule, policy_key
-from lake.results import Result
+from lake.access.rules import Access, ColumnRule, PolicyRule, policy_key
 from lake.sql.policies import TablePolicy, restricted_rows
+from lake.statements.results import Result
 from sennit_core.errors import (
     Corrupt,
     Denied,

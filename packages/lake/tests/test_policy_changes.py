@@ -14,8 +14,8 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
-from lake.limits import Requester
+from lake.access.rules import ColumnRule, PolicyRule
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied, SennitError, SqlError, UnknownColumn
 
 from .test_policies import ask

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.access import PolicyRule
+from lake.access.rules import PolicyRule
 from sennit_core.errors import Denied, UnknownColumn
 
 from .test_policies import PEOPLE, ask, people  # noqa: F401 - a fixture

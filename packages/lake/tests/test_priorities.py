@@ -11,7 +11,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.running import RunningStatement
+from lake.statements.running import RunningStatement
 from sennit_core.errors import SennitError, UsageError
 
 from .served_lake import Client, make_app

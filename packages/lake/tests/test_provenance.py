@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.node_key import NodeKey, check_signature, node_id, signer_of
-from lake.origins import snapshot_document
+from lake.catalog.node_key import NodeKey, check_signature, node_id, signer_of
+from lake.catalog.origins import snapshot_document
 from sennit_core.errors import Corrupt, Denied
 from sennit_core.hashing import canonical_json
 

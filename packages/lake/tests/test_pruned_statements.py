@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
+from lake.access.rules import ColumnRule, PolicyRule
 from sennit_core.errors import Corrupt, Denied, SennitError
 
 from .test_policies import ask
@@ -274,7 +274,7 @@ def test_every_kind_of_scan_has_the_rows_of_all_shards(
     ]  # fmt: skip
     pruned = [outcome(shared, text, use_cache=False, **options) for text, options in queries]
     with monkeypatch.context() as patch:
-        patch.setattr("lake.shard_statistics.PRUNED_MIN", 1 << 30)
+        patch.setattr("lake.statements.shard_statistics.PRUNED_MIN", 1 << 30)
         for (text, options), found in zip(queries, pruned, strict=True):
             whole = outcome(shared, text, use_cache=False, **options)
             # Without the rows whose values have an error, there may be none.

@@ -292,7 +292,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, pool: ExecutorPool) -> Iter
         ElkynStore(mode="memory") as tree,
         Lake(folder, tree=tree, pool=pool) as lake,
     ):
-        patch.setattr("lake.shard_statistics.PRUNED_MIN", 1)
+        patch.setattr("lake.statements.shard_statistics.PRUNED_MIN", 1)
         yield lake
 
 

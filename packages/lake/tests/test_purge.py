@@ -323,7 +323,7 @@ def test_the_route_needs_the_owner_or_an_admin(stored: Lake) -> None:
     assert (found["rows"], found["stillRead"]) == (1, 0)
     assert client.post("/api/datasets/people/purge", json={"where": ""}).status_code in (400, 422)
     assert client.post("/api/datasets/no/purge", json={"where": "true"}).status_code == 404
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
 
     with pytest.raises(Denied, match="owner or an admin"):
         stored.policies.check_manage("people", Requester("eve", role="writer", may_write=True))

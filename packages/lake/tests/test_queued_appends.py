@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.limits import Requester
+from lake.distributed.queued_appends import QueuedAppends, expiry_of
+from lake.distributed.remote_shards import ForeignChange
+from lake.distributed.staged_inputs import StagedInput, StagedObject
 from lake.peers.append_queue import QueuedAppend
 from lake.peers.forwarding import ChangeRequest, Made
-from lake.queued_appends import QueuedAppends, expiry_of
-from lake.remote_shards import ForeignChange
-from lake.staged_inputs import StagedInput, StagedObject
+from lake.statements.limits import Requester
 from sennit_core.errors import NotFound, Unavailable
 from sennit_core.ids import new_id
 from sennit_core.schema import Schema

@@ -12,8 +12,8 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.limits import Requester
-from lake.quotas import UserQuota
+from lake.access.quotas import UserQuota
+from lake.statements.limits import Requester
 from sennit_core.errors import Busy, SennitError, StorageFull, UsageError
 from sennit_core.ids import new_id
 from sennit_core.testing import ManualClock

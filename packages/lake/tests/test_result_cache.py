@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
-from lake.result_cache import CachedResult, ResultCache, result_key
+from lake.access.rules import ColumnRule, PolicyRule
 from lake.routes.query import may_use_cache
 from lake.sql.guard import check_statement
 from lake.sql.volatility import volatile_names
+from lake.statements.result_cache import CachedResult, ResultCache, result_key
 from sennit_core.errors import NotFound, SennitError
 
 from .served_lake import Client, make_app

@@ -14,11 +14,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from elkyn import ElkynStore
 from lake import Lake
-from lake.catalog import Catalog
-from lake.objects import ObjectStore
-from lake.retained import PinInfo
-from lake.retention import Retention
-from lake.snapshots import Manifest
+from lake.catalog.catalog import Catalog
+from lake.catalog.snapshots import Manifest
+from lake.maintenance.retention import Retention
+from lake.objects.retained import PinInfo
+from lake.objects.store import ObjectStore
 from sennit_core.errors import NotFound, UsageError
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -190,7 +190,7 @@ def test_a_pinned_snapshot_survives_its_dataset_and_a_restart(flights: Lake) -> 
 
 
 def test_a_pin_of_several_rows_is_kept_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lake.retained._ROW_OBJECTS", 10)
+    monkeypatch.setattr("lake.objects.retained._ROW_OBJECTS", 10)
     names = {lake.objects.put_bytes(str(n).encode()).object for n in range(25)}
     pin = lake.retention.pin(names, "many")
 

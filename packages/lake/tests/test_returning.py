@@ -12,8 +12,8 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
-from lake.write_execution import WriteExecution
+from lake.access.rules import ColumnRule, PolicyRule
+from lake.writes.write_execution import WriteExecution
 from sennit_core.errors import Denied, SennitError, SqlError, StorageFull
 
 from .conftest import MIB, put

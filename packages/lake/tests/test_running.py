@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lake import Lake
-from lake.limits import Requester
-from lake.running import AUDIT_LOGGER
+from lake.statements.limits import Requester
+from lake.statements.running import AUDIT_LOGGER
 from sennit_core.errors import Cancelled, Denied, NotFound, SennitError
 
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000) b"

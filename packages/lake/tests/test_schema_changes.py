@@ -23,10 +23,10 @@ from hypothesis.stateful import (
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.schema_changes import can_widen
 from lake.sql.alter_statements import Alter
 from lake.sql.types import column_types, shard_types
 from lake.sql.write_statements import parse_write
+from lake.writes.schema_changes import can_widen
 from sennit_core.errors import (
     BadInput,
     Conflict,

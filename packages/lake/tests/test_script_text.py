@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.script_text import STATEMENTS_MAX, Block, Piece, placed, read_script
+from lake.statements.script_text import STATEMENTS_MAX, Block, Piece, placed, read_script
 from sennit_core.errors import SqlError, Unsupported, UsageError
 
 STATEMENTS = (

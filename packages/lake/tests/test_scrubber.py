@@ -11,7 +11,7 @@ import pytest
 
 from lake import Lake
 from lake.cli import main
-from lake.scrub import ScrubReport
+from lake.maintenance.scrub import ScrubReport
 from sennit_core.errors import Cancelled, Corrupt
 
 from .conftest import FLIGHTS, put

@@ -145,7 +145,7 @@ def test_shards_are_released_after_a_change(small: Lake) -> None:
 
 
 def test_nothing_changes_once_a_piece_has_left(tmp_path: Path) -> None:
-    from lake.queries import QueryExecution
+    from lake.statements.queries import QueryExecution
     from sennit_core.errors import MemoryCapExceeded
 
     class Broken:

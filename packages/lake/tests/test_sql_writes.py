@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.mentions import changes_data
 from lake.sql.write_statements import CreateTable, Delete, DropTable, Insert, Update, parse_write
-from lake.write_execution import WriteExecution
+from lake.statements.mentions import changes_data
+from lake.writes.write_execution import WriteExecution
 from sennit_core.errors import (
     Cancelled,
     Conflict,

@@ -12,8 +12,8 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.mentions import changes_data
-from lake.write_execution import WriteExecution
+from lake.statements.mentions import changes_data
+from lake.writes.write_execution import WriteExecution
 from sennit_core.errors import Conflict, SqlError, Unsupported, UsageError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.shard_statistics import unmeasured_shards
+from lake.statements.shard_statistics import unmeasured_shards
 
 from .test_provenance import replace_manifest, stored_manifest
 from .test_pruning import explained

@@ -12,8 +12,8 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.forks import fork_dataset
-from lake.quotas import UserQuota
+from lake.access.quotas import UserQuota
+from lake.distributed.forks import fork_dataset
 from sennit_core.errors import StorageFull
 from sennit_core.testing import ManualClock
 
@@ -43,7 +43,7 @@ def kept(lake: Lake, name: str) -> dict[str, int]:
 def test_the_count_is_that_of_the_kept_versions(
     lake: Lake, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 2)
+    monkeypatch.setattr("lake.catalog.manifests.UNLISTED_MAX", 2)
     choices = random.Random(seed)
     lake.append("t", pa.table({"a": [0]}))
     for step in range(1, 30):
@@ -66,7 +66,7 @@ def test_the_count_is_that_of_the_kept_versions(
 def test_lists_are_read_once_also_after_an_expiry(
     lake: Lake, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 0)  # a list from the first shard on
+    monkeypatch.setattr("lake.catalog.manifests.UNLISTED_MAX", 0)  # a list from the first shard on
     for number in range(20):
         clock.advance(1)
         lake.append("t", pa.table({"a": [number]}))
@@ -78,15 +78,15 @@ def test_lists_are_read_once_also_after_an_expiry(
     def refuse(*_: object) -> object:
         raise AssertionError("a list is read again")
 
-    monkeypatch.setattr("lake.manifests.read_list", refuse)
-    monkeypatch.setattr("lake.manifests.read_stored", refuse)
+    monkeypatch.setattr("lake.catalog.manifests.read_list", refuse)
+    monkeypatch.setattr("lake.catalog.manifests.read_stored", refuse)
     assert lake.quotas.stored.owned_by(lake.catalog.get("t").owner) == used
 
 
 def test_a_fork_counts_for_its_owner_by_the_lists_that_it_shares(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lake.manifests.UNLISTED_MAX", 0)
+    monkeypatch.setattr("lake.catalog.manifests.UNLISTED_MAX", 0)
     lake.append("t", pa.table({"a": list(range(1000))}))
     used = lake.quotas.stored.bytes_of(lake.catalog.get("t"))
     lake.quotas.set(UserQuota("ann", disk_bytes=used - 1))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from lake import Lake
-from lake.access import PolicyRule
-from lake.transactions import TransactionExecution
-from lake.views import Views
+from lake.access.rules import PolicyRule
+from lake.statements.transactions import TransactionExecution
+from lake.views.views import Views
 from sennit_core.clock import SystemClock
 from sennit_core.errors import Conflict, Denied, NotFound, SennitError, Unsupported
 

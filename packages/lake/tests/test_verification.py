@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lake import ObjectStore
-from lake.verification import ShardFile, Verifier, find_damage
+from lake.objects.verification import ShardFile, Verifier, find_damage
 from sennit_core.errors import Cancelled, Corrupt
 from sennit_core.hashing import CHUNK_BYTES
 

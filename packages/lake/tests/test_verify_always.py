@@ -11,7 +11,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake, ObjectStore
-from lake.verification import ShardFile, Verifier
+from lake.objects.verification import ShardFile, Verifier
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.hashing import CHUNK_BYTES
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.compaction import small_runs
-from lake.origins import Origin
+from lake.catalog.origins import Origin
+from lake.maintenance.compaction import small_runs
 from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError
 from sennit_core.records import ShardInfo
 from sennit_core.testing import ManualClock

@@ -10,9 +10,9 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.access import ColumnRule, PolicyRule
-from lake.limits import Requester
-from lake.view_access import views_shown
+from lake.access.rules import ColumnRule, PolicyRule
+from lake.statements.limits import Requester
+from lake.views.access import views_shown
 from sennit_core.errors import (
     Conflict,
     Denied,

@@ -21,9 +21,9 @@ import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from lake import Lake
-from lake.limits import Requester
 from lake.routes import parse_query_request, respond
 from lake.routes.requester import as_requester
+from lake.statements.limits import Requester
 from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit.auth import SOCKET, AccessControl, Principal, cookie_name, is_tree_path
 from sennit.cors import Cors
@@ -135,7 +135,7 @@ class AuthMiddleware:
             _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
             await _refuse(scope, receive, send, refusal)
             return
-        # A query is logged when it ends, with its outcome (`lake.running`).
+        # A query is logged when it ends, with its outcome (`lake.statements.running`).
         is_query = scope["path"] == "/api/query"
         if principal is not None and method not in {"GET", "HEAD"} and not is_query:
             _audit.info("%s %s by %s", method, scope["path"], principal.name)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lake.limits import Requester
 from lake.routes.requester import as_requester
+from lake.statements.limits import Requester
 from sennit.node import Node
 from sennit.settings import NetworkSettings
 from sennit_core.errors import Conflict

@@ -57,7 +57,7 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
-    from lake.file_schemas import FileColumns
+    from lake.catalog.file_schemas import FileColumns
 
 __all__ = [
     "Cut",
@@ -132,7 +132,7 @@ class Split:
         if columns is None:
             return part.plan(Scan(shard, part.schema, part.columns), over, first_row)
         # Only a node comes here: its client, which explains plans, needs no lake.
-        from lake.file_schemas import rows_of_files
+        from lake.catalog.file_schemas import rows_of_files
 
         rows = rows_of_files(shard, part.schema, columns, part.columns)
         return part.plan(rows, over, first_row)

@@ -26,24 +26,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from lake._failpoints import reached
-from lake.catalog import Catalog, check_dataset_name
-from lake.disk_space import DiskSpace
-from lake.durable import storage_errors
-from lake.encrypted_files import EncryptedFile, Source
+from lake.catalog.catalog import Catalog, check_dataset_name
+from lake.catalog.file_schemas import (
+    column_ids,
+    defaults_of,
+    overall_stats,
+    stats_with,
+    with_new_shards,
+)
+from lake.catalog.layouts import Layout, layout_of
+from lake.catalog.provenance import made_by
+from lake.catalog.reject_files import RejectFiles
+from lake.catalog.snapshots import AnyManifest, Manifest
+from lake.encryption.files import EncryptedFile, Source
+from lake.encryption.sealed import Seal
+from lake.encryption.vault import Vault
 from lake.errors import not_encrypted
-from lake.file_schemas import column_ids, defaults_of, overall_stats, stats_with, with_new_shards
-from lake.foreground import FOREGROUND
-from lake.layouts import Layout, layout_of
-from lake.local_files import LocalFile
-from lake.new_shards import adopt_shards
-from lake.objects import ObjectStore
-from lake.provenance import made_by
-from lake.reject_files import RejectFiles
-from lake.retention import Retention
-from lake.sealed import Seal
-from lake.snapshots import AnyManifest, Manifest
+from lake.links.local_files import LocalFile
+from lake.maintenance.retention import Retention
+from lake.objects.disk_space import DiskSpace
+from lake.objects.durable import storage_errors
+from lake.objects.store import ObjectStore
+from lake.statements.foreground import FOREGROUND
 from lake.uploads.upload import SealedUpload
-from lake.vault import Vault
+from lake.writes.new_shards import adopt_shards
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict, UsageError
 from sennit_core.file_kinds import unpacked_name

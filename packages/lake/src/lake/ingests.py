@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lake.foreign_appends import SENT_MODES
+from lake.distributed.foreign_appends import SENT_MODES
 
 if TYPE_CHECKING:
-    from lake.catalog import Catalog
-    from lake.foreign_appends import ForeignAppends
+    from lake.catalog.catalog import Catalog
+    from lake.distributed.foreign_appends import ForeignAppends
+    from lake.distributed.remote_shards import RemoteShards
     from lake.ingestor import Ingestor, IngestRequest
-    from lake.remote_shards import RemoteShards
-    from lake.upserts import Upserts
+    from lake.writes.upserts import Upserts
     from sennit_core.records import DatasetInfo
 
 __all__ = ["Ingests"]

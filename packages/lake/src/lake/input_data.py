@@ -11,7 +11,7 @@ from sennit_core.errors import NotFound, UsageError
 from sennit_core.text import camel_case
 
 if TYPE_CHECKING:
-    from lake.durable import NewFile
+    from lake.objects.durable import NewFile
     from lake.storage import Storage
 
 __all__ = ["InputFile", "open_input"]

@@ -9,41 +9,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
-from lake.access import Policy, PolicyRule
-from lake.catalog_adoption import foreign_dataset
-from lake.cleanup import Cleanup
-from lake.export import export_format, export_query, write_file
-from lake.foreign_appends import ForeignAppends
+from lake.access.policies import Policies
+from lake.access.rule_checks import checked_rules
+from lake.access.rules import Policy, PolicyRule
+from lake.catalog.adoption import foreign_dataset
+from lake.distributed.foreign_appends import ForeignAppends
+from lake.distributed.queued_appends import QueuedAppends
+from lake.distributed.remote_shards import RemoteShards
 from lake.ingestor import Ingestor, IngestRequest, committed, dataset_name
 from lake.ingests import Ingests
 from lake.input_data import open_input
-from lake.limits import QueryLimits, Requester
-from lake.linking import Linker
-from lake.maintenance_plan import open_maintenance
+from lake.links.linking import Linker
+from lake.maintenance.cleanup import Cleanup
+from lake.maintenance.plan import open_maintenance
+from lake.maintenance.purge import Purger, PurgeReport, PurgeRequest
+from lake.maintenance.scrub import ScrubReport
+from lake.objects.reserve import Reserve
+from lake.objects.verification import ShardFile, Verifier
 from lake.opening import open_pool, open_tree
-from lake.plan_sources import PlanSources
-from lake.policies import Policies
-from lake.policy_rules import checked_rules
-from lake.purge import Purger, PurgeReport, PurgeRequest
-from lake.queued_appends import QueuedAppends
-from lake.remote_shards import RemoteShards
-from lake.reserve import Reserve
-from lake.result_cache import ResultCache
-from lake.results import Result
-from lake.running import RunningStatement, RunningStatements
-from lake.scrub import ScrubReport
-from lake.statement_request import StatementRequest
-from lake.statement_tables import StatementTables
-from lake.statements import Statements
+from lake.statements.export import export_format, export_query, write_file
+from lake.statements.limits import QueryLimits, Requester
+from lake.statements.plan_sources import PlanSources
+from lake.statements.request import StatementRequest
+from lake.statements.result_cache import ResultCache
+from lake.statements.results import Result
+from lake.statements.running import RunningStatement, RunningStatements
+from lake.statements.statements import Statements
+from lake.statements.tables import StatementTables
 from lake.storage import Storage
 from lake.storage_options import StorageOptions
 from lake.upload_checks import check_upload, is_encrypted
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.uploads.upload_keys import UploadKeys
 from lake.uploads.upload_locks import UploadLocks
-from lake.upserts import Upserts
-from lake.verification import ShardFile, Verifier
-from lake.writes import Writer
+from lake.writes.upserts import Upserts
+from lake.writes.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
@@ -460,7 +460,7 @@ class Lake:
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
         """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.
 
-        The files are not verified here: the reader must verify them (`lake.verification`).
+        The files are not verified here: the reader must verify them (`lake.objects.verification`).
 
         Args:
             dataset: Id or name.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.executor import entry
 from emsqrt.executor.entry import FLOOR_BYTES, prepare
 from emsqrt.io.file_facts import FileFacts, remembering
-from lake.verification import ShardFile, verify_shards
+from lake.objects.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext

@@ -10,26 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lake.catalog import Catalog
-from lake.dataset_access import DatasetAccess
-from lake.disk_space import DiskSpace
-from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
-from lake.foreground import Foreground
-from lake.fork_origins import ForkOrigins
-from lake.keys import KeyRing, read_secret
-from lake.node_key import NodeKey
-from lake.objects import ObjectStore
-from lake.plain_cache import PlainCache
-from lake.quotas import Quotas
-from lake.reject_files import RejectFiles
-from lake.retention import Retention
-from lake.retention_rules import RetentionRules
-from lake.scrub import Scrub
-from lake.scrubber import Scrubber
+from lake.access.quotas import Quotas
+from lake.catalog.catalog import Catalog
+from lake.catalog.node_key import NodeKey
+from lake.catalog.reject_files import RejectFiles
+from lake.catalog.usage import DatasetUsage, unmeasured
+from lake.distributed.fork_origins import ForkOrigins
+from lake.encryption.keys import KeyRing, read_secret
+from lake.encryption.plain_cache import PlainCache
+from lake.encryption.vault import Vault
+from lake.maintenance.dataset_access import DatasetAccess
+from lake.maintenance.retention import Retention
+from lake.maintenance.retention_rules import RetentionRules
+from lake.maintenance.scrub import Scrub
+from lake.maintenance.scrubber import Scrubber
+from lake.objects.disk_space import DiskSpace
+from lake.objects.durable import NewFile, fsync_folder, storage_errors, write_whole
+from lake.objects.store import ObjectStore
+from lake.objects.verification import check_mode
+from lake.statements.foreground import Foreground
 from lake.storage_options import StorageOptions
-from lake.usage import DatasetUsage, unmeasured
-from lake.vault import Vault
-from lake.verification import check_mode
 from sennit_core.clock import Clock
 from sennit_core.errors import Corrupt, StorageFull
 from sennit_core.private_files import make_private_folder

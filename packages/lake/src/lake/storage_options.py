@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lake.disk_space import RESERVE_BYTES
-from lake.plain_cache import PLAIN_BYTES
-from lake.retention_rules import KEEP_ALL, RetentionRule
-from lake.scrubber import RATE_BYTES
+from lake.encryption.plain_cache import PLAIN_BYTES
+from lake.maintenance.retention_rules import KEEP_ALL, RetentionRule
+from lake.maintenance.scrubber import RATE_BYTES
+from lake.objects.disk_space import RESERVE_BYTES
 from lake.uploads.parts import EXPIRE_SECONDS
 
 __all__ = ["StorageOptions"]
@@ -36,7 +36,7 @@ class StorageOptions:
             dataset does not keep; 0 for never.
         retention: The rule of datasets without one; by default every version stays.
         sweep_seconds: About how far apart objects that nothing references are deleted; 0 for never.
-        cleanup_seconds: About how far apart the cleanup runs (`lake.cleanup`); 0 for never.
+        cleanup_seconds: About how far apart the cleanup runs (`lake.maintenance.cleanup`); 0 for never.
         unused_seconds: It removes datasets that were not used for so long; 0 for none.
         cleanup_bytes: It removes the least recently used ones while all datasets of this node with
             their versions have more bytes; 0 for no limit.

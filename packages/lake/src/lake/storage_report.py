@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError
 
 if TYPE_CHECKING:
     from lake import Lake
-    from lake.usage import DatasetUsage
+    from lake.catalog.usage import DatasetUsage
 
 __all__ = ["maintenance_report", "storage_report"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lake.catalog_adoption import check_own
-from lake.foreign_appends import SENT_MODES, check_options
+from lake.catalog.adoption import check_own
+from lake.distributed.foreign_appends import SENT_MODES, check_options
 from lake.ingestor import dataset_name
-from lake.upserts import check_upsert
+from lake.writes.upserts import check_upsert
 from sennit_core.errors import Conflict
 
 if TYPE_CHECKING:
-    from lake.catalog import Catalog
-    from lake.remote_shards import RemoteShards
-    from lake.vault import Vault
+    from lake.catalog.catalog import Catalog
+    from lake.distributed.remote_shards import RemoteShards
+    from lake.encryption.vault import Vault
 
 __all__ = ["check_upload", "is_encrypted"]
 

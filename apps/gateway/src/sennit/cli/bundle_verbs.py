@@ -87,7 +87,7 @@ def _show(show: Any, report: Mapping[str, Any]) -> None:
 
 
 def _passphrase(file: Path | None, *, is_new: bool) -> str:
-    from lake.keys import read_secret
+    from lake.encryption.keys import read_secret
     from sennit_core.errors import UsageError
 
     if file is not None:

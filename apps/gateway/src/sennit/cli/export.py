@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from lake.export import export_format, export_query, write_file
 from lake.routes.results import MEDIA_TYPES
+from lake.statements.export import export_format, export_query, write_file
 from sennit.cli.plain_http import Response, open_response
 from sennit.client import Session
 from sennit.find import find_node

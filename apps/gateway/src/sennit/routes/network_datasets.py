@@ -10,8 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from lake import Lake
-from lake.fork_origins import ForkOrigin
-from lake.limits import Requester
+from lake.distributed.fork_origins import ForkOrigin
 from lake.peers.copy_states import CopyState
 from lake.peers.handover_rows import HandOverTable
 from lake.peers.placement import FACTOR_MAX, Placement
@@ -20,6 +19,7 @@ from lake.peers.service import PeerService
 from lake.peers.sharing import ShareInfo
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError
 from sennit_core.records import DatasetInfo
 from sennit_core.roles import needs

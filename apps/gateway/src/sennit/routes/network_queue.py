@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from lake import Lake
+from lake.distributed.queued_appends import shown
 from lake.peers.service import PeerService
-from lake.queued_appends import shown
 from lake.routes.requester import requester_of
 from sennit_core.roles import needs
 

@@ -38,10 +38,10 @@ from emsqrt.plan import (
     plan_to_json,
     walk,
 )
+from lake.objects.verification import ShardFile
 from lake.peers.job_messages import TaskDone
 from lake.peers.job_server import TaskCall, cut_pieces
-from lake.queries import QueryExecution
-from lake.verification import ShardFile
+from lake.statements.queries import QueryExecution
 from sennit_core.errors import Corrupt, NotFound, Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lake import Lake
     from lake.peers.session import Piece
     from lake.peers.stop import Stop
-    from lake.running import RunningStatement
+    from lake.statements.running import RunningStatement
     from sennit_core.records import Progress
 
 __all__ = ["PeerTasks"]

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elytra.backends import NodeFiles, NodeParts, Report, TaskInput, TaskSpec, Workers
 from elytra.backends.local import LocalBackend
 from emsqrt.plan import Files, Scan, check
-from lake.limits import Requester
-from lake.network_jobs import RemoteTask
+from lake.distributed.network_jobs import RemoteTask
 from lake.peers.job_messages import TaskDone
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
     Cancelled,

@@ -30,7 +30,7 @@ from emsqrt.plan import (
 from sennit_core.errors import TooLarge, Unsupported, UsageError
 
 if TYPE_CHECKING:
-    from lake.verification import ShardFile
+    from lake.objects.verification import ShardFile
 
 __all__ = ["InputKind", "NodeFiles", "TaskInput", "TaskLimits", "TaskSpec", "bound_plan"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from elytra.service.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
-_NAME_MAX = 255  # of a dataset; `lake.catalog.check_dataset_name` has the exact rule
+_NAME_MAX = 255  # of a dataset; `lake.catalog.history.check_dataset_name` has the exact rule
 _WAIT_SECONDS_MAX = 30.0  # below the idle timeout of common proxies
 
 

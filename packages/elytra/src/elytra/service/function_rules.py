@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from elytra.backends import NODE_ENGINE
 from elytra.functions.sandbox import why_not
 from elytra.functions.step import FunctionLimits, FunctionStep, function_steps
-from lake.running import AUDIT_LOGGER
+from lake.statements.running import AUDIT_LOGGER
 from sennit_core.errors import Denied, SennitError, TooLarge, Unsupported
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
     from emsqrt.plan import Plan
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
 
 __all__ = ["FunctionRules"]
 

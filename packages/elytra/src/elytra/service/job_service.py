@@ -48,7 +48,7 @@ from emsqrt.plan import (
     plan_to_json,
 )
 from lake.ingestor import dataset_name
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Busy,

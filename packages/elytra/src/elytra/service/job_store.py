@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from elytra.service.job_table import JobTable
 from elytra.service.messages import AttemptChanged, Change, JobChanged, TaskChanged
 from elytra.service.small_results import SmallResults
-from lake.durable import write_whole
+from lake.objects.durable import write_whole
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
 from sennit_core.hashing import canonical_json

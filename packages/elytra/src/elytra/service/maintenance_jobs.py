@@ -21,7 +21,7 @@ _TASK = "t000000"
 
 
 class MaintenanceJobs:
-    """The jobs of maintenance (`lake.maintenance.RunObserver`).
+    """The jobs of maintenance (`lake.maintenance.maintenance.RunObserver`).
 
     Args:
         store: Keeps the records.

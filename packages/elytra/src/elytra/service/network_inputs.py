@@ -15,13 +15,13 @@ from elytra.splitter import Cut, Part, Rules, Split, split
 from emsqrt.plan import Aggregate, DatasetRef, Distinct, Explode, Filter, Limit, Plan, Sample, TopK
 from emsqrt.planner.selectivity import selectivity
 from emsqrt.planner.statistics import typical_bytes
-from lake.network_jobs import Assigned, TaskShardsInfo
-from lake.partial import MissingShards, ShardsUnavailable, missing_report
+from lake.distributed.network_jobs import Assigned, TaskShardsInfo
+from lake.distributed.partial import MissingShards, ShardsUnavailable, missing_report
 from sennit_core.ids import task_key
 
 if TYPE_CHECKING:
     from lake import Lake
-    from lake.network_jobs import NetworkJobs
+    from lake.distributed.network_jobs import NetworkJobs
 
 __all__ = ["NetworkInputs", "partial_bytes"]
 

@@ -23,7 +23,7 @@ from sennit_core.errors import Denied, Unsupported, UsageError
 if TYPE_CHECKING:
     from elytra.service.sealed_results import SealedResults
     from lake import Lake
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
 
 __all__ = ["BoundPlan", "PlanBinder", "PlanRequest"]
 

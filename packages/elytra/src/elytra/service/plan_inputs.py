@@ -10,12 +10,12 @@ from elytra.service.shard_pruning import conditions_on_scans, matching_shards
 from elytra.service.work import Shard
 from elytra.splitter import DatasetSize
 from emsqrt.plan import DatasetRef, Plan
-from lake.file_schemas import columns_of_files
-from lake.verification import ShardFile
+from lake.catalog.file_schemas import columns_of_files
+from lake.objects.verification import ShardFile
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
-    from lake.plan_sources import PlanSource
+    from lake.statements.plan_sources import PlanSource
 
 __all__ = ["PlanInputs"]
 

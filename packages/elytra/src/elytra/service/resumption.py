@@ -12,7 +12,7 @@ from elytra.service.messages import JobSubmitted, JsonObject
 from elytra.service.plan_binding import PlanBinder, PlanRequest
 from elytra.service.work import PlanWork, remove_other_outputs
 from emsqrt.plan import plan_from_json
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.errors import DeadlineExceeded, Unsupported
 from sennit_core.records import JobInfo
 

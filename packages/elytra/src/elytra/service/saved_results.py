@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from elytra.service.work import PLAN_ENTRY
 from emsqrt.plan import Files, FileTarget, Scan, Sink, plan_to_json
-from lake.catalog import check_dataset_name
-from lake.limits import Requester
-from lake.local_files import LocalFile
+from lake.catalog.catalog import check_dataset_name
+from lake.links.local_files import LocalFile
+from lake.statements.limits import Requester
 from sennit_core.errors import NotFound
 from sennit_core.ids import derived_id
 from sennit_core.records import JobInfo

@@ -12,13 +12,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lake.encrypted_files import EncryptedFile, EncryptedWriter
+from lake.encryption.files import EncryptedFile, EncryptedWriter
 from sennit_core.errors import SennitError, StorageFull
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
-    from lake.durable import NewFile
-    from lake.vault import Vault
+    from lake.encryption.vault import Vault
+    from lake.objects.durable import NewFile
 
 __all__ = ["HeldExecution", "SealedResults", "Sink", "sealed", "without_values"]
 

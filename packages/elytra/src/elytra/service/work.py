@@ -32,9 +32,9 @@ from emsqrt.plan import (
     Union,
     plan_to_json,
 )
-from lake.durable import storage_errors
-from lake.file_schemas import FileColumns, rows_of_files
-from lake.verification import ShardFile
+from lake.catalog.file_schemas import FileColumns, rows_of_files
+from lake.objects.durable import storage_errors
+from lake.objects.verification import ShardFile
 from sennit_core import __version__
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import task_key

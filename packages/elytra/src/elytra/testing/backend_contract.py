@@ -22,8 +22,8 @@ from elytra.backends import NODE_ENGINE, Backend, NodeFiles, TaskInput, TaskLimi
 from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import col, count
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, rewrite
-from lake.limits import Requester
-from lake.verification import ShardFile
+from lake.objects.verification import ShardFile
+from lake.statements.limits import Requester
 from sennit_core.errors import SennitError
 from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, Progress, is_terminal

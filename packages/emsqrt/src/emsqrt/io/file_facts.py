@@ -1,7 +1,7 @@
 """Facts about files that a process reads again and again: footers, page headers, fingerprints.
 
 Only for files that are never changed in place, such as the shards of a dataset. A file is recognised
-by its inode, size and times, as `lake.verification` does: that would miss a write within the
+by its inode, size and times, as `lake.objects.verification` does: that would miss a write within the
 resolution of the file system's clock, after which Arrow could be given the footer of other bytes.
 """
 

@@ -22,9 +22,9 @@ from lake.bundles.format import (
     BundleWriter,
     file_bytes_of,
 )
-from lake.durable import NewFile, free_bytes
 from lake.errors import without_snapshot
-from lake.limits import Requester
+from lake.objects.durable import NewFile, free_bytes
+from lake.statements.limits import Requester
 from sennit_core.errors import (
     Cancelled,
     Conflict,

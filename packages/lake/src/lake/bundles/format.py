@@ -3,13 +3,13 @@
     "SNTBNDL1" | salt, 32 bytes | check, 32 bytes | SHA-256 of these 72 bytes | encrypted file
 
 The key is scrypt(passphrase, salt), and the check a MAC by it, which distinguishes another
-passphrase from damage. The rest is a file of `lake.encrypted_files`, whose content is
+passphrase from damage. The rest is a file of `lake.encryption.files`, whose content is
 
     size of the head, u32 | head, JSON | for each object: id, 32 bytes, and size, u64 | the objects
 
 with numbers in little-endian order. The objects follow each other in the order of their ids, each once.
 The head names the datasets, has the SHA-256 of the list of objects, and is signed by the node's key
-(`lake.node_key`); an object's id is a hash of its bytes. So the signature covers all of it, and the
+(`lake.catalog.node_key`); an object's id is a hash of its bytes. So the signature covers all of it, and the
 reader of a bundle knows who made it.
 
 All is compared with the file's size before it is used: a list of a million objects needs 40 MB.
@@ -30,8 +30,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lake.encrypted_files import EncryptedReader, EncryptedWriter
-from lake.node_key import NodeKey, check_signature, signer_of
+from lake.catalog.node_key import NodeKey, check_signature, signer_of
+from lake.encryption.files import EncryptedReader, EncryptedWriter
 from sennit_core.errors import BadInput, Corrupt, Denied, UsageError
 from sennit_core.hashing import CHUNK_BYTES, ObjectHasher, canonical_json
 from sennit_core.ids import is_id
@@ -63,7 +63,7 @@ _LISTED_AT_ONCE = 4096
 _NAME = "bundle"
 _CHECK = b"sennit bundle check 1"
 _DOMAIN = b"sennit-bundle-1\n"
-# Of the format, not settings: a file could ask for any cost. As of `lake.keys`.
+# Of the format, not settings: a file could ask for any cost. As of `lake.encryption.keys`.
 _SCRYPT = {"n": 2**15, "r": 8, "p": 3}
 _SCRYPT_MEMORY_BYTES = 64 * MIB
 _PASSPHRASE_MIN, _PASSPHRASE_MAX = 12, 4096

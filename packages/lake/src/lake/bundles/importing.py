@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from lake._failpoints import reached
 from lake.bundles.format import Bundle, BundleDataset, BundleReport
-from lake.catalog import check_dataset_name
-from lake.catalog_commits import Commit
-from lake.provenance import made_by
-from lake.snapshots import METADATA_BYTES_MAX, AnyManifest, Manifest, StoredManifest
+from lake.catalog.catalog import check_dataset_name
+from lake.catalog.commits import Commit
+from lake.catalog.provenance import made_by
+from lake.catalog.snapshots import METADATA_BYTES_MAX, AnyManifest, Manifest, StoredManifest
 from sennit_core.errors import Cancelled, Conflict, Corrupt, Unsupported
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo

@@ -8,9 +8,9 @@ import sys
 
 from lake.cli.output import SHOWN_ROWS, print_result, print_rows
 from lake.cli.verb import argument, open_lake, verb
-from lake.script_text import read_script
 from lake.sql.types import quoted
-from lake.text_tables import cell
+from lake.statements.script_text import read_script
+from lake.statements.text_tables import cell
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lake.cli.verb import argument, open_lake, verb
-from lake.export import FORMATS, export_format
+from lake.statements.export import FORMATS, export_format
 from lake.type_options import parse_types
 from sennit_core.errors import NotFound
 from sennit_core.records import DatasetInfo

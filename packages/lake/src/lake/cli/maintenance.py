@@ -12,7 +12,7 @@ from lake.cli.verb import argument, open_lake, verb
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from lake.maintenance_tasks import Step
+    from lake.maintenance.tasks import Step
 
 __all__ = ["VERBS"]
 
@@ -69,7 +69,7 @@ def retention(options: argparse.Namespace) -> None:
         raise UsageError("--keep and --clear contradict each other", hint="use one of them")
     if options.days is not None and not options.keep:
         raise UsageError("--days goes with --keep", hint="--keep 1 --days 30")
-    from lake.retention_rules import RetentionRule
+    from lake.maintenance.retention_rules import RetentionRule
 
     with open_lake(options) as lake:
         rules = lake.storage.retention_rules

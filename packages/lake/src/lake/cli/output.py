@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lake.text_tables import cell, table_lines
+from lake.statements.text_tables import cell, table_lines
 from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
-    from lake.running import RunningStatement
-    from lake.scrub import ScrubReport
+    from lake.maintenance.scrub import ScrubReport
+    from lake.statements.running import RunningStatement
 
 __all__ = ["SHOWN_ROWS", "print_report", "print_result", "print_rows", "print_table", "shown_time"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lake.cli.output import print_report, print_rows
 from lake.cli.verb import argument, one_of, open_lake, verb
-from lake.objects import ObjectStore, quarantined_path
+from lake.objects.store import ObjectStore, quarantined_path
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes, parse_bytes
 
@@ -65,7 +65,7 @@ def scrub(options: argparse.Namespace) -> int:
     ),
 )
 def rekey(options: argparse.Namespace) -> None:
-    from lake.keys import read_secret
+    from lake.encryption.keys import read_secret
 
     secret = read_secret(key_file=options.new_key_file, passphrase_file=options.new_passphrase_file)
     assert secret is not None, "one of the options is required"
@@ -137,7 +137,7 @@ def _size(objects: ObjectStore, name: str) -> int:
 
 @verb("doctor", "examine the folder, and say what to do about each finding")
 def doctor(options: argparse.Namespace) -> int:
-    from lake.doctor import examine
+    from lake.maintenance.doctor import examine
 
     found = list(examine(options.data, lambda: open_lake(options)))
     rows = [(each.level, each.check, each.found, each.advice) for each in found]

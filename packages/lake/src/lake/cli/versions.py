@@ -7,7 +7,7 @@ import json
 
 from lake.cli.output import SHOWN_ROWS, print_result, print_rows, shown_time
 from lake.cli.verb import argument, open_lake, verb
-from lake.text_tables import cell
+from lake.statements.text_tables import cell
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 
@@ -16,7 +16,7 @@ __all__ = ["VERBS"]
 
 @verb("snapshots", "list a dataset's snapshots", argument("name", help="a dataset"))
 def snapshots(options: argparse.Namespace) -> None:
-    from lake.origins import snapshot_document
+    from lake.catalog.origins import snapshot_document
 
     with open_lake(options) as lake:
         found = lake.catalog.snapshots(options.name)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.errors import Busy
 
 __all__ = ["Call", "Caller", "Calls"]

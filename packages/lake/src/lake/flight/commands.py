@@ -22,7 +22,7 @@ from sennit_core.errors import BadInput, Unsupported
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
 
 __all__ = ["ACTIONS", "COMMANDS", "Action", "Command", "Service", "command_of"]
 

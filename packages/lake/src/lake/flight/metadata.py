@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lake.flight.messages import CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables
-from lake.view_access import views_shown
-from lake.views import ViewInfo
+from lake.views.access import views_shown
+from lake.views.views import ViewInfo
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
     from sennit_core.records import DatasetInfo
 
 __all__ = ["CATALOG", "SCHEMA", "catalogs", "empty", "schemas", "sql_info", "table_types", "tables"]

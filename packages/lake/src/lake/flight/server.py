@@ -22,7 +22,7 @@ from lake.flight.commands import Service
 from lake.flight.rpc import METHODS, Method
 from lake.flight.statements import Statements
 from lake.flight.status import status_of, text_of
-from lake.limits import Requester
+from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, InternalError, SennitError, Unauthenticated
 from sennit_core.logs import get_logger
 from sennit_core.units import MIB

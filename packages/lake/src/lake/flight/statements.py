@@ -26,9 +26,9 @@ from lake.flight.prepared import Parameters, PreparedStatements
 from lake.flight.protobuf import decode, encode
 from lake.flight.streams import IpcWriter, encapsulated, flight_messages
 from lake.flight.tickets import Tickets
-from lake.mentions import changes_data
-from lake.script_text import read_script
-from lake.scripts import pieces_of
+from lake.statements.mentions import changes_data
+from lake.statements.script_text import read_script
+from lake.statements.scripts import pieces_of
 from sennit_core.errors import (
     Cancelled,
     Denied,
@@ -41,7 +41,7 @@ from sennit_core.units import MIB
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.running import RunningStatement
+    from lake.statements.running import RunningStatement
 
 __all__ = ["Info", "Statements"]
 

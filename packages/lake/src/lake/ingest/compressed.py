@@ -21,10 +21,10 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from lake.disk_space import WriteLimit
-from lake.durable import storage_errors
-from lake.encrypted_files import Source
+from lake.encryption.files import Source
 from lake.ingest.source import PartsFile
+from lake.objects.disk_space import WriteLimit
+from lake.objects.durable import storage_errors
 from sennit_core.errors import BadInput, TooLarge
 from sennit_core.units import MIB, format_bytes
 

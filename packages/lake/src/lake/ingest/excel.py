@@ -17,9 +17,9 @@ from datetime import date, datetime, time
 from itertools import islice
 from typing import Any
 
-from lake.durable import storage_errors
-from lake.encrypted_files import Source
+from lake.encryption.files import Source
 from lake.ingest.source import PartsFile
+from lake.objects.durable import storage_errors
 from sennit_core.errors import BadInput, SennitError, TooLarge, UsageError, nearest
 from sennit_core.optional import import_optional
 from sennit_core.units import MIB, format_bytes

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lake.disk_space import WriteBudget, WriteLimit
-from lake.encrypted_files import EncryptedFile, Source, source_from_json
-from lake.foreground import Background
+from lake.catalog.layouts import Layout
+from lake.encryption.files import EncryptedFile, Source, source_from_json
+from lake.encryption.sealed import KEY_BYTES, Seal
 from lake.ingest.background_writer import BACKGROUND_BYTES, BackgroundWriter, Writer
 from lake.ingest.column_match import ColumnMatch, Defaults
 from lake.ingest.encode import Report
@@ -20,8 +20,8 @@ from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
 from lake.ingest.source_hash import SourceHash
-from lake.layouts import Layout
-from lake.sealed import KEY_BYTES, Seal
+from lake.objects.disk_space import WriteBudget, WriteLimit
+from lake.statements.foreground import Background
 from sennit_core.errors import BadInput
 from sennit_core.file_kinds import unpacked_name
 from sennit_core.schema import Schema

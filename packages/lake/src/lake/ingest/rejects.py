@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lake.durable import storage_errors
+from lake.objects.durable import storage_errors
 from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lake.disk_space import WriteBudget, WriteLimit
-from lake.durable import storage_errors
+from lake.encryption.sealed import Seal, seal_file
 from lake.ingest.encodings import EncodingChooser
 from lake.ingest.statistics import column_stats
-from lake.sealed import Seal, seal_file
+from lake.objects.disk_space import WriteBudget, WriteLimit
+from lake.objects.durable import storage_errors
 from sennit_core.hashing import ObjectDigest, hash_file
 from sennit_core.units import MIB
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import BinaryIO
 
 from emsqrt.io.records import CsvDialect, last_record_end, split_records
-from lake.encrypted_files import Source, source_bytes
+from lake.encryption.files import Source, source_bytes
 from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 

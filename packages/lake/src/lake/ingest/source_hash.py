@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from emsqrt.background import thread_stack
-from lake.encrypted_files import Source
+from lake.encryption.files import Source
 from lake.ingest.source import PartsFile
 from sennit_core.units import MIB
 

@@ -4,8 +4,8 @@ The worker only reads the parts and writes files; the lake adopts them after the
 finished, so a crash here leaves no visible state.
 
 Request: `paths` `name` `folder` `options` `schema` `columns` and `layout` (append: the dataset's) `limits` `bytesMax`
-`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`) `statements` and `waits` (see
-`lake.foreground`).
+`space` (see `lake.objects.disk_space.WriteLimit`) `seal` (see `lake.encryption.sealed.Seal`) `statements` and `waits` (see
+`lake.statements.foreground`).
 Response: `schema` `columns` `layout` `rows` `shards` `source` `report`.
 """
 
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.records import CsvDialect, record_ends
 from emsqrt.memory.malloc_tuning import keep_freed_blocks, return_freed_blocks
-from lake.encrypted_files import source_bytes
+from lake.catalog.layouts import Layout, parse_layout
+from lake.encryption.files import source_bytes
 from lake.ingest import json_table, tables
 from lake.ingest.column_match import ColumnMatch
 from lake.ingest.compressed import Compression, find_compression, unpack
@@ -34,7 +35,6 @@ from lake.ingest.rejects import Rejects
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.sniff import Sniffed, sniff, sniff_format
 from lake.ingest.source import TextSource
-from lake.layouts import Layout, parse_layout
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.file_kinds import check_readable
 from sennit_core.schema import DataType, Schema

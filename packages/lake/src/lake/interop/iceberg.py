@@ -7,7 +7,7 @@
 
 The table is a derived view of one snapshot, written anew for each (design 0101). It names the shards
 where they are; deleting the dataset deletes them. Field ids are those of the columns, which the
-shards have too (`lake.file_schemas`); readers find columns in nested data and in files of earlier
+shards have too (`lake.catalog.file_schemas`); readers find columns in nested data and in files of earlier
 versions by a name mapping.
 
 Specification: iceberg.apache.org/spec, "Table Metadata", "Manifests", "Column Projection".
@@ -24,12 +24,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lake.durable import storage_errors, write_whole
-from lake.file_schemas import column_ids, file_schemas_of, with_own_names
+from lake.catalog.file_schemas import column_ids, file_schemas_of, with_own_names
+from lake.catalog.snapshots import Manifest
 from lake.interop.avro import container
 from lake.interop.iceberg_layout import PartitionSpec, Specs, sort_orders
-from lake.objects import ObjectStore
-from lake.snapshots import Manifest
+from lake.objects.durable import storage_errors, write_whole
+from lake.objects.store import ObjectStore
 from sennit_core.errors import Denied, Unsupported
 from sennit_core.hashing import canonical_json
 from sennit_core.private_files import make_private_folder

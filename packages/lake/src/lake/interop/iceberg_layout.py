@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lake.file_schemas import column_ids, file_schemas_of
-from lake.layouts import field_of_key
+from lake.catalog.file_schemas import column_ids, file_schemas_of
+from lake.catalog.layouts import field_of_key
 from sennit_core.records import PartitionField, ShardInfo, SnapshotInfo
 from sennit_core.schema import DataType
 

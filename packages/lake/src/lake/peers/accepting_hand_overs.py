@@ -11,8 +11,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from lake.foreign_users import is_foreign
-from lake.objects import ObjectStore
+from lake.access.quotas import Quotas
+from lake.catalog.snapshots import METADATA_BYTES_MAX
+from lake.distributed.foreign_users import is_foreign
+from lake.objects.store import ObjectStore
 from lake.peers import handover_steps as steps
 from lake.peers.downloads import Caller, Downloads
 from lake.peers.handing_over import HandOverHost, HandOverParts
@@ -26,8 +28,6 @@ from lake.peers.sharing import DATASETS_MAX, SharedDataset, ShareInfo
 from lake.peers.signed import Statement
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import at_most
-from lake.quotas import Quotas
-from lake.snapshots import METADATA_BYTES_MAX
 from sennit_core.errors import (
     Conflict,
     Denied,

@@ -19,7 +19,9 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from elkyn.records import Change
-from lake.catalog import Catalog
+from lake.access.policies import Policies
+from lake.catalog.catalog import Catalog
+from lake.maintenance.retention import Retention
 from lake.peers.downloads import Downloads
 from lake.peers.forgotten_datasets import ForgottenDatasets, check_removed
 from lake.peers.handover_rows import ACCEPTING, SETTLED, SIGNED, STOPPED, Terms
@@ -33,8 +35,6 @@ from lake.peers.shared_index import KnownDataset, SharedIndex, read_known
 from lake.peers.sharing import DATASETS_MAX, VERSIONS_KEPT, SharedDataset, Shares, read_shared
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import at_most
-from lake.policies import Policies
-from lake.retention import Retention
 from sennit_core.errors import Conflict, Corrupt, Denied, NotFound, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo

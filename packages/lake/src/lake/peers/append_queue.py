@@ -11,7 +11,7 @@ the writer says how it ended, so its receipt there makes it once. `sent` is dura
 leaves: such an append may be committed, and cannot be taken back.
 
 A state machine without clock and I/O: its methods return what is to be stored, and `apply` makes that its state
-once it is durable. `lake.queued_appends` stores, `lake.peers.deliveries` sends.
+once it is durable. `lake.distributed.queued_appends` stores, `lake.peers.deliveries` sends.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from lake.distributed.staged_inputs import StagedInput, bytes_of
 from lake.peers.forwarding import Made, Outcome, Refused, Unknown, Unreached
-from lake.staged_inputs import StagedInput, bytes_of
 from sennit_core.errors import Busy, Cancelled, Conflict, NotFound, SennitError, TooLarge
 from sennit_core.records import Record
 from sennit_core.units import GIB

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from elkyn.records import Change
-from lake.foreign_statements import ForeignChanges, MadeChange
-from lake.limits import Requester
+from lake.access.quotas import Quotas
+from lake.distributed.foreign_statements import ForeignChanges, MadeChange
+from lake.distributed.receipts import Receipt, Receipts
+from lake.distributed.remote_shards import ForeignChange
+from lake.distributed.staged_inputs import StagedInput, bytes_of
 from lake.peers.claims import Claims
 from lake.peers.forwarding import (
     ChangeKnown,
@@ -36,10 +39,7 @@ from lake.peers.session import Piece, Session
 from lake.peers.sharing import SharedDataset, Shares
 from lake.peers.staging import Staging
 from lake.peers.stop import Stop
-from lake.quotas import Quotas
-from lake.receipts import Receipt, Receipts
-from lake.remote_shards import ForeignChange
-from lake.staged_inputs import StagedInput, bytes_of
+from lake.statements.limits import Requester
 from sennit_core.clock import Clock
 from sennit_core.errors import (
     Busy,

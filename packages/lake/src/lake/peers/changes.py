@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from lake.limits import Requester
+from lake.distributed.queued_appends import QueuedAppends
+from lake.distributed.remote_shards import Changed, ForeignChange
 from lake.peers.append_queue import QueuedAppend
 from lake.peers.change_server import ChangedDatasets, ChangeServer, ChangesHost, WriterParts
 from lake.peers.forwarding import (
@@ -36,8 +37,7 @@ from lake.peers.returned_rows import (
 )
 from lake.peers.sharing import SharedDataset
 from lake.peers.stop import SECONDS_MAX
-from lake.queued_appends import QueuedAppends
-from lake.remote_shards import Changed, ForeignChange
+from lake.statements.limits import Requester
 from sennit_core.clock import Clock
 from sennit_core.errors import (
     BadInput,

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable
-from lake.catalog import Catalog
-from lake.retention import Retention
-from lake.snapshots import Manifest
+from lake.catalog.catalog import Catalog
+from lake.catalog.snapshots import Manifest
+from lake.maintenance.retention import Retention
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound
 from sennit_core.ids import new_id

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lake.limits import Requester
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.messages import Message
 from lake.peers.signed import Statement, sign
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import Record

@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lake.durable import storage_errors
-from lake.objects import ObjectStore
+from lake.objects.durable import storage_errors
+from lake.objects.store import ObjectStore
 from lake.peers.bandwidth import CopyBandwidth, Hours
 from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
 from lake.peers.have_messages import HaveReply, HaveRequest, have_bits

@@ -7,11 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lake.catalog import Catalog
-from lake.disk_space import DiskSpace
-from lake.foreign_statements import ForeignChanges
-from lake.node_key import NodeKey
-from lake.objects import ObjectStore
+from lake.access.policies import Policies
+from lake.access.quotas import Quotas
+from lake.catalog.catalog import Catalog
+from lake.catalog.node_key import NodeKey
+from lake.distributed.foreign_statements import ForeignChanges
+from lake.distributed.queued_appends import QueuedAppends
+from lake.distributed.receipts import Receipts
+from lake.maintenance.retention import Retention
+from lake.objects.disk_space import DiskSpace
+from lake.objects.store import ObjectStore
 from lake.peers.adoption import forget_adopted
 from lake.peers.change_server import WriterParts
 from lake.peers.ciphertext import Ciphertexts
@@ -24,11 +29,6 @@ from lake.peers.job_server import TaskRunner
 from lake.peers.restricted import RestrictedReads
 from lake.peers.returned_rows import ReturnedResults
 from lake.peers.sharing import Shares
-from lake.policies import Policies
-from lake.queued_appends import QueuedAppends
-from lake.quotas import Quotas
-from lake.receipts import Receipts
-from lake.retention import Retention
 from sennit_core.units import GIB
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from lake.distributed.queued_appends import QueuedAppends
 from lake.peers.append_queue import NotSent, QueuedAppend
 from lake.peers.changes import Changes
 from lake.peers.forwarding import Made, Outcome
 from lake.peers.machine import TICK_SECONDS
 from lake.peers.tasks import TaskSet
-from lake.queued_appends import QueuedAppends
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from lake.partial import MissingShards
+    from lake.distributed.partial import MissingShards
     from lake.peers.session import Session
     from lake.peers.sql import DistributedPlan, StepRun
     from sennit_core.records import SnapshotInfo

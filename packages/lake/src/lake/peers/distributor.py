@@ -24,8 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lake.deadline import Deadline
-from lake.partial import ShardsUnavailable, missing_shards
+from lake.distributed.partial import ShardsUnavailable, missing_shards
 from lake.peers.distributed_query import Distributed, DistributedQuery, DistributedTable
 from lake.peers.limits import ByteLimit
 from lake.peers.plan_cache import PlanCache
@@ -35,6 +34,7 @@ from lake.peers.sql import DistributedPlan, arrived_table, sharded_table
 from lake.peers.sql.wire import plan_from_data, tables_to_data
 from lake.peers.step_dispatch import Coordinator, RowsNotSent, WholeTablesUnavailable
 from lake.peers.stop import Stop
+from lake.statements.deadline import Deadline
 from sennit_core.errors import UsageError
 from sennit_core.logs import get_logger
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+from lake.maintenance.retention import Retention
 from lake.peers.copies import Copies
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.tasks import TaskSet
 from lake.peers.transfers import FindKept, ObjectComplete, ObjectUnobtainable, WriteChunk
-from lake.retention import Retention
 from sennit_core.errors import SennitError, Unavailable
 from sennit_core.logs import get_logger
 

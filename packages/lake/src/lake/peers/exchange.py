@@ -16,8 +16,8 @@ from functools import partial, reduce
 from operator import add
 from typing import Protocol
 
-from lake.fork_origins import ForkOrigin
-from lake.partial import ShardsUnavailable
+from lake.distributed.fork_origins import ForkOrigin
+from lake.distributed.partial import ShardsUnavailable
 from lake.peers.accepting_hand_overs import Taker
 from lake.peers.adoption import Adoption, AdoptionHost
 from lake.peers.chunks import ChunkRequest, ListRequest

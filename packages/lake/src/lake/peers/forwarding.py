@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, ClassVar, TypeAlias
 
+from lake.distributed.receipts import Receipt
+from lake.distributed.staged_inputs import StagedInput, check_inputs
 from lake.peers.claims import request_digest
 from lake.peers.machine import Call, Effect, Failed, Replied
 from lake.peers.messages import Message
 from lake.peers.signed import Statement
 from lake.peers.stop import SECONDS_MAX
-from lake.receipts import Receipt
-from lake.staged_inputs import StagedInput, check_inputs
 from sennit_core.errors import BadInput, Busy, Conflict, DeadlineExceeded
 from sennit_core.ids import is_id
 from sennit_core.units import KIB

@@ -25,8 +25,8 @@ from sennit_core.records import Record
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
-    from lake.catalog import Catalog
-    from lake.statement_tables import StatementTables
+    from lake.catalog.catalog import Catalog
+    from lake.statements.tables import StatementTables
 
 __all__ = [
     "MESSAGES",
@@ -111,7 +111,7 @@ MESSAGES: tuple[type[Message], ...] = (FragmentRequest, FragmentPiece)
 
 
 class FragmentRunner(Protocol):
-    """Runs a fragment somewhere: on this node, or on a peer; `lake.cluster_queries` runs them on Ray."""
+    """Runs a fragment somewhere: on this node, or on a peer; `lake.distributed.cluster_queries` runs them on Ray."""
 
     def run(self, request: FragmentRequest, stop: Stop, body: bytes = b"") -> Iterator[bytes]:
         """Yield the result as pieces of an Arrow IPC stream; blocks its thread.

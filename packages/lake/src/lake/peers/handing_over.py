@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from lake.catalog import Catalog
+from lake.catalog.catalog import Catalog
 from lake.peers import handover_steps as steps
 from lake.peers.handover_messages import HandOverRefusal, HandOverReply, HandOverRequest
 from lake.peers.handover_rows import (

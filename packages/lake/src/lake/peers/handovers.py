@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied
 from sennit_core.records import Record

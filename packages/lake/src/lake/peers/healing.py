@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING
 
+from lake.maintenance.scrub import ScrubReport
 from lake.peers.health import Finding, SharedCopies, examine_copies
-from lake.scrub import ScrubReport
 from sennit_core.errors import NotFound
 from sennit_core.records import Record
 

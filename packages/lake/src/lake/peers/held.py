@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elkyn.records import Table, write_changes
-from lake.objects import ObjectStore
+from lake.objects.store import ObjectStore
 from lake.peers.replication import SharedObjects
 from sennit_core.records import Record
 

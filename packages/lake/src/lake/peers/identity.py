@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lake.node_key import NodeKey, node_id
+from lake.catalog.node_key import NodeKey, node_id
 from sennit_core.errors import BadInput
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.roster import check_node_name
 from lake.peers.signed import Statement, sign

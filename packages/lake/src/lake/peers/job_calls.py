@@ -1,4 +1,4 @@
-"""What a node's jobs ask of its network (`lake.network_jobs`)."""
+"""What a node's jobs ask of its network (`lake.distributed.network_jobs`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from lake.network_jobs import Assigned, RemoteTask, TaskHost, TaskShardsInfo
+from lake.distributed.network_jobs import Assigned, RemoteTask, TaskHost, TaskShardsInfo
 from lake.peers.dispatch import Dispatch, RunAttempt, Unit
 from lake.peers.job_dispatch import JobDispatch, JobStates, TaskNetwork, holders_of
 from lake.peers.stop import Stop
 from sennit_core.errors import Unavailable
 
 if TYPE_CHECKING:
-    from lake.disk_space import DiskSpace
+    from lake.objects.disk_space import DiskSpace
 
 __all__ = ["JobCalls"]
 
@@ -21,7 +21,7 @@ _ASSIGN_SECONDS = 30.0
 
 
 class JobCalls:
-    """Runs tasks of jobs at the nodes that hold their shards; see `lake.network_jobs.NetworkJobs`.
+    """Runs tasks of jobs at the nodes that hold their shards; see `lake.distributed.network_jobs.NetworkJobs`.
 
     Args:
         submit: Runs a coroutine in the loop.

@@ -24,10 +24,9 @@ from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING, Protocol
 
-from lake.deadline import Deadline
-from lake.durable import storage_errors
-from lake.network_jobs import RemoteTask, TaskHost
-from lake.partial import ShardsUnavailable
+from lake.distributed.network_jobs import RemoteTask, TaskHost
+from lake.distributed.partial import ShardsUnavailable
+from lake.objects.durable import storage_errors
 from lake.peers.attempts import OF_THE_NODE, Attempts
 from lake.peers.dispatch import Dispatch, RunAttempt, Unit
 from lake.peers.distributed_query import Placed
@@ -40,6 +39,7 @@ from lake.peers.job_messages import (
 )
 from lake.peers.limits import ByteLimit
 from lake.peers.stop import SECONDS_MAX, Stop
+from lake.statements.deadline import Deadline
 from sennit_core.errors import (
     BadInput,
     Busy,
@@ -55,7 +55,7 @@ from sennit_core.ids import new_id
 from sennit_core.records import Progress
 
 if TYPE_CHECKING:
-    from lake.disk_space import DiskSpace
+    from lake.objects.disk_space import DiskSpace
     from lake.peers.claims import Claims
 
 __all__ = ["JobDispatch", "JobStates", "TaskNetwork", "holders_of"]

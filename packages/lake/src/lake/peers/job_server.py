@@ -13,7 +13,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from lake.limits import Requester
 from lake.peers.claims import Claims
 from lake.peers.fragments import stream_messages
 from lake.peers.job_messages import TaskPiece, TaskProgress, TaskRequest
@@ -22,6 +21,7 @@ from lake.peers.messages import BODY_BYTES_MAX, Message
 from lake.peers.session import Handler, Piece, Session
 from lake.peers.shared_index import SharedIndex
 from lake.peers.stop import Stop
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied, NotFound
 from sennit_core.records import Progress
 

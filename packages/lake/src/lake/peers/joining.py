@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.identity import fingerprint
 from lake.peers.invites import Invite, JoinRequest
 from lake.peers.messages import Message

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lake.objects import ObjectStore
-from lake.snapshots import METADATA_BYTES_MAX
+from lake.catalog.snapshots import METADATA_BYTES_MAX
+from lake.objects.store import ObjectStore
 from sennit_core.errors import Denied, StorageFull
 from sennit_core.units import GIB, format_bytes
 

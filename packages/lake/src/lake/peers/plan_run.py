@@ -22,9 +22,9 @@ from lake.peers.stop import Stop
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
-    from lake.deadline import Deadline
     from lake.peers.distributed_query import DistributedQuery
     from lake.peers.limits import ByteLimit
+    from lake.statements.deadline import Deadline
 
 __all__ = ["PlanRun", "last_steps"]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, Protocol
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.machine import Effect, Send
 from lake.peers.messages import Message
 from lake.peers.publication_log import (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from lake.catalog import Catalog
+from lake.catalog.catalog import Catalog
 from lake.peers.machine import Effect
 from lake.peers.membership import Membership
 from lake.peers.publications import Publications

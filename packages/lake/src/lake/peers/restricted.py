@@ -23,7 +23,7 @@ from lake.peers.publications import EVERYONE
 from lake.peers.sharing import Shares
 from lake.peers.signed import Statement
 from lake.peers.stop import SECONDS_MAX, Stop
-from lake.queries import QueryExecution
+from lake.statements.queries import QueryExecution
 from sennit_core.errors import BadInput, NotFound
 from sennit_core.ids import is_id
 from sennit_core.records import Record
@@ -31,11 +31,11 @@ from sennit_core.schema import Field, Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
-    from lake.catalog import Catalog
-    from lake.limits import Requester
-    from lake.running import RunningStatement, RunningStatements
-    from lake.statement_tables import StatementTables
-    from lake.vault import Hold
+    from lake.catalog.catalog import Catalog
+    from lake.encryption.vault import Hold
+    from lake.statements.limits import Requester
+    from lake.statements.running import RunningStatement, RunningStatements
+    from lake.statements.tables import StatementTables
     from sennit_core.records import DatasetInfo
 
 __all__ = [

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lake.limits import Requester
+from lake.distributed.remote_shards import RestrictedColumns
 from lake.peers.fragments import FragmentPiece
 from lake.peers.limits import ByteLimit
 from lake.peers.restricted import (
@@ -23,13 +23,13 @@ from lake.peers.restricted import (
     RestrictedTable,
 )
 from lake.peers.stop import Stop
-from lake.remote_shards import RestrictedColumns
 from lake.sql.types import quoted
+from lake.statements.limits import Requester
 from sennit_core.errors import Cancelled, DeadlineExceeded, StorageFull, Unavailable, Unsupported
 from sennit_core.private_files import FILE_MODE
 
 if TYPE_CHECKING:
-    from lake.disk_space import DiskSpace
+    from lake.objects.disk_space import DiskSpace
     from lake.peers.claims import Claims
     from lake.peers.session import Session
 
@@ -55,7 +55,7 @@ class RestrictedNetwork(Protocol):
 
 
 class RestrictedClient:
-    """See `lake.remote_shards.RestrictedRows`; for any thread but the loop's.
+    """See `lake.distributed.remote_shards.RestrictedRows`; for any thread but the loop's.
 
     Args:
         submit: Runs a coroutine in the loop.

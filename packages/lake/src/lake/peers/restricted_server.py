@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from lake.limits import Requester
 from lake.peers.claims import Claims
 from lake.peers.fragments import stream_pieces
 from lake.peers.limits import Slots
@@ -14,6 +13,7 @@ from lake.peers.messages import Message
 from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedReads
 from lake.peers.session import Handler, Piece, Session
 from lake.peers.signed import Statement
+from lake.statements.limits import Requester
 from sennit_core.errors import Denied
 
 __all__ = ["RestrictedServer"]

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.identity import Identity, id_of_certificate
 from lake.peers.messages import Message
 from lake.peers.signed import Statement, sign

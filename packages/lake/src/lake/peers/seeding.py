@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.bundles.importing import SeedTarget
-from lake.durable import PLACE
+from lake.objects.durable import PLACE
 from lake.peers.placement import Placement
 from sennit_core.errors import Conflict, Denied, StorageFull, Unavailable
 from sennit_core.units import format_bytes

@@ -19,6 +19,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from lake.distributed.remote_shards import Changed, ForeignChange
 from lake.peers.addresses import parse_address
 from lake.peers.admission import JOIN_SECONDS, ask_for_admission
 from lake.peers.announcements import Listening
@@ -49,7 +50,6 @@ from lake.peers.step_dispatch import Coordinator
 from lake.peers.stop import Stop, result_of
 from lake.peers.store import PeerStore
 from lake.peers.survey import NetworkMap, Survey
-from lake.remote_shards import Changed, ForeignChange
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lake.fork_origins import ForkOrigin
+from lake.distributed.fork_origins import ForkOrigin
 from lake.peers.copy_states import CopyState
 from lake.peers.health import SharedCopies
 from lake.peers.loop_calls import LoopCalls

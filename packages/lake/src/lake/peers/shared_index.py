@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from lake.catalog import Catalog
+from lake.catalog.catalog import Catalog
 from lake.peers.adopted_versions import AdoptedVersions
 from lake.peers.held import HeldObjects
 from lake.peers.publications import EVERYONE

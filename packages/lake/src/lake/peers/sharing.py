@@ -17,19 +17,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from elkyn.records import CheckedTable
-from lake.access import RULES_MAX, Access, Policy
-from lake.catalog import Catalog
-from lake.file_schemas import column_ids
-from lake.foreign_users import SharedRule, rules_for
-from lake.fork_origins import ForkOrigin, ForkOrigins
+from lake.access.policies import Policies
+from lake.access.rules import RULES_MAX, Access, Policy
+from lake.catalog.catalog import Catalog
+from lake.catalog.file_schemas import column_ids
+from lake.distributed.foreign_users import SharedRule, rules_for
+from lake.distributed.fork_origins import ForkOrigin, ForkOrigins
 from lake.peers.ciphertext import Ciphertexts
 from lake.peers.handover_rows import HandOverTable
 from lake.peers.handovers import HANDOVERS_MAX
 from lake.peers.placement import Placement
 from lake.peers.publications import EVERYONE
 from lake.peers.signed import Statement
-from lake.policies import Policies
-from lake.views import NO_COLUMNS
+from lake.views.views import NO_COLUMNS
 from sennit_core.errors import (
     Conflict,
     Corrupt,

@@ -3,7 +3,7 @@
 A statement is a kind, a body, and the times from and until which it counts. The signature covers the
 canonical JSON of all of that, with a domain of its own, so that a manifest's signature, or that of
 another kind of statement, is never valid here. Who signed it follows from the signature, which has the
-public key (`lake.node_key`).
+public key (`lake.catalog.node_key`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lake.node_key import NodeKey, check_signature, signer_of
+from lake.catalog.node_key import NodeKey, check_signature, signer_of
 from sennit_core.errors import Denied
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import Record

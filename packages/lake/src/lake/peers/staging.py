@@ -18,14 +18,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from lake.distributed.staged_inputs import StagedInput, bytes_of, objects_of
 from lake.peers.transfers import at_most
-from lake.staged_inputs import StagedInput, bytes_of, objects_of
 from sennit_core.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from lake.disk_space import DiskSpace
+    from lake.maintenance.retention import Retention
+    from lake.objects.disk_space import DiskSpace
     from lake.peers.downloads import Downloads
-    from lake.retention import Retention
 
 __all__ = ["Offers", "Staging"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lake.node_key import NodeKey
+from lake.catalog.node_key import NodeKey
 from lake.peers.addresses import ADDRESSES_MAX
 from lake.peers.signed import Statement, sign
 from sennit_core.errors import Denied, UsageError

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lake.partial import ShardsUnavailable
+from lake.distributed.partial import ShardsUnavailable
 from lake.peers.attempts import OF_THE_NODE, Attempts
 from lake.peers.dispatch import Dispatch, RunAttempt, Unit
 from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentRunner, FragmentTable
@@ -21,9 +21,9 @@ from lake.peers.stop import Stop
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unavailable, Unsupported
 
 if TYPE_CHECKING:
-    from lake.deadline import Deadline
-    from lake.disk_space import DiskSpace
+    from lake.objects.disk_space import DiskSpace
     from lake.peers.distributed_query import DistributedQuery, Placed
+    from lake.statements.deadline import Deadline
 
 __all__ = ["Coordinator", "RowsNotSent", "StepDispatch", "StepResult", "WholeTablesUnavailable"]
 

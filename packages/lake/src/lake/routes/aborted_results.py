@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 
-from lake.limits import Requester
 from lake.routes.requester import requester_of
+from lake.statements.limits import Requester
 from sennit_core.errors import NotFound, SennitError
 from sennit_core.roles import needs
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.catalog_adoption import foreign_dataset
-from lake.forks import fork_dataset
+from lake.catalog.adoption import foreign_dataset
+from lake.catalog.origins import snapshot_document, with_shown_origin
+from lake.distributed.forks import fork_dataset
 from lake.interop.iceberg import publish_iceberg
-from lake.origins import snapshot_document, with_shown_origin
 from lake.routes.requester import requester_of
 from sennit_core.errors import Denied
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
+    from lake.catalog.snapshots import AnyManifest
     from lake.lake import Lake
-    from lake.limits import Requester
-    from lake.snapshots import AnyManifest
+    from lake.statements.limits import Requester
 
 __all__ = ["router"]
 

@@ -23,9 +23,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from lake.layouts import partition_names
+from lake.catalog.layouts import partition_names
+from lake.catalog.snapshots import Manifest, StoredManifest
 from lake.routes.requester import requester_of
-from lake.snapshots import Manifest, StoredManifest
 from sennit_core.errors import Denied, NotFound
 from sennit_core.roles import needs
 

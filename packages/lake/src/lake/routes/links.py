@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from lake.linking import LinkRequest
+from lake.links.linking import LinkRequest
 from lake.routes.owner import check_owner
 from lake.routes.requester import requester_of
 from sennit_core.roles import needs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.retention_rules import RetentionRule
+from lake.maintenance.retention_rules import RetentionRule
 from lake.routes.requester import requester_of
 from lake.storage_report import maintenance_report
 from sennit_core.roles import needs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import Field
 
-from lake.access import ColumnRule, Policy, PolicyRule, written_elsewhere
+from lake.access.rules import ColumnRule, Policy, PolicyRule, written_elsewhere
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
 from sennit_core.roles import needs
@@ -29,7 +29,7 @@ class ColumnRuleDocument(Document):
 
 
 class PolicyRuleDocument(Document):
-    """A rule of a policy (`lake.access.PolicyRule`)."""
+    """A rule of a policy (`lake.access.rules.PolicyRule`)."""
 
     principal: Annotated[str, Field(max_length=_NAME_MAX)]
     read: bool = True

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.foreign_users import is_foreign
-from lake.quotas import JOB_WEIGHT_MAX, UserQuota
+from lake.access.quotas import JOB_WEIGHT_MAX, UserQuota
+from lake.distributed.foreign_users import is_foreign
 from lake.routes.requester import requester_of
 from lake.storage_report import storage_report
 from sennit_core.errors import NotFound

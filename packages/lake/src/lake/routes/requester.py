@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from lake.limits import Requester
+from lake.statements.limits import Requester
 
 __all__ = ["as_requester", "requester_of"]
 

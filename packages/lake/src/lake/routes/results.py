@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lake.partial import MissingShards, missing_header
+from lake.distributed.partial import MissingShards, missing_header
 from lake.peers.stop import Stop
 from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of

@@ -21,7 +21,7 @@ from sennit_core.units import KIB, MIB
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.limits import Requester
+    from lake.statements.limits import Requester
     from lake.uploads.csv_ranges import CsvRanges
     from lake.uploads.upload import UploadInfo
     from sennit_core.records import JobInfo

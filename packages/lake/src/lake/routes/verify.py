@@ -15,9 +15,9 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.maintenance.scrub import ScrubReport, refuse_repair
 from lake.routes.report_lines import report_lines
 from lake.routes.requester import requester_of
-from lake.scrub import ScrubReport, refuse_repair
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.running import RunningStatement
+    from lake.statements.running import RunningStatement
 
 __all__ = ["router"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 
 from lake.routes.requester import requester_of
-from lake.view_access import views_shown
+from lake.views.access import views_shown
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:

@@ -1,10 +1,9 @@
-"""ALTER TABLE: check a change of columns, which the node then makes (`lake.schema_changes`)."""
+"""ALTER TABLE: check a change of columns, which the node then makes (`lake.writes.schema_changes`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lake.schema_changes import find_column
 from lake.sql.alter_statements import (
     AddColumn,
     Alteration,
@@ -28,6 +27,7 @@ from lake.sql.query_text import QueryText
 from lake.sql.statement_reader import Clause
 from lake.sql.tables import Table
 from lake.sql.types import column_types, quoted
+from lake.writes.schema_changes import find_column
 from sennit_core.errors import SqlError, Unsupported
 from sennit_core.schema import DataType
 
@@ -37,7 +37,7 @@ __all__ = ["change_of"]
 def change_of(
     alteration: Alteration, target: Table, statement: ChangingStatement
 ) -> dict[str, Any]:
-    """Return the change as `lake.schema_changes` has it."""
+    """Return the change as `lake.writes.schema_changes` has it."""
     match alteration:
         case AddColumn(definition, if_missing):
             kind_name = _type_of(definition, statement)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lake.catalog.layouts import Layout
+from lake.encryption.sealed import Seal, unseal_file
 from lake.ingest.partitioned import PartitionedWriter
 from lake.ingest.plain import plain_array
 from lake.ingest.shards import Shard, ShardWriter
-from lake.layouts import Layout
-from lake.sealed import Seal, unseal_file
 from lake.sql.batches import read_batches
 from lake.sql.duckdb_worker import interrupted_on_cancel, limits_of, translated_errors
 from lake.sql.layout_order import in_layout_order

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from lake.disk_space import WriteBudget, WriteLimit
+from lake.catalog.layouts import Layout, parse_layout
+from lake.encryption.keys import NO_KEY_HINT
+from lake.encryption.sealed import Seal
 from lake.errors import not_ingested
 from lake.ingest.names import settle_names
 from lake.ingest.partitioned import PartitionedWriter
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
-from lake.keys import NO_KEY_HINT
-from lake.layouts import Layout, parse_layout
-from lake.sealed import Seal
+from lake.objects.disk_space import WriteBudget, WriteLimit
+from lake.objects.verification import verify_shards
 from lake.sql.batches import read_batches
 from lake.sql.column_definitions import ColumnDefinition
 from lake.sql.duckdb_worker import (
@@ -42,7 +43,6 @@ from lake.sql.tables import Table, check_links, shards_to_verify
 from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
 from lake.sql.views import names_of
-from lake.verification import verify_shards
 from sennit_core.errors import Conflict, Denied, SqlError, Unsupported
 from sennit_core.schema import Schema
 

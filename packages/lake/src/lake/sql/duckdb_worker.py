@@ -28,7 +28,8 @@ import pyarrow.compute as pc
 
 from emsqrt.io.formats import ArrowWriter, open_format, type_name
 from emsqrt.io.joining import Message
-from lake.sealed import forbid_core_dumps
+from lake.encryption.sealed import forbid_core_dumps
+from lake.objects.verification import verify_shards
 from lake.sql.batches import read_batches, read_messages
 from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, analyzes, check_statement
@@ -50,7 +51,6 @@ from lake.sql.tables import (
 )
 from lake.sql.tables_read import listed_tables, repeatable, used_tables
 from lake.sql.views import names_of
-from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:

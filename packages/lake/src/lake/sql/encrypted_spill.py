@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lake.sealed import KEY_BYTES, forbid_core_dumps
+from lake.encryption.sealed import KEY_BYTES, forbid_core_dumps
 from sennit_core.optional import import_optional
 from sennit_core.units import KIB
 

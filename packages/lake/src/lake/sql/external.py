@@ -18,7 +18,7 @@ from emsqrt.io.formats import open_format, type_name
 from emsqrt.plan import Files, Plan, Scan, Sink, plan_from_json
 from emsqrt.plan.tree import rewrite
 from emsqrt.session import admit_prepared, prepare
-from lake.verification import ShardFile, verify_shards
+from lake.objects.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from lake.errors import damaged_shard
-from lake.verification import ShardFile
+from lake.objects.verification import ShardFile
 from sennit_core.errors import (
     Corrupt,
     Denied,

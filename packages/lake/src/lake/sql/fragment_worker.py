@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from lake.objects.verification import verify_shards
 from lake.sql.arrived_rows import insert_arrived
 from lake.sql.duckdb_worker import (
     interrupted_on_cancel,
@@ -30,7 +31,6 @@ from lake.sql.sent_columns import declared
 from lake.sql.session import SqlLimits, open_write_session
 from lake.sql.tables import Table
 from lake.sql.types import quoted
-from lake.verification import verify_shards
 from sennit_core.errors import BadInput, Corrupt
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from typing import Any
 
 import duckdb
 
-from lake.mentions import EXPLAIN, split_explain
 from lake.sql.failures import syntax_error
 from lake.sql.pivots import with_named_values
 from lake.sql.volatility import is_volatile
+from lake.statements.mentions import EXPLAIN, split_explain
 from sennit_core.errors import Denied, SqlError, Unsupported
 
 __all__ = [

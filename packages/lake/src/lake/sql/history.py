@@ -1,7 +1,7 @@
 """Find which earlier snapshots a statement reads: `t AT (VERSION => 3)`, `t AT (TIMESTAMP => …)`.
 
 DuckDB parses the clause, but has no earlier states of a view. So each such table becomes the name of
-another view, which the node fills with the shards of that snapshot (`lake.history`). The value is an
+another view, which the node fills with the shards of that snapshot (`lake.statements.history`). The value is an
 expression without tables, which DuckDB computes before the statement runs.
 """
 

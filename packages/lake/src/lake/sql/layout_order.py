@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 from duckdb.sqltypes import DuckDBPyType
 
+from lake.catalog.layouts import Layout
 from lake.ingest.partitions import buckets
-from lake.layouts import Layout
 from sennit_core.records import SortField
 
 __all__ = ["in_layout_order"]

@@ -22,7 +22,7 @@ from lake.ingest.names import settle_names
 from lake.ingest.plain import is_changed, plain_schema
 from lake.ingest.sniff import sniff_format
 from lake.ingest.worker import check_options, open_csv
-from lake.local_files import LocalFile
+from lake.links.local_files import LocalFile
 from lake.sql.linked_files import LINKABLE_KINDS, LinkedFile
 from lake.sql.session import open_session
 from lake.sql.tables import Table

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.ingest.columns import KINDS, NULL_WORDS
-from lake.local_files import LocalFile
+from lake.links.local_files import LocalFile
 from sennit_core.errors import BadInput, Conflict, SennitError
 from sennit_core.schema import DataType, Schema
 

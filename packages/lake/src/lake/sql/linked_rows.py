@@ -30,7 +30,7 @@ from emsqrt.memory.malloc_tuning import keep_freed_blocks, return_freed_blocks
 from lake.ingest.columns import KINDS, read_column
 from lake.ingest.direct import DirectReader
 from lake.ingest.source import PartsFile, TextBlock, TextSource
-from lake.local_files import LocalFile
+from lake.links.local_files import LocalFile
 from lake.sql.types import quoted
 from sennit_core.errors import Conflict
 from sennit_core.units import MIB

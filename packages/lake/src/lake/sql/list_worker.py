@@ -1,6 +1,6 @@
 """Choose the lists of shards that a statement needs, before any of their shards is known.
 
-Step `lists` of the executor entry `lake.sql`. In its tables, a summary (`lake.list_summaries`) stands for each
+Step `lists` of the executor entry `lake.sql`. In its tables, a summary (`lake.catalog.list_summaries`) stands for each
 shard. What is left out here is examined once more by the statement itself, in its own transaction
 (`lake.sql.pruning`), so this step may be wrong about the time.
 

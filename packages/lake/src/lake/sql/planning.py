@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.plan import Files, Plan, Rename, Scan, Sink, StreamTarget, Union, plan_to_json
 from emsqrt.plan.tree import scans_of
 from emsqrt.sql_plan import sql
-from lake.file_schemas import rows_of_files
+from lake.catalog.file_schemas import rows_of_files
 from lake.sql.guard import check_statement, open_calculator
 from lake.sql.parameters import params_of
 from lake.sql.pruning import prune

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lake.access import outdated
+from lake.access.rules import outdated
 from lake.sql.guard import expression_nodes
 from lake.sql.statement_reader import tokens_of
 from lake.sql.types import literal, quoted
@@ -51,7 +51,7 @@ class TablePolicy:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TablePolicy:
-        """Read the form of executor requests (`lake.policies.Access.to_json`)."""
+        """Read the form of executor requests (`lake.access.policies.Access.to_json`)."""
         columns = dict(data["columns"])
         return cls(data["rows"], columns, data["user"], data["role"])
 

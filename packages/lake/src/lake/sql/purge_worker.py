@@ -1,4 +1,4 @@
-"""Executor entry `lake.purge`: write the shards that have rows to purge anew, without these rows.
+"""Executor entry `lake.maintenance.purge`: write the shards that have rows to purge anew, without these rows.
 
 The rows are found as a DELETE finds them, over the shards of many versions at once; a shard is then
 copied row by row with its own columns, which may be others than the dataset's.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.formats import FormatWriter, open_format, type_name
-from lake.durable import storage_errors
+from lake.objects.durable import storage_errors
 from lake.sql.batches import read_batches
 from lake.sql.changing_statement import ChangingStatement
 from lake.sql.duckdb_worker import translated_errors

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from lake.access import outdated
+from lake.access.rules import outdated
 from lake.sql.policies import restricted_rows
 from lake.sql.tables import Table
 from lake.sql.types import literal, quoted, shard_types

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import duckdb
 
-from lake.mentions import CHANGING_VERBS, UNUSUAL_SPACES
 from lake.sql.failures import syntax_error
+from lake.statements.mentions import CHANGING_VERBS, UNUSUAL_SPACES
 from sennit_core.errors import SqlError, Unsupported
 
 __all__ = ["Clause", "StatementReader", "Token", "tokens_of"]

@@ -8,13 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lake.access import not_writable, policy_key, written_elsewhere
-from lake.file_schemas import FileColumns
-from lake.layouts import NO_LAYOUT, Layout
+from lake.access.rules import not_writable, policy_key, written_elsewhere
+from lake.catalog.file_schemas import FileColumns
+from lake.catalog.layouts import NO_LAYOUT, Layout
+from lake.objects.verification import ShardFile
 from lake.sql.linked_files import LinkedFile
 from lake.sql.policies import TablePolicy
 from lake.sql.view_query import ViewQuery
-from lake.verification import ShardFile
 from sennit_core.errors import Denied
 from sennit_core.schema import Schema
 
@@ -64,11 +64,11 @@ class Table:
         view: The query that it is; None for a dataset.
         layout: How its new shards are written.
         defaults: The expression of each column that has a default, by its name.
-        statistics: Bounds of its shards, for pruning (`lake.shard_statistics`); None if all are read.
+        statistics: Bounds of its shards, for pruning (`lake.statements.shard_statistics`); None if all are read.
         label: Its name in plans, if that is another; None if not.
         numbers: Those of its shards in the snapshot; empty if it has all of them.
         shards_in_all: The number of the snapshot's shards, if there are some of them only in `statistics`,
-            after the others: as summaries of lists (`lake.list_summaries`), which prove that no row of
+            after the others: as summaries of lists (`lake.catalog.list_summaries`), which prove that no row of
             these is needed. None if all shards are here.
     """
 
@@ -226,7 +226,7 @@ def check_links(tables: list[Table]) -> None:
 
 
 def rights_key(tables: list[Table]) -> str:
-    """Return the digest of the policies of tables (`lake.policies.policy_key`)."""
+    """Return the digest of the policies of tables (`lake.access.rules.policy_key`)."""
     return policy_key(
         {table.id: None if table.policy is None else table.policy.to_json() for table in tables}
     )

@@ -19,7 +19,7 @@ __all__ = ["find_target"]
 
 
 def find_target(sql: str, known: Sequence[str]) -> dict[str, Any]:
-    """Return the members of `lake.statement_target.Target`.
+    """Return the members of `lake.statements.target.Target`.
 
     Args:
         sql: The statement.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from emsqrt.io.formats import open_format
+from lake.objects.verification import verify_shards
 from lake.sql.changing_statement import HITS, ROW, SHARD, ChangingStatement
 from lake.sql.duckdb_worker import interrupted_on_cancel, limits_of, translated_errors
 from lake.sql.restricted_writes import in_order
@@ -33,7 +34,6 @@ from lake.sql.tables_read import used_tables
 from lake.sql.types import quoted
 from lake.sql.write_response import reports_of, rewritten
 from lake.sql.write_worker import check_columns
-from lake.verification import verify_shards
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 

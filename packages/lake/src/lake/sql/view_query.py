@@ -29,7 +29,7 @@ class ViewQuery:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ViewQuery:
-        """Read the form of executor requests (`lake.view_access.view_tables`)."""
+        """Read the form of executor requests (`lake.views.access.view_tables`)."""
         return cls(
             data["sql"],
             tuple(data["columns"]),

@@ -9,7 +9,7 @@ import duckdb
 from lake.sql.guard import Statement, check_statement
 from lake.sql.tables import Table
 from lake.sql.types import quoted
-from lake.view_graph import check_view_graph
+from lake.views.graph import check_view_graph
 from sennit_core.errors import Corrupt, SennitError, SqlError
 
 __all__ = ["broken_view", "checked_view", "create_view", "names_of", "views_read"]

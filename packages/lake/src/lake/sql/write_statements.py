@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import duckdb
 
-from lake.mentions import READING_VERBS
 from lake.sql.alter_statements import Alter, parse_alter
 from lake.sql.column_definitions import ColumnDefinition, read_definition
 from lake.sql.conflict_clause import no_conflicts
@@ -25,6 +24,7 @@ from lake.sql.layout_clauses import NO_CLAUSES, LayoutClauses, read_layout, with
 from lake.sql.merge_clauses import MergeAction, read_actions
 from lake.sql.statement_reader import Clause, StatementReader
 from lake.sql.table_options import TableOptions, read_options
+from lake.statements.mentions import READING_VERBS
 from sennit_core.errors import SqlError, Unsupported
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 The statement's clauses become queries, which DuckDB runs in a locked instance like any other; the
 rows are written as shards into the request's folder. Nothing is committed here: the node does that
-(`lake.writes`), so a crash leaves no visible state.
+(`lake.writes.writes`), so a crash leaves no visible state.
 
 UPDATE and DELETE first find the rows that they change, by number of shard and row, then write those
 shards anew that have any (copy on write), with their rows in the same order. MERGE runs on a
@@ -10,8 +10,8 @@ temporary table of these shards. So each snapshot consists of plain Parquet file
 markers, which any reader understands.
 
 Request: `sql` `params` `arrowParams` `format` `returnedBytes` (the most of RETURNING, or null) `folder` `tables` (see `Table.from_json`) `threads` `space` (see
-`lake.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
-CREATE TABLE encrypts by default) `seals` (see `lake.sealed.Seal`,
+`lake.objects.disk_space.WriteLimit`) `plain` (see `lake.sql.duckdb_worker`) `encryptsNew` (whether
+CREATE TABLE encrypts by default) `seals` (see `lake.encryption.sealed.Seal`,
 by the ids of the encrypted datasets, and "" for a new one).
 Response: `returned` (of RETURNING: the `file` of the result, see `lake.sql.returning`) `action` (`append`,
 `create`, `rewrite`, `alter`, `drop`, `none`, or `again` if a list of shards is missing that the statement

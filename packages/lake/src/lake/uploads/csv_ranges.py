@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from emsqrt.io.records import CsvDialect
-from lake.encrypted_files import Source, source_bytes
+from lake.encryption.files import Source, source_bytes
 from lake.ingest.csv_cuts import is_regular, record_start_at, record_starts, states_of
 from lake.ingest.csv_marks import PartMarks, mark_part
 from lake.ingest.sniff import SAMPLE_BYTES, Sniffed, sniff, sniff_format

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lake.encrypted_files import Source
+from lake.encryption.files import Source
 from lake.uploads.upload import UploadInfo
 from sennit_core.errors import BadInput, Conflict, Corrupt
 from sennit_core.logs import get_logger

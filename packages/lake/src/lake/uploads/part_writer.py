@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from lake.disk_space import DiskSpace
-from lake.durable import NewFile
-from lake.encrypted_files import EncryptedWriter
+from lake.encryption.files import EncryptedWriter
+from lake.objects.disk_space import DiskSpace
+from lake.objects.durable import NewFile
 from lake.uploads.upload import UploadInfo
 from lake.uploads.upload_keys import UploadKeys
 from sennit_core.errors import BadInput, TooLarge

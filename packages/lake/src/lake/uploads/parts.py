@@ -1,7 +1,7 @@
 """The parts of uploads, received in any order, each complete or absent.
 
 Each upload is a folder with `upload.json` and one file per part, whose name has its index and
-SHA-256. Parts for an encrypted dataset are encrypted as they arrive (`lake.encrypted_files`). A part gets that name by an atomic rename after its bytes are durable, so the folder's
+SHA-256. Parts for an encrypted dataset are encrypted as they arrive (`lake.encryption.files`). A part gets that name by an atomic rename after its bytes are durable, so the folder's
 listing is the state of the upload, and a restart resumes from it. Memory use is constant.
 
 Client input, such as file names, is stored as data and never used in a path.
@@ -21,11 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lake.disk_space import DiskSpace, Usage
-from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
-from lake.encrypted_files import Source, plain_bytes, source_bytes
+from lake.encryption.files import Source, plain_bytes, source_bytes
 from lake.errors import UploadIncomplete
-from lake.local_files import LocalFile
+from lake.links.local_files import LocalFile
+from lake.objects.disk_space import DiskSpace, Usage
+from lake.objects.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.uploads.part_checks import check_same, check_whole, remove_damaged
 from lake.uploads.part_writer import PartWriter
 from lake.uploads.sync_queue import SyncQueue

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from lake.durable import fsync_folder
+from lake.objects.durable import fsync_folder
 
 __all__ = ["SyncQueue"]
 

@@ -16,8 +16,8 @@ from sennit_core.ids import id_time, is_id
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.limits import Requester
     from lake.routes.uploads import SubmitIngest
+    from lake.statements.limits import Requester
     from lake.uploads.upload import UploadInfo
 
 __all__ = ["TusState", "TusUploads"]

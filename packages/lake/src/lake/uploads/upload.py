@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lake.encrypted_files import Source
-from lake.local_files import LocalFile
+from lake.encryption.files import Source
+from lake.links.local_files import LocalFile
 from lake.uploads.tus_upload import TusUpload
 from sennit_core.errors import UsageError
 

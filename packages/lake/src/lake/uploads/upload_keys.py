@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lake.encrypted_files import EncryptedFile
-from lake.keys import KeyRing
+from lake.encryption.files import EncryptedFile
+from lake.encryption.keys import KeyRing
 from sennit_core.errors import StorageFull
 
 __all__ = ["UploadKeys"]

@@ -22,8 +22,8 @@ from elytra.backends.ray.files import InputFile, with_sizes
 from elytra.backends.ray.received import CHUNKS, DATA
 from elytra.backends.ray.worker import Pieces
 from elytra.backends.sql_task import SqlTask
-from lake.durable import NewFile
-from lake.objects import chunks_path, has_list
+from lake.objects.durable import NewFile
+from lake.objects.store import chunks_path, has_list
 from sennit_core.errors import InternalError, Unavailable, error_from_json
 from sennit_core.records import Progress
 

@@ -28,7 +28,7 @@ from sennit_core.private_files import make_private_folder
 from sennit_core.records import Progress
 
 if TYPE_CHECKING:
-    from lake.fragment_cluster import ClusterFragment
+    from lake.distributed.fragment_cluster import ClusterFragment
     from lake.peers.stop import Stop
 
 __all__ = ["RayBackend"]
@@ -144,7 +144,7 @@ class RayBackend:
             raise
 
     def run_fragment(self, worker: str, fragment: ClusterFragment, stop: Stop) -> None:
-        """Run a fragment of a query at a worker; see `lake.fragment_cluster.FragmentCluster`."""
+        """Run a fragment of a query at a worker; see `lake.distributed.fragment_cluster.FragmentCluster`."""
         limits = TaskLimits(seconds=fragment.seconds)
         task = SqlTask(fragment.id, fragment.request, limits, fragment.user)
         message = {

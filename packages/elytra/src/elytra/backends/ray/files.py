@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from elytra.backends import NodeFiles
-from lake.fragment_cluster import ClusterInput
-from lake.verification import ShardFile
+from lake.distributed.fragment_cluster import ClusterInput
+from lake.objects.verification import ShardFile
 
 __all__ = ["InputFile", "input_files", "with_sizes"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from elytra.backends.ray.files import InputFile
 from lake.errors import damaged_shard
-from lake.objects import chunks_path
-from lake.verification import find_damage
+from lake.objects.store import chunks_path
+from lake.objects.verification import find_damage
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.private_files import make_private_folder
 

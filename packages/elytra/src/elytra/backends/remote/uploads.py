@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lake.durable import storage_errors
+from lake.objects.durable import storage_errors
 from sennit_core.errors import BadInput, Busy, Conflict, TooLarge
 from sennit_core.ids import new_id
 

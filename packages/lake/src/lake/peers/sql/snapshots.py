@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lake.file_schemas import column_ids, file_schemas_of, with_own_names
+from lake.catalog.file_schemas import column_ids, file_schemas_of, with_own_names
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
-from lake.shard_statistics import FLOAT_TYPES
 from lake.sql.types import shard_types
+from lake.statements.shard_statistics import FLOAT_TYPES
 from sennit_core.records import PartitionField, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 

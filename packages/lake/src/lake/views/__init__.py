@@ -1,0 +1,1 @@
+"""Views: named queries beside the datasets."""

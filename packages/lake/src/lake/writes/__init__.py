@@ -1,0 +1,1 @@
+"""Statements that change datasets: run in executors, and committed here as snapshots."""
