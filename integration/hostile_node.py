@@ -17,14 +17,14 @@ import pyarrow as pa
 from elytra.backends.peer_tasks import PeerTasks
 from elytra.backends.task_spec import TaskSpec
 from emsqrt.plan import check
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
-from lake.peers.copies import Copies
-from lake.peers.fragments import FragmentRequest, LocalFragments
-from lake.peers.job_messages import TaskDone, TaskPiece
-from lake.peers.job_server import TaskCall
-from lake.peers.messages import BODY_BYTES_MAX
-from lake.peers.session import Piece
-from lake.peers.stop import Stop
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply, ListRequest
+from lake.peers.copies.copies import Copies
+from lake.peers.jobs.messages import TaskDone, TaskPiece
+from lake.peers.jobs.server import TaskCall
+from lake.peers.queries.fragments import FragmentRequest, LocalFragments
+from lake.peers.transport.messages import BODY_BYTES_MAX
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import Corrupt
 from sennit_core.records import Progress
 

@@ -23,13 +23,13 @@ from elytra.pipelines.pipeline import Pipeline
 from elytra.service.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from lake.peers.copies import CopyOptions
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.replication import ReplicationOptions
 from lake.peers.data import DataParts, data_parts
-from lake.peers.identity import Identity
 from lake.peers.lake_connection import connect
-from lake.peers.membership import MembershipOptions
-from lake.peers.replication import ReplicationOptions
+from lake.peers.members.membership import MembershipOptions
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.transport.identity import Identity
 from sennit_core.records import JobInfo, is_terminal
 
 COPIES = CopyOptions(ReplicationOptions(plan_seconds=0.3, confirm_seconds=3.0, loss_seconds=1.0))

@@ -84,7 +84,7 @@ def nodes_of_the_local_network_are_listed(
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     assert "network.discovery" in answer.json()["hint"]
     # Nothing is sent on the networks of the machine that runs the tests.
-    monkeypatch.setattr("lake.peers.discovery.private_interfaces", list)
+    monkeypatch.setattr("lake.peers.members.discovery.private_interfaces", list)
     client = opened({"network.discovery": True}).client
 
     def problem() -> str | None:

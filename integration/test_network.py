@@ -20,7 +20,7 @@ import pytest
 from networks import UP, all_become_alive, eventually, invite, shown, start, states
 
 from lake.catalog.node_key import NodeKey
-from lake.peers.invites import Invite
+from lake.peers.members.invites import Invite
 from nodes import RunningNode, platform, quiet_environment
 from sennit_core.errors import Conflict, Denied
 

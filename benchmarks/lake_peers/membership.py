@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 
-from lake.peers.machine import Effect, Failed, Replied, Send
-from lake.peers.membership import MESSAGES, Membership
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.signed import Statement
-from lake.peers.statuses import NodeStatus, Suspicion, parse
+from lake.peers.members.membership import MESSAGES, Membership
+from lake.peers.members.statuses import NodeStatus, Suspicion, parse
+from lake.peers.transport.machine import Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Disk, Simulation
 from sennit_core.errors import Unsupported
 

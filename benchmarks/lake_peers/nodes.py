@@ -24,13 +24,13 @@ import psutil
 import pyarrow as pa
 
 from lake import Lake
-from lake.peers.copies import CopyOptions
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.placement import Placement
 from lake.peers.data import data_parts
-from lake.peers.identity import Identity
 from lake.peers.lake_connection import connect
-from lake.peers.membership import MembershipOptions
-from lake.peers.placement import Placement
+from lake.peers.members.membership import MembershipOptions
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.transport.identity import Identity
 
 __all__ = ["NodeProcess", "Nodes", "wait_until"]
 

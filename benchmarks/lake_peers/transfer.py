@@ -26,8 +26,8 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from lake import Lake
 from lake.peers.data import data_parts
-from lake.peers.identity import Identity
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.transport.identity import Identity
 
 __all__ = ["run"]
 
@@ -149,7 +149,7 @@ def send(folder: Path, megabytes: int) -> None:
             lake.append("big", pa.table({"value": values}))
         invite = peers.invite()
         peers.share("big", None)
-        until(peers.copies)  # it is published
+        until(peers.shared.copies)  # it is published
         print(invite, flush=True)
         asyncio.run(serve_plain(peers.identity))
 

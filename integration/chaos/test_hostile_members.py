@@ -18,17 +18,20 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from lake.catalog.node_key import NodeKey
-from lake.peers import membership, publications, restricted, session
-from lake.peers.channel import FRAME_BYTES_MAX
-from lake.peers.claims import Claims
-from lake.peers.hello import PROTOCOL, PROTOCOL_MIN, Hello
-from lake.peers.identity import Identity
-from lake.peers.invites import Invite
-from lake.peers.membership import Probe
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.publications import Entries, LogKey, Want
-from lake.peers.restricted import DescribeRestricted
-from lake.peers.session import ErrorReply
+from lake.peers.changes.claims import Claims
+from lake.peers.members import membership
+from lake.peers.members.invites import Invite
+from lake.peers.members.membership import Probe
+from lake.peers.queries import restricted
+from lake.peers.queries.restricted import DescribeRestricted
+from lake.peers.sharing import publications
+from lake.peers.sharing.publications import Entries, LogKey, Want
+from lake.peers.transport import session
+from lake.peers.transport.channel import FRAME_BYTES_MAX
+from lake.peers.transport.hello import PROTOCOL, PROTOCOL_MIN, Hello
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.session import ErrorReply
 from lake.statements.limits import Requester
 from nodes import RunningNode, platform
 from sennit_core.units import MIB

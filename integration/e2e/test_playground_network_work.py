@@ -175,7 +175,7 @@ def discovering(folder: Path, name: str) -> tuple[Path, list[str]]:
 
 
 def private_address() -> str:
-    from lake.peers.discovery import private_interfaces
+    from lake.peers.members.discovery import private_interfaces
 
     found = [str(each.ip) for each in private_interfaces() if each.version == 4]
     if not found:

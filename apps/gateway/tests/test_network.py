@@ -10,7 +10,7 @@ from opened_node import OpenNode, OpenNodes, open_node
 
 from elkyn import ElkynStore
 from elkyn.records import Table
-from lake.peers.store import PeerStore
+from lake.peers.members.store import PeerStore
 from sennit_core.records import NodeInfo, WorkerInfo
 
 EARLIER = "01jbz0v6m6g1p1tqk3y6rj3w5s"

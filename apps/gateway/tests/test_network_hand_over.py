@@ -10,7 +10,7 @@ import pytest
 from opened_node import OpenNode, open_node
 
 from elytra.client.transport import wait_for
-from lake.peers.accepting_hand_overs import Taker
+from lake.peers.handovers.accepting import Taker
 from sennit.cli.share_verbs import _lines
 from sennit_core.errors import Unavailable
 

@@ -17,8 +17,8 @@ from elytra.service.network_inputs import NetworkInputs
 from emsqrt.expr import Agg, col, count
 from emsqrt.plan import Aggregate, Files, Scan
 from lake.access.rules import PolicyRule
-from lake.peers.job_server import TaskCall
-from lake.peers.stop import Stop
+from lake.peers.jobs.server import TaskCall
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import SennitError, Unsupported
 from sennit_core.schema import DataType, Field, Schema

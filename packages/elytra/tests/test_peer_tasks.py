@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from elytra.backends.peer_tasks import _validated
 from elytra.backends.task_spec import TaskSpec
-from lake.peers.job_server import TaskCall
+from lake.peers.jobs.server import TaskCall
 from lake.statements.limits import Requester
 from sennit_core.errors import SennitError
 

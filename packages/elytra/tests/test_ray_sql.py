@@ -16,7 +16,7 @@ from elytra.backends.ray import RayBackend, RayOptions
 from elytra.testing import BackendWorld, open_world
 from lake import Lake
 from lake.distributed.fragment_cluster import ClusterFragment
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import (
     Cancelled,
     DeadlineExceeded,

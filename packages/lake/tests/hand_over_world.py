@@ -7,9 +7,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
-from lake.peers.handover_rows import SETTLED
-from lake.peers.machine import Call, Failed, Replied
+from lake.peers.handovers.messages import HandOverRefusal, HandOverRequest
+from lake.peers.handovers.rows import SETTLED
+from lake.peers.transport.machine import Call, Failed, Replied
 from sennit_core.errors import SennitError, Unavailable
 
 from .peers_exchange import SharingNetwork, SharingNode

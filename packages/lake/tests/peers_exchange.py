@@ -16,18 +16,19 @@ import pyarrow as pa
 from elkyn.records import Change
 from lake import Lake
 from lake.catalog.snapshots import Manifest
-from lake.peers.chunks import ChunkRequest, ListRequest
-from lake.peers.copies import CopyOptions
+from lake.peers.copies.chunks import ChunkRequest, ListRequest
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.have_messages import HaveRequest
+from lake.peers.copies.placement import Placement
+from lake.peers.copies.replication import ReplicationOptions
 from lake.peers.data import data_parts
 from lake.peers.exchange import Exchange
-from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
-from lake.peers.have_messages import HaveRequest
-from lake.peers.hello import FEATURES
-from lake.peers.identity import Identity
-from lake.peers.machine import Call, Effect, Failed, Replied, Send
-from lake.peers.membership import Membership, MembershipOptions
-from lake.peers.placement import Placement
-from lake.peers.publications import (
+from lake.peers.handovers.messages import HandOverRefusal, HandOverRequest
+from lake.peers.members.membership import Membership, MembershipOptions
+from lake.peers.members.roster import Roster, found_network
+from lake.peers.members.statuses import NodeStatus, StatementSigner
+from lake.peers.members.store import PeerStore
+from lake.peers.sharing.publications import (
     MESSAGES,
     PublicationOptions,
     Publications,
@@ -35,10 +36,9 @@ from lake.peers.publications import (
     StatementEntrySigner,
     StoreLog,
 )
-from lake.peers.replication import ReplicationOptions
-from lake.peers.roster import Roster, found_network
-from lake.peers.statuses import NodeStatus, StatementSigner
-from lake.peers.store import PeerStore
+from lake.peers.transport.hello import FEATURES
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.machine import Call, Effect, Failed, Replied, Send
 from sennit_core.errors import SennitError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo

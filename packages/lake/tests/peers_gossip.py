@@ -7,11 +7,11 @@ from functools import partial
 from hashlib import sha256
 from random import Random
 
-from lake.peers.machine import Effect, Failed, Replied
-from lake.peers.membership import MESSAGES, Membership, MembershipOptions, PeerChanged
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.signed import Statement
-from lake.peers.statuses import NodeStatus, Suspicion, parse
+from lake.peers.members.membership import MESSAGES, Membership, MembershipOptions, PeerChanged
+from lake.peers.members.statuses import NodeStatus, Suspicion, parse
+from lake.peers.transport.machine import Effect, Failed, Replied
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import Denied, Unsupported
 

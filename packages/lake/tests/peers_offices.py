@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from lake.peers import chunks, have_messages, membership
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
-from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
-from lake.peers.machine import Call, Effect, Failed, Replied, Send
-from lake.peers.membership import Membership, PeerChanged
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.placement import Candidate, Placement
-from lake.peers.replication import (
+from lake.peers.copies import chunks, have_messages
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply, ListRequest
+from lake.peers.copies.have_messages import HaveReply, HaveRequest, have_bits
+from lake.peers.copies.placement import Candidate, Placement
+from lake.peers.copies.replication import (
     DropCopy,
     FetchCopy,
     Pause,
@@ -25,8 +22,18 @@ from lake.peers.replication import (
     SharedObjects,
     StopFetch,
 )
-from lake.peers.statuses import NodeStatus
-from lake.peers.transfers import FindKept, ObjectComplete, ObjectUnobtainable, Transfers, WriteChunk
+from lake.peers.copies.transfers import (
+    FindKept,
+    ObjectComplete,
+    ObjectUnobtainable,
+    Transfers,
+    WriteChunk,
+)
+from lake.peers.members import membership
+from lake.peers.members.membership import Membership, PeerChanged
+from lake.peers.members.statuses import NodeStatus
+from lake.peers.transport.machine import Call, Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import NotFound, Unsupported
 from sennit_core.hashing import object_id

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from lake.catalog.node_key import NodeKey
-from lake.peers.hello import Hello
-from lake.peers.identity import Identity
-from lake.peers.limits import PeerLimits
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.network import NetworkOptions, PeerNetwork
-from lake.peers.relay import MESSAGES as RELAY_MESSAGES
-from lake.peers.roster import Roster, found_network
-from lake.peers.session import MESSAGES as SESSION_MESSAGES
-from lake.peers.session import Handler, Piece, Session
+from lake.peers.members.roster import Roster, found_network
+from lake.peers.transport.hello import Hello
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.network import NetworkOptions, PeerNetwork
+from lake.peers.transport.relay import MESSAGES as RELAY_MESSAGES
+from lake.peers.transport.session import MESSAGES as SESSION_MESSAGES
+from lake.peers.transport.session import Handler, Piece, Session
 
 NOW = 1_800_000_000.0
 TIMEOUT = 20.0

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from lake import Lake
-from lake.peers.copies import CopyOptions
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.replication import ReplicationOptions
 from lake.peers.data import DataParts, data_parts
-from lake.peers.identity import Identity
 from lake.peers.lake_connection import connect
-from lake.peers.replication import ReplicationOptions
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.transport.identity import Identity
 
 from .test_peers_service import FAST, eventually
 

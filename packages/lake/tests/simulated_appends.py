@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake.distributed.receipts import Receipt
-from lake.peers.append_queue import (
+from lake.peers.changes.append_queue import (
     ANSWER_SECONDS,
     AppendQueue,
     Deliver,
@@ -15,8 +15,14 @@ from lake.peers.append_queue import (
     QueuedAppend,
     StoreAppend,
 )
-from lake.peers.forwarding import ChangeLedger, ChangeReply, ChangeRequest, ChangeSender, Step
-from lake.peers.machine import Call, Effect, Failed, Replied
+from lake.peers.changes.forwarding import (
+    ChangeLedger,
+    ChangeReply,
+    ChangeRequest,
+    ChangeSender,
+    Step,
+)
+from lake.peers.transport.machine import Call, Effect, Failed, Replied
 from sennit_core.errors import NotFound
 
 if TYPE_CHECKING:

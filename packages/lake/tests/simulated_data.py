@@ -11,11 +11,11 @@ from typing import Any
 
 import ormsgpack
 
-from lake.peers.placement import Placement
-from lake.peers.publications import ENTRY_SECONDS, EVERYONE
-from lake.peers.sharing import SharedDataset
-from lake.peers.signed import CLOCK_SKEW_SECONDS, Statement
-from lake.peers.statuses import NodeStatus, Suspicion, parse
+from lake.peers.copies.placement import Placement
+from lake.peers.members.statuses import NodeStatus, Suspicion, parse
+from lake.peers.sharing.publications import ENTRY_SECONDS, EVERYONE
+from lake.peers.sharing.sharing import SharedDataset
+from lake.peers.transport.signed import CLOCK_SKEW_SECONDS, Statement
 from sennit_core.errors import Denied
 from sennit_core.hashing import canonical_json, object_id
 

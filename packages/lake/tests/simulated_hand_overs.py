@@ -1,4 +1,4 @@
-"""Hand-overs of a simulated node: what `lake.peers.handing_over` and `accepting_hand_overs` do, and adoption of them.
+"""Hand-overs of a simulated node: what `lake.peers.handovers.giving` and `accepting_hand_overs` do, and adoption of them.
 
 The decisions (`handover_steps`), the terms and the signatures are those of the product.
 """
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lake.catalog.node_key import NodeKey
-from lake.peers import handover_steps as steps
-from lake.peers.adoption import _until_followed
-from lake.peers.handover_messages import HandOverRefusal, HandOverReply, HandOverRequest
-from lake.peers.handover_rows import (
+from lake.peers.copies.placement import Placement
+from lake.peers.handovers import steps
+from lake.peers.handovers.handovers import HANDOVERS_MAX, HandOvers, Term, givers_of
+from lake.peers.handovers.messages import HandOverRefusal, HandOverReply, HandOverRequest
+from lake.peers.handovers.rows import (
     ACCEPTING,
     OFFERED,
     REFUSED,
@@ -29,12 +30,11 @@ from lake.peers.handover_rows import (
     HandOverTable,
     Terms,
 )
-from lake.peers.handover_steps import Answer
-from lake.peers.handovers import HANDOVERS_MAX, HandOvers, Term, givers_of
-from lake.peers.machine import Effect, Failed, Replied
-from lake.peers.messages import Message
-from lake.peers.placement import Placement
-from lake.peers.sharing import SharedDataset
+from lake.peers.handovers.steps import Answer
+from lake.peers.sharing.adoption import _until_followed
+from lake.peers.sharing.sharing import SharedDataset
+from lake.peers.transport.machine import Effect, Failed, Replied
+from lake.peers.transport.messages import Message
 from sennit_core.errors import Denied, NotFound, SennitError
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema

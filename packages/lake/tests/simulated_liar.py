@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
-from lake.peers.have_messages import HaveReply, HaveRequest
-from lake.peers.machine import Effect, Send
-from lake.peers.membership import Compare, Confirm, News, Probe, ProbeFor
-from lake.peers.messages import Message
-from lake.peers.publication_log import LogKey
-from lake.peers.publications import EVERYONE, Entries, Heads, Want
-from lake.peers.signed import Statement
-from lake.peers.statuses import Suspicion
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply, ListRequest
+from lake.peers.copies.have_messages import HaveReply, HaveRequest
+from lake.peers.members.membership import Compare, Confirm, News, Probe, ProbeFor
+from lake.peers.members.statuses import Suspicion
+from lake.peers.sharing.publication_log import LogKey
+from lake.peers.sharing.publications import EVERYONE, Entries, Heads, Want
+from lake.peers.transport.machine import Effect, Send
+from lake.peers.transport.messages import Message
+from lake.peers.transport.signed import Statement
 from sennit_core.errors import Unavailable
 
 from .simulated_data import EntrySigner, GossipSigner

@@ -13,32 +13,13 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lake.peers import (
-    chunks,
-    forwarding,
-    handover_messages,
-    have_messages,
-    membership,
-    publications,
-)
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
-from lake.peers.copy_states import CopyState
-from lake.peers.dispatch import Dispatch
-from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
-from lake.peers.machine import Call, Effect, Failed, Replied, Send
-from lake.peers.membership import Membership, MembershipOptions, PeerChanged
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.placement import Candidate
-from lake.peers.publication_log import LogKey
-from lake.peers.publications import (
-    EVERYONE,
-    LogForked,
-    PublicationOptions,
-    Publications,
-    Published,
-    StoreLog,
-)
-from lake.peers.replication import (
+from lake.peers.changes import forwarding
+from lake.peers.copies import chunks, have_messages
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply, ListRequest
+from lake.peers.copies.copy_states import CopyState
+from lake.peers.copies.have_messages import HaveReply, HaveRequest, have_bits
+from lake.peers.copies.placement import Candidate
+from lake.peers.copies.replication import (
     DropCopy,
     FetchCopy,
     Pause,
@@ -48,9 +29,7 @@ from lake.peers.replication import (
     SharedObjects,
     StopFetch,
 )
-from lake.peers.sharing import SharedDataset, read_shared
-from lake.peers.statuses import NodeStatus
-from lake.peers.transfers import (
+from lake.peers.copies.transfers import (
     FindKept,
     ObjectComplete,
     ObjectUnobtainable,
@@ -59,6 +38,24 @@ from lake.peers.transfers import (
     WriteChunk,
     at_most,
 )
+from lake.peers.handovers import messages as handover_messages
+from lake.peers.members import membership
+from lake.peers.members.membership import Membership, MembershipOptions, PeerChanged
+from lake.peers.members.statuses import NodeStatus
+from lake.peers.queries.dispatch import Dispatch
+from lake.peers.sharing import publications
+from lake.peers.sharing.publication_log import LogKey
+from lake.peers.sharing.publications import (
+    EVERYONE,
+    LogForked,
+    PublicationOptions,
+    Publications,
+    Published,
+    StoreLog,
+)
+from lake.peers.sharing.sharing import SharedDataset, read_shared
+from lake.peers.transport.machine import Call, Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
 from lake.testing.simulation import Disk
 from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
 
@@ -99,7 +96,7 @@ CODEC = MessageCodec(
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A publication to be adopted, as in `lake.peers.adoption`."""
+    """A publication to be adopted, as in `lake.peers.sharing.adoption`."""
 
     news: Published
     retry_at: float = 0.0

@@ -1,6 +1,6 @@
 """The distributed queries of a simulated node, each of which sums the shards of one version.
 
-What `lake.peers.distributor` and `step_dispatch` do with sessions and files, this does with messages.
+What `lake.peers.queries.distributor` and `step_dispatch` do with sessions and files, this does with messages.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
-from lake.peers.machine import Effect, Failed, Replied
-from lake.peers.messages import Message
-from lake.peers.transfers import at_most
+from lake.peers.copies.transfers import at_most
+from lake.peers.queries.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.transport.machine import Effect, Failed, Replied
+from lake.peers.transport.messages import Message
 from sennit_core.errors import SennitError
 
 from .simulated_data import Version

@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from lake.catalog.node_key import NodeKey
-from lake.peers.handover_rows import ACCEPTING, SIGNED, HandOverRow
-from lake.peers.handover_steps import commits
-from lake.peers.sharing import read_shared
-from lake.peers.signed import Statement
-from lake.peers.statuses import NodeStatus
+from lake.peers.handovers.rows import ACCEPTING, SIGNED, HandOverRow
+from lake.peers.handovers.steps import commits
+from lake.peers.members.statuses import NodeStatus
+from lake.peers.sharing.sharing import read_shared
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Disk, Faults, Simulation
 
 from .peers_gossip import WALL

@@ -29,7 +29,7 @@ from lake.bundles import (
 from lake.bundles import format as bundle_format
 from lake.bundles.format import BundleDataset, BundleHead, BundleWriter
 from lake.objects.store import ObjectWriter
-from lake.peers.seeding import Seeder
+from lake.peers.sharing.seeding import Seeder
 from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,

@@ -11,7 +11,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.access.rules import PolicyRule
 from lake.distributed.fragment_cluster import ClusterFragment
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import Busy, SennitError, Unavailable, UnknownColumn, Unsupported
 
 JOIN = (

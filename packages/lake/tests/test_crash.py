@@ -15,7 +15,7 @@ from lake import Lake
 from lake._failpoints import POINTS
 from lake.bundles import ExportRequest, ImportRequest, export_bundle, import_bundle
 from lake.links.linking import LinkRequest
-from lake.peers.seeding import Seeder
+from lake.peers.sharing.seeding import Seeder
 from lake.statements.limits import Requester
 
 from .conftest import put, upload_file
@@ -51,7 +51,7 @@ def overtaken(lake, file):
 
 def load(lake, file):
     from lake.bundles import ImportRequest, import_bundle
-    from lake.peers.seeding import Seeder
+    from lake.peers.sharing.seeding import Seeder
     list(import_bundle(lake, ImportRequest(Path(file), "correct horse battery"), Seeder(None, lambda: None)))
 
 if __name__ == "__main__":

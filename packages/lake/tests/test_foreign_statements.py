@@ -14,7 +14,7 @@ from lake import Lake
 from lake.distributed.foreign_statements import ForeignChanges
 from lake.distributed.receipts import Receipt, Receipts
 from lake.distributed.remote_shards import ForeignChange
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements import mentions
 from lake.statements.limits import Requester
 from sennit_core.errors import Denied, SennitError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.peers.addresses import dialable, network_of, parse_address, reachable_host
+from lake.peers.transport.addresses import dialable, network_of, parse_address, reachable_host
 from sennit_core.errors import UsageError
 
 OFFICE, LOCAL = "192.168.3.4:8601", "127.0.0.1:8601"

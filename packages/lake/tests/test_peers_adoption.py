@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lake.access.rules import PolicyRule
-from lake.peers.health import Contested
-from lake.peers.metadata import MetadataLimits, MetadataUse
+from lake.peers.members.health import Contested
+from lake.peers.sharing.metadata import MetadataLimits, MetadataUse
 from sennit_core.errors import Denied, StorageFull
 
 from .peers_exchange import SharingNetwork, SharingNode

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lake.peers.append_queue import (
+from lake.peers.changes.append_queue import (
     ANSWER_SECONDS,
     WAIT_SECONDS,
     AppendQueue,
@@ -17,7 +17,7 @@ from lake.peers.append_queue import (
     QueuedAppend,
     StoreAppend,
 )
-from lake.peers.forwarding import (
+from lake.peers.changes.forwarding import (
     _EXPIRY_SECONDS_MAX,
     ChangeRequest,
     ChangeSender,
@@ -27,8 +27,8 @@ from lake.peers.forwarding import (
     Unknown,
     Unreached,
 )
-from lake.peers.machine import Call, Effect, Failed, Replied
-from lake.peers.messages import Message
+from lake.peers.transport.machine import Call, Effect, Failed, Replied
+from lake.peers.transport.messages import Message
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import (
     BadInput,

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from lake.distributed.staged_inputs import StagedInput, StagedObject, check_inputs
-from lake.peers.change_server import ChangeServer
-from lake.peers.forwarding import ChangeReply, ChangeRequest
-from lake.peers.session import Piece, Session
-from lake.peers.staging import Offers
+from lake.peers.changes.change_server import ChangeServer
+from lake.peers.changes.forwarding import ChangeReply, ChangeRequest
+from lake.peers.changes.staging import Offers
+from lake.peers.transport.session import Piece, Session
 from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,

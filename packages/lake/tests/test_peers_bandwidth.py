@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from lake.peers import bandwidth as bandwidth_module
-from lake.peers.bandwidth import CopyBandwidth, Hours
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply, ListRequest
-from lake.peers.copies import CopyOptions
-from lake.peers.machine import Call, Failed, Replied
-from lake.peers.placement import Placement
-from lake.peers.replication import ReplicationOptions
-from lake.peers.transfers import FindKept, Transfers, WriteChunk
+from lake.peers.copies import bandwidth as bandwidth_module
+from lake.peers.copies.bandwidth import CopyBandwidth, Hours
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply, ListRequest
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.placement import Placement
+from lake.peers.copies.replication import ReplicationOptions
+from lake.peers.copies.transfers import FindKept, Transfers, WriteChunk
+from lake.peers.transport.machine import Call, Failed, Replied
 from sennit_core.errors import UsageError
 from sennit_core.hashing import object_id
 from sennit_core.testing import ManualClock

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 from lake.access.rules import PolicyRule
-from lake.peers import hello, joined
+from lake.peers import joined
+from lake.peers.copies.placement import Placement
 from lake.peers.data import DataParts
-from lake.peers.fragments import FragmentRequest, FragmentRunner, FragmentTable
-from lake.peers.placement import Placement
-from lake.peers.plan_cache import PlanCache
-from lake.peers.sent_rows import SENT_BYTES_MAX, SentColumn, SentTable
-from lake.peers.stop import Stop
+from lake.peers.queries.fragments import FragmentRequest, FragmentRunner, FragmentTable
+from lake.peers.queries.plan_cache import PlanCache
+from lake.peers.queries.sent_rows import SENT_BYTES_MAX, SentColumn, SentTable
+from lake.peers.transport import hello
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import BadInput, SennitError, SqlError, TooLarge, Unavailable
 
 from .real_offices import Office, big, office

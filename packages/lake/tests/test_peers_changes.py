@@ -19,13 +19,13 @@ from lake.distributed.foreign_statements import ForeignChanges, MadeChange
 from lake.distributed.forks import fork_dataset
 from lake.distributed.receipts import Receipts
 from lake.distributed.remote_shards import ForeignChange
-from lake.peers import change_server, changes
-from lake.peers.change_server import ChangeServer
-from lake.peers.forwarding import ChangeReply, ChangeRequest
-from lake.peers.messages import Message
+from lake.peers.changes import change_server, changes
+from lake.peers.changes.change_server import ChangeServer
+from lake.peers.changes.forwarding import ChangeReply, ChangeRequest
 from lake.peers.service import PeerService
-from lake.peers.session import Session
-from lake.peers.stop import Stop
+from lake.peers.transport.messages import Message
+from lake.peers.transport.session import Session
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from lake.writes.writes import ReceiptRows
 from sennit_core.clock import SYSTEM

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lake.catalog.node_key import NodeKey
-from lake.peers.claims import CLAIM_SECONDS_MAX, Claim, Claims, request_digest
-from lake.peers.restricted import DescribeRestricted
-from lake.peers.signed import CLOCK_SKEW_SECONDS, Statement, sign
+from lake.peers.changes.claims import CLAIM_SECONDS_MAX, Claim, Claims, request_digest
+from lake.peers.queries.restricted import DescribeRestricted
+from lake.peers.transport.signed import CLOCK_SKEW_SECONDS, Statement, sign
 from lake.statements.limits import Requester
 from sennit_core.errors import Denied
 

@@ -18,8 +18,8 @@ from zeroconf import IPVersion, ServiceInfo, Zeroconf
 from zeroconf.const import _TYPE_A, _TYPE_PTR, _TYPE_SRV, _TYPE_TXT
 
 from elkyn import ElkynStore
-from lake.peers import discovery
-from lake.peers.announcements import (
+from lake.peers.members import discovery
+from lake.peers.members.announcements import (
     ANNOUNCED_ADDRESSES_MAX,
     SERVICE,
     TXT_BYTES_MAX,
@@ -31,13 +31,13 @@ from lake.peers.announcements import (
     read_announcement,
     txt_of,
 )
-from lake.peers.discovery import (
+from lake.peers.members.discovery import (
     _FORGET_SECONDS,
     _IGNORE_SECONDS,
     SERVICES_MAX,
     LocalDiscovery,
 )
-from lake.peers.hints import DIAL_SECONDS, REMEMBERED_MAX, WRONG_KEY_SECONDS, Hints
+from lake.peers.members.hints import DIAL_SECONDS, REMEMBERED_MAX, WRONG_KEY_SECONDS, Hints
 from lake.peers.service import PeerOptions, PeerService
 
 from .peers_world import identity
@@ -367,8 +367,8 @@ def test_a_node_that_vanishes_without_a_goodbye_is_forgotten() -> None:
 
 ANNOUNCING = """
 import sys, time
-from lake.peers import discovery
-from lake.peers.announcements import Listening
+from lake.peers.members import discovery
+from lake.peers.members.announcements import Listening
 from tests.test_peers_discovery import LOOPBACK, NODE, TAG
 discovery._TTL_SECONDS = 2
 own = Listening(NODE, "oslo", TAG, "127.0.0.1", 8601)

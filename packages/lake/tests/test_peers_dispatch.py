@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from lake.peers.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
-from lake.peers.machine import Effect
+from lake.peers.queries.dispatch import Dispatch, Finished, RunAttempt, StopAttempt, Unit
+from lake.peers.transport.machine import Effect
 
 NODES = ("a", "b", "c", "d")
 SEEDS = range(200)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lake.peers.transfers import ObjectComplete
+from lake.peers.copies.transfers import ObjectComplete
 from sennit_core.errors import Unavailable
 
 from .peers_exchange import SharingNetwork, SharingNode

@@ -13,15 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake.peers import adoption
-from lake.peers.chunks import Chunk, ChunkRequest, ListRequest
-from lake.peers.fragments import FragmentPiece, FragmentRequest, FragmentTable, serve_fragment
-from lake.peers.have_messages import HaveRequest
-from lake.peers.limits import Slots
-from lake.peers.machine import Failed, Replied
-from lake.peers.publications import EVERYONE, LogKey
-from lake.peers.session import Piece
-from lake.peers.transfers import at_most
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListRequest
+from lake.peers.copies.have_messages import HaveRequest
+from lake.peers.copies.transfers import at_most
+from lake.peers.queries.fragments import (
+    FragmentPiece,
+    FragmentRequest,
+    FragmentTable,
+    serve_fragment,
+)
+from lake.peers.sharing import adoption
+from lake.peers.sharing.publications import EVERYONE, LogKey
+from lake.peers.transport.limits import Slots
+from lake.peers.transport.machine import Failed, Replied
+from lake.peers.transport.session import Piece
 from sennit_core.errors import Busy, NotFound, Unavailable
 from sennit_core.hashing import CHUNK_BYTES
 from sennit_core.records import DatasetInfo

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lake.peers import effect_queue, joined
-from lake.peers.machine import Effect, Send
-from lake.peers.publications import LogKey, StoreLog
-from lake.peers.roster import RosterHead
+from lake.peers import joined
+from lake.peers.members.roster import RosterHead
+from lake.peers.sharing.publications import LogKey, StoreLog
+from lake.peers.transport import effect_queue
+from lake.peers.transport.machine import Effect, Send
 
 from .real_offices import office
 from .test_peers_floods import network_of

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from lake.peers.channel import WebSocketChannel, dial
-from lake.peers.chunks import ChunkRequest
-from lake.peers.hello import PROTOCOL, PROTOCOL_MIN, Hello
-from lake.peers.identity import Identity
+from lake.peers.copies.chunks import ChunkRequest
 from lake.peers.joined import JoinedNetwork
-from lake.peers.membership import Compare, News, Probe, ProbeFor
-from lake.peers.messages import Message
-from lake.peers.outbox import PENDING_MAX
-from lake.peers.publications import Entries, Heads, Want
-from lake.peers.relay import RelayOpen, RelayWrite
-from lake.peers.reports import ReportRequest
-from lake.peers.roster import RosterHead, RosterNews
+from lake.peers.members.membership import Compare, News, Probe, ProbeFor
+from lake.peers.members.reports import ReportRequest
+from lake.peers.members.roster import RosterHead, RosterNews
 from lake.peers.service import PeerService
+from lake.peers.sharing.publications import Entries, Heads, Want
+from lake.peers.transport.channel import WebSocketChannel, dial
+from lake.peers.transport.hello import PROTOCOL, PROTOCOL_MIN, Hello
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.messages import Message
+from lake.peers.transport.outbox import PENDING_MAX
+from lake.peers.transport.relay import RelayOpen, RelayWrite
 
 from .test_peers_service import Office, eventually, publish
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from lake.distributed.forks import fork_dataset
-from lake.peers.handover_messages import HandOverRequest
-from lake.peers.handover_rows import SIGNED
+from lake.peers.handovers.messages import HandOverRequest
+from lake.peers.handovers.rows import SIGNED
 from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, Denied
 

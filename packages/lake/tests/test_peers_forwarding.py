@@ -10,9 +10,9 @@ import pytest
 
 from lake.catalog.node_key import NodeKey
 from lake.distributed.receipts import Receipt
-from lake.peers import forwarding
-from lake.peers.claims import Claims
-from lake.peers.forwarding import (
+from lake.peers.changes import forwarding
+from lake.peers.changes.claims import Claims
+from lake.peers.changes.forwarding import (
     ChangeLedger,
     ChangeReply,
     ChangeRequest,
@@ -23,8 +23,8 @@ from lake.peers.forwarding import (
     Unknown,
     Unreached,
 )
-from lake.peers.machine import Call, Effect, Failed, Replied
-from lake.peers.messages import Message, MessageCodec
+from lake.peers.transport.machine import Call, Effect, Failed, Replied
+from lake.peers.transport.messages import Message, MessageCodec
 from lake.statements.limits import Requester
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import BadInput, Busy, Conflict, DeadlineExceeded, Denied

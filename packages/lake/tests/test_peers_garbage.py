@@ -13,24 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.peers import (
-    have_messages,
-    joining,
-    membership,
-    publications,
-    relay,
-    roster,
-    session,
-)
-from lake.peers.hello import Hello
-from lake.peers.joining import Host, Join
-from lake.peers.machine import Effect
-from lake.peers.membership import Membership
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.publications import EVERYONE, LogKey, Publications, StatementEntrySigner
-from lake.peers.roster import RosterNews
-from lake.peers.signed import Statement, sign
-from lake.peers.statuses import NodeStatus, StatementSigner
+from lake.peers.copies import have_messages
+from lake.peers.members import joining, membership, roster
+from lake.peers.members.joining import Host, Join
+from lake.peers.members.membership import Membership
+from lake.peers.members.roster import RosterNews
+from lake.peers.members.statuses import NodeStatus, StatementSigner
+from lake.peers.sharing import publications
+from lake.peers.sharing.publications import EVERYONE, LogKey, Publications, StatementEntrySigner
+from lake.peers.transport import relay, session
+from lake.peers.transport.hello import Hello
+from lake.peers.transport.machine import Effect
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.signed import Statement, sign
 from sennit_core.errors import BadInput, SennitError
 
 from .peers_world import NOW, network_of

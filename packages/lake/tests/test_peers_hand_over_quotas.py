@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lake.access.quotas import UserQuota
-from lake.peers.handover_messages import HandOverRequest
-from lake.peers.handover_rows import SETTLED, SIGNED
-from lake.peers.machine import Call, Failed
+from lake.peers.handovers.messages import HandOverRequest
+from lake.peers.handovers.rows import SETTLED, SIGNED
+from lake.peers.transport.machine import Call, Failed
 from sennit_core.errors import StorageFull
 
 from .hand_over_world import dataset_of, rows, state, writes

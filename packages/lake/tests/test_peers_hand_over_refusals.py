@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lake.access.quotas import UserQuota
-from lake.peers.handing_over import _STOPPED_SECONDS
-from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
-from lake.peers.handover_rows import ACCEPTING, OFFERED, REFUSED, SETTLED, SIGNED, STOPPED
-from lake.peers.machine import Failed
+from lake.peers.handovers.giving import _STOPPED_SECONDS
+from lake.peers.handovers.messages import HandOverRefusal, HandOverRequest
+from lake.peers.handovers.rows import ACCEPTING, OFFERED, REFUSED, SETTLED, SIGNED, STOPPED
+from lake.peers.transport.machine import Failed
 from sennit_core.errors import Conflict, Denied
 
 from .hand_over_world import dataset_of, rows, state, writes

@@ -15,9 +15,9 @@ import pytest
 from lake.distributed.fork_origins import ForkOrigin
 from lake.distributed.forks import fork_dataset
 from lake.maintenance.purge import PurgeRequest
-from lake.peers.handover_messages import HandOverRequest
-from lake.peers.handover_rows import OFFERED, SETTLED, SIGNED, STOPPED
-from lake.peers.machine import Failed
+from lake.peers.handovers.messages import HandOverRequest
+from lake.peers.handovers.rows import OFFERED, SETTLED, SIGNED, STOPPED
+from lake.peers.transport.machine import Failed
 from sennit_core.errors import Conflict, Denied, NotFound, Unsupported
 from sennit_core.ids import new_id
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lake.catalog.node_key import NodeKey
-from lake.peers.handovers import HANDOVERS_MAX, HandOvers, Term
-from lake.peers.signed import Statement, sign
+from lake.peers.handovers.handovers import HANDOVERS_MAX, HandOvers, Term
+from lake.peers.transport.signed import Statement, sign
 from sennit_core.errors import Conflict, Denied
 
 NOW = 1_000_000.0

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from lake.peers import healing, leaving
-from lake.peers.copies import CopyOptions
-from lake.peers.healing import HealReport, heal
-from lake.peers.leaving import leave
-from lake.peers.placement import Placement
-from lake.peers.repairs import RepairRequest, Repairs
-from lake.peers.replication import ReplicationOptions
+from lake.peers.copies import healing
+from lake.peers.copies.copies import CopyOptions
+from lake.peers.copies.healing import HealReport, heal
+from lake.peers.copies.placement import Placement
+from lake.peers.copies.repairs import RepairRequest, Repairs
+from lake.peers.copies.replication import ReplicationOptions
+from lake.peers.members import leaving
+from lake.peers.members.leaving import leave
 from sennit_core.errors import Busy, NotFound
 
 from .real_offices import Office, joined_offices

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
-from lake.peers.copy_states import CopyState
-from lake.peers.health import (
+from lake.peers.copies.copy_states import CopyState
+from lake.peers.members.health import (
     Contested,
     Finding,
     NodeState,
@@ -22,11 +22,11 @@ from lake.peers.health import (
     examine,
     examine_copies,
 )
-from lake.peers.machine import Call, Replied
-from lake.peers.reports import Answer, Dialed, Link, ReportReply, Reports
-from lake.peers.roster import Member
+from lake.peers.members.reports import Answer, Dialed, Link, ReportReply, Reports
+from lake.peers.members.roster import Member
+from lake.peers.members.statuses import NodeStatus
 from lake.peers.service import PeerOptions, PeerService
-from lake.peers.statuses import NodeStatus
+from lake.peers.transport.machine import Call, Replied
 
 from .peers_world import identity
 from .test_peers_service import FAST, eventually

@@ -13,13 +13,13 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from lake.peers import network as network_module
-from lake.peers.channel import FRAME_BYTES_MAX, WebSocketChannel, dial
-from lake.peers.hello import Hello
-from lake.peers.limits import PeerLimits
-from lake.peers.listener import UNVERIFIED_MAX, UNVERIFIED_PER_HOST_MAX
-from lake.peers.network import UNKNOWN_MAX, UNKNOWN_PER_HOST_MAX
-from lake.peers.session import ErrorReply, Session
+from lake.peers.transport import network as network_module
+from lake.peers.transport.channel import FRAME_BYTES_MAX, WebSocketChannel, dial
+from lake.peers.transport.hello import Hello
+from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.listener import UNVERIFIED_MAX, UNVERIFIED_PER_HOST_MAX
+from lake.peers.transport.network import UNKNOWN_MAX, UNKNOWN_PER_HOST_MAX
+from lake.peers.transport.session import ErrorReply, Session
 from sennit_core.errors import Busy, Unavailable
 
 from .peers_world import CODEC, TIMEOUT, Ask, Note, World, identity, world

@@ -14,15 +14,15 @@ import pytest
 from lake.catalog.node_key import NodeKey
 from lake.distributed.network_jobs import RemoteTask, TaskShardsInfo
 from lake.distributed.partial import ShardsUnavailable
-from lake.peers import job_dispatch
-from lake.peers.claims import Claims
-from lake.peers.fragments import FragmentPiece
-from lake.peers.job_calls import JobCalls
-from lake.peers.job_dispatch import JobDispatch, JobStates
-from lake.peers.job_messages import TaskDone, TaskPiece, TaskProgress, TaskRequest
-from lake.peers.messages import Message
-from lake.peers.session import Piece
-from lake.peers.stop import Stop
+from lake.peers.changes.claims import Claims
+from lake.peers.jobs import dispatch as job_dispatch
+from lake.peers.jobs.calls import JobCalls
+from lake.peers.jobs.dispatch import JobDispatch, JobStates
+from lake.peers.jobs.messages import TaskDone, TaskPiece, TaskProgress, TaskRequest
+from lake.peers.queries.fragments import FragmentPiece
+from lake.peers.transport.messages import Message
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
@@ -389,7 +389,7 @@ def test_a_holder_that_comes_back_runs_the_task(
 
 
 def assigned(network: Network, tasks: Sequence[TaskShardsInfo]) -> Any:
-    from lake.peers.job_calls import _assign
+    from lake.peers.jobs.calls import _assign
 
     return asyncio.run(_assign(network, tasks))
 

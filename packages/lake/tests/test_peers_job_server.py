@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.catalog.node_key import NodeKey
-from lake.peers import job_server
-from lake.peers.claims import Claims
-from lake.peers.job_messages import (
+from lake.peers.changes.claims import Claims
+from lake.peers.jobs import server as job_server
+from lake.peers.jobs.messages import (
     MESSAGES,
     TASK_BYTES_MAX,
     TaskDone,
@@ -26,11 +26,11 @@ from lake.peers.job_messages import (
     TaskRequest,
     TaskShards,
 )
-from lake.peers.job_server import JobServer, TaskCall
-from lake.peers.limits import Slots
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.session import Piece
-from lake.peers.stop import Stop
+from lake.peers.jobs.server import JobServer, TaskCall
+from lake.peers.transport.limits import Slots
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import BadInput, Busy, Denied, NotFound, TooLarge
 from sennit_core.hashing import sha256_hex

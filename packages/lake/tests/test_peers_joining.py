@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lake.peers import joining
-from lake.peers.identity import Identity
-from lake.peers.invites import INVITE_SECONDS, Invite, JoinRequest
-from lake.peers.joining import WAITING_PER_HOST_MAX, Host, Join
-from lake.peers.roster import Roster
-from lake.peers.signed import CLOCK_SKEW_SECONDS
+from lake.peers.members import joining
+from lake.peers.members.invites import INVITE_SECONDS, Invite, JoinRequest
+from lake.peers.members.joining import WAITING_PER_HOST_MAX, Host, Join
+from lake.peers.members.roster import Roster
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.signed import CLOCK_SKEW_SECONDS
 from sennit_core.errors import BadInput, Denied, NotFound, WaitingToJoin
 
 from .peers_world import NOW, identity, network_of

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from lake.peers.limits import Slots
+from lake.peers.transport.limits import Slots
 from sennit_core.errors import Busy
 
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 
 from lake.distributed.distributed_queries import _sender_of
+from lake.peers.copies.placement import Placement
 from lake.peers.data import DataParts
-from lake.peers.fragments import FragmentRequest, FragmentRunner
-from lake.peers.placement import Placement
-from lake.peers.stop import Stop
+from lake.peers.queries.fragments import FragmentRequest, FragmentRunner
+from lake.peers.transport.stop import Stop
 from lake.sql.arrived_rows import insert_arrived
 from lake.sql.query_parts import part_of_query
 from sennit_core.errors import Corrupt, TooLarge

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from lake.peers.machine import Effect, Send
-from lake.peers.membership import News, _Probed
-from lake.peers.messages import Message
-from lake.peers.signed import Statement
-from lake.peers.statuses import Suspicion
+from lake.peers.members.membership import News, _Probed
+from lake.peers.members.statuses import Suspicion
+from lake.peers.transport.machine import Effect, Send
+from lake.peers.transport.messages import Message
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Faults
 
 from .peers_gossip import WALL, GossipNetwork, GossipNode, UnsignedSigner

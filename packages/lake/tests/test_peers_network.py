@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from lake.peers.channel import dial
-from lake.peers.hello import Hello
-from lake.peers.identity import Identity
-from lake.peers.limits import PeerLimits
-from lake.peers.network import NetworkOptions, PeerNetwork
-from lake.peers.session import ErrorReply
+from lake.peers.transport.channel import dial
+from lake.peers.transport.hello import Hello
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.network import NetworkOptions, PeerNetwork
+from lake.peers.transport.session import ErrorReply
 from sennit_core.errors import (
     Busy,
     Denied,

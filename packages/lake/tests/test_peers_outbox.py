@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from lake.peers import channel as channel_module
-from lake.peers import network as network_module
-from lake.peers import relay as relay_module
-from lake.peers.outbox import PENDING_MAX, Outbox
-from lake.peers.relay import RelayOpen
-from lake.peers.session import Piece, Session
+from lake.peers.transport import channel as channel_module
+from lake.peers.transport import network as network_module
+from lake.peers.transport import relay as relay_module
+from lake.peers.transport.outbox import PENDING_MAX, Outbox
+from lake.peers.transport.relay import RelayOpen
+from lake.peers.transport.session import Piece, Session
 from sennit_core.errors import Unavailable
 
 from .peers_world import TIMEOUT, Note, World, world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lake.peers.plan_cache import PlanCache
+from lake.peers.queries.plan_cache import PlanCache
 from lake.peers.sql import Cost, DistributedPlan
 
 

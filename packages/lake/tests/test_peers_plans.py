@@ -7,10 +7,9 @@ from hashlib import sha256
 
 import pytest
 
-from lake.peers.have_messages import HaveReply, HaveRequest, have_bits
-from lake.peers.machine import Call, Effect, Replied
-from lake.peers.placement import Candidate, Placement
-from lake.peers.replication import (
+from lake.peers.copies.have_messages import HaveReply, HaveRequest, have_bits
+from lake.peers.copies.placement import Candidate, Placement
+from lake.peers.copies.replication import (
     DropCopy,
     FetchCopy,
     Pause,
@@ -19,6 +18,7 @@ from lake.peers.replication import (
     ReplicationOptions,
     SharedObjects,
 )
+from lake.peers.transport.machine import Call, Effect, Replied
 from sennit_core.errors import BadInput
 
 OPTIONS = ReplicationOptions(plan_seconds=1.0, confirm_seconds=60.0)

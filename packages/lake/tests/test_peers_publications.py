@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from lake.peers import publications
-from lake.peers.machine import Effect, Failed, Replied, Send
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.publications import (
+from lake.peers.sharing import publications
+from lake.peers.sharing.publications import (
     ENTRY_SECONDS,
     EVERYONE,
     MESSAGES,
@@ -25,7 +23,9 @@ from lake.peers.publications import (
     Published,
     StoreLog,
 )
-from lake.peers.signed import Statement
+from lake.peers.transport.machine import Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Disk, Faults, Simulation
 from sennit_core.errors import Denied, Unsupported
 

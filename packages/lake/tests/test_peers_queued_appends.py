@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lake.peers import deliveries
-from lake.peers.append_queue import QueuedAppend
+from lake.peers.changes import deliveries
+from lake.peers.changes.append_queue import QueuedAppend
 from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, NotFound, StorageFull, Unavailable, UsageError
 

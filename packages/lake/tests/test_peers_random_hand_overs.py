@@ -15,7 +15,7 @@ from random import Random
 
 import pytest
 
-from lake.peers.handover_rows import OFFERED, SETTLED, SIGNED
+from lake.peers.handovers.rows import OFFERED, SETTLED, SIGNED
 from sennit_core.errors import SennitError
 
 from .hand_over_world import (

@@ -10,8 +10,8 @@ import pytest
 
 from lake.distributed.read_repair import ReadRepair
 from lake.errors import damaged_shard
-from lake.peers.placement import Placement
-from lake.peers.stop import Stop
+from lake.peers.copies.placement import Placement
+from lake.peers.transport.stop import Stop
 from lake.statements.deadline import Deadline
 from lake.statements.queries import QueryExecution
 from sennit_core.errors import Busy, Corrupt, SennitError, Unavailable

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.peers.have_messages import HaveReply
-from lake.peers.machine import Call, Replied
-from lake.peers.placement import Candidate, Placement, holders
-from lake.peers.replication import FetchCopy, Replica, Replication, SharedObjects
+from lake.peers.copies.have_messages import HaveReply
+from lake.peers.copies.placement import Candidate, Placement, holders
+from lake.peers.copies.replication import FetchCopy, Replica, Replication, SharedObjects
+from lake.peers.transport.machine import Call, Replied
 from lake.testing.simulation import Faults
 from sennit_core.errors import UsageError
 

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 from lake.access.rules import ColumnRule, PolicyRule
-from lake.peers.chunks import ListRequest
-from lake.peers.fragments import FragmentRequest, FragmentTable, LocalFragments
-from lake.peers.messages import Message
-from lake.peers.placement import Placement
-from lake.peers.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
-from lake.peers.session import Piece
-from lake.peers.stop import Stop
+from lake.peers.copies.chunks import ListRequest
+from lake.peers.copies.placement import Placement
+from lake.peers.queries.fragments import FragmentRequest, FragmentTable, LocalFragments
+from lake.peers.queries.restricted import DescribeRestricted, RestrictedQuery, RestrictedTable
+from lake.peers.transport.messages import Message
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from lake.statements.running import AUDIT_LOGGER
 from sennit_core.errors import (

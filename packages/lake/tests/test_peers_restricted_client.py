@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lake.distributed.remote_shards import RestrictedColumns
-from lake.peers.fragments import FragmentPiece
-from lake.peers.restricted_client import RestrictedClient
-from lake.peers.session import Piece
-from lake.peers.stop import Stop
+from lake.peers.queries.fragments import FragmentPiece
+from lake.peers.queries.restricted_client import RestrictedClient
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.schema import Schema

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.peers.change_server import ChangeServer
-from lake.peers.forwarding import ChangeRequest
-from lake.peers.messages import BODY_BYTES_MAX
-from lake.peers.returned_rows import KeptRows, ReturnedRequest, ReturnedResults
-from lake.peers.session import Piece, Session
+from lake.peers.changes.change_server import ChangeServer
+from lake.peers.changes.forwarding import ChangeRequest
+from lake.peers.changes.returned_rows import KeptRows, ReturnedRequest, ReturnedResults
+from lake.peers.transport.messages import BODY_BYTES_MAX
+from lake.peers.transport.session import Piece, Session
 from sennit_core.errors import BadInput, NotFound, TooLarge, Unavailable, Unsupported
 from sennit_core.ids import new_id
 

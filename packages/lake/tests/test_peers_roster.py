@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.catalog.node_key import NodeKey
-from lake.peers import roster as roster_module
-from lake.peers.identity import Identity, fingerprint, id_of_certificate
-from lake.peers.invites import Invite, JoinRequest
-from lake.peers.messages import MessageCodec
-from lake.peers.roster import (
+from lake.peers.members import roster as roster_module
+from lake.peers.members.invites import Invite, JoinRequest
+from lake.peers.members.roster import (
     MESSAGES,
     Member,
     Roster,
@@ -24,7 +22,9 @@ from lake.peers.roster import (
     found_network,
     parts_of,
 )
-from lake.peers.signed import STATEMENT_BYTES_MAX, Statement, sign
+from lake.peers.transport.identity import Identity, fingerprint, id_of_certificate
+from lake.peers.transport.messages import MessageCodec
+from lake.peers.transport.signed import STATEMENT_BYTES_MAX, Statement, sign
 from sennit_core.errors import BadInput, Conflict, Denied, NotFound, UsageError
 
 from .peers_world import NOW, identity

@@ -25,11 +25,11 @@ from lake.bundles import (
 from lake.bundles import format as bundle_format
 from lake.bundles.format import BundleDataset, BundleHead, BundleWriter
 from lake.distributed.forks import fork_dataset
-from lake.peers import seeding
-from lake.peers.chunks import ChunkRequest, ListRequest
-from lake.peers.machine import Call, Failed, Replied
-from lake.peers.placement import Placement
-from lake.peers.seeding import Seeder
+from lake.peers.copies.chunks import ChunkRequest, ListRequest
+from lake.peers.copies.placement import Placement
+from lake.peers.sharing import seeding
+from lake.peers.sharing.seeding import Seeder
+from lake.peers.transport.machine import Call, Failed, Replied
 from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, Corrupt, Denied, SennitError, StorageFull, Unavailable
 from sennit_core.ids import new_id

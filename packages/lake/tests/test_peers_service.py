@@ -13,10 +13,10 @@ import pytest
 
 from elkyn import ElkynStore
 from lake.peers import joined
-from lake.peers.identity import fingerprint
-from lake.peers.membership import MembershipOptions
-from lake.peers.publications import EVERYONE, Publications
+from lake.peers.members.membership import MembershipOptions
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.sharing.publications import EVERYONE, Publications
+from lake.peers.transport.identity import fingerprint
 from sennit_core.errors import BadInput, Conflict, Denied, NotFound, Unavailable, WaitingToJoin
 
 from .peers_world import identity

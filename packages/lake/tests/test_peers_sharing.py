@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 
 from lake.distributed.forks import fork_dataset
+from lake.peers.copies.placement import Placement
 from lake.peers.data import DataParts
-from lake.peers.fragments import FragmentRequest, FragmentRunner
-from lake.peers.placement import Placement
-from lake.peers.stop import Stop
+from lake.peers.queries.fragments import FragmentRequest, FragmentRunner
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import Denied, NotFound, SqlError, Unavailable, UnknownColumn
 
 from .real_offices import TABLE, Office, big, office, offices

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from lake.peers.distributed_query import DistributedQuery, DistributedTable
-from lake.peers.fragments import FragmentPiece, FragmentRequest
-from lake.peers.limits import ByteLimit
-from lake.peers.sent_rows import NOTHING_SENT, SentColumn, SentRows, SentTable
-from lake.peers.session import Piece
+from lake.peers.queries.distributed_query import DistributedQuery, DistributedTable
+from lake.peers.queries.fragments import FragmentPiece, FragmentRequest
+from lake.peers.queries.sent_rows import NOTHING_SENT, SentColumn, SentRows, SentTable
+from lake.peers.queries.step_dispatch import Coordinator, RowsNotSent, StepDispatch, StepResult
 from lake.peers.sql import Fragment, Unit
-from lake.peers.step_dispatch import Coordinator, RowsNotSent, StepDispatch, StepResult
-from lake.peers.stop import Stop
+from lake.peers.transport.limits import ByteLimit
+from lake.peers.transport.session import Piece
+from lake.peers.transport.stop import Stop
 from lake.statements.deadline import Deadline
 from sennit_core.errors import TooLarge, Unavailable
 

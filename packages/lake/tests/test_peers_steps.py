@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lake.peers import relay as relay_module
-from lake.peers.limits import PeerLimits
-from lake.peers.relay import RelayAccept, RelayBytes, RelayOpen, RelayReady
-from lake.peers.session import Accept, Cancel, Piece, Session
+from lake.peers.transport import relay as relay_module
+from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.relay import RelayAccept, RelayBytes, RelayOpen, RelayReady
+from lake.peers.transport.session import Accept, Cancel, Piece, Session
 from sennit_core.errors import Busy, SennitError, Unsupported
 
 from .peers_world import CODEC, TIMEOUT, Ask, Note, World, world

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from lake.peers.copies.placement import Placement
 from lake.peers.data import DataParts
-from lake.peers.fragments import FragmentRequest, FragmentRunner
-from lake.peers.placement import Placement
-from lake.peers.stop import Stop
+from lake.peers.queries.fragments import FragmentRequest, FragmentRunner
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import Cancelled, DeadlineExceeded
 

@@ -15,12 +15,9 @@ import pytest
 from elkyn import ElkynStore
 from lake import Lake
 from lake.objects.store import ObjectStore
-from lake.peers.chunks import Chunk, ChunkRequest, ListReply
-from lake.peers.copies import Copies
-from lake.peers.data import data_parts
-from lake.peers.held import HeldObjects
-from lake.peers.machine import Call, Effect, Failed, Replied
-from lake.peers.transfers import (
+from lake.peers.copies.chunks import Chunk, ChunkRequest, ListReply
+from lake.peers.copies.copies import Copies
+from lake.peers.copies.transfers import (
     PLAN,
     FindKept,
     ObjectComplete,
@@ -29,6 +26,9 @@ from lake.peers.transfers import (
     Transfers,
     WriteChunk,
 )
+from lake.peers.data import data_parts
+from lake.peers.sharing.held import HeldObjects
+from lake.peers.transport.machine import Call, Effect, Failed, Replied
 from sennit_core.errors import Corrupt, NotFound
 from sennit_core.hashing import CHUNK_BYTES, object_id
 from sennit_core.ids import new_id

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lake.access.rules import PolicyRule
-from lake.peers.messages import Message, MessageCodec
+from lake.peers.transport.messages import Message, MessageCodec
 from sennit_core.errors import SennitError
 
 from .real_offices import TABLE, Office, office

@@ -10,8 +10,8 @@ from lake import Lake
 from lake.distributed.queued_appends import QueuedAppends, expiry_of
 from lake.distributed.remote_shards import ForeignChange
 from lake.distributed.staged_inputs import StagedInput, StagedObject
-from lake.peers.append_queue import QueuedAppend
-from lake.peers.forwarding import ChangeRequest, Made
+from lake.peers.changes.append_queue import QueuedAppend
+from lake.peers.changes.forwarding import ChangeRequest, Made
 from lake.statements.limits import Requester
 from sennit_core.errors import NotFound, Unavailable
 from sennit_core.ids import new_id

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from lake.peers.dispatch import Dispatch
-from lake.peers.handover_rows import OFFERED, SIGNED
-from lake.peers.machine import Effect
-from lake.peers.publications import Publications
-from lake.peers.transfers import WriteChunk
+from lake.peers.copies.transfers import WriteChunk
+from lake.peers.handovers.rows import OFFERED, SIGNED
+from lake.peers.queries.dispatch import Dispatch
+from lake.peers.sharing.publications import Publications
+from lake.peers.transport.machine import Effect
 from sennit_core.errors import SennitError
 
 from .simulated_faults import SCENARIOS, Event, events_of, run_history, size_of

@@ -28,12 +28,12 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.maintenance.retention_rules import RetentionRule
 from lake.objects.reserve import Reserve
-from lake.peers.bandwidth import Hours
-from lake.peers.copies import CopyOptions
+from lake.peers.copies.bandwidth import Hours
+from lake.peers.copies.copies import CopyOptions
 from lake.peers.data import data_parts
-from lake.peers.identity import Identity
 from lake.peers.lake_connection import connect
 from lake.peers.service import PeerOptions, PeerService
+from lake.peers.transport.identity import Identity
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
 from sennit.settings import (

@@ -53,7 +53,10 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "retention_days"): (0, 36_500),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("storage", "copy_bytes"): (0, 1024 * TIB),
-    ("storage", "replication"): (1, 16),  # lake.peers.placement.FACTOR_MAX, not imported for it
+    ("storage", "replication"): (
+        1,
+        16,
+    ),  # lake.peers.copies.placement.FACTOR_MAX, not imported for it
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
@@ -137,9 +140,9 @@ def _check_log_folder(found: LoggingSettings) -> None:
 
 
 def _check_peers(network: NetworkSettings) -> None:
-    from lake.peers.addresses import ADDRESSES_MAX, parse_address
-    from lake.peers.bandwidth import Hours
-    from lake.peers.roster import check_node_name
+    from lake.peers.copies.bandwidth import Hours
+    from lake.peers.members.roster import check_node_name
+    from lake.peers.transport.addresses import ADDRESSES_MAX, parse_address
 
     if network.name:
         check_node_name(network.name)

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from lake import Lake
-from lake.peers.announcements import network_tag
-from lake.peers.identity import fingerprint
-from lake.peers.invites import INVITE_SECONDS
-from lake.peers.joining import Waiting
+from lake.peers.members.announcements import network_tag
+from lake.peers.members.invites import INVITE_SECONDS
+from lake.peers.members.joining import Waiting
 from lake.peers.service import NodeState, PeerService
+from lake.peers.transport.identity import fingerprint
 from lake.routes.documents import Document
 from sennit.routes import network_datasets, network_health, network_queue
 from sennit_core.errors import Conflict, UsageError

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from lake import Lake
 from lake.distributed.fork_origins import ForkOrigin
-from lake.peers.copy_states import CopyState
-from lake.peers.handover_rows import HandOverTable
-from lake.peers.placement import FACTOR_MAX, Placement
-from lake.peers.roster import MEMBERS_MAX
+from lake.peers.copies.copy_states import CopyState
+from lake.peers.copies.placement import FACTOR_MAX, Placement
+from lake.peers.handovers.rows import HandOverTable
+from lake.peers.members.roster import MEMBERS_MAX
 from lake.peers.service import PeerService
-from lake.peers.sharing import ShareInfo
+from lake.peers.sharing.sharing import ShareInfo
 from lake.routes.documents import Document
 from lake.routes.requester import requester_of
 from lake.statements.limits import Requester

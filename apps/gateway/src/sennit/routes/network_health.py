@@ -13,11 +13,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from lake import Lake
-from lake.peers.healing import heal
-from lake.peers.health import NodeState, SharedCopies
-from lake.peers.leaving import leave
+from lake.peers.copies.healing import heal
+from lake.peers.members.health import NodeState, SharedCopies
+from lake.peers.members.leaving import leave
+from lake.peers.members.survey import NetworkMap
 from lake.peers.service import PeerService
-from lake.peers.survey import NetworkMap
 from lake.routes.documents import Document
 from lake.routes.report_lines import report_lines
 from lake.routes.requester import requester_of

@@ -23,7 +23,7 @@ from elytra.service.sealed_results import sealed, without_values
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
 from emsqrt.plan import plan_to_json, walk
 from lake.objects.durable import NewFile
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import Corrupt, Denied, SennitError, TooLarge
 from sennit_core.private_files import make_private_folder
 

@@ -39,16 +39,16 @@ from emsqrt.plan import (
     walk,
 )
 from lake.objects.verification import ShardFile
-from lake.peers.job_messages import TaskDone
-from lake.peers.job_server import TaskCall, cut_pieces
+from lake.peers.jobs.messages import TaskDone
+from lake.peers.jobs.server import TaskCall, cut_pieces
 from lake.statements.queries import QueryExecution
 from sennit_core.errors import Corrupt, NotFound, Unsupported, UsageError
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
     from lake import Lake
-    from lake.peers.session import Piece
-    from lake.peers.stop import Stop
+    from lake.peers.transport.session import Piece
+    from lake.peers.transport.stop import Stop
     from lake.statements.running import RunningStatement
     from sennit_core.records import Progress
 
@@ -64,7 +64,7 @@ _REPORTED = ("rowsIn", "peakBytes", "capBytes", "spilledBytes")
 
 
 class PeerTasks:
-    """Runs tasks over shards of a lake; see `lake.peers.job_server.TaskRunner`.
+    """Runs tasks over shards of a lake; see `lake.peers.jobs.server.TaskRunner`.
 
     Args:
         lake: The lake, with its executors.

@@ -1,6 +1,6 @@
 """Run tasks at the nodes of the network that hold their shards.
 
-    start ──▶ lake.peers.job_dispatch ──▶ this node has the shards: an executor here
+    start ──▶ lake.peers.jobs.dispatch ──▶ this node has the shards: an executor here
                                       └─▶ another one: its partial arrives as a file ──▶ validated in an executor here
 
 There is one worker with many slots: which node runs a task follows from where its shards are, and the dispatcher
@@ -27,8 +27,8 @@ from elytra.backends import NodeFiles, NodeParts, Report, TaskInput, TaskSpec, W
 from elytra.backends.local import LocalBackend
 from emsqrt.plan import Files, Scan, check
 from lake.distributed.network_jobs import RemoteTask
-from lake.peers.job_messages import TaskDone
-from lake.peers.stop import Stop
+from lake.peers.jobs.messages import TaskDone
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import (
     BadInput,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["PeersBackend", "shards_by_dataset"]
 
 SLOTS = 16
-"""As many tasks as one node runs for another at the same time (`lake.peers.limits.Slots`)."""
+"""As many tasks as one node runs for another at the same time (`lake.peers.transport.limits.Slots`)."""
 _CLOSE_SECONDS = 3.0
 _log = get_logger(__name__)
 
@@ -138,7 +138,7 @@ class PeersBackend:
 
 
 class _Attempts:
-    """The attempts at one task, as `lake.peers.job_dispatch.TaskHost`: each has an output file.
+    """The attempts at one task, as `lake.peers.jobs.dispatch.TaskHost`: each has an output file.
 
     Args:
         local: Runs plans in this node's executors.

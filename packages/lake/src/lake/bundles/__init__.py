@@ -2,7 +2,7 @@
 
 `format` knows the bytes, `exporting` writes a bundle, `importing` stores what is in one, as copies of
 shared datasets or as new datasets. None imports one that comes after it; the network's part is
-`lake.peers.seeding`.
+`lake.peers.sharing.seeding`.
 """
 
 from lake.bundles.exporting import ExportRequest, export_bundle

@@ -77,7 +77,7 @@ class SeedTarget:
 
 
 class Seeder(Protocol):
-    """The network, which the node need not be in; see `lake.peers.seeding`."""
+    """The network, which the node need not be in; see `lake.peers.sharing.seeding`."""
 
     def is_other_member(self, node: str) -> bool:
         """Return whether a node is a member, and not this one."""

@@ -17,7 +17,7 @@ from lake.distributed.distributed_queries import DistributedQueries
 from lake.distributed.fragment_cluster import ClusterFragment, ClusterInput, FragmentCluster
 from lake.distributed.merged_queries import may_have_parts
 from lake.objects.verification import ShardFile
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.deadline import Deadline
 from lake.statements.mentions import split_explain
 from lake.statements.queries import QueryExecution
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
     from lake.catalog.catalog import Catalog
     from lake.objects.disk_space import DiskSpace
-    from lake.peers.distributed_query import Distributed, DistributedQuery, Placed
-    from lake.peers.fragments import FragmentRequest
-    from lake.peers.messages import Message
-    from lake.peers.session import Session
+    from lake.peers.queries.distributed_query import Distributed, DistributedQuery, Placed
+    from lake.peers.queries.fragments import FragmentRequest
+    from lake.peers.transport.messages import Message
+    from lake.peers.transport.session import Session
     from lake.statements.request import StatementRequest
     from lake.statements.running import RunningStatement
     from lake.statements.tables import StatementTables
@@ -133,9 +133,9 @@ class ClusterQueries(DistributedQueries):
     def _distribute(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Run the parts of a query on a thread with an event loop of its own: the caller's may run one."""
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
-        from lake.peers.distributor import Distributor
-        from lake.peers.plan_cache import PlanCache
-        from lake.peers.step_dispatch import Coordinator
+        from lake.peers.queries.distributor import Distributor
+        from lake.peers.queries.plan_cache import PlanCache
+        from lake.peers.queries.step_dispatch import Coordinator
 
         assert self.cluster is not None, "checked"
         placed = _Workers(self, self.cluster, stop)
@@ -157,9 +157,9 @@ class ClusterQueries(DistributedQueries):
         self, worker: str, request: FragmentRequest, stop: Stop, body: bytes
     ) -> Iterator[bytes]:
         """Yield the result of a fragment at a worker, as `FragmentRunner.run` does."""
-        from lake.peers.fragments import LocalFragments
-        from lake.peers.messages import BODY_BYTES_MAX
-        from lake.peers.sent_rows import written_rows
+        from lake.peers.queries.fragments import LocalFragments
+        from lake.peers.queries.sent_rows import written_rows
+        from lake.peers.transport.messages import BODY_BYTES_MAX
 
         assert self.cluster is not None, "checked"
         staging = self._tables.staging
@@ -222,7 +222,7 @@ class _Named:
 
 
 class _Workers:
-    """The workers as the nodes of `lake.peers.distributed_query.Placed`: each has every shard."""
+    """The workers as the nodes of `lake.peers.queries.distributed_query.Placed`: each has every shard."""
 
     def __init__(self, queries: ClusterQueries, cluster: FragmentCluster, stop: Stop) -> None:
         self._queries, self._cluster, self._stop = queries, cluster, stop
@@ -263,7 +263,7 @@ class _Workers:
 
 @dataclass(frozen=True, slots=True)
 class _WorkerSession:
-    """What a fragment needs of `lake.peers.session.Session`."""
+    """What a fragment needs of `lake.peers.transport.session.Session`."""
 
     queries: ClusterQueries
     worker: str
@@ -272,7 +272,7 @@ class _WorkerSession:
     async def stream(
         self, request: FragmentRequest, body: bytes = b"", *, timeout_seconds: float
     ) -> AsyncGenerator[tuple[Message, bytes], None]:
-        from lake.peers.fragments import stream_pieces
+        from lake.peers.queries.fragments import stream_pieces
 
         del timeout_seconds  # the worker keeps the request's own
 

@@ -16,7 +16,7 @@ from lake.distributed.merged_queries import MergedQuery, may_have_parts, start_m
 from lake.distributed.partial import without_shards
 from lake.distributed.read_repair import ReadRepair, Repair
 from lake.distributed.remote_shards import RemoteShards
-from lake.peers.stop import SECONDS_MAX, Stop
+from lake.peers.transport.stop import SECONDS_MAX, Stop
 from lake.sql.query_parts import part_of_query
 from lake.statements.deadline import Deadline
 from lake.statements.mentions import split_explain
@@ -40,7 +40,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
     from lake.catalog.catalog import Catalog
-    from lake.peers.distributed_query import Distributed, DistributedQuery
+    from lake.peers.queries.distributed_query import Distributed, DistributedQuery
     from lake.peers.sql import DistributedPlan
 
 __all__ = ["DistributedQueries"]
@@ -224,7 +224,11 @@ class DistributedQueries:
         self, asked: _Asked, stop: Stop, distrusted: frozenset[str] = frozenset()
     ) -> Distributed | None:
         # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
-        from lake.peers.distributed_query import ArrivedTable, DistributedQuery, DistributedTable
+        from lake.peers.queries.distributed_query import (
+            ArrivedTable,
+            DistributedQuery,
+            DistributedTable,
+        )
 
         snapshots = [
             DistributedTable(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lake.distributed.queued_appends import expiry_of
 from lake.distributed.remote_shards import Changed, ForeignChange
 from lake.distributed.staged_inputs import StagedInput, StagedObject
-from lake.peers.stop import SECONDS_MAX
+from lake.peers.transport.stop import SECONDS_MAX
 from lake.sql.types import quoted
 from lake.statements.limits import Requester
 from lake.writes.new_shards import adopt_shards, files_of

@@ -19,7 +19,7 @@ from lake.catalog.shard_lists import LeftOut
 from lake.distributed.forwarded_changes import Forwarder
 from lake.distributed.remote_shards import ForeignChange
 from lake.encryption.vault import Hold
-from lake.peers.returned_rows import RETURNED_BYTES_MAX
+from lake.peers.changes.returned_rows import RETURNED_BYTES_MAX
 from lake.statements.deadline import Deadline
 from lake.statements.limits import Requester
 from lake.statements.request import StatementRequest
@@ -35,7 +35,7 @@ from sennit_core.records import ShardInfo
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.peers.stop import Stop
+    from lake.peers.transport.stop import Stop
     from lake.writes.writes import ReceiptRows
 
 __all__ = ["ForeignChanges", "MadeChange"]

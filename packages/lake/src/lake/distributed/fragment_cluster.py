@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from lake.objects.verification import ShardFile
-    from lake.peers.stop import Stop
+    from lake.peers.transport.stop import Stop
 
 __all__ = ["ClusterFragment", "ClusterInput", "FragmentCluster"]
 

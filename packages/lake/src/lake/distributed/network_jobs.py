@@ -1,4 +1,4 @@
-"""Tasks of jobs that run at other nodes, as a job service sees them; `lake.peers.job_dispatch` runs them."""
+"""Tasks of jobs that run at other nodes, as a job service sees them; `lake.peers.jobs.dispatch` runs them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lake.peers.job_messages import OBJECTS_MAX, TASK_BYTES_MAX, TaskDone
-from lake.peers.stop import Stop
+from lake.peers.jobs.messages import OBJECTS_MAX, TASK_BYTES_MAX, TaskDone
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.records import Progress
 

@@ -4,7 +4,7 @@
     remove the row ─▶ unpin, which deletes the objects
 
 A crash in between leaves a pin without a row, which the next start removes. What an append becomes is decided
-by `lake.peers.append_queue`. May be used by any thread.
+by `lake.peers.changes.append_queue`. May be used by any thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from elkyn.records import CheckedTable, write_changes
 from lake._failpoints import reached
 from lake.distributed.staged_inputs import objects_of
-from lake.peers.append_queue import (
+from lake.peers.changes.append_queue import (
     ANSWER_SECONDS,
     AppendQueue,
     Deliver,
@@ -28,7 +28,7 @@ from lake.peers.append_queue import (
     QueuedAppend,
     StoreAppend,
 )
-from lake.peers.forwarding import Outcome
+from lake.peers.changes.forwarding import Outcome
 from lake.statements.limits import Requester
 from sennit_core.errors import Conflict, Corrupt, Denied, NotFound, SennitError, Unsupported
 from sennit_core.ids import id_time, new_id

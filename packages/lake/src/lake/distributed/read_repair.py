@@ -17,7 +17,7 @@ from lake.distributed.remote_shards import RemoteShards
 from lake.errors import damaged_object, damaged_shard
 from lake.objects.store import ObjectStore
 from lake.objects.verification import examine_object
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.deadline import Deadline
 from sennit_core.errors import Cancelled, Corrupt, DeadlineExceeded, SennitError
 from sennit_core.logs import get_logger

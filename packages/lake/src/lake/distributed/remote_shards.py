@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.distributed.staged_inputs import StagedInput
 from lake.objects.store import ObjectStore
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.errors import Denied, Unavailable
 from sennit_core.records import DatasetInfo
@@ -93,7 +93,7 @@ class Fetch(Protocol):
 
 
 Distribute = Callable[..., Any]
-"""See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.distributed_query.Distributed`."""
+"""See `lake.peers.service.PeerService.distribute`; returns a `lake.peers.queries.distributed_query.Distributed`."""
 
 Change = Callable[[ForeignChange], "Future[Changed]"]
 """See `lake.peers.service.PeerService.change`."""

@@ -2,7 +2,7 @@
 
 The plan is that of a distributed query in which each dataset is one shard, which only its writer has, so that datasets of
 one writer are joined there. A part is SQL
-that the writer runs for the user under its policy, as it would any (`lake.peers.restricted`); so aggregates and
+that the writer runs for the user under its policy, as it would any (`lake.peers.queries.restricted`); so aggregates and
 filtered rows are sent, and not all that the user sees. What is not planned so (parameters, views, tables of this
 node in the same query, encrypted datasets) is left to `lake.distributed.restricted_tables`.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.distributed.merged_queries import MergedQuery, may_have_parts, start_merge
 from lake.distributed.remote_shards import RemoteShards, RestrictedColumns
-from lake.peers.stop import SECONDS_MAX, Stop
+from lake.peers.transport.stop import SECONDS_MAX, Stop
 from lake.sql.types import shard_types
 from lake.statements.deadline import Deadline
 from lake.statements.queries import QueryExecution

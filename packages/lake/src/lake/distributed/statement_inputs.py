@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lake.distributed.staged_inputs import StagedInput, StagedObject
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.sql.types import quoted
 from lake.statements.deadline import Deadline
 from lake.statements.request import StatementRequest

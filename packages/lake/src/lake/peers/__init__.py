@@ -2,14 +2,14 @@
 
 Layering, from the bottom:
 
-    identity, signed, messages           keys, statements, and messages as bytes
-    roster, invites, statuses, store     who belongs to the network, and what a node keeps of it
-    channel <- session <- relay <- network        connections
-    announcements <- hints, discovery    addresses that are announced on the local network
-    machine <- membership, publications, placement, replication, transfers, dispatch, forwarding
-                                         protocols as state machines: no clock, no thread, no I/O
-    joining, change_server, changes, exchange <- joined <- service   run them; the gateway opens a `PeerService`
-    sql                                  plans queries over shards of several nodes
+    transport       identities, channels, sessions, relays; what a state machine of a protocol is
+    members         who belongs to the network, who is alive, and where they are reached
+    copies          placement, transfer and repair of objects
+    sharing         what is shared, how its versions spread, and their adoption
+    changes, handovers, queries, jobs    what nodes do for each other with shared datasets
+    sql             plans queries over shards of several nodes
+    codec, data, exchange <- joined <- service    put it together; the gateway opens a `PeerService`
 
+Protocols are state machines without clock, thread or I/O (`transport.machine`).
 Nothing is imported here: `import lake` needs neither websockets nor cryptography (the extra `peers`).
 """

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from lake.peers import (
-    chunks,
-    forwarding,
-    fragments,
-    handover_messages,
-    have_messages,
-    job_messages,
-    joining,
-    membership,
-    publications,
-    relay,
-    repairs,
-    reports,
-    restricted,
-    returned_rows,
-    roster,
-    session,
-)
-from lake.peers.hello import Hello
-from lake.peers.messages import Message, MessageCodec
+from lake.peers.changes import forwarding, returned_rows
+from lake.peers.copies import chunks, have_messages, repairs
+from lake.peers.handovers import messages as handover_messages
+from lake.peers.jobs import messages as job_messages
+from lake.peers.members import joining, membership, reports, roster
+from lake.peers.queries import fragments, restricted
+from lake.peers.sharing import publications
+from lake.peers.transport import relay, session
+from lake.peers.transport.hello import Hello
+from lake.peers.transport.messages import Message, MessageCodec
 
 __all__ = ["peer_codec"]
 

@@ -17,18 +17,18 @@ from lake.distributed.receipts import Receipts
 from lake.maintenance.retention import Retention
 from lake.objects.disk_space import DiskSpace
 from lake.objects.store import ObjectStore
-from lake.peers.adoption import forget_adopted
-from lake.peers.change_server import WriterParts
-from lake.peers.ciphertext import Ciphertexts
-from lake.peers.copies import Copies, CopyOptions
-from lake.peers.forgotten_datasets import ForgottenDatasets
-from lake.peers.fragments import FragmentRunner, LocalFragments
-from lake.peers.handover_rows import HandOverTable
-from lake.peers.held import HeldObjects
-from lake.peers.job_server import TaskRunner
-from lake.peers.restricted import RestrictedReads
-from lake.peers.returned_rows import ReturnedResults
-from lake.peers.sharing import Shares
+from lake.peers.changes.change_server import WriterParts
+from lake.peers.changes.returned_rows import ReturnedResults
+from lake.peers.copies.copies import Copies, CopyOptions
+from lake.peers.handovers.rows import HandOverTable
+from lake.peers.jobs.server import TaskRunner
+from lake.peers.queries.fragments import FragmentRunner, LocalFragments
+from lake.peers.queries.restricted import RestrictedReads
+from lake.peers.sharing.adoption import forget_adopted
+from lake.peers.sharing.ciphertext import Ciphertexts
+from lake.peers.sharing.forgotten_datasets import ForgottenDatasets
+from lake.peers.sharing.held import HeldObjects
+from lake.peers.sharing.sharing import Shares
 from sennit_core.units import GIB
 
 if TYPE_CHECKING:

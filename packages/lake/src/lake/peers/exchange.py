@@ -18,34 +18,34 @@ from typing import Protocol
 
 from lake.distributed.fork_origins import ForkOrigin
 from lake.distributed.partial import ShardsUnavailable
-from lake.peers.accepting_hand_overs import Taker
-from lake.peers.adoption import Adoption, AdoptionHost
-from lake.peers.chunks import ChunkRequest, ListRequest
-from lake.peers.claims import Claims
-from lake.peers.copy_states import CopyState, Handover
+from lake.peers.changes.claims import Claims
+from lake.peers.changes.staging import Staging
+from lake.peers.copies.chunks import ChunkRequest, ListRequest
+from lake.peers.copies.copy_states import CopyState, Handover
+from lake.peers.copies.downloads import Caller, Downloads
+from lake.peers.copies.have_messages import HaveRequest
+from lake.peers.copies.placement import Candidate
+from lake.peers.copies.repairs import Repairs
+from lake.peers.copies.replication import DropCopy, Pause
+from lake.peers.copies.transfers import at_most
 from lake.peers.data import DataParts
-from lake.peers.downloads import Caller, Downloads
-from lake.peers.fragments import FragmentRequest, serve_fragment
-from lake.peers.handing_over import Giver, HandOverParts
-from lake.peers.handover_rows import Terms
-from lake.peers.handovers import HandOvers
-from lake.peers.have_messages import HaveRequest
-from lake.peers.health import Contested, SharedCopies
-from lake.peers.job_server import JobServer, TaskRunner
-from lake.peers.limits import Slots
-from lake.peers.machine import Call, Replied
-from lake.peers.metadata import MetadataUse
-from lake.peers.placement import Candidate
-from lake.peers.publications import Published
-from lake.peers.publishing import Publishing, PublishingHost
-from lake.peers.repairs import Repairs
-from lake.peers.replication import DropCopy, Pause
-from lake.peers.seeding import Seeds
-from lake.peers.session import Piece, Session
-from lake.peers.shared_index import KnownDataset, SharedIndex
-from lake.peers.sharing import SharedDataset
-from lake.peers.staging import Staging
-from lake.peers.transfers import at_most
+from lake.peers.handovers.accepting import Taker
+from lake.peers.handovers.giving import Giver, HandOverParts
+from lake.peers.handovers.handovers import HandOvers
+from lake.peers.handovers.rows import Terms
+from lake.peers.jobs.server import JobServer, TaskRunner
+from lake.peers.members.health import Contested, SharedCopies
+from lake.peers.queries.fragments import FragmentRequest, serve_fragment
+from lake.peers.sharing.adoption import Adoption, AdoptionHost
+from lake.peers.sharing.metadata import MetadataUse
+from lake.peers.sharing.publications import Published
+from lake.peers.sharing.publishing import Publishing, PublishingHost
+from lake.peers.sharing.seeding import Seeds
+from lake.peers.sharing.shared_index import KnownDataset, SharedIndex
+from lake.peers.sharing.sharing import SharedDataset
+from lake.peers.transport.limits import Slots
+from lake.peers.transport.machine import Call, Replied
+from lake.peers.transport.session import Piece, Session
 from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo

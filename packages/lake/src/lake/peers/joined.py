@@ -14,50 +14,51 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TypeVar
 
-from lake.peers import membership, publications
-from lake.peers.addresses import network_of, reachable_host
-from lake.peers.announcements import Listening, network_tag
-from lake.peers.changes import Changes
-from lake.peers.chunks import ChunkRequest, ListRequest
-from lake.peers.claims import Claims
+from lake.peers.changes.changes import Changes
+from lake.peers.changes.claims import Claims
+from lake.peers.changes.deliveries import Deliveries
+from lake.peers.changes.forwarding import ChangeKnown, ChangeRequest
+from lake.peers.changes.returned_rows import ReturnedRequest
+from lake.peers.copies.chunks import ChunkRequest, ListRequest
+from lake.peers.copies.have_messages import HaveRequest
+from lake.peers.copies.repairs import RepairRequest
 from lake.peers.data import DataParts
-from lake.peers.deliveries import Deliveries
-from lake.peers.discovery import LocalDiscovery
-from lake.peers.effect_queue import EffectQueue
 from lake.peers.exchange import Exchange
-from lake.peers.forwarding import ChangeKnown, ChangeRequest
-from lake.peers.fragments import FragmentRequest
-from lake.peers.handover_messages import HandOverRefusal, HandOverRequest
-from lake.peers.have_messages import HaveRequest
-from lake.peers.health import NodeState
-from lake.peers.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, TASKS, Hello
-from lake.peers.hints import follow_hints
-from lake.peers.identity import Identity
-from lake.peers.joining import Host, Join, Welcome, digits_of
-from lake.peers.limits import PeerLimits
-from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
-from lake.peers.membership import Membership, MembershipOptions, PeerChanged
-from lake.peers.messages import Message, MessageCodec
-from lake.peers.network import Counters, NetworkOptions, PeerNetwork
-from lake.peers.node_states import node_states
-from lake.peers.outbox import Outbox
-from lake.peers.publications import (
+from lake.peers.handovers.messages import HandOverRefusal, HandOverRequest
+from lake.peers.members import membership
+from lake.peers.members.announcements import Listening, network_tag
+from lake.peers.members.discovery import LocalDiscovery
+from lake.peers.members.health import NodeState
+from lake.peers.members.hints import follow_hints
+from lake.peers.members.joining import Host, Join, Welcome, digits_of
+from lake.peers.members.membership import Membership, MembershipOptions, PeerChanged
+from lake.peers.members.node_states import node_states
+from lake.peers.members.reports import ReportRequest, Reports
+from lake.peers.members.roster import Member, Roster, RosterHead, RosterNews, parts_of
+from lake.peers.members.statuses import NodeStatus, StatementSigner
+from lake.peers.members.store import PeerStore
+from lake.peers.queries.fragments import FragmentRequest
+from lake.peers.queries.restricted_server import RestrictedServer
+from lake.peers.sharing import publications
+from lake.peers.sharing.publications import (
     LogForked,
     Publications,
     Published,
     StatementEntrySigner,
     StoreLog,
 )
-from lake.peers.repairs import RepairRequest
-from lake.peers.reports import ReportRequest, Reports
-from lake.peers.restricted_server import RestrictedServer
-from lake.peers.returned_rows import ReturnedRequest
-from lake.peers.roster import Member, Roster, RosterHead, RosterNews, parts_of
-from lake.peers.session import Handler, Session
-from lake.peers.signed import Statement
-from lake.peers.statuses import NodeStatus, StatementSigner
-from lake.peers.store import PeerStore
-from lake.peers.tasks import TaskSet
+from lake.peers.transport.addresses import network_of, reachable_host
+from lake.peers.transport.effect_queue import EffectQueue
+from lake.peers.transport.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, TASKS, Hello
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.network import Counters, NetworkOptions, PeerNetwork
+from lake.peers.transport.outbox import Outbox
+from lake.peers.transport.session import Handler, Session
+from lake.peers.transport.signed import Statement
+from lake.peers.transport.tasks import TaskSet
 from sennit_core.clock import Clock
 from sennit_core.errors import DeadlineExceeded, NotFound, SennitError, WaitingToJoin
 from sennit_core.logs import get_logger
@@ -218,7 +219,7 @@ class JoinedNetwork:
         return FEATURES if data is None or data.tasks is None else (*FEATURES, TASKS)
 
     def can(self, node: str, feature: str) -> bool:
-        """Return whether a node has a feature, as far as is known (`lake.peers.hello`)."""
+        """Return whether a node has a feature, as far as is known (`lake.peers.transport.hello`)."""
         peer = self.members.peers.get(node)
         return peer is None or feature in peer.status.features
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lake.peers.handover_rows import HandOverTable
+from lake.peers.handovers.rows import HandOverTable
 
 if TYPE_CHECKING:
     from lake import Lake

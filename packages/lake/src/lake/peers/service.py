@@ -20,36 +20,36 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lake.distributed.remote_shards import Changed, ForeignChange
-from lake.peers.addresses import parse_address
-from lake.peers.admission import JOIN_SECONDS, ask_for_admission
-from lake.peers.announcements import Listening
 from lake.peers.codec import peer_codec
-from lake.peers.copy_states import Handover
+from lake.peers.copies.copy_states import Handover
+from lake.peers.copies.placement import Placement
+from lake.peers.copies.repair_calls import RepairCalls
 from lake.peers.data import DataParts
-from lake.peers.discovery import LocalDiscovery
-from lake.peers.distributed_query import Distributed, DistributedQuery
-from lake.peers.distributor import Distributor
-from lake.peers.hand_over_calls import HandOverCalls
-from lake.peers.health import Finding, NodeState
-from lake.peers.identity import Identity
-from lake.peers.invites import INVITE_SECONDS, Invite
-from lake.peers.job_calls import JobCalls
+from lake.peers.handovers.calls import HandOverCalls
+from lake.peers.jobs.calls import JobCalls
 from lake.peers.joined import JoinedNetwork, NodeParts, PeerOptions
-from lake.peers.joining import Waiting
-from lake.peers.network import Counters
-from lake.peers.placement import Placement
-from lake.peers.plan_cache import PlanCache
-from lake.peers.publications import EVERYONE
-from lake.peers.repair_calls import RepairCalls
-from lake.peers.restricted_client import RestrictedClient
-from lake.peers.roster import Member, Roster, check_node_name, found_network
-from lake.peers.seeding import Seeder
-from lake.peers.shared_calls import SharedCalls
-from lake.peers.sharing import ShareInfo, Shares
-from lake.peers.step_dispatch import Coordinator
-from lake.peers.stop import Stop, result_of
-from lake.peers.store import PeerStore
-from lake.peers.survey import NetworkMap, Survey
+from lake.peers.members.admission import JOIN_SECONDS, ask_for_admission
+from lake.peers.members.announcements import Listening
+from lake.peers.members.discovery import LocalDiscovery
+from lake.peers.members.health import Finding, NodeState
+from lake.peers.members.invites import INVITE_SECONDS, Invite
+from lake.peers.members.joining import Waiting
+from lake.peers.members.roster import Member, Roster, check_node_name, found_network
+from lake.peers.members.store import PeerStore
+from lake.peers.members.survey import NetworkMap, Survey
+from lake.peers.queries.distributed_query import Distributed, DistributedQuery
+from lake.peers.queries.distributor import Distributor
+from lake.peers.queries.plan_cache import PlanCache
+from lake.peers.queries.restricted_client import RestrictedClient
+from lake.peers.queries.step_dispatch import Coordinator
+from lake.peers.sharing.publications import EVERYONE
+from lake.peers.sharing.seeding import Seeder
+from lake.peers.sharing.shared_calls import SharedCalls
+from lake.peers.sharing.sharing import ShareInfo, Shares
+from lake.peers.transport.addresses import parse_address
+from lake.peers.transport.identity import Identity
+from lake.peers.transport.network import Counters
+from lake.peers.transport.stop import Stop, result_of
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.routes.requester import requester_of
 from lake.routes.results import negotiate, stream_result
 from sennit_core.roles import needs

@@ -21,7 +21,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from lake.distributed.partial import MissingShards, missing_header
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of
 from lake.routes.result_bodies import BODIES

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from lake.distributed.partial import MissingShards, missing_report
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from sennit_core.errors import (
     CapTooSmall,
     DeadlineExceeded,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 
 __all__ = ["StatementRequest"]

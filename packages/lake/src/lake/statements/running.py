@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from elkyn.records import Table
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError

@@ -28,7 +28,7 @@ from lake.errors import ciphertext_elsewhere, restricted_elsewhere
 from lake.links.links import Link, Links
 from lake.maintenance.retention import Retention
 from lake.objects.store import ObjectStore
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.statements.limits import Requester
 from lake.statements.mentions import words_of
 from lake.statements.shard_statistics import ShardStatistics

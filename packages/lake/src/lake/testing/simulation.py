@@ -5,7 +5,7 @@
         simulation.add(name, lambda disk: MyProcess(name, disk))
     simulation.run(60.0)
 
-Processes are the protocol state machines of the product (`lake.peers.machine`). Time is a number; a
+Processes are the protocol state machines of the product (`lake.peers.transport.machine`). Time is a number; a
 message takes the time, and has the fate, that the seed decides. Messages pass through the product's
 codec, so what cannot be encoded fails here too. What survives a crash is the disk that a process is
 made with.
@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from lake.peers.have_messages import HaveReply
-from lake.peers.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
-from lake.peers.messages import Message, MessageCodec
+from lake.peers.copies.have_messages import HaveReply
+from lake.peers.transport.machine import TICK_SECONDS, Call, Effect, Failed, Replied, Send
+from lake.peers.transport.messages import Message, MessageCodec
 from sennit_core.errors import BadInput, SennitError
 
 __all__ = ["Disk", "Faults", "Process", "Simulation"]

@@ -1,1 +1,1 @@
-"""Views: named queries beside the datasets."""
+"""Views: named queries, their rights, and which views they read."""

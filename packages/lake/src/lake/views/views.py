@@ -1,7 +1,7 @@
 """Views: named queries, as rows of the tree `sys` beside the datasets.
 
 A view keeps its text, not its rows. A statement that names one gets the view and the datasets under
-it, with the rights of the user who runs the statement, so that a view shows nobody more than its
+it, with the rights of the user who runs the statement, so that a view shows no user more than its
 datasets do. Names are resolved when a statement runs: a dataset under a view may be changed, renamed
 or deleted, which the next statement that reads the view reports.
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
 from lake.catalog.origins import Origin
-from lake.peers.stop import Stop
+from lake.peers.transport.stop import Stop
 from lake.writes.writes import Writer
 from sennit_core.errors import Cancelled, Conflict, SennitError
 from sennit_core.records import Progress

@@ -156,7 +156,7 @@ class Writer:
             return None
         if answer["action"] == "alter":
             return self._alter(answer, origin)
-        # Before files are moved; again when nobody else can commit.
+        # Before files are moved; again under the lock of commits.
         self._check_base(answer)
         reports = [*answer["shards"]]
         for change in answer["rewritten"]:

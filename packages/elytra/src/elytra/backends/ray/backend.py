@@ -29,7 +29,7 @@ from sennit_core.records import Progress
 
 if TYPE_CHECKING:
     from lake.distributed.fragment_cluster import ClusterFragment
-    from lake.peers.stop import Stop
+    from lake.peers.transport.stop import Stop
 
 __all__ = ["RayBackend"]
 

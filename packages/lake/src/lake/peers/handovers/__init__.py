@@ -1,0 +1,1 @@
+"""The writer of a dataset hands writing over to another node."""

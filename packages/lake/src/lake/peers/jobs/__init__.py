@@ -1,0 +1,1 @@
+"""Tasks of jobs at the nodes that hold their shards."""

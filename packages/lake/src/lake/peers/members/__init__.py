@@ -1,0 +1,1 @@
+"""Who belongs to a network, who of them is alive, and where they are reached."""

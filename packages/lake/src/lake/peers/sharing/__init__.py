@@ -1,0 +1,1 @@
+"""Which datasets are shared, and how their versions spread and are adopted."""
