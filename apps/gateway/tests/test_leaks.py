@@ -152,6 +152,7 @@ REQUESTS: dict[str, list[Sent]] = {
     ],
     "POST /api/upload-chunk": [("", {"data": {"uploadId": "x", "index": "0", "sha256": "0" * 64}})],
     "PUT /api/uploads/{upload_id}/parts/{index}": [("", {"content": b"x"})],
+    "POST /api/uploads/{upload_id}/reuse": [("", {"json": {"parts": {"0": "0" * 64}}})],
     "GET /api/uploads/{upload_id}": [("", {})],
     "GET /api/uploads/{upload_id}/ranges": [("", {}), ("?bytes=65536", {})],
     "GET /api/uploads/{upload_id}/content": [("?start=0&stop=4", {})],

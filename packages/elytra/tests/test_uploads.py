@@ -192,6 +192,30 @@ def test_an_interrupted_upload_resumes_where_it_stopped(
     assert uploaded.job.wait(30).result["rows"] == 3000
 
 
+def test_a_file_is_not_sent_again_after_an_ingest_that_failed(
+    shared_node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, csv = shared_node.client, tmp_path / "sent_once.csv"
+    csv.write_bytes(CSV)
+    options = SendOptions(part_bytes=4096, ingest={"columns": {"carrier": "Int64"}})
+    cable = Cable(client, monkeypatch)
+    with pytest.raises(SennitError, match="carrier"):
+        client.upload(csv, options=options).job.wait(30)
+    sent = len(cable.parts)
+    seen: list[int] = []
+    csv.write_bytes(CSV + b"DL,760\n")  # and another time of change: it is another file
+
+    corrected = client.upload(
+        csv, options=SendOptions(part_bytes=4096), on_progress=lambda done, _: seen.append(done)
+    )
+
+    assert sent == 6
+    assert cable.parts[sent:] == [5], "only the part that has changed"
+    assert seen == sorted(seen)
+    assert seen[-1] == len(CSV) + 7
+    assert corrected.job.wait(30).result["rows"] == 3001
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("route", ["part", "whole"])
 def test_a_client_that_goes_away_leaves_nothing(node: Any, http: httpx.Client, route: str) -> None:

@@ -254,10 +254,10 @@ def test_an_import_of_a_bundle_killed_anywhere_shows_nothing_and_can_be_repeated
 
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption, of queued appends in test_queued_appends, of
-    # the trash in test_cleanup.
+    # the trash in test_cleanup, of taken parts in test_part_reuse.
     kinds = (
         "link", "ingest", "write", "delete", "expire", "retired", "rotate", "transaction",
-        "commit", "maint", "purge", "upsert", "bundle", "append", "trash")  # fmt: skip
+        "commit", "maint", "purge", "upsert", "bundle", "append", "trash", "reuse")  # fmt: skip
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)

@@ -26,6 +26,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.encryption.files import EncryptedFile
 from lake.encryption.keys import read_secret
+from lake.uploads.part_reuse import reuse_parts
 from lake.uploads.upload import UploadInfo
 from sennit_core.errors import BadInput, Conflict, Corrupt, Denied, SennitError
 from sennit_core.units import KIB
@@ -152,6 +153,20 @@ def test_hashes_that_confirm_a_guess_are_not_stored(lake: Lake) -> None:
     assert whole not in (folder / "upload.json").read_text()
     assert lake.parts.get(upload.id).to_json()["sha256"] is None
     assert lake.ingest(upload.id).rows == ROWS
+
+
+def test_encrypted_parts_are_not_taken_by_other_uploads(lake: Lake) -> None:
+    data, clear = csv_text().encode(), {"name": "clear"}
+    sent = [
+        upload_file(lake, "a.csv", data, owner="ada", options=each) for each in (ENCRYPT, clear)
+    ]
+    offered = {0: hashlib.sha256(data).hexdigest()}
+
+    assert list(lake.parts.reusable("ada")) == [sent[1].id]
+    for options in (ENCRYPT | {"name": "b"}, {"name": "c"}):
+        upload = lake.parts.start("a.csv", len(data), owner="ada", options=options)
+        reused = reuse_parts(lake.parts, upload.id, "ada", offered)
+        assert list(reused) == ([] if upload.encrypted else [0])
 
 
 def test_parts_come_in_any_order_again_and_after_a_restart(

@@ -10,6 +10,7 @@ __all__ = ["POINTS", "reached"]
 POINTS = (
     "link-written",
     "link-committed",
+    "reuse-linked",
     "ingest-sealed",
     "ingest-encoded",
     "ingest-half-adopted",

@@ -61,6 +61,15 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def fsync_file(path: Path) -> None:
+    """Make the bytes of a file durable that another writer has written."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and unlinks in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

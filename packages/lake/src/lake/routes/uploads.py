@@ -14,6 +14,7 @@ from lake.ingestor import dataset_name
 from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
 from lake.routes.requester import requester_of
 from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
+from lake.uploads.part_reuse import OFFERS_MAX, reuse_parts
 from lake.uploads.receiver import WholeUpload, receive
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lake.uploads.upload import UploadInfo
     from sennit_core.records import JobInfo
 
-__all__ = ["StartUpload", "SubmitIngest", "router"]
+__all__ = ["OfferParts", "StartUpload", "SubmitIngest", "router"]
 
 CONTENT_BYTES_MAX = 64 * MIB
 """Of one response, which is in memory."""
@@ -44,6 +45,12 @@ class StartUpload(Document):
     mode: Literal["create", "append", "replace", "upsert"] = "create"
     options: dict[str, Any] = Field(default_factory=dict)
     resume_key: str | None = Field(default=None, max_length=256)
+
+
+class OfferParts(Document):
+    """The body of `POST /api/uploads/{id}/reuse`: hex SHA-256 of parts by their index."""
+
+    parts: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], str] = Field(max_length=OFFERS_MAX)
 
 
 class SubmitIngest(Protocol):
@@ -84,6 +91,7 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.get("/api/uploads/{upload_id}", openapi_extra=needs("reader"))(handlers.get)
     routes.get("/api/uploads/{upload_id}/ranges", openapi_extra=needs("writer"))(handlers.ranges)
     routes.get("/api/uploads/{upload_id}/content", openapi_extra=needs("writer"))(handlers.content)
+    routes.post("/api/uploads/{upload_id}/reuse", openapi_extra=needs("writer"))(handlers.reuse)
     routes.delete("/api/uploads/{upload_id}", openapi_extra=needs("writer"))(handlers.abort)
     routes.post("/api/uploads/{upload_id}/complete", openapi_extra=needs("writer"))(
         handlers.complete
@@ -114,8 +122,18 @@ class UploadHandlers:
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""
         document = await read_document(request, StartUpload)
-        upload = await asyncio.to_thread(self._start, document, requester_of(request))
-        return upload.to_json()
+        requester = requester_of(request)
+        upload = await asyncio.to_thread(self._start, document, requester)
+        others = self._parts.reusable(requester.name, besides=upload.id)
+        return upload.to_json() | {"reusable": bool(others) and not upload.encrypted}
+
+    async def reuse(self, request: Request, upload_id: str) -> dict[str, Any]:
+        """Reuse offered parts that the user's other uploads have, so that they need not be sent."""
+        document = await read_document(request, OfferParts)
+        offered = {int(index): sha256 for index, sha256 in document.parts.items()}
+        user = requester_of(request).name
+        reused = await asyncio.to_thread(reuse_parts, self._parts, upload_id, user, offered)
+        return {"reused": reused}
 
     async def put_part(self, request: Request, upload_id: str, index: int) -> dict[str, Any]:
         """Receive one part as the raw body; receiving the same part again has no effect."""
@@ -218,6 +236,7 @@ class UploadHandlers:
             mode=document.mode,
             options=document.options,
             resume_key=document.resume_key,
+            owner=requester.name,
         )
 
     async def _start_whole(

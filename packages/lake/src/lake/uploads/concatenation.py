@@ -41,7 +41,7 @@ def find_sources(parts: PartStore, ids: Sequence[str]) -> list[UploadInfo]:
 
 
 def concatenate(parts: PartStore, sources: Sequence[UploadInfo], target: UploadInfo) -> None:
-    """Give an upload the bytes of others, which stay.
+    """Add the bytes of other uploads to an upload; the others stay.
 
     Args:
         parts: The part store.
@@ -60,7 +60,17 @@ def concatenate(parts: PartStore, sources: Sequence[UploadInfo], target: UploadI
         if target.encrypted or source.encrypted:  # a part's key is that of its upload
             _copy(parts, source, target)
         else:
-            parts.link_parts(source, target)
+            _link(parts, source, target)
+
+
+def _link(parts: PartStore, source: UploadInfo, target: UploadInfo) -> None:
+    index = parts.position(target.id)[0]
+    files = dict(enumerate(parts.part_files(source.id), index))
+    linked = parts.link_parts(target.id, files)
+    if len(linked) != len(files):
+        raise Conflict(
+            f"upload {source.id} was removed while it was concatenated", hint="send it again"
+        )
 
 
 def _copy(parts: PartStore, source: UploadInfo, target: UploadInfo) -> None:

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lake.encryption.files import Source
+from lake.errors import UploadIncomplete
 from lake.uploads.upload import UploadInfo
-from sennit_core.errors import BadInput, Conflict, Corrupt
+from sennit_core.errors import BadInput, Conflict, Corrupt, UsageError
 from sennit_core.logs import get_logger
 from sennit_core.units import MIB
 
-__all__ = ["check_same", "check_whole", "remove_damaged"]
+__all__ = ["check_announced", "check_complete", "check_same", "check_whole", "remove_damaged"]
 
 _log = get_logger("sennit.lake")
 
-# A part that lies here for longer may come from the disk when it is read, not from the page cache.
+# An older part may come from the disk when it is read, not from the page cache.
 _AT_REST_SECONDS = 600.0
 
 
@@ -27,7 +28,7 @@ def remove_damaged(
     now: float,
     opened_at: float | None = None,
 ) -> None:
-    """Verify the parts that have lain here for long, and delete damaged ones: they can be sent again.
+    """Verify the parts that are old, and delete damaged ones: they can be sent again.
 
     Args:
         upload: The upload, which is not encrypted.
@@ -59,6 +60,60 @@ def remove_damaged(
         _log.error("%s; it is to be sent again", damage)
         path.unlink()
         del parts[index]
+
+
+def check_announced(name: str, size: int, part_bytes: int, parts_max: int) -> None:
+    """Refuse a file that has no bytes, or too many for its parts.
+
+    Args:
+        name: The file's name.
+        size: Its announced size.
+        part_bytes: Bytes of a part.
+        parts_max: Parts that an upload may have.
+
+    Raises:
+        UsageError: It would have more parts, or a size below zero.
+        BadInput: It is empty.
+    """
+    if size < 0:
+        raise UsageError(f"size is {size}; it cannot be negative")
+    if size == 0:
+        raise BadInput(what=name, reason="the file is empty")
+    if -(-size // part_bytes) > parts_max:
+        raise UsageError(
+            f"{size} bytes in parts of {part_bytes} would be more than {parts_max} parts",
+            hint="use larger partBytes",
+        )
+
+
+def check_complete(upload: UploadInfo, have: frozenset[int], sizes: Sequence[int]) -> None:
+    """Refuse to seal an upload whose parts do not make a file.
+
+    Args:
+        upload: The upload.
+        have: Indexes of its parts.
+        sizes: Bytes of its parts, in order.
+
+    Raises:
+        UploadIncomplete: Parts are missing; `missing` lists them.
+        BadInput: A part before the last is not full.
+    """
+    missing = upload.missing(have)
+    if missing:
+        raise UploadIncomplete(
+            f"upload {upload.id} lacks {len(missing)} of its parts",
+            missing=missing[:100],
+            hint="send the missing parts, then complete it again",
+        )
+    if upload.tus is not None and sum(sizes) != upload.size:
+        raise UploadIncomplete(
+            f"upload {upload.id} has {sum(sizes)} of {upload.size} bytes",
+            missing=[len(sizes)],
+            hint="send the rest",
+        )
+    # Offsets of parts are computed from their indexes, so only the last one may be shorter.
+    if upload.tus is None and any(size != upload.part_bytes for size in sizes[:-1]):
+        raise BadInput(what=f"upload {upload.id}", reason="a part before the last is not full")
 
 
 def check_whole(

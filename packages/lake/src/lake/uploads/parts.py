@@ -9,25 +9,31 @@ Client input, such as file names, is stored as data and never used in a path.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lake._failpoints import reached
 from lake.encryption.files import Source, plain_bytes, source_bytes
-from lake.errors import UploadIncomplete
 from lake.links.local_files import LocalFile
 from lake.objects.disk_space import DiskSpace, Usage
-from lake.objects.durable import NewFile, fsync_folder, storage_errors, write_whole
-from lake.uploads.part_checks import check_same, check_whole, remove_damaged
+from lake.objects.durable import NewFile, fsync_file, fsync_folder, storage_errors, write_whole
+from lake.uploads.part_checks import (
+    check_announced,
+    check_complete,
+    check_same,
+    check_whole,
+    remove_damaged,
+)
 from lake.uploads.part_writer import PartWriter
+from lake.uploads.progress import Progress
 from lake.uploads.sync_queue import SyncQueue
 from lake.uploads.table import FinishedTable, UploadRow, UploadTable
 from lake.uploads.tus_upload import TusUpload
@@ -44,7 +50,6 @@ from sennit_core.errors import (
     TooLarge,
     UsageError,
 )
-from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.ids import is_id, new_id
 from sennit_core.private_files import FOLDER_MODE, make_private_folder
 from sennit_core.units import MIB
@@ -65,7 +70,6 @@ UPLOADS_MAX = 4096
 EXPIRE_SECONDS = 24 * 3600.0
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
-_CHECKSUM = "checksum"
 
 
 class PartStore:
@@ -112,10 +116,7 @@ class PartStore:
         self._clock = clock
         # Held while a part gets its name and while an upload is sealed, not while bytes arrive.
         self._lock = threading.RLock()
-        # The bytes of the stored parts of each upload; only for display, and recomputed at startup.
-        self._done: dict[str, int] = {}
-        # When each upload was started, or got its last part.
-        self._changed_at: dict[str, float] = {}
+        self._progress = Progress()
         self._syncs = SyncQueue() if sync == "interval" else None
         # Parts from before may have been lost, or cut, by a power failure if they were not synced.
         self._opened_at = clock.now()
@@ -138,6 +139,7 @@ class PartStore:
         mode: str = "create",
         options: dict[str, Any] | None = None,
         resume_key: str | None = None,
+        owner: str | None = None,
         tus: TusUpload | None = None,
     ) -> UploadInfo:
         """Start an upload, or return the unfinished upload with the same resume key.
@@ -150,6 +152,7 @@ class PartStore:
             mode: Ingest mode, of `MODES`.
             options: Ingest options, stored with the upload.
             resume_key: The client's name for the file; None always starts a new upload.
+            owner: The user's name; None if no other upload may reuse its parts.
             tus: What it has if it is one of tus.
 
         Raises:
@@ -170,7 +173,7 @@ class PartStore:
         if not 1 <= each <= PART_BYTES_MAX:
             raise UsageError(f"partBytes is {each}; it must be between 1 and {PART_BYTES_MAX}")
         self._check_size(name, size, each)
-        if len(self._done) >= UPLOADS_MAX:
+        if len(self._progress) >= UPLOADS_MAX:
             raise Busy(
                 f"the node has {UPLOADS_MAX:,} unfinished uploads",
                 hint="finish or abort some; those that are left expire",
@@ -186,6 +189,7 @@ class PartStore:
             options=dict(options or {}),
             created_at=self._clock.now(),
             resume_key=resume_key,
+            owner=owner,
             encrypted=encrypted,
             tus=tus,
         )
@@ -248,8 +252,9 @@ class PartStore:
         # A folder without this record is removed at startup: its id was never returned.
         self._save(upload)
         fsync_folder(self.root)
-        self._done[upload.id] = upload.size or 0 if upload.file is not None else 0
-        self._changed_at[upload.id] = upload.created_at
+        done = upload.size or 0 if upload.file is not None else 0
+        with self._lock:
+            self._progress.add(upload, done, upload.created_at)
         self._mirror(upload)
 
     def get(self, upload_id: str) -> UploadInfo:
@@ -260,12 +265,8 @@ class PartStore:
             Corrupt: Its record is damaged.
         """
         try:
-            kept = dict(json.loads((self.folder(upload_id) / _META).read_bytes()))
-            # Records of earlier versions have none.
-            checksum = kept.pop(_CHECKSUM, None)
-            if checksum is not None and checksum != sha256_hex(canonical_json(kept)):
-                raise ValueError("another checksum")
-            return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
+            stored = (self.folder(upload_id) / _META).read_bytes()
+            return UploadInfo.from_stored(stored, sorted(self._parts(upload_id)))
         except FileNotFoundError:
             raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
         except (ValueError, KeyError, TypeError, BadInput) as error:
@@ -322,7 +323,7 @@ class PartStore:
     def position(self, upload_id: str) -> tuple[int, int]:
         """Return the number of parts of an upload that gets them in order, and their bytes."""
         with self._lock:
-            return len(self._parts(upload_id)), self._done.get(upload_id, 0)
+            return len(self._parts(upload_id)), self._progress.done(upload_id)
 
     def open_next(self, upload: UploadInfo, index: int, start: int) -> PartWriter:
         """Return a writer of the next part of an upload that gets them in order.
@@ -342,19 +343,47 @@ class PartStore:
             )
         return PartWriter(self, upload, index, None, start)
 
-    def link_parts(self, source: UploadInfo, target: UploadInfo) -> None:
-        """Add the parts of an upload to the end of another one, without copying their bytes."""
-        assert not source.encrypted, "its parts have its own key"
-        assert not target.encrypted, "its parts need its own key"
+    def reusable(self, owner: str, *, besides: str = "") -> Sequence[str]:
+        """Return a user's uploads whose parts others may reuse, except one; the last changed first."""
         with self._lock:
-            index, done = self.position(target.id)
-            folder = self.folder(target.id)
-            for sha256, name in (part for _, part in sorted(self._parts(source.id).items())):
-                path = self.folder(source.id) / name
-                os.link(path, folder / f"{index:06d}-{sha256}.part")
-                index, done = index + 1, done + path.stat().st_size
-            fsync_folder(folder)
-            self._done[target.id] = done
+            return self._progress.reusable(owner, besides=besides)
+
+    def part_files(self, upload_id: str) -> Sequence[tuple[str, Path]]:
+        """Return the SHA-256 and the file of each part of an upload that is not encrypted, in order."""
+        folder, found = self.folder(upload_id), sorted(self._parts(upload_id).items())
+        return [(sha256, folder / name) for _, (sha256, name) in found]
+
+    def link_parts(self, upload_id: str, chosen: Mapping[int, tuple[str, Path]]) -> Sequence[int]:
+        """Add parts of other uploads to this one without copying their bytes; none is encrypted.
+
+        Returns the indexes of those that it has now, durable as parts that were sent: a file may be
+        gone, or have as many links as the file system allows.
+
+        Args:
+            upload_id: The upload, which still receives.
+            chosen: SHA-256 and file of each part, by its index in this upload.
+        """
+        linked = {}
+        with self._lock:
+            upload = self._check_receives(upload_id)
+            have = self._parts(upload_id)
+            for index, (sha256, source) in chosen.items():
+                path = self.folder(upload_id) / f"{index:06d}-{sha256}.part"
+                if index not in have:
+                    with suppress(OSError):
+                        os.link(source, path)
+                        reached("reuse-linked")
+                        self._note_part(upload_id, path, path.stat().st_size)
+                        linked[index] = path
+                elif have[index][0] == sha256:
+                    linked[index] = path
+        if linked and self._syncs is None:
+            # They may come from a time in which parts were made durable later (`interval`).
+            for path in linked.values():
+                fsync_file(path)
+            fsync_folder(self.folder(upload_id))
+        self._mirror(upload)
+        return sorted(linked)
 
     def sources_of(self, upload: UploadInfo) -> Sequence[Source]:
         """Return the parts that an upload has, in order."""
@@ -383,7 +412,7 @@ class PartStore:
         if self._syncs is None:
             new.sync()  # not under the lock, for which the other parts would wait
         with self._lock:
-            # Asked again: two requests may have sent the same part at the same time.
+            # Asked again: two requests may have sent the same part.
             have = self._parts(upload_id).get(index)
             if have is not None:
                 check_same(upload, index, have[0], sha256)
@@ -403,17 +432,23 @@ class PartStore:
         self, upload_id: str, index: int, sha256: str, new: NewFile, size: int
     ) -> UploadInfo:
         """Give a received part its final name, which its folder makes durable when it is synced."""
-        upload = self.get(upload_id)
-        if upload.state != "receiving":
-            raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
+        upload = self._check_receives(upload_id)
         # The name says whether the part is here and which bytes it has, without another file.
         path = self.folder(upload_id) / f"{index:06d}-{sha256}.part"
         new.commit(path, sync=self._syncs is None, sync_folder=False)
+        self._note_part(upload_id, path, size)
+        return upload
+
+    def _check_receives(self, upload_id: str) -> UploadInfo:
+        upload = self.get(upload_id)
+        if upload.state != "receiving":
+            raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
+        return upload
+
+    def _note_part(self, upload_id: str, path: Path, size: int) -> None:
         if self._syncs is not None:
             self._syncs.add(path)
-        self._done[upload_id] = self._done.get(upload_id, 0) + size
-        self._changed_at[upload_id] = self._clock.now()
-        return upload
+        self._progress.add_bytes(upload_id, size, self._clock.now())
 
     def seal(self, upload_id: str) -> SealedUpload:
         """Mark the upload as complete, so that it accepts no more parts; may be repeated.
@@ -436,33 +471,16 @@ class PartStore:
             if not upload.encrypted:  # an encrypted part is authenticated when it is read
                 since = None if self._syncs is None else self._opened_at
                 remove_damaged(upload, self.folder(upload_id), parts, self._clock.now(), since)
-            missing = upload.missing(frozenset(parts))
-            if missing:
-                raise UploadIncomplete(
-                    f"upload {upload_id} lacks {len(missing)} of its parts",
-                    missing=missing[:100],
-                    hint="send the missing parts, then complete it again",
-                )
             paths = self.sources_of(upload)
             sizes = [source_bytes(path) for path in paths]
-            if upload.tus is not None and sum(sizes) != upload.size:
-                raise UploadIncomplete(
-                    f"upload {upload_id} has {sum(sizes)} of {upload.size} bytes",
-                    missing=[len(sizes)],
-                    hint="send the rest",
-                )
-            # Offsets of parts are computed from their indexes, so only the last one may be shorter.
-            if upload.tus is None and any(size != upload.part_bytes for size in sizes[:-1]):
-                raise BadInput(
-                    what=f"upload {upload_id}", reason="a part before the last is not full"
-                )
+            check_complete(upload, frozenset(parts), sizes)
             if upload.state == "receiving":
                 if self._syncs is not None:  # from here on an ingest relies on them
                     self._syncs.flush()
                 if upload.sha256 is not None:
                     check_whole(upload, paths, lambda sha256: self._stored_hash(upload, sha256))
                 upload = upload.with_state("sealed", size=sum(sizes))
-                self._changed_at[upload_id] = self._clock.now()  # its ingest is submitted next
+                self._progress.touch(upload_id, self._clock.now())  # its ingest is submitted next
                 # From here on no part is accepted, also after a restart: an ingest reads these
                 # files.
                 self._save(upload)
@@ -478,8 +496,7 @@ class PartStore:
                 (folder / _META).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
                 fsync_folder(self.root)
-            self._done.pop(upload_id, None)
-            self._changed_at.pop(upload_id, None)
+            self._progress.remove(upload_id)
         if self._keys is not None:
             self._keys.forget(upload_id)
         if self._rows is not None:
@@ -492,7 +509,7 @@ class PartStore:
     def expires_at(self, upload_id: str) -> float:
         """Return when an upload is deleted if it gets no other part; Unix seconds."""
         with self._lock:
-            return self._changed_at.get(upload_id, 0.0) + self.expire_seconds
+            return self._progress.changed_at(upload_id) + self.expire_seconds
 
     def sweep(self) -> Sequence[str]:
         """Delete uploads that got no part for long and that no ingest needs; return their ids."""
@@ -508,9 +525,7 @@ class PartStore:
             for upload_id in stale:
                 self.abort(upload_id)
         if self.finished is not None:
-            for upload_id, row in self.finished.all().items():
-                if row.ended_at + self.expire_seconds < now:
-                    self.finished.remove(upload_id)
+            self.finished.sweep(now - self.expire_seconds)
         return stale
 
     def folder(self, upload_id: str) -> Path:
@@ -547,29 +562,17 @@ class PartStore:
         return {int(match[1]): (match[2], match[0]) for match in found if match}
 
     def _check_size(self, name: str, size: int | None, part_bytes: int) -> None:
-        if size is None:
-            self.space.check(f"the upload {name!r}")
-            return
-        if size < 0:
-            raise UsageError(f"size is {size}; it cannot be negative")
-        if size == 0:
-            raise BadInput(what=name, reason="the file is empty")
-        self.check_end(size)
-        if -(-size // part_bytes) > PARTS_MAX:
-            raise UsageError(
-                f"{size} bytes in parts of {part_bytes} would be more than {PARTS_MAX} parts",
-                hint="use larger partBytes",
-            )
-        self.space.check(f"the upload {name!r}", size)
+        if size is not None:
+            check_announced(name, size, part_bytes, PARTS_MAX)
+            self.check_end(size)
+        self.space.check(f"the upload {name!r}", size or 0)
 
     def _save(self, upload: UploadInfo) -> None:
-        kept = upload.to_stored_json()
-        kept[_CHECKSUM] = sha256_hex(canonical_json(kept))
-        write_whole(self.folder(upload.id) / _META, canonical_json(kept))
+        write_whole(self.folder(upload.id) / _META, upload.to_stored())
 
     def _mirror(self, upload: UploadInfo) -> None:
         if self._rows is not None:
-            row = UploadRow(upload.name, upload.size, self._done.get(upload.id, 0), upload.state)
+            row = UploadRow(upload.name, upload.size, self._progress.done(upload.id), upload.state)
             # Ephemeral: for display. It is written anew at each start.
             self._rows.put(upload.id, row, ephemeral=True)
 
@@ -586,15 +589,11 @@ class PartStore:
             except Corrupt as damage:  # aborting it removes it
                 _log.error("%s", damage)
                 continue
-            measure = plain_bytes if upload.encrypted else _file_bytes
+            measure: Callable[[Path], int] = plain_bytes if upload.encrypted else os.path.getsize
             parts = self._parts(upload_id).values()
-            self._done[upload_id] = sum(measure(self.folder(upload_id) / name) for _, name in parts)
+            done = sum(measure(self.folder(upload_id) / name) for _, name in parts)
             changed_at = max(upload.created_at, self.folder(upload_id).stat().st_mtime)
-            self._changed_at[upload_id] = min(changed_at, self._clock.now())
+            self._progress.add(upload, done, min(changed_at, self._clock.now()))
             self._mirror(upload)
         if self._keys is not None:
             self._keys.forget_others(self._ids())
-
-
-def _file_bytes(path: Path) -> int:
-    return path.stat().st_size

@@ -6,12 +6,11 @@ is sealed only after all of them are.
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-from lake.objects.durable import fsync_folder
+from lake.objects.durable import fsync_file, fsync_folder
 
 __all__ = ["SyncQueue"]
 
@@ -47,7 +46,8 @@ class SyncQueue:
                 paths, self._waiting = self._waiting, set()
             try:
                 for path in paths:
-                    _sync(path)
+                    with suppress(FileNotFoundError):
+                        fsync_file(path)
                 for folder in {path.parent for path in paths}:
                     with suppress(FileNotFoundError):  # its upload was aborted
                         fsync_folder(folder)
@@ -67,12 +67,3 @@ class SyncQueue:
         while not self._stop.wait(INTERVAL_SECONDS):
             with suppress(OSError):  # the next round tries again, and `flush` raises it
                 self.flush()
-
-
-def _sync(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -76,3 +76,9 @@ class FinishedTable(CheckedTable[FinishedRow]):
 
     def __init__(self, tree: ElkynStore) -> None:
         super().__init__(tree, "/tus", FinishedRow)
+
+    def sweep(self, before: float) -> None:
+        """Remove those that ended before a time, in Unix seconds."""
+        for upload_id, row in self.all().items():
+            if row.ended_at < before:
+                self.remove(upload_id)

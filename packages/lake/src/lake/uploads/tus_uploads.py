@@ -106,6 +106,7 @@ class TusUploads:
             sha256=members.get("sha256"),
             mode=mode,
             options=options,
+            owner=requester.name,
             tus=TusUpload(metadata, is_partial, tuple(source_ids)),
         )
         if not sources:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from lake.encryption.files import Source
 from lake.links.local_files import LocalFile
 from lake.uploads.tus_upload import TusUpload
 from sennit_core.errors import UsageError
+from sennit_core.hashing import canonical_json, sha256_hex
 
 __all__ = ["MODES", "SealedUpload", "UploadInfo"]
 
@@ -18,6 +21,7 @@ MODES = ("create", "append", "replace", "upsert")
 _NAME_MAX = 255
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INDEX_MAX = 999_999
+_CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class UploadInfo:
         options: Ingest options.
         created_at: Unix seconds.
         resume_key: The client's name for the file; starting an upload with the same key resumes it.
+        owner: Name of the user who started it; None if it is not known.
         state: `receiving` or `sealed`; the live tree also shows `ingesting` and `failed`.
         have: Indexes of the received parts, in order.
         file: The file, if it is ingested where it is and has no parts.
@@ -54,6 +59,7 @@ class UploadInfo:
     options: dict[str, Any] = field(default_factory=dict)
     created_at: float = 0.0
     resume_key: str | None = None
+    owner: str | None = None
     state: str = "receiving"
     have: tuple[int, ...] = ()
     file: LocalFile | None = None
@@ -135,6 +141,7 @@ class UploadInfo:
             options=data["options"],
             created_at=data["createdAt"],
             resume_key=data.get("resumeKey"),
+            owner=data.get("owner"),
             state=data["state"],
             have=tuple(data["have"]),
             file=None if file is None else LocalFile.from_json(file),
@@ -143,17 +150,37 @@ class UploadInfo:
             tus=None if data.get("tus") is None else TusUpload.from_json(data["tus"]),
         )
 
-    def to_stored_json(self) -> dict[str, Any]:
-        """Return the form of `upload.json`, which clients do not see: it may name a path."""
+    def to_stored(self) -> bytes:
+        """Return the content of `upload.json`, which clients do not see: it may name a path."""
         stored = self.to_json() | {"resumeKey": self.resume_key, "sha256": self.sha256}
         del stored["have"]
+        if self.owner is not None:
+            stored["owner"] = self.owner
         if self.encrypted:
             stored["encrypted"] = True
         if self.tus is not None:
             stored["tus"] = self.tus.to_json()
         if self.file is not None:
             stored |= {"file": self.file.to_json(), "linked": self.linked}
-        return stored
+        return canonical_json(stored | {_CHECKSUM: sha256_hex(canonical_json(stored))})
+
+    @classmethod
+    def from_stored(cls, content: bytes, have: Sequence[int]) -> UploadInfo:
+        """Read the form of `to_stored`.
+
+        Args:
+            content: The bytes of `upload.json`.
+            have: Indexes of the received parts, in order.
+
+        Raises:
+            ValueError, KeyError, TypeError, BadInput: It is damaged.
+        """
+        stored = dict(json.loads(content))
+        # Records of earlier versions have none.
+        checksum = stored.pop(_CHECKSUM, None)
+        if checksum is not None and checksum != sha256_hex(canonical_json(stored)):
+            raise ValueError("another checksum")
+        return cls.from_json(stored | {"have": have})
 
 
 @dataclass(frozen=True)
