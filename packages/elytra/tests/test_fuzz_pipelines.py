@@ -13,7 +13,7 @@ from elytra.pipelines.pipeline import Pipeline
 from elytra.shard_parts import bind_scans
 from elytra.splitter import DatasetSize, Rules, Split, Whole, split
 from elytra.testing.pipeline_runs import SCHEMA, Rows, Schemas, batch_of, bits, distributed, run
-from emsqrt.plan import Expect, Files, Plan, Sample, check, walk
+from emsqrt.plan import Expect, Files, Join, Plan, Sample, check, walk
 
 Step = Callable[[random.Random, Pipeline], Pipeline]
 
@@ -93,7 +93,12 @@ def _join(dice: random.Random, rows: Pipeline) -> Pipeline:
     if not pairs or len(rows.schema) > 12:
         return rows
     how: Any = dice.choice(("inner", "left", "semi", "anti", "right", "full"))
-    return rows.limit(60).join(other, dict([dice.choice(pairs)]), how=how)
+    few = rows if dice.random() < 0.5 and not _has_join(rows.plan) else rows.limit(60)
+    return few.join(other, dict([dice.choice(pairs)]), how=how)
+
+
+def _has_join(plan: Plan) -> bool:
+    return any(isinstance(node, Join) for node in walk(plan))
 
 
 def _union(dice: random.Random, rows: Pipeline) -> Pipeline:
@@ -174,14 +179,18 @@ def check_pipeline(seed: int) -> type[Split | Whole]:
     assert isinstance(whole, Whole)
     expected = run(whole.plan, {"t": [batch_of(table)], "u": [batch_of(other)]})
 
-    cut = split(pipeline.plan, SCHEMA, rules=Rules(lambda _: DatasetSize(1, 1)))
-    if isinstance(cut, Split):
-        for _ in range(3):
+    small, large = DatasetSize(1, 1), DatasetSize(1, 1 << 30)
+    for sizes in ({"t": small, "u": small}, {"t": small, "u": large}, {"t": large, "u": small}):
+        rules = Rules(lambda ref, sizes=sizes: sizes[ref.dataset])
+        cut = split(pipeline.plan, SCHEMA, rules=rules)
+        if isinstance(cut, Whole):
+            assert cut.because, "a plan that is not split says why"
+            continue
+        for _ in range(2):
             places = [dice.randint(0, 40) for _ in range(dice.randint(0, 5))]
-            found = distributed(pipeline, table, places, {"u": other})
-            assert bits(found) == bits(expected), (seed, places)
-    else:
-        assert cut.because, "a plan that is not split says why"
+            found = distributed(pipeline, table, places, {"u": other}, rules)
+            assert bits(found) == bits(expected), (seed, places, sizes)
+            assert found.schema == expected.schema, seed
 
     if not any(isinstance(node, Sample | Expect) for node in walk(whole.plan)):
         _compare_with_duckdb(seed, whole.plan, {"t": table, "u": other}, expected)

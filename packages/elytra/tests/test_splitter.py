@@ -91,7 +91,7 @@ def test_both_halves_read_the_files_of_their_tasks(drawer: Any) -> None:
     ("left", "right", "because"),
     [
         (DatasetSize(3, 1 << 20), DatasetSize(2, 16 << 20), None),
-        (DatasetSize(3, 1 << 20), DatasetSize(2, (16 << 20) + 1), "has 16.0 MiB, too many"),
+        (DatasetSize(3, 17 << 20), DatasetSize(2, (16 << 20) + 1), "has 16.0 MiB, too many"),
         (DatasetSize(100, 1 << 20), DatasetSize(1, 1 << 20), "too many for each of 100 tasks"),
         (DatasetSize(100, 1 << 30), DatasetSize(1, 1 << 20), None),
         (DatasetSize(1001, 1 << 30), DatasetSize(10, 10), "has 10 shards, too many"),

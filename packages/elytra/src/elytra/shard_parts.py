@@ -1,22 +1,22 @@
-"""What of a plan runs at each shard of the datasets that it reads: the part of `splitter` below the cut.
+"""The tasks of a split plan: what runs at each shard, and what the merge makes of their states.
 
-Rows of an operator of one row come from one shard each, so it runs at the shards. So do:
+A task's partial has the rows of its shard. Where a row of the result depends on all shards, such as one of
+a join's small side that matches no row, the partial has a state as well: rows of other columns, marked by
+their number in the column `$state`, which is NULL in the rows of the plan.
 
-    a union                 the shards of its inputs, one input after the other
-    a join, if its right    each shard of the left side with the whole right side: a row of the result
-    side is small           belongs to one row of the left side, and comes in its order
-    a sample by fraction    it depends on the number of a row alone, which the manifests tell
-    an expectation          that no column has a NULL
+    task      union by name ┬─ rows ◀── steps ◀─────┬── the shard
+                            └─ state ◀── its steps ◀─┘
+    merge     union ┬─ rows of all partials, in order
+                    └─ rows of the small side, by the states of all partials
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
-from elytra.functions.step import FunctionStep, is_function
-from emsqrt.expr import Cast, Column, Expr, columns_of, lit
+from emsqrt.expr import Column, Expr, columns_of, lit
 from emsqrt.plan import (
     Aggregate,
     Custom,
@@ -32,73 +32,38 @@ from emsqrt.plan import (
     Scan,
     Union,
     WithColumn,
-    check,
     inputs_of,
     rewrite,
     scans_of,
 )
-from emsqrt.plan.joining import union_schema
-from sennit_core.schema import Field, Schema
-from sennit_core.units import format_bytes
+from sennit_core.schema import Schema
 
 __all__ = [
-    "BROADCAST_BYTES_MAX",
-    "DatasetSize",
+    "ROWS",
+    "STATE",
+    "MergedState",
+    "Over",
     "Part",
-    "Rules",
+    "ShardRows",
     "bind_scans",
     "datasets_of",
-    "parts_of",
+    "main_rows",
+    "others_of",
     "stack",
-    "verb",
-    "with_step",
+    "state_rows",
 ]
 
-BROADCAST_BYTES_MAX = 16 << 20
-"""Stored bytes of the right side of a join that every task reads: a quarter of a large shard."""
-_REPEATED_BYTES = 64 << 20
-"""All tasks together may read so much more by it, or as much as the left side has, if that is more."""
-_REPEATED_FILES = 10_000
-"""All tasks together may open so many files by it."""
+ROWS = Scan(DatasetRef("<rows>"))
+"""In an operator: the place of the rows that it is stacked on, compared by identity.
 
-# Their result for a row does not depend on other rows, so it is the same at any shard.
-_EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
-"""Operators that process one row at a time."""
-_ONE_TO_ONE = (Project, Rename, WithColumn, Expect)
-"""Operators with a row for each row of the input, so that its number is known."""
-_LEFT_JOINS = ("inner", "left", "semi", "anti", "cross")
-"""Joins whose rows each belong to one row of the left side."""
+Needed where they are not the first input: in a join whose right side has the shards.
+"""
+STATE = "$state"
+"""The column of a partial that has the number of a row's state; NULL in the rows of the plan."""
 _WIDE_TYPES = ("Utf8", "Binary", "List", "Struct", "Decimal")
 
 Over: TypeAlias = Callable[[Scan, DatasetRef], Plan]
 """Returns the rows of a dataset, in place of its scan."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetSize:
-    """How large a dataset is.
-
-    Args:
-        shards: How many.
-        bytes: Of all, as they are stored.
-    """
-
-    shards: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a split may do.
-
-    Args:
-        size_of: Returns the size of a dataset; None if it is not known, as of a view.
-        shuffles: Whether the backend sorts and joins the shards of one task on all of its workers: a
-            sort, or a join of large sides, is then left to it.
-    """
-
-    size_of: Callable[[DatasetRef], DatasetSize | None] = lambda _: None
-    shuffles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +73,13 @@ class Part:
     Args:
         scan: Reads the shard; its source is the dataset.
         steps: The operators above it, from the first to the last. Of joins and unions all inputs but the
-            first are plans over whole datasets.
+            rows below are plans over whole datasets. None: the partials have states alone.
+        states: The operators of each state, above the scan too.
     """
 
     scan: Scan
-    steps: tuple[Plan, ...] = field(default=())
+    steps: tuple[Plan, ...] | None = ()
+    states: tuple[tuple[Plan, ...], ...] = ()
 
     @property
     def source(self) -> DatasetRef:
@@ -132,9 +99,22 @@ class Part:
         return self.scan.columns or tuple(self.schema.names)
 
     @property
+    def all_steps(self) -> tuple[Plan, ...]:
+        """The operators of the rows and of the states."""
+        return (*(self.steps or ()), *(step for steps in self.states for step in steps))
+
+    @property
     def others(self) -> tuple[DatasetRef, ...]:
         """The datasets of which every task reads all shards."""
-        return others_of(self.steps)
+        return others_of(self.all_steps)
+
+    def adding(self, *steps: Plan) -> Part:
+        """Return the part with more operators above its rows, if it has some."""
+        return self if self.steps is None else replace(self, steps=(*self.steps, *steps))
+
+    def rows(self) -> Plan:
+        """Return the plan of the rows, over the dataset."""
+        return stack(self.scan, self.steps or ())
 
     def plan(self, rows: Plan, over: Over, first_row: int = 0) -> Plan:
         """Return the plan of one task.
@@ -144,81 +124,96 @@ class Part:
             over: Returns the rows of the other datasets.
             first_row: How many rows the tasks before this one read from their shards.
         """
-        steps = (bind_others(step, over) for step in self.steps)
-        return stack(rows, (_sampled_from(step, first_row) for step in steps))
+
+        def above(steps: Iterable[Plan]) -> Plan:
+            bound = (bind_others(step, over) for step in steps)
+            return stack(rows, (_sampled_from(step, first_row) for step in bound))
+
+        branches = [] if self.steps is None else [above(self.steps)]
+        branches += [
+            WithColumn(above(steps), ((STATE, lit(number)),))
+            for number, steps in enumerate(self.states)
+        ]
+        return branches[0] if len(branches) == 1 else Union(tuple(branches), by_name=True)
 
     def pruned(self) -> Part:
         """Return the part without the columns that no step reads."""
-        columns = _prune(self.steps, self.columns, self.schema)
+        branches = [*([] if self.steps is None else [self.steps]), *self.states]
+        read = {name for steps in branches for name in _prune(steps, self.columns, self.schema)}
+        columns = tuple(name for name in self.columns if name in read)
         return replace(self, scan=replace(self.scan, columns=columns))
 
 
-def parts_of(plan: Plan, rules: Rules) -> tuple[Part, ...] | str:
-    """Return what runs at which shards, so that the rows of the tasks, in order, are those of the plan.
+@dataclass(frozen=True, slots=True)
+class MergedState:
+    """Rows that the merge makes of a state of all partials; they come after those of the shards.
 
     Args:
-        plan: A typed plan.
-        rules: What is allowed.
-
-    Returns:
-        The parts; or why there are none.
+        source: Its input `ROWS` is the state.
+        number: The state's.
+        steps: The operators above, which are those of the parts.
     """
-    spine = spine_of(plan)
-    parts: tuple[Part, ...] | str = (Part(cast("Scan", spine[0])),)
-    for step in spine[1:]:
-        if isinstance(parts, str):
-            break
-        parts = with_step(parts, step, rules)
-    return parts
+
+    source: Plan
+    number: int = 0
+    steps: tuple[Plan, ...] = ()
+
+    def plan(self, states: Plan, over: Over) -> Plan:
+        """Return the plan of the rows.
+
+        Args:
+            states: The states of all partials.
+            over: Returns the rows of the datasets that the merge reads.
+        """
+        steps = (self.source, *self.steps)
+        return stack(states, (bind_others(step, over) for step in steps))
 
 
-def spine_of(plan: Plan) -> list[Plan]:
-    """Return the nodes from the first scan of a plan up to its last operator."""
-    nodes = [plan]
-    while below := inputs_of(nodes[-1]):
-        nodes.append(below[0])
-    return nodes[::-1]
+@dataclass(frozen=True, slots=True)
+class ShardRows:
+    """The rows of a plan, as those of tasks and of the merge.
+
+    Args:
+        parts: The tasks, in the order of the rows.
+        merged: Rows that come after them.
+    """
+
+    parts: tuple[Part, ...]
+    merged: tuple[MergedState, ...] = field(default=())
+
+    def adding(self, *steps: Plan) -> ShardRows:
+        """Return the rows with more operators above them."""
+        parts = tuple(part.adding(*steps) for part in self.parts)
+        merged = tuple(replace(each, steps=(*each.steps, *steps)) for each in self.merged)
+        return ShardRows(parts, merged)
+
+    @property
+    def is_merged_alone(self) -> bool:
+        """Whether the tasks compute states alone, so that all rows are those of the merge."""
+        return all(part.steps is None for part in self.parts)
 
 
-def with_step(parts: tuple[Part, ...], step: Plan, rules: Rules) -> tuple[Part, ...] | str:
-    """Return the parts with one more operator; or why it cannot run at the shards."""
-    match step:
-        case Union():
-            return _united(parts, step, rules)
-        case Join() if (reason := _why_not_joined(parts, step, rules)) is not None:
-            return reason
-        case Sample(fraction=None):
-            return "a sample of a number of rows needs all rows in one place"
-        case Sample() if not all(_is_numbered(part) for part in parts):
-            return "a sample needs the numbers of the rows, which the operators below it change"
-        case Expect() if step.unique or step.rows is not None:
-            return "an expectation of all rows together needs them in one place"
-        case Join() | Sample() | Expect():
-            pass
-        case _ if not _is_of_each_row(step):
-            return f"{verb(step)} needs all rows in one place"
-    return tuple(replace(part, steps=(*part.steps, step)) for part in parts)
+def main_rows(partials: Plan, names: Sequence[str]) -> Plan:
+    """Return the rows of the plan in partials that have states too."""
+    rows = Filter(partials, Column(STATE).is_null())
+    return Project(rows, tuple((name, Column(name)) for name in names))
 
 
-def _is_of_each_row(step: Plan) -> bool:
-    if is_function(step):
-        return FunctionStep.from_json(step.options).is_of_each_row
-    return isinstance(step, _EACH_ROW)
+def state_rows(partials: Plan, number: int) -> Plan:
+    """Return the rows of one state in partials."""
+    return Filter(partials, Column(STATE) == lit(number))
 
 
-def verb(step: Plan) -> str:
-    """Return an operator in words."""
-    if is_function(step):
-        return f"the function of {step.options.get('label')}"
-    name = type(step).__name__.lower()
-    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+# Operators without their inputs
 
 
 def stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
-    """Return the operators stacked on `bottom`, in place of their previous first inputs."""
+    """Return the operators stacked on `bottom`, in place of `ROWS` or of their first inputs."""
     top = bottom
     for step in steps:
         match step:
+            case Join() if step.right is ROWS:
+                top = replace(step, right=top)
             case Join():
                 top = replace(step, left=top)
             case Union():
@@ -230,9 +225,18 @@ def stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
     return top
 
 
+def other_inputs(step: Plan) -> tuple[Plan, ...]:
+    """Return the inputs of an operator but the rows that it is stacked on."""
+    if isinstance(step, Join) and step.right is ROWS:
+        return (step.left,)
+    return tuple(inputs_of(step)[1:])
+
+
 def bind_others(step: Plan, over: Over) -> Plan:
-    """Return an operator with the rows of datasets in all of its inputs but the first."""
+    """Return an operator with the rows of datasets in all inputs but the rows below it."""
     match step:
+        case Join() if step.right is ROWS:
+            return replace(step, left=bind_scans(step.left, over))
         case Join():
             return replace(step, right=bind_scans(step.right, over))
         case Union():
@@ -243,9 +247,18 @@ def bind_others(step: Plan, over: Over) -> Plan:
 
 
 def others_of(steps: Iterable[Plan]) -> tuple[DatasetRef, ...]:
-    """Return the datasets in all inputs of operators but the first, without duplicates."""
-    inputs = (each for step in steps for each in inputs_of(step)[1:])
-    return tuple(dict.fromkeys(ref for each in inputs for ref in datasets_of(each)))
+    """Return the datasets in the other inputs of operators, without duplicates."""
+    found = (ref for each in _others(steps) for ref in datasets_of(each))
+    return tuple(dict.fromkeys(found))
+
+
+def other_scans(steps: Iterable[Plan]) -> Iterator[Scan]:
+    """Yield the scans in the other inputs of operators."""
+    return (scan for each in _others(steps) for scan in scans_of(each))
+
+
+def _others(steps: Iterable[Plan]) -> Iterator[Plan]:
+    return (each for step in steps for each in other_inputs(step))
 
 
 def datasets_of(plan: Plan) -> tuple[DatasetRef, ...]:
@@ -263,64 +276,6 @@ def bind_scans(plan: Plan, over: Over) -> Plan:
         return node
 
     return rewrite(plan, bound)
-
-
-# Unions
-
-
-def _united(parts: tuple[Part, ...], union: Union, rules: Rules) -> tuple[Part, ...] | str:
-    schemas = [check(each) for each in union.inputs]
-    schema = union_schema(union, schemas)
-    found: list[Part] = []
-    for place, (each, own) in enumerate(zip(union.inputs, schemas, strict=True)):
-        rows = parts_of(each, rules) if place else parts
-        if isinstance(rows, str):
-            return f"an input of a union cannot be split ({rows})"
-        # As `emsqrt.operators.streams.UnionRows`: names of the union, and one type.
-        step = Project(each, tuple(_column(union, own, at, to) for at, to in enumerate(schema)))
-        same = own == schema
-        found += [part if same else replace(part, steps=(*part.steps, step)) for part in rows]
-    return tuple(found)
-
-
-def _column(union: Union, own: Schema, at: int, to: Field) -> tuple[str, Expr]:
-    if union.by_name and to.name not in own:
-        return to.name, Cast(lit(None), to.type)
-    source = own.field(to.name) if union.by_name else own.fields[at]
-    column = Column(source.name)
-    return to.name, column if source.type == to.type else Cast(column, to.type)
-
-
-# Joins
-
-
-def _why_not_joined(parts: tuple[Part, ...], join: Join, rules: Rules) -> str | None:
-    """Return why not every task can join its shard with the whole right side; None if it can."""
-    if join.how not in _LEFT_JOINS:
-        return f"a {join.how} join returns rows of its right side that match no row of any shard"
-    rights = [rules.size_of(ref) for ref in datasets_of(join.right)]
-    lefts = [rules.size_of(part.source) for part in parts]
-    if None in rights or None in lefts:
-        return "a join reads several inputs, and the size of one is not known"
-    right = sum(size.bytes for size in rights if size is not None)
-    tasks = sum(size.shards for size in lefts if size is not None)
-    left = sum(size.bytes for size in lefts if size is not None)
-    if right > BROADCAST_BYTES_MAX or right * tasks > max(left, _REPEATED_BYTES):
-        return (
-            f"the right side of a join has {format_bytes(right)}, too many for each of {tasks} tasks"
-            " to read"
-        )
-    files = sum(size.shards for size in rights if size is not None)
-    if files * tasks > _REPEATED_FILES:
-        return f"the right side of a join has {files} shards, too many for each of {tasks} tasks to open"
-    return None
-
-
-# Samples
-
-
-def _is_numbered(part: Part) -> bool:
-    return all(isinstance(step, _ONE_TO_ONE) for step in part.steps)
 
 
 def _sampled_from(step: Plan, first_row: int) -> Plan:

@@ -1,6 +1,6 @@
 """Split a plan over datasets into one plan for each shard and one that merges, where possible.
 
-Everything up to the first operator that needs all rows runs at the shards (`shard_parts`). That operator
+Everything up to the first operator that needs all rows runs at the shards (`shard_steps`). That operator
 is split in two: an Aggregate becomes partial states and a final phase; a Limit, a TopK (or a Sort and a
 Limit above it) and a Distinct are applied at each shard and again at the merge; a Sort sorts each shard,
 and the merge merges them. All later operators run in the merge, with all shards of the datasets that they
@@ -8,7 +8,7 @@ join or add. Partials are read in shard order and merging their states yields th
 so a split never changes a result.
 
 A plan that cannot be split is one task that reads all shards: one whose first operator that needs all
-rows is a join of a large right side, a window, a sample of a number of rows, an expectation of all rows
+rows is a join of two large sides, a window, a sample of a number of rows, an expectation of all rows
 together, or an aggregate whose states would hold all values.
 """
 
@@ -19,20 +19,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from elytra.functions.step import is_function
-from elytra.shard_parts import (
+from elytra.shard_joins import (
     DatasetSize,
+    Rules,
+    is_small,
+    joined_by_all,
+    ordered_by_left,
+    why_not_read_by_all,
+)
+from elytra.shard_parts import (
+    MergedState,
     Over,
     Part,
-    Rules,
+    ShardRows,
     bind_others,
     bind_scans,
     datasets_of,
-    others_of,
-    spine_of,
+    main_rows,
+    other_scans,
     stack,
-    verb,
-    with_step,
+    state_rows,
 )
+from elytra.shard_steps import is_order_free, rows_of, spine_of, verb, with_step
 from emsqrt.plan import (
     Aggregate,
     Custom,
@@ -40,12 +48,14 @@ from emsqrt.plan import (
     Distinct,
     Expect,
     Files,
+    Join,
     Limit,
     Plan,
     Scan,
     Sink,
     Sort,
     TopK,
+    Union,
     check,
     inputs_of,
     partial_schema,
@@ -53,6 +63,7 @@ from emsqrt.plan import (
     scans_of,
     walk,
 )
+from emsqrt.plan.nodes import NODES_MAX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
@@ -87,22 +98,20 @@ class Split:
             the tasks, are the result.
         partial_schema: Schema of a partial.
         schema: Schema of the result.
+        merged: Rows that the merge makes of states in the partials, after the other rows.
     """
 
     parts: tuple[Part, ...]
     merge_steps: tuple[Plan, ...] | None
     partial_schema: Schema
     schema: Schema
-
-    @property
-    def merged_datasets(self) -> tuple[DatasetRef, ...]:
-        """The datasets of which the merge reads all shards."""
-        return others_of(self.merge_steps or ())
+    merged: tuple[MergedState, ...] = ()
 
     def whole_scans(self) -> Iterator[Scan]:
         """Yield the scans of datasets of which a task or the merge reads all shards."""
-        steps = (*(step for part in self.parts for step in part.steps), *(self.merge_steps or ()))
-        return (scan for step in steps for each in inputs_of(step)[1:] for scan in scans_of(each))
+        steps = [step for part in self.parts for step in part.all_steps]
+        steps += [step for each in self.merged for step in (each.source, *each.steps)]
+        return other_scans([*steps, *(self.merge_steps or ())])
 
     def tasks(self, shards: Mapping[DatasetRef, Sequence[T]]) -> Iterator[tuple[Part, T]]:
         """Yield the tasks in the order of their rows.
@@ -144,8 +153,17 @@ class Split:
             partials: Their files, in the order of the tasks.
             over: Returns the rows of the datasets that the merge reads.
         """
+        rows: Plan = Scan(partials, self.partial_schema)
+        if self.merged:
+            rows = self._rows_and_states(rows, over)
         steps = (bind_others(step, over) for step in self.merge_steps or ())
-        return stack(Scan(partials, self.partial_schema), steps)
+        return stack(rows, steps)
+
+    def _rows_and_states(self, partials: Plan, over: Over) -> Plan:
+        inputs = [each.plan(state_rows(partials, each.number), over) for each in self.merged]
+        if self.parts[0].steps is not None:
+            inputs.insert(0, main_rows(partials, check(self.parts[0].rows()).names))
+        return inputs[0] if len(inputs) == 1 else Union(tuple(inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +227,25 @@ def split(
     found = _cut(_first_rows_of_sorts(spine_of(typed)), rules or Rules())
     if isinstance(found, str):
         return Whole(typed, answer, found)
-    parts, merge_steps = found
+    rows, merge_steps = found
     # Only the steps at the shard count: all columns of a partial are read by the merge.
-    parts = tuple(part.pruned() for part in parts)
-    partial = check(parts[0].plan(parts[0].scan, lambda scan, _: scan))
-    return Split(parts, merge_steps, partial, answer)
+    parts = tuple(part.pruned() for part in rows.parts)
+    partial = check(parts[0].plan(parts[0].scan, _same))
+    cut = Split(parts, merge_steps, partial, answer, rows.merged)
+    if (nodes := _nodes_max(cut)) > NODES_MAX:
+        return Whole(typed, answer, f"split, it has {nodes} operators, and {NODES_MAX} may be sent")
+    return cut
+
+
+def _same(scan: Scan, _: DatasetRef) -> Plan:
+    return scan
+
+
+def _nodes_max(cut: Split) -> int:
+    """Return how many operators the largest plan of a split has; the steps of a state are in it twice."""
+    plans = [part.plan(part.scan, _same) for part in cut.parts]
+    merge = cut.merge_plan(Files(("partials",), "arrow"))
+    return max(sum(1 for _ in walk(plan)) for plan in (*plans, merge))
 
 
 def rebase(plan: Plan, sources: Callable[[DatasetRef], DatasetRef]) -> Plan:
@@ -238,19 +270,27 @@ def _first_rows_of_sorts(steps: Sequence[Plan]) -> list[Plan]:
     return found
 
 
-def _cut(
-    spine: Sequence[Plan], rules: Rules
-) -> tuple[tuple[Part, ...], tuple[Plan, ...] | None] | str:
-    """Return the parts, and the steps of the merge; or why there is no split."""
+Merged: TypeAlias = tuple[ShardRows, "tuple[Plan, ...] | None"]
+"""The rows of the tasks, and the steps of the merge; None if there is nothing to merge."""
+
+
+def _cut(spine: Sequence[Plan], rules: Rules) -> Merged | str:
+    """Return what is split; or why there is no split."""
     scan, *steps = spine
     assert isinstance(scan, Scan), "every plan begins with one"
-    parts: tuple[Part, ...] = (Part(scan),)
+    rows = ShardRows((Part(scan),))
+    if (found := _small_left_side(steps, rules)) is not None:
+        rows, join, steps = found
+        if not is_order_free(steps) and join.how not in ("semi", "anti"):
+            return rows, (*ordered_by_left(join, rows.merged), *steps)
     for index, step in enumerate(steps):
-        more = with_step(parts, step, rules)
+        if rows.is_merged_alone or (rows.merged and isinstance(step, Sort)):
+            return rows, tuple(steps[index:])
+        more = with_step(rows, step, rules)
         if not isinstance(more, str):
-            parts = more
+            rows = more
             continue
-        halves = _halves(step, parts, rules)
+        halves = _halves(step, rows, rules)
         if isinstance(halves, str):
             return halves or more
         after = tuple(steps[index + 1 :])
@@ -258,25 +298,46 @@ def _cut(
         if joint is not None and rules.shuffles:
             return f"{verb(joint)} reads several inputs"
         at_shard, merged = halves
-        at_shards = tuple(replace(part, steps=(*part.steps, at_shard)) for part in parts)
-        return at_shards, (merged, *after)
-    # Operators of the shards alone: the partials, in order, are the rows.
-    return parts, None
+        return rows.adding(at_shard), (merged, *after)
+    # Operators of the shards alone: the partials, in order, are the rows, if the merge adds none.
+    return rows, () if rows.merged else None
 
 
-def _halves(step: Plan, parts: Sequence[Part], rules: Rules) -> tuple[Plan, Plan] | str:
+def _small_left_side(
+    steps: Sequence[Plan], rules: Rules
+) -> tuple[ShardRows, Join, list[Plan]] | None:
+    """Return the rows of the uppermost join whose left side every task can read, and the steps above.
+
+    Only if its right side is too large for that: with a small right side no row is numbered and merged.
+    """
+    for index in reversed(range(len(steps))):
+        join, above = steps[index], list(steps[index + 1 :])
+        if not isinstance(join, Join):
+            continue
+        rights = rows_of(join.right, rules)
+        if isinstance(rights, str) or why_not_read_by_all(join.left, "left", rights, rules):
+            continue
+        if is_small(join.right, rules):
+            continue
+        rows = joined_by_all(rights, join, rules, is_ordered=not is_order_free(above))
+        if not isinstance(rows, str):
+            return rows, join, above
+    return None
+
+
+def _halves(step: Plan, rows: ShardRows, rules: Rules) -> tuple[Plan, Plan] | str:
     """Return an operator at a shard and in the merge; or why it has no halves, if that is known."""
+    below = [each for part in rows.parts for each in part.all_steps]
     match step:
         case Aggregate():
             # Such as a median: its state is one cell of a partial, with all values of a group.
-            below = parts[0].plan(parts[0].scan, lambda scan, _: scan)
-            if kept := _kept_values(step, check(below)):
+            if kept := _kept_values(step, check(rows.parts[0].rows())):
                 return f"{kept} needs all values of a group in one place"
             return replace(step, phase="partial"), replace(step, phase="final")
         # In one task a limit ends the reading, so that later rows are not looked at.
-        case Limit() if any(isinstance(each, Expect) for part in parts for each in part.steps):
+        case Limit() if any(isinstance(each, Expect) for each in below):
             return "a limit decides how many rows an expectation sees"
-        case Limit() if any(is_function(each) for part in parts for each in part.steps):
+        case Limit() if any(is_function(each) for each in below):
             return "a limit decides how many rows a function sees"
         case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
             # The rows that the offset skips may all be in one shard, or in none, so each keeps

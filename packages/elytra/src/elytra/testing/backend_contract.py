@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elytra import shard_joins
 from elytra.backends import NODE_ENGINE, Backend, NodeFiles, TaskInput, TaskLimits, TaskSpec
 from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import col, count
@@ -29,6 +30,8 @@ from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, Progress, is_terminal
 
 if TYPE_CHECKING:
+    import pytest
+
     from elkyn import ElkynStore
     from elytra.service.job_service import JobService
     from lake import Lake
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["BackendContract", "BackendWorld"]
 
 _WAIT_SECONDS = 60.0
+_SMALL_BYTES = 2500
+"""More bytes than the dataset of titles has, and fewer than that of flights."""
 _LONG_ROWS = 400_000
 _LONG_COLUMNS = 6
 
@@ -173,6 +178,22 @@ class BackendContract:
             assert [world.rows(world.submit(each)) for each in pipelines] == expected
         assert [len(rows) for rows in expected] == [320, 240, 120, 240, 12]
 
+    def test_joins_with_one_small_side_are_those_of_the_node(
+        self, world: BackendWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows that match no row of any shard come once, and rows are in the order of the left side."""
+        monkeypatch.setattr(shard_joins, "BROADCAST_BYTES_MAX", _SMALL_BYTES)
+        expected: list[list[str]] = []
+        for shards in self.cuts:
+            flights, titles = (world.pipeline(each(world, shards)) for each in (_flights, _titles))
+            pipelines = _of_one_small_side(flights, titles)
+            engine = world.engine if expected else NODE_ENGINE
+            jobs = [world.jobs.submit(each.plan, engine=engine) for each in pipelines]
+            found = [world.rows(job) for job in jobs]
+            expected = expected or found
+            assert found == expected
+        assert [len(rows) for rows in expected] == [181, 241, 180, 241, 2, 1, 2]
+
     def test_a_task_that_was_sent_as_text_gives_the_same_bytes(self, world: BackendWorld) -> None:
         """A spec is all that a worker needs besides the bytes of its inputs."""
         with _task(world, _flights(world, 3)) as (task, files):
@@ -291,6 +312,30 @@ def _pipelines(flights: Pipeline, names: Pipeline) -> list[Pipeline]:
         .group_by("title")
         .count(),
     ]
+
+
+def _of_one_small_side(flights: Pipeline, titles: Pipeline) -> list[Pipeline]:
+    on = {"code": "carrier"}
+    return [
+        flights.join(titles, {"carrier": "code"}, how="right"),
+        flights.join(titles, {"carrier": "code"}, how="full"),
+        titles.join(flights, on),
+        titles.join(flights, on, how="full"),
+        titles.join(flights.filter("id > 200 and carrier <> 'B6'"), on, how="semi"),
+        titles.join(flights, on, how="anti"),
+        titles.join(flights, on).group_by("title").agg(n=count(), km=col("distance").sum()),
+    ]
+
+
+def _titles(world: BackendWorld, shards: int) -> str:
+    """Create a small dataset with a code that no flight has; return its name."""
+    del shards
+    if world.dataset("titles") is None:
+        codes = ["ZZ", "UA", "AA", "B6"]
+        world.lake.append(
+            "titles", pa.table({"code": codes, "title": ["None", "United", "American", "United"]})
+        )
+    return "titles"
 
 
 def _names(world: BackendWorld) -> str:

@@ -72,6 +72,7 @@ def distributed(
     table: Rows,
     places: list[int],
     others: Mapping[str, Rows] | None = None,
+    rules: Rules | None = None,
 ) -> pa.Table:
     """Answer as a job would, with the rows of each dataset cut into shards.
 
@@ -80,8 +81,9 @@ def distributed(
         table: The rows of `t`.
         places: Where they are cut; the others are cut at the same places.
         others: The rows of other datasets.
+        rules: Of the split; None if all datasets are small.
     """
-    cut = split(pipeline.plan, SCHEMA, rules=Rules(lambda _: DatasetSize(1, 1)))
+    cut = split(pipeline.plan, SCHEMA, rules=rules or Rules(lambda _: DatasetSize(1, 1)))
     assert isinstance(cut, Split)
     tables = {"t": table, **(others or {})}
     whole = {name: [batch_of(rows)] for name, rows in tables.items()}
@@ -94,7 +96,8 @@ def distributed(
     batches = [batch for partial in partials for batch in partial.to_batches()]
     if cut.merge_steps is None:
         return pa.Table.from_batches(batches, cut.schema.to_arrow())
-    return run(cut.merge_plan(Files(("partials",), "arrow")), {**whole, "partials": batches})
+    merge = cut.merge_plan(Files(("partials",), "arrow"))
+    return run(merge, {**whole, "partials": batches})
 
 
 def _shards(table: Rows, places: list[int]) -> list[pa.RecordBatch]:

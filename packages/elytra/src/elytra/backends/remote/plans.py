@@ -53,7 +53,7 @@ def why_not_remote(cut: Cut) -> str | None:
 
     if isinstance(cut, Whole):
         return "it cannot be split by shards, and a worker gets one shard at a time"
-    for step in (step for part in cut.parts for step in part.steps):
+    for step in (step for part in cut.parts for step in part.all_steps):
         if not isinstance(step, REMOTE_OPERATORS):
             return f"remote workers have no operator {type(step).__name__}"
     return None
