@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from elytra.pipelines.pipeline import Pipeline
 from elytra.shard_parts import bind_scans
 from elytra.splitter import DatasetSize, Rules, Split, Whole, split
 from elytra.testing.pipeline_runs import SCHEMA, Rows, Schemas, batch_of, bits, distributed, run
-from emsqrt.plan import Expect, Files, Join, Plan, Sample, check, walk
+from emsqrt.plan import DatasetRef, Expect, Files, Join, Plan, Sample, check, walk
 
 Step = Callable[[random.Random, Pipeline], Pipeline]
 
@@ -171,6 +172,10 @@ def random_pipeline(dice: random.Random) -> Pipeline:
     return rows
 
 
+def _size(sizes: dict[str, DatasetSize], ref: DatasetRef) -> DatasetSize:
+    return sizes[ref.dataset]
+
+
 def check_pipeline(seed: int) -> type[Split | Whole]:
     """Compare one random pipeline with itself at other cuts, and with DuckDB."""
     dice = random.Random(seed)
@@ -181,7 +186,7 @@ def check_pipeline(seed: int) -> type[Split | Whole]:
 
     small, large = DatasetSize(1, 1), DatasetSize(1, 1 << 30)
     for sizes in ({"t": small, "u": small}, {"t": small, "u": large}, {"t": large, "u": small}):
-        rules = Rules(lambda ref, sizes=sizes: sizes[ref.dataset])
+        rules = Rules(partial(_size, sizes))
         cut = split(pipeline.plan, SCHEMA, rules=rules)
         if isinstance(cut, Whole):
             assert cut.because, "a plan that is not split says why"

@@ -179,10 +179,11 @@ class Pipeline(Opaque):
     def join(
         self, other: Pipeline, on: On = (), how: JoinKind = "inner", suffix: str = SUFFIX
     ) -> Pipeline:
-        """Join the rows with the rows of `other` whose keys are equal; one task reads both.
+        """Join the rows with the rows of `other` whose keys are equal.
 
         Args:
-            other: The right side, a pipeline of the same node; preferably the smaller one.
+            other: The right side, a pipeline of the same node. Every task reads the small side, if one
+                has at most 16 MiB; preferably this one.
             on: "id", ["a", "b"], [("id", "user_id")] or {"id": "user_id"}; none for "cross".
             how: "inner", "left", "right", "full", "semi", "anti" or "cross".
             suffix: Appended to column names of the right side that the left side also has.

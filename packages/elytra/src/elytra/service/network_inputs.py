@@ -230,7 +230,7 @@ def partial_bytes(cut: Split, part: Part, rows: int) -> int:
         rows: Of the shard.
     """
     left = float(rows)
-    for step in part.steps:
+    for step in part.steps or ():
         left = _rows_after(step, left)
     width = sum(typical_bytes(column.type) for column in cut.partial_schema)
     return math.ceil(left * width)
