@@ -4,11 +4,21 @@ import random
 from typing import Any, get_args
 
 import pytest
-from test_fuzz_pipelines import _compare_with_duckdb, random_rows
+from fuzz_oracle import difference
 
 from elytra.pipelines.pipeline import Pipeline
 from elytra.splitter import DatasetSize, Rules, Split, Whole, split
-from elytra.testing.pipeline_runs import SCHEMA, Schemas, batch_of, bits, distributed, run
+from elytra.testing.pipeline_runs import (
+    SCHEMA,
+    Schemas,
+    batch_of,
+    bits,
+    distributed,
+    over_files,
+    random_rows,
+    run,
+    table_of,
+)
 from emsqrt.expr import col
 from emsqrt.plan import JoinKind, Sort
 
@@ -70,7 +80,8 @@ def compare(pipeline: Pipeline, small: str, seed: int) -> Split:
         found = distributed(pipeline, tables["t"], places, others, sizes(small))
         assert bits(found) == bits(expected), (seed, places)
         assert found.schema == expected.schema
-    _compare_with_duckdb(seed, whole.plan, tables, expected)
+    as_tables = {name: table_of(rows) for name, rows in tables.items()}
+    assert difference(over_files(whole.plan), as_tables, expected) is None, seed
     cut = split(pipeline.plan, SCHEMA, rules=sizes(small))
     assert isinstance(cut, Split)
     return cut

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from emsqrt.expr import Agg, Column, Expr
 from emsqrt.expr.sql import sql_name, sql_type, to_sql
-from emsqrt.plan import Files, Plan, Scan, SortKey
+from emsqrt.plan import Files, Plan, Scan, SortKey, check
 from emsqrt.plan.joining import LEFT_ONLY, join_key_types, right_names, shared_keys
 from emsqrt.plan.nodes import (
     Aggregate,
@@ -403,3 +403,15 @@ _NODES: dict[type[Plan], Callable[..., str]] = {
     Explode: _explode,
     Expect: lambda _, __, below: below,
 }
+
+
+def difference(plan: Plan, tables: Mapping[str, pa.Table], found: pa.Table) -> str | None:
+    """Return how a result differs from DuckDB's; None if it does not.
+
+    Args:
+        plan: over files with the names of the tables.
+        tables: the rows of each file.
+        found: the result.
+    """
+    with Oracle(tables) as oracle:
+        return differ(rows_of(found), oracle.rows(plan), check(plan))

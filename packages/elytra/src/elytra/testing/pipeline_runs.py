@@ -1,12 +1,15 @@
 """Run plans of pipelines in this process, whole or cut into shards, as jobs do."""
 
+import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from elytra.pipelines.pipeline import Pipeline
+from elytra.shard_parts import bind_scans
 from elytra.splitter import DatasetSize, Rules, Split, split
 from emsqrt.plan import DatasetRef, Files, Plan, Scan, node_schema
 from emsqrt.plan.tree import fold
@@ -115,6 +118,29 @@ def batch_of(table: Rows) -> pa.RecordBatch:
         ],
         schema=SCHEMA.to_arrow(),
     )
+
+
+def table_of(table: Rows) -> pa.Table:
+    """Return rows as a table of `SCHEMA`."""
+    return pa.Table.from_batches([batch_of(table)])
+
+
+def random_rows(dice: random.Random) -> Rows:
+    """Return up to 40 rows with NULLs, equal keys, zeros of both signs and numbers of any size."""
+    floats = (0.0, -0.0, 0.1, -2.5, 1e10, 3.0)
+    return [
+        (
+            dice.choice(("a", "b", "ä", "", None)),
+            dice.choice((None, dice.randint(-60, 60), 0)),
+            dice.choice((None, dice.choice(floats), dice.uniform(-100, 100))),
+        )
+        for _ in range(dice.randint(0, 40))
+    ]
+
+
+def over_files(plan: Plan) -> Plan:
+    """Return a plan with a file of the same name in place of each dataset."""
+    return bind_scans(plan, lambda scan, ref: replace(scan, source=Files((ref.dataset,), "arrow")))
 
 
 def bits(table: pa.Table) -> list[list[Any]]:
