@@ -270,6 +270,11 @@ def pipelines(trips: Pipeline, drivers: Pipeline) -> dict[str, Pipeline]:
         "join and group": trips.join(names, on="driver")
         .group_by("city")
         .agg(n=count(), km=col("km").sum(), mean=col("km").mean()),
+        "join and group by the small side": trips.join(
+            drivers.select("driver", home=col("city")), on="driver"
+        )
+        .group_by("home")
+        .agg(n=count(), km=col("km").sum(), mean=col("km").mean()),
         "join and total": trips.join(names, on="driver").agg(km=col("km").sum()),
         "join and top": trips.join(names, on="driver").top_k(7, "km"),
         "join and distinct": trips.join(names, on="driver").select("driver", "city").distinct(),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from elytra.backends import Report, TaskSpec
 from elytra.backends.attempts import Run
 from elytra.backends.ray.cluster import Cluster
+from elytra.backends.ray.early_groups import early_groups
 from elytra.backends.ray.files import InputFile
 from elytra.backends.ray.part_runs import KeptRows, PartRuns
 from elytra.backends.ray.partitions import POSITION, boundaries_of, ipc_of, keys_of
@@ -56,6 +57,7 @@ from emsqrt.plan import (
     Union,
     check,
     inputs_of,
+    walk,
     with_inputs,
 )
 
@@ -66,8 +68,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ShuffledAttempt"]
 
+_PART_BYTES = 64 << 20
+_PARTS_OF_WORKER = 2
+"""Parts have more bytes than `_PART_BYTES` only if each worker has this many: a further part costs about
+10 ms of CPU time, and one alone leaves workers idle at its end."""
 _RANGE_BYTES = 32 << 20
 _RANGES_MAX = 64
+_EARLY_BYTES = 1 << 20
+_EARLY_RATIO = 8
+"""Rows are grouped before a join whose other side has files of at most this size, and this share of theirs."""
 _ONE_RANGE_BYTES = 1 << 20
 """Rows below this size are one range: a further task costs more than it computes."""
 
@@ -114,14 +123,16 @@ class ShuffledAttempt:
             case Scan(source=Files(paths=paths) as source):
                 return [
                     Part(replace(plan, source=replace(source, paths=group)), self._files(group))
-                    for group in groups(paths)
+                    for group in groups(paths, self._part_count(plan))
                 ]
             case Union(inputs=united) if len({check(each).fingerprint() for each in united}) == 1:
                 return [part for each in united for part in self._parts(each)]
             case Join():
                 return self._joined(plan)
             case Aggregate(keys=keys, phase="full") if is_decomposable(plan, check(plan.input)):
-                partial = over(self._parts(plan.input), replace(plan, phase="partial"))
+                partial = self._early_states(plan)
+                if partial is None:
+                    partial = over(self._parts(plan.input), replace(plan, phase="partial"))
                 final = replace(plan, phase="final")
                 key = replace(final, keys=tuple((name, col(name)) for name, _ in keys))
                 return self._by_ranges(final, key, partial)
@@ -131,6 +142,11 @@ class ShuffledAttempt:
         if len(inputs) == 1:
             return self._by_ranges(plan, plan, inputs[0])
         return [combined(plan, [self._gathered(parts) for parts in inputs])]
+
+    def _part_count(self, scan: Scan) -> int:
+        return max(
+            _PARTS_OF_WORKER * self._runs.worker_count, self._input_bytes(scan) // _PART_BYTES
+        )
 
     def _by_ranges(self, plan: Plan, shape: Plan, parts: list[Part]) -> list[Part]:
         """Return the rows of an operator of one input, by ranges of its key, or gathered.
@@ -148,6 +164,28 @@ class ShuffledAttempt:
         if isinstance(plan, Limit | TopK):
             parts = over(parts, replace(plan, count=plan.count + plan.offset, offset=0))
         return [combined(plan, [self._gathered(parts)])]
+
+    def _early_states(self, plan: Aggregate) -> list[Part] | None:
+        """Return the states of a group-by over a join, of rows that are grouped before it; None if they are not."""
+        early = early_groups(plan)
+        if early is None:
+            return None
+        # By size alone, as states of rows with many different keys are as many rows again.
+        small, large = self._input_bytes(early.join.right), self._input_bytes(early.partial.input)
+        if small > _EARLY_BYTES or large < small * _EARLY_RATIO:
+            return None
+        right = self._gathered(self._parts(early.join.right))
+        parts = self._parts(early.partial.input)
+        return [
+            Part(early.over(each.plan, right.plan), {**each.files, **right.files}, each.pieces)
+            for each in parts
+        ]
+
+    def _input_bytes(self, plan: Plan) -> int:
+        """Return the size of the files that a plan reads."""
+        scans = [node.source for node in walk(plan) if isinstance(node, Scan)]
+        names = [name for each in scans if isinstance(each, Files) for name in each.paths]
+        return input_bytes([Part(plan, self._files(names))]) or 0
 
     # Joins
 

@@ -56,9 +56,9 @@ class Part:
         return cls(Scan(Files(names, "arrow"), schema), dict(zip(names, files, strict=True)))
 
 
-def groups(paths: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the files of a scan in groups, in order, each of which is a part."""
-    size = max(1, -(-len(paths) // _PARTS_MAX))
+def groups(paths: Sequence[str], count: int) -> list[tuple[str, ...]]:
+    """Return the files of a scan in at most `count` groups, in order, each of which is a part."""
+    size = max(1, -(-len(paths) // min(count, _PARTS_MAX)))
     return [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
 
 
