@@ -17,6 +17,7 @@ from elytra import Elytra, col
 from elytra.client.client import Client
 from elytra.client.job_handle import Job
 from elytra.pipelines.pipeline import Pipeline
+from elytra.testing.scripted_worker import ScriptedWorker
 from emsqrt.expr import count
 from nodes import RunningNode, platform, quiet_environment, running_node
 from sennit_core.errors import Unavailable
@@ -52,6 +53,12 @@ def slow(client: Elytra) -> Pipeline:
     texts = {f"t{i}": (col("n") * i).cast("Utf8").replace("1", "one").upper() for i in range(6)}
     tops = {f"top{i}": col(f"t{i}").max() for i in range(6)}
     return client.remote("rows").with_columns(**texts).agg(n=count(), **tops)
+
+
+def found_wrong(node: RunningNode) -> list[dict[str, Any]]:
+    with node.session() as session:
+        found: list[dict[str, Any]] = session.workers.show()["excluded"]
+        return found
 
 
 def workers_of(node: RunningNode) -> list[dict[str, Any]]:
@@ -120,3 +127,39 @@ def test_a_node_killed_in_a_task_gets_its_workers_back(tmp_path: Path) -> None:
                 ):  # jobs that a run of the node has interrupted are submitted again
                     answer = rows_of(slow(client).submit(engine="browser"))
             assert answer == expected
+
+
+@pytest.mark.timeout(300)
+def test_a_node_killed_before_the_new_run_of_a_wrong_job_makes_it_later(tmp_path: Path) -> None:
+    """Its worker is found to be wrong, the node is killed at any step that follows, and again after that."""
+    (tmp_path / "node").mkdir(mode=0o700)
+    (tmp_path / "node" / "config.toml").write_text('[workers]\ntrust = "trust"\n')
+    arguments = ("--api-only",)
+    with ExitStack() as owned:
+        with running_node(tmp_path / "node", *arguments) as node:
+            load(node, tmp_path)
+            with Elytra(node.url, token=node.token) as client:
+                sums = client.remote("rows").agg(n=count(), total=col("n").sum())
+                expected = rows_of(sums.submit(engine="local"))
+                wrong = ScriptedWorker(node.url, invited(node), fault="wrong-rows")
+                owned.enter_context(wrong).wait()
+                job = sums.submit(engine="browser")
+                assert rows_of(job) != expected
+                small = client.remote("rows").filter("n < 5").select("n")
+                small.submit(engine="browser", sample_percent=100)
+                until(lambda: found_wrong(node))
+            node.kill()
+            (tmp_path / "node" / "run.json").unlink(missing_ok=True)
+        with running_node(tmp_path / "node", *arguments) as node:
+            (excluded,) = found_wrong(node)
+            assert "wrong rows" in excluded["reason"]
+            with Client(node.url, token=node.token) as by_id:
+                until(lambda: by_id.job(job.id).check is not None)
+            node.kill()
+            (tmp_path / "node" / "run.json").unlink(missing_ok=True)
+        node = owned.enter_context(running_node(tmp_path / "node", *arguments))
+        by_id = owned.enter_context(Client(node.url, token=node.token))
+        found = by_id.job(job.id)
+        until(lambda: (found.check or {}).get("state") == "corrected")
+        assert rows_of(found) == expected
+        assert not [each for each in by_id.jobs() if each.rerun_of]

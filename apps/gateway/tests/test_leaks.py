@@ -166,6 +166,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "PATCH /tus/{upload_id}": [("", {"headers": APPEND_TUS, "content": b"id\n1\n"})],
     "DELETE /tus/{upload_id}": [("", {"headers": TUS})],
     "GET /api/workers": [("", {})],
+    "DELETE /api/workers/excluded": [("?token=x", {})],
     "POST /api/workers/join": [("", {})],
     "GET /api/workers/inputs/{attempt}": [("?expires=9999999999&signature=0", {})],
     "PUT /api/jobs/{job_id}/partials/{attempt}": [

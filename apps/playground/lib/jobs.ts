@@ -95,6 +95,34 @@ export function sourceOf(plan: unknown): string | null {
   return null
 }
 
+/** What a page says of a job whose rows came from a worker that was found to be wrong later. */
+export interface CheckText {
+  state: string
+  isGood: boolean
+  text: string
+}
+
+const CHECKS: Record<string, string> = {
+  doubted: 'Rows of it came from a worker that was found to be wrong. It is computed again soon.',
+  running: 'Rows of it came from a worker that was found to be wrong. It is being computed again.',
+  confirmed: 'A worker was found to be wrong, so it was computed again: the rows are the same.',
+  corrected:
+    'A worker had returned wrong rows. It was computed again, and the rows below are the right ones.',
+  failed: 'Rows of it came from a worker that was found to be wrong, and may be wrong.',
+}
+
+/** The check of a job's rows in words; null for jobs without one. */
+export function checkOf(job: Pick<JobInfo, 'check'>): CheckText | null {
+  const check = job.check
+  if (!check || typeof check.state !== 'string') return null
+  const parts = [CHECKS[check.state] ?? check.state]
+  if (typeof check.reason === 'string') parts.push(sentence(check.reason) + '.')
+  if (Array.isArray(check.savedAs))
+    parts.push(`Datasets that were saved with the wrong rows: ${check.savedAs.join(', ')}.`)
+  const isGood = check.state === 'confirmed' || check.state === 'corrected'
+  return { state: check.state, isGood: isGood && !check.savedAs, text: parts.join(' ') }
+}
+
 /** What a job is called; `names` knows datasets by id, `files` files by the id of the job that reads them. */
 export function titleOf(
   job: Pick<JobInfo, 'id' | 'kind' | 'plan' | 'result'>,

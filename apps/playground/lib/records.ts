@@ -133,6 +133,8 @@ export interface JobInfo {
   finishedAt?: number | null
   error?: { [name: string]: Json } | null
   result?: { [name: string]: Json } | null
+  check?: { [name: string]: Json } | null
+  rerunOf?: string | null
 }
 
 export interface TaskInfo {

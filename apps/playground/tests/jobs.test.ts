@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import {
+  checkOf,
   fractionOf,
   hasEnded,
   jobsOf,
@@ -118,4 +119,17 @@ test('finished tasks count before the progress includes them', () => {
 test('messages become sentences, names stay as they are', () => {
   assert.equal(sentence('there is no column "x"'), 'There is no column "x"')
   assert.equal(sentence('flights.csv: line 3'), 'flights.csv: line 3')
+})
+
+test('a job with rows of a wrong worker says how they are checked', () => {
+  const check = { state: 'corrected', token: 't', since: 1, savedAs: ['tops', 'sums'] }
+  const found = checkOf({ check })
+  assert.equal(found?.isGood, false)
+  assert.match(found?.text ?? '', /right ones\. Datasets .*: tops, sums\.$/)
+  assert.equal(checkOf({ check: { state: 'confirmed', token: 't', since: 1 } })?.isGood, true)
+  assert.match(
+    checkOf({ check: { state: 'failed', token: 't', since: 1, reason: 'it is gone' } })?.text ?? '',
+    /It is gone\.$/,
+  )
+  assert.equal(checkOf({ check: null }), null)
 })

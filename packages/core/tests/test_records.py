@@ -34,7 +34,7 @@ FIELDS = {
     "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd fileSchema",
     "JobInfo": (
         "id kind plan planHash engine state progress submittedBy createdAt startedAt finishedAt "
-        "error result"
+        "error result check rerunOf"
     ),
     "TaskInfo": "id job shard state attempts partial",
     "AttemptInfo": "id job task worker state startedAt finishedAt error",
@@ -115,6 +115,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "finishedAt": 3.0,
         "error": {"error": "no", "code": "busy", "hint": None, "details": {}},
         "result": {"rows": 3},
+        "check": {"state": "corrected", "token": "5f", "since": 4.0, "savedAs": ["tops"]},
+        "rerunOf": "01j",
     },
     "TaskInfo": {
         "id": "t000000",

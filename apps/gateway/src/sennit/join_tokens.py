@@ -62,8 +62,8 @@ class JoinTokens:
                 raise Denied(
                     action="joining as a worker",
                     needed="a user without an excluded worker",
-                    hint=f"one of yours was excluded: {excluded[each['id']]}; the node admits you "
-                    "again when it is restarted",
+                    hint=f"one of yours was excluded: {excluded[each['id']]}; ask an admin for "
+                    f"`platform workers readmit {each['id']}`",
                 )
         in_use = {each.token for each in self._remote.sessions()}
         idle = sorted(

@@ -27,7 +27,7 @@ export function WorkerTable({ report }: { report: WorkersReport }) {
             <li key={token}>
               Token <code>{token}</code> is not admitted any more: {reason}
               {doubtedJobs.length > 0 &&
-                `; run again what had ended with its rows: ${doubtedJobs.join(', ')}`}
+                `; jobs that had ended with its rows are checked: ${doubtedJobs.join(', ')}`}
             </li>
           ))}
         </ul>

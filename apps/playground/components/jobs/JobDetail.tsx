@@ -19,6 +19,7 @@ import {
 } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
 import {
+  checkOf,
   datasetOf,
   fractionOf,
   hasEnded,
@@ -40,6 +41,7 @@ export function JobDetail({ job, title }: { job: LiveJob; title: string }) {
   const trouble = troubleOf(job.error)
   const failed = job.state === 'failed'
   const dataset = datasetOf(job)
+  const check = checkOf(job)
   return (
     <article aria-label={title} className="flex min-w-0 flex-col gap-4">
       <section className="panel p-5">
@@ -71,13 +73,21 @@ export function JobDetail({ job, title }: { job: LiveJob; title: string }) {
             <Failed title={trouble.title} message={trouble.message} hint={trouble.hint} />
           </div>
         )}
+        {check && (
+          <p
+            role="status"
+            className={`mt-4 rounded-md px-3 py-2 ${check.isGood ? 'bg-good-soft text-good' : 'bg-warn-soft text-warn'}`}
+          >
+            <strong>{check.state}</strong>: {check.text}
+          </p>
+        )}
         <Facts job={job} ended={ended} />
       </section>
       {job.tasks.length > 0 && <Tasks tasks={job.tasks} />}
       {job.kind === 'ingest' && job.state === 'done' && dataset && (
         <IngestReport dataset={dataset} />
       )}
-      {job.kind === 'plan' && job.state === 'done' && <JobAnswer job={job} />}
+      {job.kind === 'plan' && job.state === 'done' && <JobAnswer key={check?.state} job={job} />}
       {job.plan && (
         <details className="panel group">
           <summary className="flex cursor-pointer items-center gap-2 px-5 py-3 font-medium -outline-offset-2">

@@ -11,7 +11,7 @@ import { StateChip } from '@/components/ui/StateChip'
 import { Empty, Failed, Loading } from '@/components/ui/States'
 import { formatAgo, formatElapsed, formatPercent, timeMs } from '@/lib/format'
 import { useLive, useNow } from '@/lib/hooks'
-import { fractionOf, hasEnded, jobsOf, phaseOf, type LiveJob } from '@/lib/jobs'
+import { checkOf, fractionOf, hasEnded, jobsOf, phaseOf, type LiveJob } from '@/lib/jobs'
 import { isLost, live } from '@/lib/live'
 
 import { JobDetail } from './JobDetail'
@@ -104,6 +104,7 @@ function JobRow({
   const fraction = fractionOf(job)
   const started = timeMs(job.startedAt) ?? timeMs(job.createdAt)
   const finished = timeMs(job.finishedAt)
+  const check = checkOf(job)
   const seconds =
     started === null ? null : Math.max(0, (finished ?? (ended ? started : now)) - started) / 1000
   return (
@@ -116,7 +117,10 @@ function JobRow({
       >
         <span className="flex items-center justify-between gap-3">
           <span className="truncate font-medium">{title}</span>
-          <StateChip state={job.state} />
+          <span className="flex shrink-0 gap-1.5">
+            {check && <StateChip state={check.state} />}
+            <StateChip state={job.state} />
+          </span>
         </span>
         <span className="text-ink-2 mt-0.5 flex justify-between gap-3 text-xs">
           <span className="truncate">

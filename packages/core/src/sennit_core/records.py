@@ -255,6 +255,10 @@ class JobInfo(Record):
         error: the wire form of a `SennitError`, once failed.
         result: its result, once done; an ingest's result has `file`, the name of the uploaded file,
             from the start.
+        check: of a job whose rows came from a worker that was found to be wrong later:
+            `{"state", "token", "since"}`, the state `doubted`, `running`, `confirmed`, `corrected` or
+            `failed`, then with `reason`. Once corrected, `savedAs` has the datasets with the wrong rows.
+        rerun_of: the job that this one computes again, for its `check`.
     """
 
     id: str
@@ -270,6 +274,8 @@ class JobInfo(Record):
     finished_at: float | None = None
     error: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
+    check: Mapping[str, Any] | None = None
+    rerun_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

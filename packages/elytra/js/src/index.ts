@@ -9,7 +9,13 @@ export { Elytra, type At } from './client/elytra.ts'
 export type { NodeOptions } from './client/http.ts'
 export type { LiveTree } from './client/follow.ts'
 export type { FileOptions } from './client/fileRunner.ts'
-export { NodeJob, type Job, type JobOptions, type JobProgress } from './client/job.ts'
+export {
+  NodeJob,
+  type Job,
+  type JobCheck,
+  type JobOptions,
+  type JobProgress,
+} from './client/job.ts'
 export { Result, type ResultColumn } from './client/result.ts'
 export {
   FileMismatch,

@@ -367,14 +367,15 @@ def jobs(
     if as_json:
         emit_json([info.to_json() for info in found])
         return
-    columns = ["job", "kind", "state", "tasks", "duration", "error"]
-    rows = [
-        [info.id, info.kind, info.state, _tasks(info), _duration(info), _problem(info)]
-        for info in found
-    ]
-    if not any(info.error for info in found):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    columns = ["job", "kind", "state", "tasks", "duration"]
+    rows = [[info.id, info.kind, info.state, _tasks(info), _duration(info)] for info in found]
+    for name, text_of in (("check", _check), ("error", _problem)):
+        if any(map(text_of, found)):
+            columns.append(name)
+            rows = [[*row, text_of(info)] for row, info in zip(rows, found, strict=True)]
     table(None, columns, rows, right=("tasks", "duration"))
+    if job and found[0].check:
+        _explain_check(found[0].check)
 
 
 def _warn_of_skipped(skipped: list[dict[str, Any]]) -> None:
@@ -401,6 +402,21 @@ def _duration(info: Any) -> str:
     if info.started_at is None or info.finished_at is None:
         return ""
     return format_duration(info.finished_at - info.started_at)
+
+
+def _check(info: Any) -> str:
+    return str(info.check["state"]) if info.check else ""
+
+
+def _explain_check(check: Any) -> None:
+    """Say what is known of a job whose rows came from a worker that was found to be wrong."""
+    typer.echo(f"rows of it came from a worker that was found to be wrong (token {check['token']})")
+    if "job" in check:
+        typer.echo(f"job {check['job']} computes it again")
+    if "reason" in check:
+        typer.echo(f"not checked: {check['reason']}", err=True)
+    if "savedAs" in check:
+        typer.echo(f"datasets with the wrong rows: {', '.join(check['savedAs'])}", err=True)
 
 
 def _problem(info: Any) -> str:

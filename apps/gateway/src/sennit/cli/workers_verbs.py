@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     workers.callback()(list_workers)
     workers.command()(invite)
     workers.command()(revoke)
+    workers.command()(readmit)
     app.add_typer(workers, name="workers")
 
 
@@ -43,7 +44,7 @@ def list_workers(
         typer.echo(f"not admitted any more: token {each['token']}: {each['reason']}", err=True)
         if each["doubtedJobs"]:
             jobs = ", ".join(each["doubtedJobs"])
-            typer.echo(f"these jobs had ended with rows of it: {jobs}; run them again", err=True)
+            typer.echo(f"these jobs had ended with rows of it, and are checked: {jobs}", err=True)
 
 
 def invite(
@@ -78,3 +79,18 @@ def revoke(
     with Session.open(url, token=None, data=data) as session:
         session.workers.revoke(token)
     typer.echo(f"revoked {token}")
+
+
+def readmit(
+    token: Annotated[
+        str, typer.Argument(help="The id of an excluded token, as `platform workers` shows it.")
+    ],
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Admit workers with an excluded token again. Needs an admin."""
+    from sennit.client import Session
+
+    with Session.open(url, token=None, data=data) as session:
+        session.workers.readmit(token)
+    typer.echo(f"workers with the token {token} are admitted again")

@@ -31,6 +31,21 @@ interface JobRecord {
   state: string
   progress: Omit<JobProgress, 'state'> | null
   error: unknown
+  check?: JobCheck | null
+}
+
+/** How a node checks rows of a worker that was found to be wrong after the job had ended. */
+export interface JobCheck {
+  /** After `corrected` the result has other rows than before: read it again. */
+  state: 'doubted' | 'running' | 'confirmed' | 'corrected' | 'failed'
+  /** The id of the worker's token. */
+  token: string
+  /** Seconds since 1970. */
+  since: number
+  /** Why it could not be computed again, if it failed. */
+  reason?: string
+  /** Names of the datasets that were saved with the wrong rows, if it was corrected. */
+  savedAs?: string[]
 }
 
 /** What a pipeline needs of the place where it runs. */
@@ -108,6 +123,11 @@ export class NodeJob<R extends object> implements Job<R> {
     } finally {
       signal?.removeEventListener('abort', cancel)
     }
+  }
+
+  /** The check of its rows; null unless one of its workers was found to be wrong later. */
+  async check(): Promise<JobCheck | null> {
+    return (await this.http.json<JobRecord>(this.path())).check ?? null
   }
 
   async result(options: JobOptions = {}): Promise<Result<R>> {

@@ -99,8 +99,8 @@ class Workers(Protocol):
                 made again by another; None for workers whose end the node always notices.
         """
 
-    def discredited(self, worker: str) -> None:
-        """A worker has returned wrong rows: its results in jobs that have not ended are computed again."""
+    def discredited(self, token: str) -> None:
+        """A token's workers have returned wrong rows: their results, which name it, are computed again."""
 
     def left(self, worker: str) -> None:
         """A worker is gone; its attempts are made again by others, and later reports of it are ignored."""

@@ -89,6 +89,17 @@ class Job:
         """`queued running merging done failed` or `cancelled`."""
         return self.info.state
 
+    @property
+    def check(self) -> dict[str, Any] | None:
+        """How the node checks rows of a worker that was found to be wrong after the job had ended.
+
+        `{"state", "token", "since"}`, the state `doubted`, `running`, `confirmed`, `corrected` (read the
+        result again; `savedAs` has the datasets that were saved before) or `failed` (with `reason`). None
+        for all other jobs.
+        """
+        found = self.info.check
+        return None if found is None else dict(found)
+
     def wait(self, timeout_seconds: float | None = None) -> JobInfo:
         """Block until the job is done.
 

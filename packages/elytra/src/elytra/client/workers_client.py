@@ -41,3 +41,12 @@ class WorkersClient:
             NotFound: There is no such token.
         """
         self._transport.request("DELETE", f"/api/tokens/{quote(token_id, safe='')}")
+
+    def readmit(self, token_id: str) -> None:
+        """Admit workers with an excluded token again.
+
+        Raises:
+            NotFound: It is not excluded.
+        """
+        query = quote(token_id, safe="")
+        self._transport.request("DELETE", f"/api/workers/excluded?token={query}")

@@ -27,5 +27,5 @@ def router(jobs: JobService) -> APIRouter:
     """
     routes = APIRouter()
     routes.include_router(job_routes.router(jobs))
-    routes.include_router(workers.router(jobs.remote, jobs.get))
+    routes.include_router(workers.router(jobs.remote, jobs.corrections.jobs_of))
     return routes

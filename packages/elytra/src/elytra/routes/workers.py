@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
@@ -19,12 +19,9 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from elytra.backends.remote.backend import CloseFrame, RemoteBackend
 from elytra.backends.remote.messages import SUBPROTOCOL
-from sennit_core.errors import BadInput, NotFound
+from sennit_core.errors import BadInput
 from sennit_core.roles import needs
 from sennit_core.text import camel_case
-
-if TYPE_CHECKING:
-    from sennit_core.records import JobInfo
 
 __all__ = ["router"]
 
@@ -32,8 +29,6 @@ _SEND_SECONDS = 30.0
 """A worker that accepts no bytes for this time is dropped; its attempts are made by others."""
 _UNSENT_MAX = 1024
 """Messages for a worker that does not read. Its attempts need three each."""
-_ENDING_SECONDS = 2.0
-"""A job may end while the scheduler is about to hear of wrong rows. Rather one job too many is doubted."""
 _MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -41,18 +36,20 @@ Expires = Annotated[int, Query(ge=0, le=(1 << 53))]
 Signature = Annotated[str, Query(max_length=64)]
 
 
-def router(backend: RemoteBackend, find_job: Callable[[str], JobInfo]) -> APIRouter:
+def router(backend: RemoteBackend, doubted_jobs: Callable[[str], Sequence[str]]) -> APIRouter:
     """Return the routes of remote workers.
 
     Args:
         backend: Runs tasks on them.
-        find_job: Returns the record of a job, or raises NotFound.
+        doubted_jobs: Returns the jobs that had ended with rows of a token, which was found to be wrong.
     """
     routes = APIRouter(tags=["workers"])
-    handlers = WorkerHandlers(backend, find_job)
+    handlers = WorkerHandlers(backend, doubted_jobs)
     socket = {"x-websocket-role": "worker"}
     routes.get("/api/workers", openapi_extra=needs("reader") | socket)(handlers.list)
     routes.add_api_websocket_route("/api/workers", handlers.join)
+    admin = needs("admin")
+    routes.delete("/api/workers/excluded", status_code=204, openapi_extra=admin)(handlers.readmit)
     path = "/api/workers/inputs/{attempt}"
     routes.get(path, openapi_extra=needs("worker"))(handlers.input)
     path = "/api/jobs/{job_id}/partials/{attempt}"
@@ -65,12 +62,14 @@ class WorkerHandlers:
 
     Args:
         backend: Runs tasks on them.
-        find_job: Returns the record of a job, or raises NotFound.
+        doubted_jobs: Returns the jobs that had ended with rows of a token, which was found to be wrong.
     """
 
-    def __init__(self, backend: RemoteBackend, find_job: Callable[[str], JobInfo]) -> None:
+    def __init__(
+        self, backend: RemoteBackend, doubted_jobs: Callable[[str], Sequence[str]]
+    ) -> None:
         self._backend = backend
-        self._find_job = find_job
+        self._doubted_jobs = doubted_jobs
 
     def list(self) -> dict[str, Any]:
         """The workers that are connected, and how their results are checked.
@@ -93,17 +92,12 @@ class WorkerHandlers:
             ],
         }
 
-    def _doubted_jobs(self, token: str) -> Sequence[str]:
-        """Return the jobs that had ended with results of a token when it was found to be wrong."""
-        doubted = self._backend.doubted(token)
-        return [job for job in doubted.jobs if self._ended_before(job, doubted.since)]
+    def readmit(self, token: Annotated[str, Query(max_length=64)]) -> None:
+        """Admit workers with an excluded token again.
 
-    def _ended_before(self, job: str, time: float) -> bool:
-        try:
-            found = self._find_job(job)
-        except NotFound:
-            return False  # its result is deleted as well
-        return found.state == "done" and (found.finished_at or 0.0) <= time + _ENDING_SECONDS
+        The token is an id as the list has it; empty on a node without authentication.
+        """
+        self._backend.readmit(token)
 
     async def join(self, socket: WebSocket) -> None:
         """Serve the connection of a worker until either side closes it."""

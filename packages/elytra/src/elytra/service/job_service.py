@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,13 +19,16 @@ from elytra.backends.ray import RayBackend
 from elytra.backends.remote.backend import RemoteBackend
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.functions.step import FunctionLimits
+from elytra.service.corrections import Corrections
 from elytra.service.function_rules import FunctionRules
+from elytra.service.job_access import datasets_of_job, may_read
 from elytra.service.job_options import JobOptions
 from elytra.service.job_store import JobStore
 from elytra.service.loop import JobWork, SchedulerLoop
 from elytra.service.maintenance_jobs import KIND, MaintenanceJobs
 from elytra.service.messages import CancelRequested, JobChanged, JobSubmitted
 from elytra.service.plan_binding import PlanBinder, PlanRequest
+from elytra.service.plan_records import record_of
 from elytra.service.resumption import resume
 from elytra.service.saved_results import ResultSaver
 from elytra.service.sealed_results import HeldExecution, SealedResults
@@ -35,7 +39,6 @@ from elytra.service.work import (
     ingest_result,
     remove_outputs,
 )
-from elytra.splitter import datasets_of
 from emsqrt.plan import (
     Files,
     Limit,
@@ -44,7 +47,6 @@ from emsqrt.plan import (
     Sink,
     StreamTarget,
     plan_from_json,
-    plan_hash,
     plan_to_json,
 )
 from lake.ingestor import dataset_name
@@ -54,8 +56,6 @@ from sennit_core.errors import (
     Busy,
     Closed,
     Conflict,
-    Corrupt,
-    Denied,
     NotFound,
     SennitError,
     Unavailable,
@@ -130,7 +130,8 @@ class JobService:
         lake.parts.is_needed = self._is_upload_needed
         # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
-        self._saver = ResultSaver(lake, pool, self.submit_ingest)
+        self._saver = ResultSaver(lake, pool, self._job_store, self.submit_ingest)
+        self.corrections = Corrections(self._job_store, self._run_again, clock)
         self._closed = False
         self._remote = opened.get(RemoteBackend.name)
         if isinstance(ray := opened.get(RayBackend.name), RayBackend):
@@ -141,6 +142,7 @@ class JobService:
             backends=opened,
             node_backend=cast("NodeBackend", opened[NODE_ENGINE]),
             on_end=self._release,
+            on_discredited=self.corrections.doubt,
             weight_of=lambda user: lake.quotas.get(user).job_weight,
         )
 
@@ -162,6 +164,7 @@ class JobService:
         submitted_by: str = "",
         role: str = "",
         allow_partial: bool = False,
+        rerun_of: str | None = None,
     ) -> JobInfo:
         """Start a pipeline.
 
@@ -173,6 +176,7 @@ class JobService:
             submitted_by: The principal.
             role: The principal's role, for access policies.
             allow_partial: Whether shards may be left out that no node has which can be reached.
+            rerun_of: The job that this one computes again.
 
         Raises:
             SennitError: The plan is not valid, names something unknown, or requests an engine that
@@ -194,31 +198,8 @@ class JobService:
         except BaseException:
             held.close()
             raise
-        work = bound.work
-        # A record is not encrypted, and a plan may have values; its hash would confirm a guess.
-        shown = None if work.secret is not None else bound.plan
-        job = JobInfo(
-            id=job_id,
-            kind="plan",
-            plan=None if shown is None else plan_to_json(shown),
-            plan_hash=None if shown is None else plan_hash(shown),
-            engine=work.engine,
-            state="queued",
-            progress=None,
-            submitted_by=submitted_by,
-            created_at=self._clock.now(),
-        )
-        note = {
-            "plan": job.plan,
-            "memCapBytes": mem_cap_bytes,
-            "datasets": sorted(set(work.datasets.values())),
-            "sealed": work.secret is not None,
-            "options": options.to_json(),
-            "allowPartial": allow_partial,
-            "role": role,
-            "resumable": bound.is_resumable,
-        }
-        self._begin(job, work, note, held)
+        job, note = record_of(request, bound, self._clock.now(), rerun_of)
+        self._begin(job, bound.work, note, held)
         return job
 
     def explain(
@@ -294,15 +275,7 @@ class JobService:
         Its submitter and admins always; others while they may read its datasets whole, since its
         rows come from these.
         """
-        if not self._lake.policies or requester.is_trusted or job.submitted_by == requester.name:
-            return True
-        datasets = self._datasets_of(job)
-        try:
-            for dataset in datasets:
-                self._lake.policies.check_whole(dataset, requester, "reading a job over")
-        except (Denied, NotFound, Corrupt):
-            return False
-        return bool(datasets)
+        return may_read(self._lake, job, self._job_store.note(job.id) or {}, requester)
 
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel a job; no effect if it has already ended."""
@@ -349,6 +322,24 @@ class JobService:
             allow_partial=bool(note.get("allowPartial")),
         )
 
+    def _run_again(self, job: JobInfo) -> JobInfo:
+        """Start a job again that is done, on this node and for its own user; see `Corrections`."""
+        note = self._job_store.note(job.id) or {}
+        if note.get("plan") is None or not note.get("resumable"):
+            raise Unsupported(
+                "its plan is not on record, or read what other versions have replaced"
+            )
+        options = JobOptions.from_json(note.get("options") or {})
+        return self.submit(
+            note["plan"],
+            engine=NODE_ENGINE,
+            mem_cap_bytes=note.get("memCapBytes"),
+            options=replace(options, priority="low", deadline_seconds=None),
+            submitted_by=job.submitted_by,
+            role=str(note.get("role") or ""),
+            rerun_of=job.id,
+        )
+
     def result(self, job_id: str) -> Sequence[Path]:
         """Return the Parquet files that hold a job's result, in order.
 
@@ -373,16 +364,12 @@ class JobService:
         """Start to save a job's result as a dataset, as `ResultSaver.save` says.
 
         Raises:
-            Conflict: The job is not done, or there is such a dataset.
+            Conflict: The job is not done, its rows are in doubt, or there is such a dataset.
             Unsupported: The job read an encrypted dataset.
         """
-        files = self.result(job_id)
-        if (self._job_store.note(job_id) or {}).get("sealed"):
-            raise Unsupported(
-                f"the result of job {job_id} is encrypted, and a new dataset would not be",
-                hint="create the dataset encrypted: platform put FILE --encrypt",
-            )
-        return self._saver.save(job_id, files, name, mode, requester)
+        return self._saver.save(
+            self._job_store.get(job_id), self.result(job_id), name, mode, requester
+        )
 
     def small_result(self, job_id: str) -> bytes | None:
         """Return a job's result as an Arrow IPC stream, if it is in memory; else None."""
@@ -450,6 +437,7 @@ class JobService:
             else:
                 self._interrupted(job, "the next run continues it")
 
+        self.corrections.recover(self.remote.wrong_tokens())
         # Linked by a node that ended before it recorded their jobs.
         for upload_id in self._lake.linker.uploads().keys() - self._ingests.keys():
             with suppress(NotFound):
@@ -468,6 +456,7 @@ class JobService:
         if self._closed:
             return
         self._closed = True
+        self.corrections.close()
         self._loop.close()
         for job_id in list(self._held):
             self._release(job_id)
@@ -518,15 +507,7 @@ class JobService:
             raise
 
     def _datasets_of(self, job: JobInfo) -> Sequence[str]:
-        """Return the ids of the datasets that a job reads, also through views, or makes."""
-        note = self._job_store.note(job.id) or {}
-        if "dataset" in note:
-            return [note["dataset"]]
-        if "datasets" in note:
-            return list(note["datasets"])
-        if job.plan is None:
-            return []
-        return [ref.dataset for ref in datasets_of(plan_from_json(job.plan))]
+        return datasets_of_job(job, self._job_store.note(job.id) or {})
 
     def _forget_results(self, dataset: str) -> None:
         """Remove the results of pipelines over a dataset, whose rows are purged."""
@@ -570,7 +551,9 @@ class JobService:
         """Continue a pipeline, with the results that its tasks have on disk."""
         held = ExitStack()
         try:
-            resumed = resume(job, note, self._binder, held, now=self._clock.now())
+            wrong = self.remote.wrong_tokens()
+            now = self._clock.now()
+            resumed = resume(job, note, self._binder, held, now=now, wrong_tokens=wrong)
             self._job_store.record([JobChanged(job.id, "queued")])
             queued = self._job_store.get(job.id)
             self._begin(queued, resumed.work, resumed.note, held, resumed.submission)

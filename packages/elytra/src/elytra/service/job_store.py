@@ -145,6 +145,19 @@ class JobStore:
             if job is not None and not is_terminal("job", job.state):
                 self._rows.persist(job_id, job)
 
+    def change(self, job_id: str, change: Callable[[JobInfo], JobInfo]) -> JobInfo:
+        """Change the record of an ended job; it is durable when this returns.
+
+        Raises:
+            NotFound: It is unknown or was deleted.
+        """
+        with self._lock:
+            job = change(self.get(job_id))
+            assert is_terminal("job", job.state), "the scheduler records the others"
+            self._rows.persist(job_id, job)
+            self._jobs[job_id] = job
+            return job
+
     def get(self, job_id: str) -> JobInfo:
         """Return a job; NotFound when it is unknown or was deleted."""
         with self._lock:

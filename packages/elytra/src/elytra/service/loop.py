@@ -74,6 +74,8 @@ class SchedulerLoop:
         backends: Run tasks, by engine; opened and closed with the loop.
         node_backend: The one among them that runs merges and ingests too.
         on_end: Called with a job's id once it has ended.
+        on_discredited: Called with a token whose workers have returned wrong rows, once no job that
+            has not ended uses them; must not block.
         clock: Source of the scheduler's time.
     """
 
@@ -85,6 +87,7 @@ class SchedulerLoop:
         backends: Mapping[str, Backend],
         node_backend: NodeBackend,
         on_end: Callable[[str], None],
+        on_discredited: Callable[[str], None] = lambda _token: None,
         weight_of: Callable[[str], float] = lambda _user: 1.0,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -95,6 +98,7 @@ class SchedulerLoop:
         self._node_backend = node_backend
         self._small_results = job_store.small_results
         self._on_end = on_end
+        self._on_discredited = on_discredited
         self._weight_of = weight_of
         # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
         # posts the job's first event.
@@ -150,6 +154,11 @@ class SchedulerLoop:
                 self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("the job service failed to execute %r", instructions)
+            # After the changes are recorded: each job is either on record as done, or does not use
+            # the wrong rows.
+            for event in events:
+                if isinstance(event, WorkerDiscredited):
+                    self._on_discredited(event.token)
 
     def _next_events(self) -> list[Event]:
         """Wait for events; return those that wait, at most a batch."""
@@ -336,8 +345,8 @@ class _Workers:
             WorkerJoined(f"{self.engine}/{worker}", slots, self.engine, inputs, lease_seconds)
         )
 
-    def discredited(self, worker: str) -> None:
-        self.post(WorkerDiscredited(f"{self.engine}/{worker}"))
+    def discredited(self, token: str) -> None:
+        self.post(WorkerDiscredited(token))
 
     def left(self, worker: str) -> None:
         error = WorkerLost(worker).to_json()

@@ -89,9 +89,13 @@ class WorkerLeft:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDiscredited:
-    """A worker has returned wrong rows, so none of its results is used that is not part of an answer."""
+    """A worker has returned wrong rows, so no result is used that names its token.
 
-    worker: str
+    Args:
+        token: The member `token` of results of all workers that had it.
+    """
+
+    token: str
 
 
 @dataclass(frozen=True, slots=True)

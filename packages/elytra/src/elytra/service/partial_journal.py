@@ -37,8 +37,8 @@ class PartialJournal:
         self._path = folder / _NAME
         self._fingerprint = fingerprint
         self._outputs = outputs
-        # The tasks that have a line.
-        self._keys: set[str] = set()
+        # The tasks that have a line, and the newest one's file.
+        self._files: dict[str, object] = {}
 
     def read(self) -> dict[str, JsonObject]:
         """Return the results by task whose files are there in full; discard a journal of other tasks."""
@@ -60,10 +60,13 @@ class PartialJournal:
         return found
 
     def append(self, task: str, partial: Mapping[str, Any]) -> None:
-        """Add a task's result; a failure costs the resumption only, not the job."""
-        if task in self._keys:
+        """Add a task's result; a failure costs the resumption only, not the job.
+
+        A result that was computed again has another file, and a line after that of the first.
+        """
+        if self._files.get(task) == partial.get("file"):
             return
-        head = b"" if self._keys else _line({"tasks": self._fingerprint})
+        head = b"" if self._files else _line({"tasks": self._fingerprint})
         try:
             make_private_folder(self._path.parent)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -75,7 +78,7 @@ class PartialJournal:
         except OSError as problem:
             _log.warning("cannot note a result of job %s: %s", self._path.parent.name, problem)
             return
-        self._keys.add(task)
+        self._files[task] = partial.get("file")
 
     def remove(self) -> None:
         """Delete the journal, when the job has ended."""

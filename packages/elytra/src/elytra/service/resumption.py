@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +41,13 @@ class Resumed:
 
 
 def resume(
-    job: JobInfo, note: Mapping[str, Any], binder: PlanBinder, held: ExitStack, *, now: float
+    job: JobInfo,
+    note: Mapping[str, Any],
+    binder: PlanBinder,
+    held: ExitStack,
+    *,
+    now: float,
+    wrong_tokens: Container[str] = (),
 ) -> Resumed:
     """Bind the plan of a job again.
 
@@ -51,6 +57,7 @@ def resume(
         binder: Binds plans.
         held: Leases what it reads.
         now: The time, in Unix seconds.
+        wrong_tokens: Those whose workers returned wrong rows: no result of them counts.
 
     Raises:
         SennitError: What it read is gone, or the user may not read it any more.
@@ -73,7 +80,10 @@ def resume(
     bound = binder.bind(request, job.id, held)
     if not bound.is_resumable:
         raise Unsupported("it would read under a policy now")
-    done = {} if bound.work.journal is None else bound.work.journal.read()
+    found = {} if bound.work.journal is None else bound.work.journal.read()
+    done = {
+        task: partial for task, partial in found.items() if partial.get("token") not in wrong_tokens
+    }
     remove_other_outputs(bound.work.folder, done.values())
     restarts = _restarts(note, done)
     submission = bound.work.submission(done, 1 + _ATTEMPTS_OF_A_RUN * restarts["restarts"])

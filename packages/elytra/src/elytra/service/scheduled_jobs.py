@@ -67,6 +67,11 @@ class Task:
     result_by: str = ""
 
     @property
+    def token(self) -> str | None:
+        """The token of the remote worker that computed the result; None if none did."""
+        return None if self.partial is None else self.partial.get("token")
+
+    @property
     def cost(self) -> int:
         """What it costs its job's share."""
         return task_cost(self.size_bytes)
@@ -212,7 +217,8 @@ class ScheduledJob:
         """Do not count a task's result any more, and return it."""
         assert task.partial is not None
         partial, task.partial = task.partial, None
-        task.failed_on.add(task.result_by)
+        if task.result_by:
+            task.failed_on.add(task.result_by)
         # Also so that it is not taken as a fresh task, in whose queue it may still be.
         task.failures += 1
         self.done_count -= 1

@@ -192,7 +192,7 @@ class Scheduler:
 
     def _discredited(self, event: WorkerDiscredited) -> None:
         for job in list(self._jobs.values()):
-            wrong = [task for task in job.tasks.values() if task.result_by == event.worker]
+            wrong = [task for task in job.tasks.values() if task.token == event.token]
             if not wrong:
                 continue
             if job.is_merge_running:

@@ -532,7 +532,10 @@ def _result(
 ) -> JsonObject:
     """Return the result's files and totals; only `readers` read the dataset, others partials."""
     manifests = [execution["manifest"] for execution in executions]
+    tokens = sorted({part["token"] for part in executions if "token" in part})
     return {
+        # Of the remote workers that computed a part of it: they may be found to be wrong later.
+        **({"tokens": tokens} if tokens else {}),
         "files": [part["file"] for part in parts],
         "rows": sum(int(part["manifest"].get("rowsOut") or 0) for part in parts),
         "bytes": sum(int(part["bytes"]) for part in parts),

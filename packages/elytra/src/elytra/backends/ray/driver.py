@@ -60,8 +60,8 @@ class _Reports:
         del slots, cached, lease_seconds  # one slot; its end is always noticed
         self.send({"on": "joined", "worker": worker, "pid": self._pids.pop(worker)})
 
-    def discredited(self, worker: str) -> None:
-        raise AssertionError(f"actor {worker} runs the node's own code, and is trusted")
+    def discredited(self, token: str) -> None:
+        raise AssertionError(f"actors have no token {token}: they run the node's own code")
 
     def left(self, worker: str) -> None:
         self.send({"on": "left", "worker": worker})

@@ -12,17 +12,16 @@ from __future__ import annotations
 import random
 import shutil
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from elytra.backends import NodeFiles, NodeParts, Report, TaskSpec, Workers
-from elytra.backends.remote.answered import AnsweredJobs, Doubted
+from elytra.backends.remote.exclusions import Exclusion, Exclusions
 from elytra.backends.remote.inputs import InputFile, Inputs
 from elytra.backends.remote.instructions import (
     CloseConnection,
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
 __all__ = ["CloseFrame", "RemoteBackend", "RemoteOptions"]
 
 _TICK_SECONDS = 0.25
-_IDS_MAX = 1000
 _SCHEDULER_LEASES = 4.0
 _log = get_logger(__name__)
 
@@ -152,16 +150,14 @@ class RemoteBackend:
         self._paths = SignedPaths()
         # Guards all below. Instructions are carried out under it, so in the order of decisions.
         self._lock = threading.RLock()
-        self._machine = Machine(version("sennit-emsqrt"), self.options.limits)
+        self._exclusions = Exclusions(folder / "excluded.json")
+        reasons = {token: each.reason for token, each in self._exclusions.all().items()}
+        self._machine = Machine(version("sennit-emsqrt"), self.options.limits, excluded=reasons)
         self._live: dict[str, _Run] = {}
         self._posts: dict[int, Post] = {}
         self._last_connection = 0
         self._workers: Workers | None = None
         self._observe: Observer = lambda worker, info: None
-        # The last workers of each token, also those that have left: their results may still count.
-        self._ids_of: dict[str, deque[str]] = {}
-        # The last jobs with results of each token, without those that are in no answer yet.
-        self._answered = AnsweredJobs()
         # Prepare inputs and check results: each waits for an executor.
         self._threads = ThreadPoolExecutor(node.workers + 2, thread_name_prefix="elytra-remote")
         self._closing = threading.Event()
@@ -205,6 +201,8 @@ class RemoteBackend:
             self._ticker.join()
         self._runs.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for token, reason in self.excluded().items():  # of which the note was cancelled
+            self._exclusions.add(token, Exclusion(reason, self._clock.now()))
 
     def observe(self, observer: Observer) -> None:
         """Call `observer` when a worker joins, changes or leaves (None), in order; it must be quick."""
@@ -312,10 +310,23 @@ class RemoteBackend:
         with self._lock:
             return dict(self._machine.excluded)
 
-    def doubted(self, token: str) -> Doubted:
-        """Return the jobs with results of a token, whose wrong rows were found later."""
+    def wrong_tokens(self) -> list[str]:
+        """Return the excluded tokens whose workers have returned wrong rows."""
+        return [token for token, each in self._exclusions.all().items() if each.wrong_rows]
+
+    def readmit(self, token: str) -> None:
+        """Admit workers with an excluded token again.
+
+        Raises:
+            NotFound: It is not excluded.
+        """
+        is_known = self._exclusions.remove(token)
         with self._lock:
-            return self._answered.doubted(token)
+            if not is_known and token not in self._machine.excluded:
+                raise NotFound(
+                    "excluded token", token, hint="`platform workers` lists those that are"
+                )
+            self._machine.readmit(token)
 
     # Inputs and results, on threads
 
@@ -383,33 +394,35 @@ class RemoteBackend:
             self._fail(run, failure.to_error(), retryable=failure.retryable)
         else:
             fault = None if code in _NO_FAULT else f"it failed with {code!r} where the node did not"
-            self._finish(run, Checked(result), fault=fault)
+            self._finish(run, Checked(result), is_of_worker=False, fault=fault)
 
-    def _finish(self, run: _Run, checked: Checked, fault: str | None = None) -> None:
+    def _finish(
+        self, run: _Run, checked: Checked, *, is_of_worker: bool = True, fault: str | None = None
+    ) -> None:
+        wrong = None if checked.mismatch is None else f"wrong rows: {checked.mismatch}"
+        if wrong is not None:
+            # Durable before anything follows from it: a restart must not use results of this token.
+            self._exclusions.add(run.token, Exclusion(wrong, self._clock.now(), wrong_rows=True))
         with self._lock:
-            if self._live.pop(run.task.id, None) is not run:
-                run.files.output.unlink(missing_ok=True)
-                return
-            rows_read = 0 if run.input is None else run.input.rows
-            manifest = {**checked.result["manifest"], "rowsIn": rows_read}
-            if checked.mismatch is not None:
+            is_live = self._live.pop(run.task.id, None) is run
+            if wrong is not None:
                 # Before this attempt ends, whose result is the node's and may complete the job.
                 assert self._workers is not None
-                for worker in self._ids_of.pop(run.token, ()):
-                    self._workers.discredited(worker)
-                self._answered.doubt(run.token, self._clock.now())
-            # Before its worker leaves: the scheduler drops results of workers that have left.
-            run.report.finished({**checked.result, "manifest": manifest})
-            counts = fault is None and checked.mismatch is None
-            if counts:
-                self._answered.add(run.token, run.task.job)
-            self._do_all(self._machine.conclude(run.task.id, run.token, counts=counts, fault=fault))
-            if checked.mismatch is not None:
-                _log.warning(
-                    "the worker %s has returned wrong rows: %s", run.worker, checked.mismatch
+                self._workers.discredited(run.token)
+            if is_live:
+                # Before its worker leaves: the scheduler drops results of workers that have left.
+                run.report.finished(_reported(run, checked, is_of_worker=is_of_worker))
+                counts = fault is None and wrong is None
+                self._do_all(
+                    self._machine.conclude(run.task.id, run.token, counts=counts, fault=fault)
                 )
-                self._do_all(self._machine.exclude(run.token, f"wrong rows: {checked.mismatch}"))
-        self._release(run)
+            else:
+                run.files.output.unlink(missing_ok=True)
+            if wrong is not None:
+                _log.warning("the worker %s has returned %s", run.worker, wrong)
+                self._do_all(self._machine.exclude(run.token, wrong))
+        if is_live:
+            self._release(run)
 
     def _fail(
         self, run: _Run, error: SennitError, *, retryable: bool, fault: str | None = None
@@ -462,9 +475,6 @@ class RemoteBackend:
         )
         for info in self._machine.sessions():
             if info.id == instruction.worker:
-                ids = self._ids_of.setdefault(info.token, deque(maxlen=_IDS_MAX))
-                if info.id not in ids:
-                    ids.append(info.id)
                 self._observe(info.id, info)
 
     @_do.register
@@ -519,6 +529,9 @@ class RemoteBackend:
     @_do.register
     def _(self, instruction: Excluded) -> None:
         _log.warning("a worker's token is excluded: %s", instruction.reason)
+        exclusion = Exclusion(instruction.reason, self._clock.now())
+        # Not here: it waits for the disk. Wrong rows were noted before.
+        self._threads.submit(self._exclusions.add, instruction.token, exclusion)
 
     def _abandon(self, run: _Run) -> None:
         self._runs.stop(f"{run.task.id}-input")
@@ -536,6 +549,15 @@ class RemoteBackend:
                 self._do_all(self._machine.tick(self._clock.monotonic()))
                 if not self._machine.is_active:
                     self._busy.clear()
+
+
+def _reported(run: _Run, checked: Checked, *, is_of_worker: bool) -> dict[str, Any]:
+    """Return a result with what its worker read, and with the token if the rows are the worker's."""
+    rows_read = 0 if run.input is None else run.input.rows
+    result = {**checked.result, "manifest": {**checked.result["manifest"], "rowsIn": rows_read}}
+    if is_of_worker and checked.mismatch is None:
+        result["token"] = run.token
+    return result
 
 
 def _not_sendable(task: TaskSpec, files: NodeFiles) -> SennitError | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import singledispatchmethod
 
 from elytra.backends.remote.instructions import (
@@ -80,6 +80,7 @@ class Machine:
         engine_version: Of the node's engine.
         limits: Limits and times.
         new_secret: Makes the secrets with which connections are resumed.
+        excluded: The tokens that are not admitted, and why.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Machine:
         engine_version: str,
         limits: RemoteLimits | None = None,
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        excluded: Mapping[str, str] | None = None,
     ) -> None:
         self._engine_version = engine_version
         self._limits = limits or RemoteLimits()
@@ -97,7 +99,7 @@ class Machine:
         self._owners: dict[str, Session] = {}
         # Broken rules by token since its last result that counted, and the reasons of exclusions.
         self._strikes: OrderedDict[str, int] = OrderedDict()
-        self.excluded: dict[str, str] = {}
+        self.excluded: dict[str, str] = dict(excluded or {})
         # Of the current call, in order; empty between calls.
         self._out: list[Instruction] = []
 
@@ -250,6 +252,11 @@ class Machine:
         """No worker with this token is admitted any more."""
         self._exclude(token, reason)
         return self._flushed()
+
+    def readmit(self, token: str) -> None:
+        """Workers with this token are admitted again."""
+        self.excluded.pop(token, None)
+        self._strikes.pop(token, None)
 
     def token_of_worker(self, worker: str) -> str | None:
         """Return the token of a worker that is there."""
