@@ -293,3 +293,23 @@ def test_shards_with_earlier_columns_are_read_as_the_dataset(shared_node: Any, w
     else:
         totals = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
         assert totals.collect().rows == [(3, "x2", 0.5)]
+
+
+@pytest.mark.parametrize(("order", "executions"), [((0, 1, 2), 3), ((2, 0, 1), 4)])
+def test_a_window_runs_at_shards_that_share_no_partition(
+    shared_node: Any, data: dict[str, pa.Table], order: tuple[int, ...], executions: int
+) -> None:
+    days = f"days_{executions}"
+    for shard in order:
+        part = data["trips"].slice(shard * 20, 20)
+        shared_node.lake.append(days, part.append_column("day", pa.array([f"d{shard}"] * 20)))
+
+    rows = Pipeline.over(shared_node.client, days)
+    job = rows.window("day", "km:desc", place="row_number()").filter("place < 3").submit()
+
+    found = job.result().to_arrow().to_pylist()
+    assert [(row["day"], row["place"]) for row in found] == [
+        (f"d{day}", place) for day in range(3) for place in (1, 2)
+    ]
+    info: Any = job.info
+    assert info.result["executions"] == executions

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from elytra.shard_parts import ROWS, STATE, MergedState, ShardRows, datasets_of
 from emsqrt.expr import Cast, Column, Expr, lit
@@ -45,6 +46,7 @@ from sennit_core.units import format_bytes
 __all__ = [
     "BROADCAST_BYTES_MAX",
     "DatasetSize",
+    "KeyRanges",
     "Rules",
     "is_small",
     "joined_by_all",
@@ -66,6 +68,10 @@ _AT_SHARD_OF_RIGHT: dict[JoinKind, JoinKind] = {"left": "inner", "full": "right"
 """The join of a shard, where it is another one than that of the plan."""
 
 
+KeyRanges: TypeAlias = Literal["ascending", "disjoint"]
+"""Each value of a column is in one shard: shards are in the order of their values, or in another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetSize:
     """How large a dataset is.
@@ -85,11 +91,14 @@ class Rules:
 
     Args:
         size_of: Returns the size of a dataset; None if it is not known, as of a view.
+        ranges_of: Returns how the values of a dataset's column are spread over its shards; None if two
+            shards may share one.
         shuffles: Whether the backend sorts and joins the shards of one task on all of its workers: a
             sort, or a join of large sides, is then left to it.
     """
 
     size_of: Callable[[DatasetRef], DatasetSize | None] = lambda _: None
+    ranges_of: Callable[[DatasetRef, str], KeyRanges | None] = lambda _, __: None
     shuffles: bool = False
 
 

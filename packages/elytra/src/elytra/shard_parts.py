@@ -31,6 +31,7 @@ from emsqrt.plan import (
     Sample,
     Scan,
     Union,
+    Window,
     WithColumn,
     inputs_of,
     rewrite,
@@ -299,7 +300,9 @@ def _prune(steps: Sequence[Plan], available: tuple[str, ...], schema: Schema) ->
     return kept or (_narrowest(available, schema),)
 
 
-def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
+def _needed_below(  # noqa: C901 - a case for each operator
+    step: Plan, needed: set[str] | None
+) -> set[str] | None:
     match step:
         case Aggregate(keys=keys, aggs=aggs):
             return _columns([*(expr for _, expr in keys), *(agg for _, agg in aggs)])
@@ -318,6 +321,8 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
             return (needed - made) | _columns(expr for _, expr in columns)
         case Filter(predicate=predicate):
             return needed | _columns([predicate])
+        case Window():
+            return (needed - {name for name, _ in step.functions}) | _read_by_window(step)
         case Expect(not_null=names):
             return needed | set(names)
         case Explode(column=column, as_name=as_name, position=position):
@@ -332,6 +337,11 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
         # None: so the keys of a sort cannot be missing.
         case _:
             return needed
+
+
+def _read_by_window(window: Window) -> set[str]:
+    args = [call.arg for _, call in window.functions if call.arg is not None]
+    return _columns([*window.partition_by, *(key.expr for key in window.order_by), *args])
 
 
 def _columns(exprs: Iterable[Expr]) -> set[str]:

@@ -7,6 +7,7 @@ Rows of an operator of one row come from one shard each, so it runs at the shard
     is small
     a sample by fraction    it depends on the number of a row alone, which the manifests tell
     an expectation          that no column has a NULL
+    a window                if no two shards share a partition, and shards are in their order
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 from typing import cast
 
 from elytra.functions.step import FunctionStep, is_function
-from elytra.shard_joins import Rules, joined_with_all, why_not_read_by_all
-from elytra.shard_parts import Part, ShardRows
+from elytra.shard_joins import KeyRanges, Rules, joined_with_all, why_not_read_by_all
+from elytra.shard_parts import ROWS, Part, ShardRows
 from emsqrt.expr import Cast, Column, Expr, lit
 from emsqrt.plan import (
     Aggregate,
@@ -29,6 +30,7 @@ from emsqrt.plan import (
     Sample,
     Scan,
     Union,
+    Window,
     WithColumn,
     check,
     inputs_of,
@@ -36,7 +38,7 @@ from emsqrt.plan import (
 from emsqrt.plan.joining import union_schema
 from sennit_core.schema import Field, Schema
 
-__all__ = ["is_order_free", "rows_of", "spine_of", "verb", "with_step"]
+__all__ = ["is_order_free", "rows_of", "spine_of", "verb", "window_ranges", "with_step"]
 
 # Their result for a row does not depend on other rows, so it is the same at any shard.
 _EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
@@ -88,6 +90,10 @@ def with_step(rows: ShardRows, step: Plan, rules: Rules) -> ShardRows | str:
             return "a sample needs the numbers of the rows, which the operators below it change"
         case Expect() if step.unique or step.rows is not None:
             return "an expectation of all rows together needs them in one place"
+        case Window() if not rules.shuffles and window_ranges(rows, step, rules) == "ascending":
+            pass
+        case Window(partition_by=keys) if keys:
+            return "a window needs all rows of a partition in one place, and shards may share them"
         case Sample() | Expect():
             pass
         case _ if not _is_of_each_row(step):
@@ -147,6 +153,53 @@ def _column(union: Union, own: Schema, at: int, to: Field) -> tuple[str, Expr]:
     source = own.field(to.name) if union.by_name else own.fields[at]
     column = Column(source.name)
     return to.name, column if source.type == to.type else Cast(column, to.type)
+
+
+# Windows
+
+
+def window_ranges(rows: ShardRows, window: Window, rules: Rules) -> KeyRanges | None:
+    """Return how partitions of a window are spread over shards; None if two may share one.
+
+    By any key that is a column of the dataset: rows of equal keys are then rows of one shard. The rows of
+    a window are in the order of the keys, so only the first one can have the order of the shards.
+    """
+    if len(rows.parts) != 1 or rows.merged:
+        return None
+    (part,) = rows.parts
+    for place, key in enumerate(window.partition_by):
+        column = _source_column(part, key)
+        found = None if column is None else rules.ranges_of(part.source, column)
+        if found is not None:
+            return found if place == 0 else "disjoint"
+    return None
+
+
+def _source_column(part: Part, key: Expr) -> str | None:
+    """Return the column of the dataset that a column has the values of; None if there is none."""
+    if not isinstance(key, Column):
+        return None
+    name = key.name
+    for step in reversed(part.steps or ()):
+        match step:
+            case Filter() | Sample() | Expect():
+                pass
+            case Rename(names=names):
+                name = {new: old for old, new in names}.get(name, name)
+            case Project(columns=columns):
+                made = dict(columns)[name]
+                if not isinstance(made, Column):
+                    return None
+                name = made.name
+            case WithColumn(columns=columns) if all(name != new for new, _ in columns):
+                pass
+            case Join(how="inner" | "left" | "semi" | "anti" | "cross") if (
+                step.right is not ROWS and name in check(step.left)
+            ):
+                pass
+            case _:
+                return None
+    return name
 
 
 # Samples

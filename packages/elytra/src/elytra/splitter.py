@@ -8,7 +8,7 @@ join or add. Partials are read in shard order and merging their states yields th
 so a split never changes a result.
 
 A plan that cannot be split is one task that reads all shards: one whose first operator that needs all
-rows is a join of two large sides, a window, a sample of a number of rows, an expectation of all rows
+rows is a join of two large sides, a window whose partitions shards may share, a sample of a number of rows, an expectation of all rows
 together, or an aggregate whose states would hold all values.
 """
 
@@ -40,7 +40,14 @@ from elytra.shard_parts import (
     stack,
     state_rows,
 )
-from elytra.shard_steps import is_order_free, rows_of, spine_of, verb, with_step
+from elytra.shard_steps import (
+    is_order_free,
+    rows_of,
+    spine_of,
+    verb,
+    window_ranges,
+    with_step,
+)
 from emsqrt.plan import (
     Aggregate,
     Custom,
@@ -54,8 +61,10 @@ from emsqrt.plan import (
     Scan,
     Sink,
     Sort,
+    SortKey,
     TopK,
     Union,
+    Window,
     check,
     inputs_of,
     partial_schema,
@@ -347,6 +356,11 @@ def _halves(step: Plan, rows: ShardRows, rules: Rules) -> tuple[Plan, Plan] | st
         # Again in the merge, where duplicates of different shards meet.
         case Distinct():
             return step, step
+        # No two shards share a partition, but their order is not that of the partitions.
+        case Window(partition_by=keys, order_by=order) if not rules.shuffles and window_ranges(
+            rows, step, rules
+        ):
+            return step, Sort(step, (*map(SortKey, keys), *order), merge=True)
         # The shards, and so the rows of equal keys, are merged in order: as stable as one sort.
         case Sort() if not rules.shuffles:
             return replace(step, merge=False), replace(step, merge=True)

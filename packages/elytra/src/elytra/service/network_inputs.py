@@ -11,7 +11,7 @@ from elytra.backends import NODE_ENGINE
 from elytra.backends.peers import PeersBackend
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import Shard
-from elytra.splitter import Cut, Part, Rules, Split, split
+from elytra.splitter import Cut, Part, Split, split
 from emsqrt.plan import Aggregate, DatasetRef, Distinct, Explode, Filter, Limit, Plan, Sample, TopK
 from emsqrt.planner.selectivity import selectivity
 from emsqrt.planner.statistics import typical_bytes
@@ -59,7 +59,7 @@ class NetworkInputs:
         elsewhere = self._elsewhere()
         if not elsewhere or self._jobs is None or self.inputs.needs_whole:
             return NODE_ENGINE
-        cut = split(plan, self.inputs.schemas.__getitem__, rules=Rules(self.inputs.size_of))
+        cut = split(plan, self.inputs.schemas.__getitem__, rules=self.inputs.rules)
         if not isinstance(cut, Split) or any(part.others for part in cut.parts):
             return NODE_ENGINE  # its result is made of all rows in one place, or needs all of some
         objects = {shard.info.object for shard in elsewhere}

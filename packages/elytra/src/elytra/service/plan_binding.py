@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from elytra.service.job_options import JobOptions
 from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import PlanWork
-from elytra.splitter import Cut, Rules, Whole, datasets_of, rebase, split
+from elytra.splitter import Cut, Whole, datasets_of, rebase, split
 from emsqrt.plan import Aggregate, DatasetRef, Plan, scans_of, walk
 from sennit_core.errors import Denied, Unsupported, UsageError
 
@@ -190,7 +190,7 @@ class PlanBinder:
         """Split a bound plan; return the engine that runs it, and its parts."""
         schema_of = inputs.schemas.__getitem__
         # The name of Ray's backend: to import it would load Ray.
-        rules = Rules(inputs.size_of, shuffles=engine == _RAY)
+        rules = replace(inputs.rules, shuffles=engine == _RAY)
         if engine == RemoteBackend.name:
             # By shards also when it is small: a worker gets one shard at a time.
             cut = split(bound, schema_of, rules=rules)

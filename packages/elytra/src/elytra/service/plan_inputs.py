@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elytra.service.shard_pruning import conditions_on_scans, matching_shards
+from elytra.service.shard_ranges import key_ranges
 from elytra.service.work import Shard
-from elytra.splitter import DatasetSize
+from elytra.shard_joins import KeyRanges
+from elytra.splitter import DatasetSize, Rules
 from emsqrt.plan import DatasetRef, Plan
 from lake.catalog.file_schemas import columns_of_files
 from lake.objects.verification import ShardFile
@@ -61,6 +63,16 @@ class PlanInputs:
         if shards is None:
             return None
         return DatasetSize(len(shards), sum(shard.info.bytes for shard in shards))
+
+    def ranges_of(self, ref: DatasetRef, column: str) -> KeyRanges | None:
+        """Return how the values of a column are spread over the shards of a source, for the splitter."""
+        shards = self.shards.get(ref)
+        return None if shards is None else key_ranges(shards, self.schemas[ref], column)
+
+    @property
+    def rules(self) -> Rules:
+        """What a split of a plan over these sources may do."""
+        return Rules(self.size_of, self.ranges_of)
 
     def leave_out_shards(self, plan: Plan) -> None:
         """Leave out the shards in which no row can pass the filters of the bound plan."""

@@ -18,7 +18,7 @@ from emsqrt.plan import DatasetRef, Filter, Plan, Scan, scans_of, walk
 from sennit_core.records import ShardInfo
 from sennit_core.schema import DataType, Schema
 
-__all__ = ["conditions_on_scans", "matching_shards"]
+__all__ = ["column_facts", "conditions_on_scans", "matching_shards"]
 
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("Int8", "Int16", "Int32", "Int64"), int),
@@ -78,13 +78,14 @@ def matching_shards(
                 own = shard.columns.schema.fields[place] if place >= 0 else None
                 name = own.name if own is not None and own.type == field.type else None
             if name is not None:
-                found[field.name] = _facts(shard.info, name, field.type)
+                found[field.name] = column_facts(shard.info, name, field.type)
         return found
 
     return tuple(shard for shard in shards if may_match(conditions, facts(shard)))
 
 
-def _facts(shard: ShardInfo, name: str, kind: DataType) -> ColumnFacts:
+def column_facts(shard: ShardInfo, name: str, kind: DataType) -> ColumnFacts:
+    """Return what a shard's manifest knows of one of its columns."""
     stats = shard.stats.get(name, {})
     return ColumnFacts(
         _value(stats.get("min"), kind),
