@@ -33,7 +33,7 @@ const textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(b
 function computed(expr, fields, batches) {
   const columns = [{ name: 'made', expr }]
   const input = { op: 'scan', source: { dataset: '' } }
-  const kernel = new Kernel([{ op: 'project', input, columns }], fields)
+  const kernel = Kernel.of([{ op: 'project', input, columns }], fields)
   const [{ type }] = kernel.fields
   return batches.map((batch) => {
     const { columns: [column], rows } = kernel.run(batch)
@@ -53,7 +53,7 @@ function attempt(run) {
 export function computeCases(cases) {
   return cases.map(({ expr, arrow, csv, schema }) => {
     const stream = readArrow(bytesOf(arrow))
-    const batches = [...stream.batches]
+    const batches = [...stream.batches()]
     const fields = schema.map(([name, type]) => ({ name, type: parseType(type) }))
     const reader = new CsvReader(fields, new Set(fields.map(({ name }) => name)))
     const read = [...reader.add(bytesOf(csv)), ...reader.finish()]

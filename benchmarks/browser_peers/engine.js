@@ -30,7 +30,7 @@ export async function kernels(load) {
   function arrow(bytes) {
     const { fields, batches } = readArrow(bytes)
     const run = new PlanRun(PLAN, fields)
-    for (const batch of batches) run.add(batch)
+    for (const batch of batches(!run.keepsBatches)) run.add(batch)
     return run.finish()
   }
 

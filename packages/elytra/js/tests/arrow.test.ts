@@ -29,7 +29,7 @@ test('what is written is read back', () => {
     fields.map(({ name, type }) => [name, typeText(type)]),
     COLUMNS.map(({ name, type }) => [name, type]),
   )
-  const [batch] = [...batches]
+  const [batch] = [...batches()]
   assert.ok(batch)
   COLUMNS.forEach(({ name, values }, at) => {
     const [column, field] = [batch.columns[at], fields[at]]
@@ -54,7 +54,7 @@ test('columns of the engine are written as lists of their values are', () => {
     const written = writeArrow([{ name, type, column }], rows)
     assert.deepEqual(written, writeArrow([{ name, type, values }], rows), name)
     // What a stream was read as, codes of texts among it, is written as the same stream.
-    const [batch] = [...readArrow(written).batches]
+    const [batch] = [...readArrow(written).batches()]
     const again = batch?.columns[0]
     assert.ok(again)
     assert.deepEqual(writeArrow([{ name, type, column: again }], rows), written, name)
@@ -75,7 +75,7 @@ test('batches are read in slices, with their NULLs and texts', () => {
     count,
   )
   const { fields, batches } = readArrow(stream)
-  const found = [...batches]
+  const found = [...batches()]
   assert.ok(found.length > 1)
   ;[numbers, texts, flags].forEach((wanted, at) => {
     const values = found.flatMap(({ columns, rows }) =>
@@ -87,10 +87,37 @@ test('batches are read in slices, with their NULLs and texts', () => {
   })
 })
 
+test('arrays that are filled again have room for a longer batch behind a short one', () => {
+  const streamOf = (rows: number): Uint8Array => {
+    const values = Array.from({ length: rows }, (_, at) => (at % 3 === 0 ? null : at))
+    return writeArrow(
+      [
+        { name: 'f', type: 'Float64', values },
+        { name: 'i', type: 'Int32', values },
+        { name: 'n', type: 'Int64', values },
+        { name: 't', type: 'Utf8', values: values.map((value) => value && `t${value}`) },
+      ],
+      rows,
+    )
+  }
+  const [short, long] = [streamOf(5), streamOf(50)]
+  const schemaSize = 8 + new DataView(long.buffer).getInt32(4, true)
+  const both = new Uint8Array([...short.subarray(0, -8), ...long.subarray(schemaSize)])
+  const { fields, batches } = readArrow(both)
+  const found: unknown[][] = []
+  for (const { columns, rows } of batches(true))
+    for (let row = 0; row < rows; row += 1)
+      found.push(fields.map(({ type }, at) => valueAt(columns[at] as Column, type, row)))
+  assert.equal(found.length, 55)
+  found.slice(5).forEach((row, at) => {
+    assert.deepEqual(row, at % 3 === 0 ? [null, null, null, null] : [at, at, at, `t${at}`])
+  })
+})
+
 test('offsets outside of the bytes, and bytes that are no text, are refused', () => {
   const whole = writeArrow([{ name: 't', type: 'Utf8', values: ['abcd', 'efgh'] }], 2)
   const at = [...whole.keys()].filter((place) => whole[place] === 97)[0] ?? 0 // the a of abcd
-  const readAll = (bytes: Uint8Array): unknown => [...readArrow(bytes).batches]
+  const readAll = (bytes: Uint8Array): unknown => [...readArrow(bytes).batches()]
   const broken = whole.slice()
   broken[at] = 0xff
   assert.throws(() => readAll(broken), /not UTF-8/)
@@ -104,7 +131,7 @@ test('offsets outside of the bytes, and bytes that are no text, are refused', ()
 test('a stream without rows has its columns', () => {
   const { fields, batches } = readArrow(writeArrow([{ name: 'n', type: 'Int64', values: [] }], 0))
   assert.equal(fields.length, 1)
-  assert.equal([...batches][0]?.rows, 0)
+  assert.equal([...batches()][0]?.rows, 0)
 })
 
 test('types that are not computed are refused, and so are damaged bytes', () => {
@@ -113,7 +140,7 @@ test('types that are not computed are refused, and so are damaged bytes', () => 
   const whole = writeArrow(COLUMNS, 3)
   for (let size = 0; size < whole.length - 8; size += 13)
     assert.throws(
-      () => [...readArrow(whole.subarray(0, size)).batches].length || size > 0 || fail(),
+      () => [...readArrow(whole.subarray(0, size)).batches()].length || size > 0 || fail(),
       (error: Error) => error instanceof SennitError || error instanceof RangeError,
       `${size} bytes`,
     )

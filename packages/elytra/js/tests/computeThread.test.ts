@@ -69,7 +69,7 @@ test('a thread computes tasks, and hands their rows over', async () => {
   const thread = new ComputeThread(start)
   for (let count = 0; count < 2; count += 1) {
     const { rows, data } = await thread.run(task(), () => undefined)
-    const [batch] = [...readArrow(data).batches]
+    const [batch] = [...readArrow(data).batches()]
     assert.deepEqual([rows, batch?.rows], [4, 2])
   }
   assert.equal(start.starts, 1)

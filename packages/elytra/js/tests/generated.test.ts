@@ -84,7 +84,7 @@ test('a plan with something else than texts and numbers in it is refused', () =>
   for (const expr of hostile)
     assert.throws(
       () =>
-        new Kernel(
+        Kernel.of(
           [
             {
               op: 'project',

@@ -58,7 +58,7 @@ function batchOf(columns: readonly CaseColumn[]): Batch {
 
 function answer({ expr, columns }: Case): { type: string; values: (Value | null)[] } {
   const batch = batchOf(columns)
-  const kernel = new Kernel(
+  const kernel = Kernel.of(
     [
       {
         op: 'project',

@@ -12,7 +12,7 @@ const RECORD_BATCH = 3
 const UNITS: readonly Unit[] = ['s', 'ms', 'us', 'ns']
 
 /** Rows of a batch of the stream that are computed at once: their columns fit into a core's cache. */
-const SLICE_ROWS = 16_384
+const SLICE_ROWS = 32_768
 
 /** Numbers of the types in the union `Type` of Arrow's Schema.fbs. */
 const TYPE = { int: 2, float: 3, utf8: 5, bool: 6, date: 8, timestamp: 10, largeUtf8: 20 } as const
@@ -29,7 +29,8 @@ interface Layout {
 /** The columns and batches of a stream. */
 export interface ArrowStream {
   fields: Field[]
-  batches: Iterable<Batch>
+  /** The batches, once; with `reuses` each may fill the arrays of the one before again. */
+  batches: (reuses?: boolean) => Iterable<Batch>
 }
 
 /**
@@ -45,7 +46,7 @@ export function readArrow(bytes: Uint8Array): ArrowStream {
   const described = first.value.header.tables(1).map(describe)
   return {
     fields: described.map(({ field }) => field),
-    batches: batchesOf(messages, described),
+    batches: (reuses = false) => batchesOf(messages, described, reuses),
   }
 }
 
@@ -77,9 +78,10 @@ function* messagesOf(bytes: Uint8Array): Generator<Message, undefined> {
 function* batchesOf(
   messages: Iterable<Message>,
   described: readonly { field: Field; layout: Layout }[],
+  reuses: boolean,
 ): Generator<Batch> {
   const fields = described.map(({ field }) => field)
-  const readers = described.map(({ layout }) => new ColumnReader(layout))
+  const readers = described.map(({ layout }) => new ColumnReader(layout, reuses))
   for (const { kind, header, body } of messages) {
     if (kind !== RECORD_BATCH) throw new Unsupported('dictionaries in Arrow streams are not read')
     if (header.has(3)) throw new Unsupported('compressed Arrow streams are not read')
@@ -106,8 +108,13 @@ class ColumnReader {
   private validity: Uint8Array | null = null
   private data: Uint8Array = new Uint8Array(0)
   private text: Uint8Array = new Uint8Array(0)
+  /** The arrays of the batch before, if the next one may fill them. */
+  private made: { rows?: number; values?: Float64Array | Int32Array; nulls?: Uint8Array } = {}
 
-  constructor(private readonly layout: Layout) {
+  constructor(
+    private readonly layout: Layout,
+    private readonly reuses: boolean,
+  ) {
     this.buffers = layout.isText ? 3 : 2
   }
 
@@ -128,18 +135,53 @@ class ColumnReader {
 
   /** Rows from a multiple of `SLICE_ROWS` on. */
   slice(from: number, rows: number): Column {
-    const nulls = this.validity ? unmarked(this.validity.subarray(from >> 3), rows) : null
+    if (!this.reuses || (this.made.rows ?? 0) < rows) this.made = { rows }
+    const nulls = this.validity && this.nulls(this.validity.subarray(from >> 3), rows)
     const { layout, data } = this
     if (layout.isText) return this.texts(from, rows, nulls)
+    if (layout.width === 8 && layout.type.name !== 'Float64') {
+      const words = new Int32Array(data.buffer as ArrayBuffer, data.byteOffset + 8 * from, 2 * rows)
+      return new WordColumn(words, nulls, layout.isSigned)
+    }
     const start = layout.type.name === 'Bool' ? from >> 3 : from * layout.width
-    return { values: valuesOf(layout, rows, data.subarray(start)), nulls }
+    return { values: this.values(rows, data.subarray(start)), nulls }
+  }
+
+  private nulls(validity: Uint8Array, rows: number): Uint8Array {
+    const made = (this.made.nulls ??= new Uint8Array(this.made.rows ?? rows)).subarray(0, rows)
+    for (let row = 0; row < rows; row += 1)
+      made[row] = (((validity[row >> 3] as number) >> (row & 7)) & 1) ^ 1
+    return made
+  }
+
+  private values(rows: number, data: Uint8Array): Values {
+    const { type, width, isSigned } = this.layout
+    if (type.name === 'Bool') return bitsOf(data, rows)
+    const { byteOffset } = data
+    const buffer = data.buffer as ArrayBuffer
+    if (type.name === 'Float64') return new Float64Array(buffer, byteOffset, rows)
+    const made = (this.made.values ??= new Float64Array(this.made.rows ?? rows)).subarray(
+      0,
+      rows,
+    ) as Float64Array
+    const Numbers =
+      type.name === 'Float32'
+        ? Float32Array
+        : isSigned
+          ? { 1: Int8Array, 2: Int16Array, 4: Int32Array }[width as 1 | 2 | 4]
+          : { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array }[width as 1 | 2 | 4]
+    made.set(new Numbers(buffer, byteOffset, rows))
+    return made
   }
 
   private texts(from: number, rows: number, nulls: Uint8Array | null): Column {
     if (this.dictionary.isFull) this.dictionary = new Dictionary()
     const { dictionary, text } = this
-    const codes = new Int32Array(rows)
-    const ends = rows > 0 ? offsetsOf(this.data, this.layout.width, from, rows) : codes
+    const codes = (this.made.values ??= new Int32Array(this.made.rows ?? rows)).subarray(
+      0,
+      rows,
+    ) as Int32Array
+    const ends = offsetsOf(this.data, this.layout.width, from, rows > 0 ? rows + 1 : 0)
     for (let row = 0; row < rows; row += 1) {
       const start = ends[row] as number
       const end = ends[row + 1] as number
@@ -157,53 +199,51 @@ function offsetsOf(
   data: Uint8Array,
   width: number,
   from: number,
-  rows: number,
+  count: number,
 ): Int32Array | Float64Array {
   const buffer = data.buffer as ArrayBuffer
   const start = data.byteOffset + from * width
-  if (width === 4) return new Int32Array(buffer, start, rows + 1)
-  return Float64Array.from(new BigInt64Array(buffer, start, rows + 1), Number)
+  if (width === 4) return new Int32Array(buffer, start, count)
+  return Float64Array.from(new BigInt64Array(buffer, start, count), Number)
 }
 
-/** 1 for each bit that is not set. */
-function unmarked(bits: Uint8Array, rows: number): Uint8Array {
-  const nulls = new Uint8Array(rows)
-  for (let row = 0; row < rows; row += 1)
-    nulls[row] = (((bits[row >> 3] as number) >> (row & 7)) & 1) ^ 1
-  return nulls
-}
-
-function valuesOf({ type, width, isSigned }: Layout, rows: number, data: Uint8Array): Values {
-  if (type.name === 'Bool') return unmarked(data, rows).map((bit) => 1 - bit)
-  const { byteOffset } = data
-  const buffer = data.buffer as ArrayBuffer
-  if (type.name === 'Float64') return new Float64Array(buffer, byteOffset, rows)
-  if (type.name === 'Float32') return Float64Array.from(new Float32Array(buffer, byteOffset, rows))
-  if (width === 8) return narrowed(data, rows, isSigned)
-  const arrays = isSigned
-    ? { 1: Int8Array, 2: Int16Array, 4: Int32Array }
-    : { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array }
-  const Integers = arrays[width as 1 | 2 | 4]
-  return Float64Array.from(new Integers(buffer, byteOffset, rows))
-}
-
-/** Whole numbers of 64 bits as doubles, unless one is beyond 2^53. */
-function narrowed(data: Uint8Array, rows: number, isSigned: boolean): Values {
-  const { byteOffset } = data
-  const buffer = data.buffer as ArrayBuffer
-  const lows = new Uint32Array(buffer, byteOffset, 2 * rows)
-  const highs = new Int32Array(buffer, byteOffset, 2 * rows)
-  const made = new Float64Array(rows)
-  for (let row = 0; row < rows; row += 1) {
-    const high = (isSigned ? highs[2 * row + 1] : lows[2 * row + 1]) as number
-    // One bit less than a double holds, so that a sum of two is exact too.
-    if (high > 0xfffff || high < -0x100000)
-      return isSigned
-        ? new BigInt64Array(buffer, byteOffset, rows)
-        : new BigUint64Array(buffer, byteOffset, rows)
-    made[row] = high * 4_294_967_296 + (lows[2 * row] as number)
-  }
+/** The bits as numbers. */
+function bitsOf(bits: Uint8Array, rows: number): Uint8Array {
+  const made = new Uint8Array(rows)
+  for (let row = 0; row < rows; row += 1) made[row] = ((bits[row >> 3] as number) >> (row & 7)) & 1
   return made
+}
+
+/** Whole numbers of 64 bits; what needs them as an array gets doubles, unless one is beyond 2^53. */
+class WordColumn implements Column {
+  private made: Values | null = null
+
+  constructor(
+    readonly words: Int32Array<ArrayBuffer>,
+    readonly nulls: Uint8Array | null,
+    private readonly isSigned: boolean,
+  ) {}
+
+  get values(): Values {
+    return (this.made ??= this.narrowed())
+  }
+
+  private narrowed(): Values {
+    const { words, isSigned } = this
+    const { buffer, byteOffset } = words
+    const rows = words.length / 2
+    const made = new Float64Array(rows)
+    for (let row = 0; row < rows; row += 1) {
+      const high = words[2 * row + 1] as number
+      // One bit less than a double holds, so that a sum of two is exact too.
+      if (high > 0xfffff || high < (isSigned ? -0x100000 : 0))
+        return isSigned
+          ? new BigInt64Array(buffer, byteOffset, rows)
+          : new BigUint64Array(buffer, byteOffset, rows)
+      made[row] = high * 4_294_967_296 + ((words[2 * row] as number) >>> 0)
+    }
+    return made
+  }
 }
 
 function describe(field: Table): { field: Field; layout: Layout } {

@@ -29,9 +29,27 @@ export interface StatePart {
   of: (group: number) => Value | Uint8Array | null
 }
 
+const NO_SLOTS = new Float64Array(0)
+
+/** A part of an accumulator that a generated loop adds values to. */
+export interface FusedSum {
+  /** The numbers of each group, with room for some more groups. */
+  slots(groups: number): Float64Array
+  /**
+   * Statements that add a value to group `g`.
+   *
+   * @param value its variable; empty for `count()`.
+   * @param slots the name of the array.
+   * @param self the name of this object.
+   */
+  code(value: string, slots: string, self: string): string
+}
+
 /** One aggregate of all groups. */
 export interface Accumulator {
   readonly type: Type
+  /** What a loop adds values to instead of calling `add`; null for an accumulator without code. */
+  readonly fused: readonly FusedSum[] | null
   /** The state in the form of `emsqrt.plan.states`; null if this engine has none. */
   readonly state: readonly StatePart[] | null
   /**
@@ -86,6 +104,7 @@ class Count implements Accumulator {
   readonly type = INT64
   readonly state = [{ part: 'count', type: 'Int64', of: (group: number) => this.value(group) }]
   private readonly counts = new Counts()
+  readonly fused = [this.counts]
 
   add(groups: Int32Array, column: Column | null, count: number): void {
     this.counts.add(groups, column?.nulls ?? null, count)
@@ -97,11 +116,19 @@ class Count implements Accumulator {
 }
 
 /** The number of values of each group. */
-class Counts {
+class Counts implements FusedSum {
   private counts = new Float64Array(0)
 
+  slots(groups: number): Float64Array {
+    return (this.counts = lengthened(this.counts, groups))
+  }
+
+  code(_: string, slots: string): string {
+    return `${slots}[g] += 1`
+  }
+
   add(groups: Int32Array, nulls: Uint8Array | null, count: number): void {
-    const counts = (this.counts = lengthened(this.counts, count))
+    const counts = this.slots(count)
     for (let row = 0; row < groups.length; row += 1) {
       if (nulls !== null && nulls[row] === 1) continue
       const group = groups[row] as number
@@ -114,9 +141,10 @@ class Counts {
   }
 }
 
-class CountDistinct implements Accumulator {
+class CountDistinct implements Accumulator, FusedSum {
   readonly type = INT64
   readonly state = null // a list of values
+  readonly fused: readonly FusedSum[] = [this]
   private readonly sets: (Set<Value> | undefined)[] = []
 
   constructor(private readonly of: Type) {}
@@ -125,12 +153,22 @@ class CountDistinct implements Accumulator {
     if (!column) return
     for (let row = 0; row < groups.length; row += 1) {
       const value = valueAt(column, this.of, row)
-      if (value === null) continue
-      const group = groups[row] ?? 0
-      const set = (this.sets[group] ??= new Set())
-      // One value is a bigint in one batch and a double in another.
-      set.add(typeof value === 'bigint' ? narrowed(value) : value)
+      if (value !== null) this.put(groups[row] ?? 0, value)
     }
+  }
+
+  put(group: number, value: Value): void {
+    const set = (this.sets[group] ??= new Set())
+    // One value is a bigint in one batch and a double in another.
+    set.add(typeof value === 'bigint' ? narrowed(value) : value)
+  }
+
+  slots(): Float64Array {
+    return NO_SLOTS
+  }
+
+  code(value: string, _: string, self: string): string {
+    return `${self}.put(g, ${value})`
   }
 
   value(group: number): number {
@@ -139,8 +177,9 @@ class CountDistinct implements Accumulator {
 }
 
 /** `min max first last`: one of the values. */
-class Chosen implements Accumulator {
+class Chosen implements Accumulator, FusedSum {
   readonly state: readonly StatePart[]
+  fused: readonly FusedSum[] | null
   private readonly chosen: (Value | undefined)[] = []
   /** Of columns of doubles, until the first one of bigints. */
   private numbers: ChosenNumbers | null
@@ -151,6 +190,7 @@ class Chosen implements Accumulator {
   ) {
     this.state = [{ part: which, type: typeText(type), of: (group) => this.value(group) }]
     this.numbers = type.name === 'Utf8' || type.name === 'Bool' ? null : new ChosenNumbers(which)
+    this.fused = [this.numbers ?? this]
   }
 
   add(groups: Int32Array, column: Column | null, count: number): void {
@@ -160,12 +200,22 @@ class Chosen implements Accumulator {
     this.keepNumbers(count)
     for (let row = 0; row < groups.length; row += 1) {
       const value = valueAt(column, this.type, row)
-      if (value === null) continue
-      const group = groups[row] as number
-      const before = this.chosen[group]
-      if (before === undefined || this.replaces(value, before))
-        this.chosen[group] = typeof value === 'number' ? value + 0 : value
+      if (value !== null) this.put(groups[row] as number, value)
     }
+  }
+
+  put(group: number, value: Value): void {
+    const before = this.chosen[group]
+    if (before === undefined || this.replaces(value, before))
+      this.chosen[group] = typeof value === 'number' ? value + 0 : value
+  }
+
+  slots(): Float64Array {
+    return NO_SLOTS
+  }
+
+  code(value: string, _: string, self: string): string {
+    return `${self}.put(g, ${value})`
   }
 
   value(group: number): Value | null {
@@ -178,6 +228,7 @@ class Chosen implements Accumulator {
     for (let group = 0; group < count; group += 1)
       this.chosen[group] = this.numbers.of(group) ?? undefined
     this.numbers = null
+    this.fused = null // its loops add to the numbers
   }
 
   private replaces(value: Value, before: Value): boolean {
@@ -191,48 +242,71 @@ class Chosen implements Accumulator {
 type Choice = 'min' | 'max' | 'first' | 'last'
 
 /** One of the doubles of each group; NaN is above all others. */
-class ChosenNumbers {
+class ChosenNumbers implements FusedSum {
+  /** NaN for a group without a value too, so that it is below and above nothing. */
   private chosen = new Float64Array(0)
   private has = new Uint8Array(0)
 
   constructor(private readonly which: Choice) {}
 
+  slots(groups: number): Float64Array {
+    this.has = lengthened(this.has, groups)
+    return (this.chosen = lengthened(this.chosen, groups, NaN))
+  }
+
+  /** The usual row of a minimum or maximum changes nothing. */
+  code(value: string, slots: string, self: string): string {
+    const put = `${self}.put(g, ${value})`
+    if (this.which === 'min') return `if (!(${value} >= ${slots}[g])) ${put}`
+    return this.which === 'max' ? `if (!(${value} <= ${slots}[g])) ${put}` : put
+  }
+
   add(groups: Int32Array, values: Float64Array, nulls: Uint8Array | null, count: number): void {
-    const chosen = (this.chosen = lengthened(this.chosen, count))
-    const has = (this.has = lengthened(this.has, count))
+    const chosen = this.slots(count)
     const isMin = this.which === 'min'
-    const isExtreme = isMin || this.which === 'max'
-    const isLast = this.which === 'last'
+    const isMax = this.which === 'max'
     for (let row = 0; row < groups.length; row += 1) {
       if (nulls !== null && nulls[row] === 1) continue
       const group = groups[row] as number
       const value = values[row] as number
       const before = chosen[group] as number
-      // The usual row of a minimum or maximum changes nothing.
-      if (isExtreme && (isMin ? value >= before : value <= before) && has[group] === 1) continue
-      const isChosen =
-        has[group] === 0 ||
-        isLast ||
-        (isExtreme && (isMin ? before !== before && value === value : value !== value)) ||
-        (isExtreme && (isMin ? value < before : value > before))
-      if (!isChosen) continue
-      chosen[group] = value + 0 // 0 for -0
-      has[group] = 1
+      if ((isMin && value >= before) || (isMax && value <= before)) continue
+      this.put(group, value)
     }
+  }
+
+  put(group: number, value: number): void {
+    if (this.has[group] === 1 && !this.replaces(value, this.chosen[group] as number)) return
+    this.chosen[group] = value + 0 // 0 for -0
+    this.has[group] = 1
   }
 
   of(group: number): number | null {
     return this.has[group] ? (this.chosen[group] ?? null) : null
   }
+
+  private replaces(value: number, before: number): boolean {
+    switch (this.which) {
+      case 'first':
+        return false
+      case 'last':
+        return true
+      case 'min':
+        return value < before || (before !== before && value === value)
+      case 'max':
+        return value > before || value !== value
+    }
+  }
 }
 
 /** The sum of whole numbers, exact: doubles up to 2^53, carried to bigints. */
-class IntegerTotal implements Accumulator {
+class IntegerTotal implements Accumulator, FusedSum {
   readonly type: Type
   readonly state: readonly StatePart[]
   private totals = new Float64Array(0)
   private readonly carried: (bigint | undefined)[] = []
   private readonly counts = new Counts()
+  readonly fused: readonly FusedSum[] = [this, this.counts]
 
   constructor(
     of: Type,
@@ -248,22 +322,36 @@ class IntegerTotal implements Accumulator {
     if (!column) return
     const { values, nulls } = column
     this.counts.add(groups, nulls, count)
-    const totals = (this.totals = lengthened(this.totals, count))
+    const totals = this.slots(count)
     for (let row = 0; row < groups.length; row += 1) {
       if (nulls !== null && nulls[row] === 1) continue
       const group = groups[row] as number
       const value = values[row] as number | bigint
-      const before = totals[group] as number
       if (typeof value === 'number') {
-        const total = before + value
+        const total = (totals[group] as number) + value
         if (total <= Number.MAX_SAFE_INTEGER && total >= -Number.MAX_SAFE_INTEGER) {
           totals[group] = total
           continue
         }
       }
-      this.carried[group] = (this.carried[group] ?? 0n) + BigInt(before) + BigInt(value)
-      totals[group] = 0
+      this.carry(group, value)
     }
+  }
+
+  slots(groups: number): Float64Array {
+    return (this.totals = lengthened(this.totals, groups))
+  }
+
+  code(value: string, slots: string, self: string): string {
+    const max = Number.MAX_SAFE_INTEGER
+    return `const t = ${slots}[g] + ${value}; if (t <= ${max} && t >= -${max}) ${slots}[g] = t; else ${self}.carry(g, ${value})`
+  }
+
+  /** Add a value that the total in a double cannot take. */
+  carry(group: number, value: number | bigint): void {
+    const before = this.totals[group] as number
+    this.carried[group] = (this.carried[group] ?? 0n) + BigInt(before) + BigInt(value)
+    this.totals[group] = 0
   }
 
   value(group: number): Value | null {
@@ -291,8 +379,10 @@ class FloatTotal implements Accumulator {
   readonly state: readonly StatePart[]
   private readonly sums = new FloatSums()
   private readonly counts = new Counts()
+  readonly fused: readonly FusedSum[]
 
   constructor(private readonly fn: string) {
+    this.fused = fn === 'avg' ? [this.sums, this.counts] : [this.sums]
     const sum: StatePart = {
       part: 'fsum',
       type: 'Binary',
@@ -315,11 +405,12 @@ class FloatTotal implements Accumulator {
 }
 
 /** Variance and standard deviation of a sample, from exact sums of values and squares. */
-class Variance implements Accumulator {
+class Variance implements Accumulator, FusedSum {
   readonly type = FLOAT64
   readonly state: readonly StatePart[]
   private readonly sums: ([FloatSum, FloatSum] | undefined)[] = []
   private readonly counts = new Counts()
+  readonly fused: readonly FusedSum[] = [this, this.counts]
 
   constructor(private readonly fn: string) {
     const part = (name: string, at: 0 | 1): StatePart => ({
@@ -335,13 +426,22 @@ class Variance implements Accumulator {
     const { values, nulls } = column
     this.counts.add(groups, nulls, count)
     for (let row = 0; row < groups.length; row += 1) {
-      if (nulls?.[row]) continue
-      const group = groups[row] as number
-      const [sum, squares] = (this.sums[group] ??= [new FloatSum(), new FloatSum()])
-      const value = Number(values[row])
-      sum.add(value)
-      squares.addSquare(value)
+      if (!nulls?.[row]) this.put(groups[row] as number, Number(values[row]))
     }
+  }
+
+  put(group: number, value: number): void {
+    const [sum, squares] = (this.sums[group] ??= [new FloatSum(), new FloatSum()])
+    sum.add(value)
+    squares.addSquare(value)
+  }
+
+  slots(): Float64Array {
+    return NO_SLOTS
+  }
+
+  code(value: string, _: string, self: string): string {
+    return `${self}.put(g, ${value})`
   }
 
   value(group: number): number | null {

@@ -17,6 +17,11 @@ export interface Column {
   nulls: Uint8Array | null
   /** The texts of the codes that `values` has. */
   dictionary?: Dictionary
+  /**
+   * Whole numbers of 64 bits as two words each, the lower one first: loops read these, so that
+   * nothing is made of rows that a filter drops.
+   */
+  words?: Int32Array
 }
 
 export interface Batch {
@@ -62,10 +67,10 @@ export function valueAt(column: Column, type: Type, row: number): Value | null {
 /** The first rows of a batch, after skipping some. */
 export function sliced(batch: Batch, offset: number, rows: number): Batch {
   const end = Math.min(batch.rows, offset + rows)
-  const columns = batch.columns.map((column) => ({
-    ...column,
-    values: column.values.slice(offset, end),
-    nulls: column.nulls?.slice(offset, end) ?? null,
+  const columns = batch.columns.map(({ values, nulls, dictionary }) => ({
+    values: values.slice(offset, end),
+    nulls: nulls?.slice(offset, end) ?? null,
+    ...(dictionary && { dictionary }),
   }))
   return { ...batch, columns, rows: Math.max(0, end - offset) }
 }

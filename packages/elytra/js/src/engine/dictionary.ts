@@ -11,6 +11,12 @@ const BYTES_MAX = 8 << 20
 /** Texts that are probed: further ones of equal hashes get a code of their own each. */
 const PROBES_MAX = 24
 const SLOTS = 1024
+/** Texts of at most so many bytes are remembered by their bytes, the last one of each place. */
+const SHORT_MAX = 3
+const SHORT_PLACES = 4096
+const SHORT_SHIFT = 32 - Math.log2(SHORT_PLACES)
+/** An odd number that spreads keys over the upper bits of a product: 2^32 / golden ratio. */
+const SPREAD = 0x9e3779b1
 
 // A mark at the beginning of a field is a part of its text.
 const DECODER = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -28,6 +34,9 @@ export class Dictionary {
   private hashes = new Int32Array(256)
   /** A code for each slot of the hash table, 0 for a free one; a power of two of them. */
   private slots = new Int32Array(SLOTS)
+  /** Length and bytes of short texts; 0 for a free place. */
+  private readonly shortKeys = new Int32Array(SHORT_PLACES)
+  private readonly shortCodes = new Int32Array(SHORT_PLACES)
   private readonly texts: (string | undefined)[] = ['']
 
   /** Whether a new dictionary should take the place of this one. */
@@ -56,6 +65,22 @@ export class Dictionary {
 
   /** As `code`, for bytes whose hash is not known. */
   codeOf(source: Uint8Array, start: number, end: number): number {
+    const size = end - start
+    if (size > SHORT_MAX) return this.codeOfHashed(source, start, end)
+    if (size === 0) return 0
+    // The bytes of a short text are a number, which is found without a hash and a comparison.
+    let key = source[start] as number
+    if (size > 1) key = (key << 8) | (source[start + 1] as number)
+    if (size > 2) key = (key << 8) | (source[start + 2] as number)
+    const place = Math.imul(key + (size << 24), SPREAD) >>> SHORT_SHIFT
+    if (this.shortKeys[place] === key + (size << 24)) return this.shortCodes[place] as number
+    const code = this.codeOfHashed(source, start, end)
+    this.shortKeys[place] = key + (size << 24)
+    this.shortCodes[place] = code
+    return code
+  }
+
+  private codeOfHashed(source: Uint8Array, start: number, end: number): number {
     let hash = 0
     for (let at = start; at < end; at += 1)
       hash = (Math.imul(hash, HASH_FACTOR) + (source[at] as number)) | 0

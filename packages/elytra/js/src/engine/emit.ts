@@ -30,6 +30,8 @@ export interface Layout {
   isBig: boolean
   /** Whether its texts are codes of a dictionary. */
   isCoded: boolean
+  /** Whether it is read from words. */
+  isWords: boolean
 }
 
 /** A condition on one column of codes: it is computed once for each text, before the loop. */
@@ -123,7 +125,7 @@ export class Emitter {
 
   constant(value: unknown): string {
     this.constants.push(value)
-    return `K[${this.constants.length - 1}]`
+    return `K${this.constants.length - 1}`
   }
 
   /** Whether values of a type are bigints here. */
@@ -150,7 +152,8 @@ export class Emitter {
     return { value: `(${found} === ${TEST.isTrue})`, isNull: `(${found} === ${TEST.isNull})` }
   }
 
-  private column(name: string): Emitted {
+  /** The variable of a column. */
+  column(name: string): Emitted {
     const found = this.columns.get(name)
     if (!found) throw new Error('a column that was not loaded')
     return found
@@ -164,6 +167,9 @@ export class Emitter {
       if (typeof value === 'bigint') throw WIDEN
       return { value: `(${value})`, isNull: NEVER }
     }
+    // As a number it is a constant of the optimized code too.
+    if (typeof value === 'number' && Number.isFinite(value) && value >= 0 && !Object.is(value, -0))
+      return { value: `(${value})`, isNull: NEVER }
     return { value: this.constant(value), isNull: NEVER }
   }
 }

@@ -1,5 +1,6 @@
 /** Sums of floats for many groups: those of `FloatSum`, with the sums of pieces in a typed array. */
 
+import type { FusedSum } from './aggregates.ts'
 import { CARRY_EVERY, FloatSum, SHIFT } from './floatSum.ts'
 import { lengthened } from './slots.ts'
 
@@ -7,13 +8,13 @@ import { lengthened } from './slots.ts'
 const STRIDE = 8
 
 /** One sum for each group. */
-export class FloatSums {
+export class FloatSums implements FusedSum {
   private readonly sums: (FloatSum | undefined)[] = []
   /**
    * STRIDE numbers of each group: `fastScale` of its sum (NaN for a group without one), the sums of
    * pieces in its three highest bins since the last carry, and how many values they are of.
    */
-  private slots = new Float64Array(0)
+  private numbers = new Float64Array(0)
 
   /**
    * Add values of rows to their groups.
@@ -21,8 +22,7 @@ export class FloatSums {
    * @param count the number of groups.
    */
   add(groups: Int32Array, values: Float64Array, nulls: Uint8Array | null, count: number): void {
-    this.slots = lengthened(this.slots, STRIDE * count, NaN)
-    const { slots } = this
+    const slots = this.slots(count)
     for (let row = 0; row < groups.length; row += 1) {
       if (nulls !== null && nulls[row] === 1) continue
       const at = STRIDE * (groups[row] as number)
@@ -45,6 +45,23 @@ export class FloatSums {
     }
   }
 
+  slots(groups: number): Float64Array {
+    return (this.numbers = lengthened(this.numbers, STRIDE * groups, NaN))
+  }
+
+  /** As `add` does it. */
+  code(value: string, slots: string, self: string): string {
+    return `
+      const at = ${STRIDE} * g, units = ${value} * ${slots}[at]
+      if (units < ${SHIFT} && units > -${SHIFT}) {
+        const whole = Math.trunc(units), rest = (units - whole) * ${SHIFT}, next = Math.trunc(rest)
+        ${slots}[at + 1] += whole
+        ${slots}[at + 2] += next
+        ${slots}[at + 3] += Math.trunc((rest - next) * ${SHIFT})
+        if ((${slots}[at + 4] += 1) === ${CARRY_EVERY}) ${self}.carry(g)
+      } else ${self}.addSlowly(g, ${value})`
+  }
+
   /** The sum of a group, null if it has no value. */
   of(group: number): FloatSum | null {
     const sum = this.sums[group]
@@ -52,15 +69,15 @@ export class FloatSums {
     return sum ?? null
   }
 
-  private addSlowly(group: number, value: number): void {
+  addSlowly(group: number, value: number): void {
     this.carry(group)
     const sum = (this.sums[group] ??= new FloatSum())
     sum.add(value)
-    this.slots[STRIDE * group] = sum.fastScale
+    this.numbers[STRIDE * group] = sum.fastScale
   }
 
-  private carry(group: number): void {
-    const { slots } = this
+  carry(group: number): void {
+    const { numbers: slots } = this
     const at = STRIDE * group
     this.sums[group]?.addUnits(
       slots[at + 1] as number,

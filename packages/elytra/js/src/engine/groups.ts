@@ -8,6 +8,8 @@ import { ValueOutOfRange, type Field } from './types.ts'
 
 /** More groups than memory of a tab holds. */
 const GROUPS_MAX = 5_000_000
+/** More than a group or a number of a value is, so that a pair of them is an exact double. */
+const PAIR = 2 ** 26
 
 /** Numbers the groups in the order in which their first rows come. */
 export class Groups {
@@ -16,7 +18,7 @@ export class Groups {
   // The number of each value of a key, then of each pair of numbers: a tuple of keys is a path.
   private readonly numbers: Map<Value | null, number>[]
   private readonly pairs: Map<number, number>[]
-  /** Of keys with a dictionary: the numbers of its codes. */
+  /** Of keys with a dictionary: the number of NULL, then those of its codes. */
   private readonly codes: ({ dictionary: Dictionary; numbers: Int32Array } | undefined)[] = []
   private made = 0
   private groups = new Int32Array(0)
@@ -73,17 +75,9 @@ export class Groups {
     }
     const codes = this.codesOf(key, dictionary)
     for (let row = 0; row < into.length; row += 1) {
-      if (nulls !== null && nulls[row] === 1) {
-        into[row] = numberOf(numbers, null)
-        continue
-      }
-      const code = values[row] as number
-      let found = codes[code] as number
-      if (found < 0) {
-        found = numberOf(numbers, dictionary.text(code))
-        codes[code] = found
-      }
-      into[row] = found
+      const place = nulls !== null && nulls[row] === 1 ? 0 : (values[row] as number) + 1
+      const found = codes[place] as number
+      into[row] = found < 0 ? this.numberCode(key, place) : found
     }
   }
 
@@ -94,29 +88,54 @@ export class Groups {
     const found = this.found.subarray(0, groups.length)
     this.number(key, column, found)
     for (let row = 0; row < groups.length; row += 1) {
-      // Both below 2^26, so that the product is exact.
-      const pair = (groups[row] as number) * 67_108_864 + (found[row] as number)
+      const pair = (groups[row] as number) * PAIR + (found[row] as number)
       groups[row] = numberOf(pairs, pair)
     }
   }
 
-  /** The numbers of a dictionary's codes so far, -1 for one without a number. */
-  private codesOf(key: number, dictionary: Dictionary): Int32Array {
+  /** The numbers of NULL and of a dictionary's codes so far, -1 for one without a number. */
+  codesOf(key: number, dictionary: Dictionary): Int32Array {
     const known = this.codes[key]
     const before = known?.dictionary === dictionary ? known.numbers : new Int32Array(0)
-    if (before.length >= dictionary.size) return before
-    const numbers = new Int32Array(2 * dictionary.size).fill(-1)
+    if (before.length > dictionary.size) return before
+    const numbers = new Int32Array(2 * dictionary.size + 1).fill(-1)
     numbers.set(before)
     this.codes[key] = { dictionary, numbers }
     return numbers
   }
 
+  /** Number a key's NULL (at place 0) or the code below `place`, of the dictionary of `codesOf`. */
+  numberCode(key: number, place: number): number {
+    const known = this.codes[key]
+    if (!known) throw new Error('a code without a dictionary')
+    const value = place === 0 ? null : known.dictionary.text(place - 1)
+    return (known.numbers[place] = this.numberValue(key, value))
+  }
+
+  /** The number of a key's value; booleans are 0 and 1. */
+  numberValue(key: number, value: Value | null): number {
+    return numberOf(this.numbers[key] as Map<Value | null, number>, value)
+  }
+
+  /** The number of a pair: a group of the keys before `key`, and the number of its value. */
+  numberPair(key: number, group: number, number: number): number {
+    return numberOf(this.pairs[key] as Map<number, number>, group * PAIR + number)
+  }
+
   private add(row: number, columns: readonly Column[]): void {
+    this.addGroup(
+      columns.map((column, key) => {
+        const type = this.fields[key]?.type
+        return type ? valueAt(column, type, row) : null
+      }),
+    )
+  }
+
+  /** Add the group whose number is `count`. */
+  addGroup(values: readonly (Value | null)[]): void {
     if (this.made >= GROUPS_MAX)
       throw new ValueOutOfRange(`more than ${GROUPS_MAX} groups`, 'run the pipeline on the node')
-    columns.forEach((column, key) => {
-      const type = this.fields[key]?.type
-      const value = type ? valueAt(column, type, row) : null
+    values.forEach((value, key) => {
       this.keys[key]?.push(typeof value === 'number' ? value + 0 : value)
     })
     this.made += 1

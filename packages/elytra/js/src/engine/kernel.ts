@@ -1,32 +1,25 @@
 /** Kernels: filters and computed columns of a plan, as one generated loop over a batch. */
 
-import type { ExprJson, PlanNode } from '../plan/json.ts'
 import { room, type Batch, type Column } from './batch.ts'
 import type { Dictionary } from './dictionary.ts'
-import { columnsOf, Emitter, TEST, type Emitted, type Layout, type TextTest } from './emit.ts'
+import { TEST, type Emitter, type Layout, type TextTest } from './emit.ts'
 import { generated } from './generated.ts'
+import { RowSteps, type RowStep, type TypedStep } from './rowSteps.ts'
 import * as runtime from './runtime.ts'
-import { typed, type Typed } from './typed.ts'
-import { isWide, TypeMismatch, typeText, type Field, type Type } from './types.ts'
+import type { Field } from './types.ts'
 
-/** A step that computes each row by itself. */
-export type RowStep = Extract<PlanNode, { op: 'filter' | 'project' | 'with_column' | 'rename' }>
-
-interface TypedStep {
-  /** Drops the rows for which it is not true; null for a step that computes columns. */
-  condition: Typed | null
-  /** All columns after the step: computed, or passed on under a name. */
-  columns: readonly { field: Field; value: Typed }[]
-}
-
-/** The arrays that a generated loop reads and fills. */
-interface Arrays {
+/** The arrays that a generated loop reads. */
+export interface LoopInput {
   rows: number
   columns: readonly unknown[]
   nulls: readonly unknown[]
-  dictionaries: readonly unknown[]
+  dictionaries: readonly (Dictionary | undefined)[]
   tests: readonly Uint8Array[]
   constants: readonly unknown[]
+}
+
+/** The arrays that a loop reads and fills. */
+interface Arrays extends LoopInput {
   outputs: readonly unknown[]
   outputNulls: readonly unknown[]
   /** Whether the loop has marked a NULL in an output column. */
@@ -46,38 +39,29 @@ interface Compiled {
 
 /** Runs row steps over batches; loops are generated for each layout of columns that occurs. */
 export class Kernel {
-  readonly fields: readonly Field[]
-  private readonly steps: readonly TypedStep[]
-  private readonly used: readonly number[]
   private readonly loops = new Map<string, Compiled>()
   private made: Column[] = []
 
   /**
-   * @param steps from the source up.
-   * @param input the columns of the batches.
+   * @param steps over the columns of the batches.
    * @param reuses whether a batch may be overwritten by the next one.
    */
   constructor(
-    steps: readonly (RowStep | TypedStep)[],
-    private readonly input: readonly Field[],
+    readonly steps: RowSteps,
     private readonly reuses = false,
-  ) {
-    let fields = input
-    const found: TypedStep[] = []
-    for (const step of steps) {
-      const next = 'condition' in step ? step : typedStep(step, fields)
-      found.push(next)
-      fields = next.columns.map(({ field }) => field)
-    }
-    this.fields = fields
-    const [kept, names] = pruned(found, fields)
-    this.steps = kept
-    this.used = input.flatMap(({ name }, at) => (names.has(name) ? [at] : []))
+  ) {}
+
+  /** As the constructor, from the steps and the columns of the batches. */
+  static of(
+    steps: readonly (RowStep | TypedStep)[],
+    input: readonly Field[],
+    reuses = false,
+  ): Kernel {
+    return new Kernel(new RowSteps(steps, input), reuses)
   }
 
-  /** The names of the input's columns that are read. */
-  get columns(): string[] {
-    return this.used.map((at) => this.input[at]?.name ?? '')
+  get fields(): readonly Field[] {
+    return this.steps.fields
   }
 
   /**
@@ -95,23 +79,18 @@ export class Kernel {
   }
 
   private attempt(batch: Batch, isWide: boolean): Batch {
-    const layouts = this.used.map((at) => layoutOf(batch.columns[at]))
+    const inputs = this.steps.inputs(batch)
+    const layouts = inputs.map((column) => layoutOf(column, isWide))
     if (!isWide && layouts.some((layout) => layout.isBig)) throw runtime.WIDEN
-    const key = `${isWide}${layouts.map((each) => `${+each.hasNulls}${+each.isBig}${+each.isCoded}`).join()}`
+    const key = `${isWide}${keyOf(layouts)}`
     const compiled = this.loops.get(key) ?? this.generate(layouts, isWide)
     this.loops.set(key, compiled)
-    const inputs = this.used.map((at) => batch.columns[at])
-    const dictionaries = inputs.map((column) => column?.dictionary)
-    const columns = this.outputs(compiled, dictionaries, batch.rows, isWide)
+    const input = loopInput(inputs, layouts, batch.rows, compiled)
+    const columns = this.outputs(compiled, input.dictionaries, batch.rows, isWide)
     const marked: boolean[] = []
     const rows = compiled.loop({
+      ...input,
       marked,
-      rows: batch.rows,
-      columns: inputs.map((column) => column?.values),
-      nulls: inputs.map((column) => column?.nulls ?? null),
-      dictionaries,
-      tests: compiled.tests.map((test) => test.of(dictionaries)),
-      constants: compiled.constants,
       outputs: columns.map(({ values }) => values),
       outputNulls: columns.map(({ nulls }) => nulls),
     })
@@ -148,30 +127,9 @@ export class Kernel {
   }
 
   private generate(layouts: readonly Layout[], isWide: boolean): Compiled {
-    const loads = this.used.map((at, index) => {
-      const type = this.input[at]?.type
-      const layout = layouts[index]
-      if (!type || !layout) throw new Error('a column without a layout')
-      return [this.input[at]?.name ?? '', load(type, layout, index, isWide)] as const
-    })
-    const emitter = new Emitter(
-      isWide,
-      new Map(loads.map(([name, { emitted }]) => [name, emitted])),
-    )
-    for (const [, { lines }] of loads) for (const line of lines) emitter.line(line)
-    for (const step of this.steps) {
-      if (step.condition) {
-        const { value, isNull } = emitter.emit(step.condition)
-        emitter.line(`if (${isNull === 'false' ? '' : `${isNull} || `}!${value}) continue`)
-        continue
-      }
-      emitter.columns = new Map(
-        step.columns.map(({ field, value }) => [field.name, emitter.emit(value)] as const),
-      )
-    }
+    const emitter = this.steps.emit(layouts, isWide)
     const coded = this.fields.map(({ name, type }, at) => {
-      const made = emitter.columns.get(name)
-      if (!made) throw new Error('a column that was not computed')
+      const made = emitter.column(name)
       const value = made.code?.value ?? made.value
       const stored = type.name === 'Bool' ? `${value} ? 1 : 0` : value
       if (made.isNull === 'false') emitter.line(`O${at}[row] = ${stored}`)
@@ -181,66 +139,81 @@ export class Kernel {
         )
       return made.code?.index ?? -1
     })
-    const loop = compile(emitter, this.used.length, this.fields.length)
-    const tests = emitter.tests.map((test) => new TestedTexts(test))
-    return { loop, constants: emitter.constants, tests, coded }
+    const loop = compile(emitter, layouts.length, this.fields.length)
+    return { loop, constants: emitter.constants, tests: testsOf(emitter), coded }
   }
 }
 
-function compile({ lines, tests }: Emitter, inputs: number, outputs: number): Loop {
-  const each = (count: number, name: string, list: string): string =>
-    Array.from({ length: count }, (_, at) => `const ${name}${at} = A.${list}[${at}]`).join(
-      '\n      ',
-    )
+/** What a loop reads of the columns of a batch. */
+export function loopInput(
+  inputs: readonly (Column | undefined)[],
+  layouts: readonly Layout[],
+  rows: number,
+  { constants, tests }: { constants: readonly unknown[]; tests: readonly TestedTexts[] },
+): LoopInput {
+  const dictionaries = inputs.map((column) => column?.dictionary)
+  return {
+    rows,
+    columns: inputs.map((column, at) => (layouts[at]?.isWords ? column?.words : column?.values)),
+    nulls: inputs.map((column) => column?.nulls ?? null),
+    dictionaries,
+    tests: tests.map((test) => test.of(dictionaries)),
+    constants,
+  }
+}
+
+/** The statements that name the arrays of a `LoopInput` for the statements of a row. */
+export function inputNames({ tests, constants }: Emitter, inputs: number): string {
+  return [
+    names(inputs, 'C', 'columns'),
+    names(inputs, 'M', 'nulls'),
+    names(inputs, 'D', 'dictionaries'),
+    names(tests.length, 'Q', 'tests'),
+    names(constants.length, 'K', 'constants'),
+  ].join('\n')
+}
+
+export function names(count: number, name: string, list: string): string {
+  return Array.from({ length: count }, (_, at) => `const ${name}${at} = A.${list}[${at}]`).join(
+    '\n',
+  )
+}
+
+export function testsOf({ tests }: Emitter): TestedTexts[] {
+  return tests.map((test) => new TestedTexts(test))
+}
+
+/** Names the loop for a layout of columns. */
+export function keyOf(layouts: readonly Layout[]): string {
+  return layouts
+    .map((each) => `${+each.hasNulls}${+each.isBig}${+each.isCoded}${+each.isWords}`)
+    .join()
+}
+
+function compile(emitter: Emitter, inputs: number, outputs: number): Loop {
   return generated<Loop>(
     `
     const W = () => { throw R.WIDEN }
     return (A) => {
-      const K = A.constants, rows = A.rows
-      ${each(inputs, 'C', 'columns')}
-      ${each(inputs, 'M', 'nulls')}
-      ${each(inputs, 'D', 'dictionaries')}
-      ${each(tests.length, 'Q', 'tests')}
-      ${each(outputs, 'O', 'outputs')}
-      ${each(outputs, 'N', 'outputNulls')}
-      ${Array.from({ length: outputs }, (_, at) => `let h${at} = false`).join('\n      ')}
+      const rows = A.rows
+      ${inputNames(emitter, inputs)}
+      ${names(outputs, 'O', 'outputs')}
+      ${names(outputs, 'N', 'outputNulls')}
+      ${Array.from({ length: outputs }, (_, at) => `let h${at} = false`).join('\n')}
       let row = 0
       for (let i = 0; i < rows; i += 1) {
-        ${lines.join('\n        ')}
+        ${emitter.lines.join('\n')}
         row += 1
       }
-      ${Array.from({ length: outputs }, (_, at) => `A.marked[${at}] = h${at}`).join('\n      ')}
+      ${Array.from({ length: outputs }, (_, at) => `A.marked[${at}] = h${at}`).join('\n')}
       return row
     }`,
     runtime,
   )
 }
 
-function load(
-  type: Type,
-  { hasNulls, isBig, isCoded }: Layout,
-  index: number,
-  wide: boolean,
-): { emitted: Emitted; lines: string[] } {
-  const value = `c${index}`
-  const isNull = hasNulls ? `n${index}` : 'false'
-  const stored = `C${index}[i]`
-  const read =
-    type.name === 'Bool'
-      ? `${stored} === 1`
-      : wide && isWide(type) && !isBig
-        ? `BigInt(${stored})`
-        : stored
-  const lines = [`const ${value} = ${read}`]
-  if (hasNulls) lines.push(`const ${isNull} = M${index}[i] === 1`)
-  if (!isCoded) return { emitted: { value, isNull }, lines }
-  // The string is made where it is needed; NULL has the code 0, which is a text too.
-  const emitted = { value: `D${index}.text(${value})`, isNull, code: { value, index } }
-  return { emitted, lines }
-}
-
 /** The results of a condition for the texts of a dictionary. */
-class TestedTexts {
+export class TestedTexts {
   private readonly kernel: Kernel
   private dictionary: Dictionary | null = null
   private results = new Uint8Array(64)
@@ -249,7 +222,7 @@ class TestedTexts {
   constructor(private readonly test: TextTest) {
     const { node, name } = test
     const column = { field: { name: 'test', type: node.type }, value: node }
-    this.kernel = new Kernel(
+    this.kernel = Kernel.of(
       [{ condition: null, columns: [column] }],
       [{ name, type: { name: 'Utf8' } }],
     )
@@ -294,12 +267,15 @@ class TestedTexts {
   }
 }
 
-function layoutOf(column: Column | undefined): Layout {
-  const values = column?.values
+/** How a kernel reads a column: a wide one reads no words. */
+export function layoutOf(column: Column | undefined, isWide = false): Layout {
+  const isWords = !isWide && column?.words !== undefined
+  const values = isWords ? null : column?.values
   return {
     hasNulls: Boolean(column?.nulls),
     isBig: values instanceof BigInt64Array || values instanceof BigUint64Array,
     isCoded: column?.dictionary !== undefined,
+    isWords,
   }
 }
 
@@ -307,69 +283,4 @@ function cut(column: Column, rows: number, hasNulls = false): Column {
   const { values, nulls } = column
   const kept = Array.isArray(values) ? values.slice(0, rows) : values.subarray(0, rows)
   return { ...column, values: kept, nulls: hasNulls && nulls ? nulls.subarray(0, rows) : null }
-}
-
-function typedStep(step: RowStep, fields: readonly Field[]): TypedStep {
-  const passed = fields.map((field) => ({ field, value: passedOn(field) }))
-  switch (step.op) {
-    case 'filter': {
-      const condition = typed(step.predicate, fields)
-      if (condition.type.name !== 'Bool' && condition.type.name !== 'Null')
-        throw new TypeMismatch(`filter takes a condition, found ${typeText(condition.type)}`)
-      return { condition, columns: passed }
-    }
-    case 'project':
-      return { condition: null, columns: step.columns.map((each) => computed(each, fields)) }
-    case 'with_column': {
-      const made = new Map(step.columns.map((each) => [each.name, computed(each, fields)]))
-      const replaced = passed.map((each) => made.get(each.field.name) ?? each)
-      const added = [...made.values()].filter(
-        ({ field }) => !fields.some(({ name }) => name === field.name),
-      )
-      return { condition: null, columns: [...replaced, ...added] }
-    }
-    case 'rename': {
-      const names = new Map(step.names.map(({ from, to }) => [from, to]))
-      const columns = passed.map(({ field, value }) => ({
-        field: { ...field, name: names.get(field.name) ?? field.name },
-        value,
-      }))
-      return { condition: null, columns }
-    }
-  }
-}
-
-function computed(
-  { name, expr }: { name: string; expr: ExprJson },
-  fields: readonly Field[],
-): { field: Field; value: Typed } {
-  const value = typed(expr, fields)
-  return { field: { name, type: value.type }, value }
-}
-
-function passedOn({ name, type }: Field): Typed {
-  return { op: 'column', type, args: [], value: name, strict: true, fallible: false }
-}
-
-/** The steps without columns that nobody needs, and the names of the input that they read. */
-function pruned(
-  steps: readonly TypedStep[],
-  output: readonly Field[],
-): [TypedStep[], ReadonlySet<string>] {
-  let needed = new Set(output.map(({ name }) => name))
-  const kept: TypedStep[] = []
-  for (const step of [...steps].reverse()) {
-    if (step.condition) {
-      for (const name of columnsOf(step.condition)) needed.add(name)
-      kept.unshift(step)
-      continue
-    }
-    // One that may fail stays: the plan fails with it, needed or not.
-    const columns = step.columns.filter(
-      ({ field, value }) => needed.has(field.name) || value.fallible,
-    )
-    needed = new Set(columns.flatMap(({ value }) => columnsOf(value)))
-    kept.unshift({ ...step, columns })
-  }
-  return [kept, needed]
 }

@@ -12,7 +12,9 @@ import { accumulatorOf, type Accumulator } from './aggregates.ts'
 import { sliced, valueAt, type Batch, type Column } from './batch.ts'
 import { columnFrom, Groups } from './groups.ts'
 import { joined, reordered } from './joined.ts'
-import { Kernel, type RowStep } from './kernel.ts'
+import { FusedLoop } from './fused.ts'
+import { Kernel } from './kernel.ts'
+import { RowSteps, type RowStep } from './rowSteps.ts'
 import type { Value } from './literals.ts'
 import { compareValues } from './order.ts'
 import { typed } from './typed.ts'
@@ -22,6 +24,7 @@ import { typeText, type Field } from './types.ts'
 const ROWS_MAX = 5_000_000
 
 type Step = Exclude<PlanNode, { op: 'scan' | 'join' | 'union' | 'opaque' }>
+type AggregateNode = Extract<PlanNode, { op: 'aggregate' }>
 
 /** One part of a plan: it takes batches, and has rows for the next part. */
 interface Stage {
@@ -56,9 +59,9 @@ export class PlanRun {
 
   /** The columns of a source that a plan reads: a source need not have the others. */
   static inputOf(plan: PlanNode, fields: readonly Field[]): readonly Field[] {
-    const [first] = new PlanRun(plan, fields).stages
-    if (!(first instanceof RowStage)) return fields
-    const read = new Set(first.kernel.columns)
+    const { rowSteps } = new PlanRun(plan, fields)
+    if (!rowSteps) return fields
+    const read = new Set(rowSteps.columns)
     return fields.filter(({ name }) => read.has(name))
   }
 
@@ -69,7 +72,14 @@ export class PlanRun {
 
   /** Whether batches are needed after `add`, so that their arrays must not be filled again. */
   get keepsBatches(): boolean {
-    return !(this.stages[0] instanceof RowStage)
+    return this.rowSteps === null
+  }
+
+  /** The steps that read the source; null if its batches go to a stage as they are. */
+  private get rowSteps(): RowSteps | null {
+    const [first] = this.stages
+    if (first instanceof RowStage) return first.kernel.steps
+    return first instanceof AggregateStage ? first.steps : null
   }
 
   add(batch: Batch): void {
@@ -137,22 +147,19 @@ function stagesOf(plan: PlanNode, input: readonly Field[]): Stage[] {
   const push = (stage: Stage): void => {
     stages.push(stage)
     fields = stage.fields
+    rowSteps = []
   }
   for (const step of chainOf(plan)) {
     if (isRowStep(step)) {
       rowSteps.push(step)
-      continue
+    } else if (step.op === 'aggregate') {
+      push(new AggregateStage(step, new RowSteps([...rowSteps, operandsOf(step)], fields)))
+    } else {
+      if (rowSteps.length > 0) push(new RowStage(Kernel.of(rowSteps, fields)))
+      push(stageOf(step, fields))
     }
-    const before = beforeStage(step)
-    if (rowSteps.length > 0 || before) {
-      // An aggregate keeps no rows, so that its kernel can fill the same arrays again.
-      const reuses = step.op === 'aggregate'
-      push(new RowStage(new Kernel([...rowSteps, ...(before ? [before] : [])], fields, reuses)))
-      rowSteps = []
-    }
-    push(stageOf(step, fields))
   }
-  if (rowSteps.length > 0 || stages.length === 0) push(new RowStage(new Kernel(rowSteps, fields)))
+  if (rowSteps.length > 0 || stages.length === 0) push(new RowStage(Kernel.of(rowSteps, fields)))
   return stages
 }
 
@@ -160,9 +167,8 @@ function isRowStep(step: Step): step is RowStep {
   return ['filter', 'project', 'with_column', 'rename'].includes(step.op)
 }
 
-/** What must be computed for an aggregate: its keys and arguments, as columns. */
-function beforeStage(step: Step): RowStep | null {
-  if (step.op !== 'aggregate') return null
+/** The keys and arguments of an aggregate, as columns. */
+function operandsOf(step: AggregateNode): RowStep {
   const columns = [
     ...step.keys.map(({ expr }, at) => ({ name: `k${at}`, expr })),
     ...step.aggs.flatMap(({ agg }, at) => (agg.arg ? [{ name: `a${at}`, expr: agg.arg }] : [])),
@@ -175,9 +181,6 @@ function beforeStage(step: Step): RowStep | null {
 
 function stageOf(step: Step, fields: readonly Field[]): Stage {
   switch (step.op) {
-    case 'aggregate':
-      if (step.phase === 'final') throw new Unsupported('a final phase is computed by the node')
-      return new AggregateStage(step, fields)
     case 'limit':
       return new LimitStage(fields, step.count, step.offset ?? 0)
     case 'sort':
@@ -212,34 +215,51 @@ class AggregateStage implements Stage {
   readonly isFull = false
   readonly fields: readonly Field[]
   private readonly groups: Groups
-  private readonly accumulators: readonly { made: Accumulator; column: number | null }[]
+  private readonly accumulators: readonly { made: Accumulator; column: string | null }[]
   private readonly keys: number
+  private readonly fused: FusedLoop
+  /** For batches that the loop does not compute. It keeps no rows, so the same arrays are filled again. */
+  private readonly kernel: Kernel
 
-  constructor(step: Extract<Step, { op: 'aggregate' }>, input: readonly Field[]) {
+  /** @param steps they end with `operandsOf(step)`. */
+  constructor(
+    step: AggregateNode,
+    readonly steps: RowSteps,
+  ) {
+    if (step.phase === 'final') throw new Unsupported('a final phase is computed by the node')
     this.keys = step.keys.length
     const keyFields = step.keys.map(({ name }, at) => ({
       name,
-      type: fieldAt(input, `k${at}`).type,
+      type: fieldAt(steps.fields, `k${at}`).type,
     }))
     this.groups = new Groups(keyFields)
     this.accumulators = step.aggs.map(({ agg }, at) => {
-      const column = agg.arg ? input.findIndex(({ name }) => name === `a${at}`) : null
-      const type = column === null ? null : fieldAt(input, `a${at}`).type
+      const column = agg.arg ? `a${at}` : null
+      const type = column === null ? null : fieldAt(steps.fields, column).type
       return { made: accumulatorOf(agg, type), column }
     })
-    const results = step.aggs.map(({ name }, at) => {
-      const made = this.accumulators[at]
-      if (!made) throw new Error('an aggregate without an accumulator')
-      return { name, type: made.made.type }
+    const results = this.accumulators.map(({ made: { type } }, at) => {
+      return { name: step.aggs[at]?.name ?? '', type }
     })
     this.fields = [...keyFields, ...results]
+    this.kernel = new Kernel(steps, true)
+    const keys = keyFields.map((_, at) => `k${at}`)
+    this.fused = new FusedLoop(steps, keys, this.groups, this.accumulators)
   }
 
   add(batch: Batch): null {
-    const groups = this.groups.assign(batch.columns.slice(0, this.keys), batch.rows)
-    for (const { made, column } of this.accumulators)
-      made.add(groups, column === null ? null : (batch.columns[column] ?? null), this.groups.count)
+    const added = this.fused.add(batch)
+    if (added === 0) this.addColumns(this.kernel.run(batch))
+    else if (added < batch.rows) this.addColumns(this.kernel.run(sliced(batch, added, Infinity)))
     return null
+  }
+
+  private addColumns({ fields, columns, rows }: Batch): void {
+    const groups = this.groups.assign(columns.slice(0, this.keys), rows)
+    for (const { made, column } of this.accumulators) {
+      const at = fields.findIndex(({ name }) => name === column)
+      made.add(groups, columns[at] ?? null, this.groups.count)
+    }
   }
 
   /** The groups' keys, and the states of the aggregates. */
@@ -340,7 +360,7 @@ class SortStage implements Stage {
   /** Rows with equal keys stay in the order of the input: the sort is stable. */
   private orderOf(batch: Batch): Int32Array {
     const columns = this.keys.map(({ expr }, at) => ({ name: `k${at}`, expr }))
-    const kernel = new Kernel([{ op: 'project', input: SOURCE, columns }], this.fields)
+    const kernel = Kernel.of([{ op: 'project', input: SOURCE, columns }], this.fields)
     const made = kernel.run(batch)
     const values = made.columns.map((column, at) => {
       const type = fieldAt(made.fields, `k${at}`).type

@@ -27,7 +27,7 @@ export async function compute(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const { fields, batches } = readArrow(input)
   const run = new PlanRun(plan, fields)
-  for (const batch of batches) {
+  for (const batch of batches(!run.keepsBatches)) {
     if (run.isFull) break
     run.add(batch)
     await onRows(batch.rows)
