@@ -30,6 +30,11 @@ def test_the_command_line_loads_nothing_heavy_before_a_verb_runs() -> None:
     assert not loaded_by("import sennit.cli") & (HEAVY | {"rich", "uvicorn", "sqlglot", "lmdb"})
 
 
+@pytest.mark.slow
+def test_a_node_starts_without_libraries_that_only_queries_need() -> None:
+    assert not loaded_by("import sennit.serve") & {"duckdb", "pyarrow", "numpy", "ray", "sqlglot"}
+
+
 @pytest.mark.parametrize("verb", ["up", "put", "sql", "run"])
 def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
     program = f"import sennit.cli; assert sennit.cli.run(['{verb}', '--help']) == 0"

@@ -19,11 +19,10 @@ from lake.peers.sql import (
     DistributedPlan,
     Fragment,
     Gather,
-    PlanOptions,
     Shard,
     Table,
-    plan_distributed,
 )
+from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.sql.distributed_worker import Engine
 from lake.sql.sent_columns import is_sendable
 from lake.sql.types import quoted

@@ -18,17 +18,16 @@ from lake import Lake
 from lake.peers.sql import (
     BucketKey,
     Column,
-    PlanOptions,
     Shard,
     StepRun,
     Table,
     explain_json,
     explain_text,
-    plan_distributed,
     planner,
     sharded_table,
 )
 from lake.peers.sql.estimates import selectivity
+from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.peers.sql.schemes import Scheme
 from lake.peers.sql.wire import tables_from_data, tables_to_data
 from lake.sql.distributed_worker import Engine

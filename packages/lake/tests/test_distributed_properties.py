@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from lake.peers.sql import PlanOptions
+from lake.peers.sql.planner import PlanOptions
 
 from .distributed_plans import Cluster, differences, run_plan, run_whole
 from .distributed_tables import ARROW, PLACEMENTS, place, sample_rows

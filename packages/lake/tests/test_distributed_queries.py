@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lake.peers.sql import Column, PlanOptions
+from lake.peers.sql import Column
+from lake.peers.sql.planner import PlanOptions
 
 from .distributed_plans import Cluster, differences, run_plan, run_whole
 from .distributed_tables import ARROW, PLACEMENTS, place, sample_rows

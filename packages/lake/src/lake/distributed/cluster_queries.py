@@ -132,7 +132,7 @@ class ClusterQueries(DistributedQueries):
 
     def _distribute(self, query: DistributedQuery, stop: Stop) -> Distributed | None:
         """Run the parts of a query on a thread with an event loop of its own: the caller's may run one."""
-        # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
+        # Here, as it needs the network's libraries, which a lake alone does not.
         from lake.peers.queries.distributor import Distributor
         from lake.peers.queries.plan_cache import PlanCache
         from lake.peers.queries.step_dispatch import Coordinator

@@ -223,7 +223,7 @@ class DistributedQueries:
     def _parts(
         self, asked: _Asked, stop: Stop, distrusted: frozenset[str] = frozenset()
     ) -> Distributed | None:
-        # Here, as it needs sqlglot and the network's libraries, which a lake alone does not.
+        # Here, as it needs the network's libraries, which a lake alone does not.
         from lake.peers.queries.distributed_query import (
             ArrivedTable,
             DistributedQuery,

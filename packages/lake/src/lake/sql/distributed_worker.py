@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lake.peers.sql import Column, PlanOptions, explain_json, explain_text, plan_distributed
+from lake.peers.sql import Column, explain_json, explain_text
 from lake.peers.sql import Table as PlannedTable
 from lake.peers.sql.engine import EmptyTables
+from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.peers.sql.wire import plan_from_data, plan_to_data, runs_from_data, tables_from_data
 from lake.sql.aggregate_names import aggregate_names
 from lake.sql.arrived_rows import insert_arrived

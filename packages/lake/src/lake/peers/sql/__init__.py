@@ -19,7 +19,6 @@ from lake.peers.sql.plan import (
     Step,
     Unit,
 )
-from lake.peers.sql.planner import PlanOptions, plan_distributed
 from lake.peers.sql.snapshots import arrived_table, sharded_table
 from lake.peers.sql.tables import Bounds, BucketKey, Column, Shard, Table
 
@@ -35,7 +34,6 @@ __all__ = [
     "Fragment",
     "Gather",
     "Merge",
-    "PlanOptions",
     "Shard",
     "Step",
     "StepRun",
@@ -44,6 +42,5 @@ __all__ = [
     "arrived_table",
     "explain_json",
     "explain_text",
-    "plan_distributed",
     "sharded_table",
 ]
