@@ -30,7 +30,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, flights_csv: Path) -> Itera
     """A node into which the flights were put by the command line."""
     data = tmp_path_factory.mktemp("loaded")
     with running_node(data, "--api-only", "--memory", "1GiB") as node:
-        done = platform("put", str(flights_csv), "--json", data=data)
+        done = platform("put", str(flights_csv), "--wait", "--json", data=data)
         (dataset,) = json.loads(done.stdout)
         assert dataset["rows"] == FLIGHTS
         yield node

@@ -21,8 +21,7 @@ def test_the_files_are_the_same_each_time_and_whole(tmp_path: Path) -> None:
         assert ids == [str(number) for number in range(1, len(rows))]
 
 
-def test_both_are_loaded_once_and_the_example_runs(own_node: RunningNode) -> None:
-    node = own_node
+def test_both_are_loaded_once_and_the_example_runs(node: RunningNode) -> None:
     assert json.loads(platform("sample", "--json", data=node.data).stdout) == {
         "loaded": ["employees", "products"],
         "shared": [],
@@ -32,6 +31,9 @@ def test_both_are_loaded_once_and_the_example_runs(own_node: RunningNode) -> Non
     assert EXAMPLE in printed
     answer = json.loads(platform("sql", EXAMPLE, "--json", data=node.data).stdout)
     assert len(answer["rows"]) == 5
+    with node.session() as session:
+        for name in SAMPLES:
+            session.delete(name)
 
 
 def test_a_dataset_that_only_has_the_name_is_not_shared(own_node: RunningNode) -> None:

@@ -26,11 +26,16 @@ def tokens() -> Iterator[Any]:
         yield Tokens(ADMIN, tree)
 
 
+@pytest.fixture(scope="module")
+def roles() -> RouteRoles:
+    return RouteRoles(create_api(Mock(version="0"), "cookie").routes)
+
+
 @pytest.fixture
-def access(tokens: Tokens) -> Any:
+def access(tokens: Tokens, roles: RouteRoles) -> Any:
     return AccessControl.of(
         tokens,
-        RouteRoles(create_api(Mock(version="0"), "cookie").routes),
+        roles,
         host="127.0.0.1",
         port=8600,
         hosts=("lake.example",),
