@@ -170,6 +170,9 @@ def test_a_node_is_revoked_while_it_is_connected_and_cannot_come_back(
     platform("sql", "CREATE TABLE guests AS SELECT 1 AS a", data=guest.data)
     platform("share", "guests", "--with", "all", data=guest.data)
     eventually(lambda: "guests" in platform("datasets", data=oslo.data).stdout)
+    # Refused before it asks: nothing answers here.
+    unknown = platform("net", "revoke", name + "x", data=oslo.data, check=False)
+    assert (unknown.returncode, "for ever?" in unknown.stderr) == (4, False), unknown.stderr
     shown_member = platform("net", "revoke", name, "--yes", "--json", data=oslo.data).stdout
     assert json.loads(shown_member)["revoked"] is True
     all_become_alive(*offices.values())

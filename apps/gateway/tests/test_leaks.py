@@ -47,6 +47,7 @@ REQUESTS: dict[str, list[Sent]] = {
     "POST /api/network/invites": [("", {"json": {}})],
     "POST /api/network/join": [("", {"json": {"invite": "sennit-invite:x"}})],
     "POST /api/network/accept": [("", {"json": {"fingerprint": "0" * 32}})],
+    "GET /api/network/nodes/{node}": [("", {})],
     "DELETE /api/network/nodes/{node}": [("", {})],
     "POST /api/network/leave": [("", {"json": {}})],
     "GET /api/network/leave": [("", {})],

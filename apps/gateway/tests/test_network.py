@@ -53,6 +53,15 @@ def test_the_node_is_shown_with_its_name_and_zone(founder: OpenNode) -> None:
     assert shown["node"]["fingerprint"].replace(":", "") == founder.node.node_id[:32]
 
 
+def test_whether_a_node_may_be_removed_is_known_before_it_is(founder: OpenNode) -> None:
+    own = founder.node.node_id
+    for node, status in (("oslo", 403), (own[:8], 403), ("osla", 404), ("no-such", 404)):
+        shown = founder.client.get(f"/api/network/nodes/{node}")
+        assert shown.status_code == status, shown.text
+        assert founder.client.delete(f"/api/network/nodes/{node}").status_code == status
+    assert '"oslo"' in founder.client.get("/api/network/nodes/osla").text  # the nearest name
+
+
 def test_what_the_node_has_refused_is_counted(founder: OpenNode) -> None:
     counters = founder.client.get("/api/network").json()["counters"]
     names = ("sessions", "unverified", "refusedConnections", "refusedMessages", "droppedMessages")

@@ -33,10 +33,12 @@ class Scenario:
     Args:
         faults: Each yields the events of one kind.
         liars: Malicious nodes.
+        revokes: Whether nodes are revoked.
     """
 
     faults: tuple[Callable[[Random], Iterator[Event]], ...]
     liars: int = 0
+    revokes: bool = False
 
 
 def work(random: Random) -> Iterator[Event]:
@@ -127,6 +129,15 @@ def backups(random: Random) -> Iterator[Event]:
         yield Event(at + random.uniform(1, 20), "restore", (number,))
 
 
+def revocations(random: Random) -> Iterator[Event]:
+    """Nodes that are revoked, while more join; of three, two continue, and come back after absences."""
+    for at in _times(random, 6.0):
+        yield Event(at, "join")
+    for at in _times(random, 4.0):
+        then = random.choice(["continues", "continues", "obeys"])
+        yield Event(at, "revoke", (random.randrange(99), random.randrange(2), then))
+
+
 SCENARIOS = {
     "delay": Scenario((delay,)),
     "loss": Scenario((loss,)),
@@ -140,6 +151,7 @@ SCENARIOS = {
     "clocks": Scenario((clocks, bad_clocks, crashes)),
     "damage": Scenario((damages,)),
     "backup": Scenario((backups,)),
+    "revocation": Scenario((revocations, loss, partitions, crashes, backups), revokes=True),
     "malice": Scenario((loss,), liars=1),
     "everything": Scenario(
         (delay, loss, partitions, crashes, losses, stops, clocks, damages, backups, hand_overs),
@@ -164,7 +176,9 @@ def size_of(scenario: Scenario, seed: int) -> Size:
         else random.randrange(4, 7)
     )
     factor = 3 if scenario.liars else random.choice([2, 3])
-    return Size(nodes + scenario.liars, factor, random.choice([0, 0, 2, 3]), scenario.liars)
+    zones = random.choice([0, 0, 2, 3])
+    nodes = min(nodes + 2, NODES_MAX) if scenario.revokes else nodes
+    return Size(nodes + scenario.liars, factor, zones, scenario.liars, scenario.revokes)
 
 
 def run_history(

@@ -39,8 +39,10 @@ from lake.peers.copies.transfers import (
     at_most,
 )
 from lake.peers.handovers import messages as handover_messages
-from lake.peers.members import membership
+from lake.peers.members import membership, roster
 from lake.peers.members.membership import Membership, MembershipOptions, PeerChanged
+from lake.peers.members.roster import RosterNews
+from lake.peers.members.roster_exchange import RosterChanged, RosterExchange
 from lake.peers.members.statuses import NodeStatus
 from lake.peers.queries.dispatch import Dispatch
 from lake.peers.sharing import publications
@@ -56,6 +58,7 @@ from lake.peers.sharing.publications import (
 from lake.peers.sharing.sharing import SharedDataset, read_shared
 from lake.peers.transport.machine import Call, Effect, Failed, Replied, Send
 from lake.peers.transport.messages import Message, MessageCodec
+from lake.peers.transport.signed import Statement
 from lake.testing.simulation import Disk
 from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
 
@@ -90,7 +93,8 @@ MANIFEST_BYTES_MAX = 64 * 1024
 
 CODEC = MessageCodec(
     (*membership.MESSAGES, *publications.MESSAGES, *have_messages.MESSAGES, *chunks.MESSAGES,
-     *simulated_queries.MESSAGES, *forwarding.MESSAGES, *handover_messages.MESSAGES)
+     *simulated_queries.MESSAGES, *forwarding.MESSAGES, *handover_messages.MESSAGES,
+     *roster.MESSAGES)
 )  # fmt: skip
 
 
@@ -116,18 +120,27 @@ class SimulatedNode:
         # Kept versions of each dataset, the newest last; who writes it, and how it is described.
         self.versions: dict[str, list[Version]] = disk.setdefault("versions", {})
         self.shared: dict[str, tuple[str, SharedDataset]] = disk.setdefault("shared", {})
+        self.roster = world.revocations.roster_from(disk.setdefault("revocations", []))
         now, wall = world.simulation.clock(name), lambda: world.wall(name)
         random = Random(world.simulation.random.random())
+        # Only in a network in which nodes are revoked: its messages would be most of the others'.
+        self.spread = RosterExchange(self.roster, random) if world.size.revokes else None
         status = NodeStatus(name, disk["number"], zone=world.zones[name], capacity=1)
         self.members = Membership(
-            status, GossipSigner(name), world.is_member, random, MEMBERSHIP, now=now, wall=wall
+            status,
+            GossipSigner(name),
+            self.roster.is_member,
+            random,
+            MEMBERSHIP,
+            now=now,
+            wall=wall,
         )
         if "known" not in disk:
             disk["known"] = world.known_nodes(name)
         for statement in disk["known"]:
             self.members.add(statement)
         self.logs = Publications(
-            name, EntrySigner(name), world.is_member, random, LOGS,
+            name, EntrySigner(name), self.roster.is_member, random, LOGS,
             logs=disk.setdefault("logs", {}), wall=wall,
         )  # fmt: skip
         self.copies = Replication(name, lambda _, name: name in self.objects, COPIES)
@@ -143,10 +156,20 @@ class SimulatedNode:
         self._adopting: dict[str, tuple[Published, SharedDataset]] = {}
         self._partial: dict[str, dict[int, bytes]] = disk.setdefault("partial", {})
         # What is to be done with the answer of each request of the process.
-        self._calls: dict[int, tuple[Any, int]] = {}
+        self._calls: dict[int, tuple[Any, int, str]] = {}
         self._number = 0
         self._scrubbed_at = now
         self._noted = [self.objects_of(dataset) for dataset in self.shared]
+        world.revocations.note(self)
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether it knows that it was removed from the network."""
+        return not self.roster.is_member(self.name)
+
+    def accepts(self, peer: str) -> bool:
+        """Return whether it keeps connections with a node, as `lake.peers.network` does."""
+        return self.roster.is_member(peer)
 
     # The process
 
@@ -163,8 +186,12 @@ class SimulatedNode:
                 yield from stage(now)
 
     def _tick_members(self, now: float) -> Iterator[Effect]:
+        if self.is_revoked:
+            return
         yield from self._own(self.members.tick(now))
         yield from self._own(self.logs.tick(now, self.members.alive()))
+        if self.spread is not None:
+            yield from self._own(self.spread.tick(now, self.members.peers))
 
     def _tick_datasets(self, now: float) -> Iterator[Effect]:
         for each in [each for each in self.pending.values() if each.retry_at <= now]:
@@ -194,7 +221,11 @@ class SimulatedNode:
         return [Candidate(node, self.world.zones[node]) for node in nodes]
 
     def receive(self, peer: str, message: Message, now: float) -> Iterator[Effect]:
-        if isinstance(message, membership.MESSAGES):
+        if isinstance(message, roster.MESSAGES):
+            if self.spread is not None:
+                alive = self.members.alive()
+                yield from self._own(self.spread.receive(peer, message, now, alive))
+        elif isinstance(message, membership.MESSAGES):
             yield from self._own(self.members.receive(peer, message, now))
         else:
             yield from self._own(self.logs.receive(peer, message, self.members.alive()))
@@ -220,7 +251,9 @@ class SimulatedNode:
         raise Unsupported(message.kind)
 
     def settled(self, result: Replied | Failed, now: float) -> Iterator[Effect]:
-        owner, number = self._calls.pop(result.id)
+        owner, number, peer = self._calls.pop(result.id)
+        if isinstance(result, Replied):
+            self.world.revocations.answered(self.name, peer)
         if isinstance(owner, tuple) and owner[0] is self.hand_overs:
             self.hand_overs.ended(owner[1], owner[2], result)
             return
@@ -255,8 +288,29 @@ class SimulatedNode:
                     yield self.call(peer, message, seconds, owner, number)
                 case FindKept() | WriteChunk():
                     yield from self._own(self._work(effect), owner)
+                case RosterChanged(statements):
+                    yield from self._note_members(statements)
                 case _:
                     self._perform(effect)
+
+    def revoke(self, other: str, now: float) -> Iterator[Effect]:
+        """Remove another node from the network, as its admin does."""
+        assert self.spread is not None, "nodes are revoked"
+        before = len(self.roster.statements)
+        self.roster.revoke(self.world.keys[self.name], other, now=self.world.wall(self.name))
+        new = self.roster.statements[before:]
+        self.world.revocations.statements[other] = new[0]
+        yield from self._own(self.spread.changed(new, self.members.alive()))
+
+    def _note_members(self, new: Iterable[Statement]) -> Iterator[Effect]:
+        """Store revocations, forget the revoked nodes, and send them the proof before the connection ends."""
+        self.disk["revocations"] = [*self.disk["revocations"], *new]
+        for each in new:
+            node = str(each.body["node"])
+            self.members.forget(node)
+            yield Send(node, RosterNews((each,)))
+        self.copies.soon()
+        self.world.revocations.note(self)
 
     def _work(self, effect: FindKept | WriteChunk) -> Iterable[Effect]:
         """Do what other threads do in a real node."""
@@ -276,7 +330,7 @@ class SimulatedNode:
     def call(self, peer: str, message: Message, seconds: float, owner: Any, number: int) -> Call:
         """Return a request, whose answer is for one of the machines, or a query."""
         self._number += 1
-        self._calls[self._number] = (owner, number)
+        self._calls[self._number] = (owner, number, peer)
         return Call(peer, self._number, message, seconds)
 
     def _perform(self, effect: Effect) -> None:

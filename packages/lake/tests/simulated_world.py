@@ -5,6 +5,7 @@
   nodes fail than it has copies.
 - A node's view of a dataset never goes back.
 - An append that was queued is made once.
+- A node that was revoked has no effect on those that know that, and gets no data of them.
 - Never do two nodes write one dataset, and the next writer has every version of the one before.
 - When faults end, all nodes agree, every shard has its copies, and every query is answered.
 """
@@ -29,6 +30,8 @@ from .simulated_data import GossipSigner, StoredObject, Version, described, mani
 from .simulated_hand_overs import UNDER_WAY, key_of
 from .simulated_liar import Liar
 from .simulated_node import CODEC, SimulatedNode
+from .simulated_revoked import Revoked
+from .simulated_roster import ADMINS, Revocations
 
 DATASETS = ("0" * 25 + "1", "0" * 25 + "2")
 NODES_MAX = 16
@@ -54,12 +57,14 @@ class Size:
         factor: Copies of each shard.
         zones: Zones over which nodes are spread; 0 for none.
         liars: Nodes that are malicious.
+        revokes: Whether nodes may be revoked.
     """
 
     nodes: int
     factor: int
     zones: int = 0
     liars: int = 0
+    revokes: bool = False
 
 
 class World:
@@ -72,7 +77,8 @@ class World:
     """
 
     def __init__(self, seed: int, size: Size, make: type[SimulatedNode] = SimulatedNode) -> None:
-        self.simulation = Simulation(seed, CODEC)
+        self.revocations = Revocations(self)
+        self.simulation = Simulation(seed, CODEC, connected=self.revocations.is_connected)
         self.random = self.simulation.random
         self.size = size
         self.names: list[str] = []
@@ -101,6 +107,8 @@ class World:
         self._skews: dict[str, float] = {}
         self._backups: dict[str, Disk] = {}
         self._crash_after: dict[str, int] = {}
+        # Those that were revoked, and continue.
+        self._stubborn: set[str] = set()
         self._number = self._append_number = 0
         for _ in range(size.nodes):
             self.join()
@@ -117,9 +125,6 @@ class World:
             self.write(dataset)
 
     # What nodes ask of it
-
-    def is_member(self, node: str) -> bool:
-        return node in self.zones
 
     def wall(self, name: str) -> float:
         return WALL + self.simulation.now + self._skews.get(name, 0.0)
@@ -175,8 +180,16 @@ class World:
         return found
 
     def honest(self) -> list[SimulatedNode]:
-        """Return the running nodes that are not malicious."""
-        return [self.node(name) for name in self.simulation.running() if name not in self.liars]
+        """Return the running members that are not malicious."""
+        return [node for node in self.running() if self.is_honest(node.name)]
+
+    def running(self) -> Iterator[SimulatedNode]:
+        """Yield the running nodes."""
+        return map(self.node, self.simulation.running())
+
+    def is_honest(self, name: str) -> bool:
+        """Return whether a node is a member that is not malicious."""
+        return name not in self.liars and name not in self.revocations.statements
 
     def join(self) -> None:
         """Add a node, unless there are enough."""
@@ -188,9 +201,12 @@ class World:
         self._number += 1
         self.names.append(name)
         self.zones[name] = f"zone{self._number % self.size.zones}" if self.size.zones else ""
+        self.revocations.admit(self._number - 1)
         self.simulation.add(name, partial(self._start, name))
 
     def _start(self, name: str, disk: Disk) -> SimulatedNode:
+        if name in self._stubborn:
+            return Revoked(self, name, disk)
         return (Liar if name in self.liars else self._make)(self, name, disk)
 
     def write(self, dataset: str, *, merge: bool = False) -> None:
@@ -284,7 +300,7 @@ class World:
     def query(self, number: int, dataset: str) -> None:
         """Query a dataset at a node, if it runs."""
         name = self.names[number % len(self.names)]
-        if self.is_up(name) and name not in self.liars and name not in self.simulation._frozen:
+        if self.is_up(name) and self.is_honest(name) and name not in self.simulation._frozen:
             node = self.node(name)
             self.simulation.perform(name, node.queries.start(dataset, self.simulation.clock(name)))
 
@@ -333,13 +349,32 @@ class World:
             self.simulation.crash(name)
         self.gone.add(name)
 
+    def revoke(self, number: int, admin: int, then: str) -> None:
+        """Let an admin revoke a node that writes nothing, as another one may be lost.
+
+        It then "obeys", as the product does, or "continues" as a malicious one.
+        """
+        name, by = self.names[number % len(self.names)], self.names[admin % ADMINS]
+        is_able = self.is_up(by) and by not in self.simulation._frozen
+        revoked = self.revocations.statements.keys()
+        if not is_able or name in {*self.names[:ADMINS], *self.writers, *revoked}:
+            return
+        if len(self.names) - len(revoked) < self.size.factor + 3 or not self._may_fail(name):
+            return
+        node = self.node(by)
+        self.simulation.perform(by, node.revoke(name, self.simulation.clock(by)))
+        if then == "continues" and self.is_up(name):
+            self.simulation.crash(name)
+            self._stubborn.add(name)
+            self.simulation.restart(name)
+
     def _may_fail(self, name: str) -> bool:
         # A copy that counts may be about to be dropped, for the sake of one that has failed.
         is_over = self.simulation.now - self._failed_at > RECOVERY_SECONDS
         newest = [self._newest(each) for each in self.datasets]
         if is_over and self.is_safe() and all(map(self._is_whole, newest)):
             self.failed = set(self.liars)
-        if name in self.gone or name in self.liars:
+        if name in self.gone or not self.is_honest(name):
             return False
         if len(self.failed | {name}) >= self.size.factor:
             return False
@@ -383,6 +418,7 @@ class World:
             self.simulation.crash(name)
         disk = {key: _copy(value) for key, value in self._backups[name].items()}
         self.simulation._nodes[name].disk = disk
+        self.revocations.forget(name)
         for dataset in self.datasets:
             self._heads.pop((name, dataset), None)
         self.simulation.restart(name)
@@ -393,6 +429,7 @@ class World:
         """Check what must hold all the time, and note what writers report."""
         self.check(len(set(self.made)) == len(self.made), "an append was made twice")
         self._check_writers()
+        self.revocations.watch()
         for dataset, writer in self.datasets.items():
             promised = self.promised.get(dataset)
             is_kept = promised is None or any(map(self._is_whole, self._since(promised)))
@@ -418,7 +455,7 @@ class World:
         for name in self.names:
             copy = self.simulation._nodes[name].disk["objects"].get(shard)
             is_there = copy is not None and self.is_intact(copy)
-            if is_there and name not in self.gone and name not in self.liars:
+            if is_there and name not in self.gone and self.is_honest(name):
                 found.append(name)
         return found
 
@@ -433,7 +470,7 @@ class World:
 
     def is_safe(self) -> bool:
         """Return whether every shard that was not lost has its copies on honest disks."""
-        usable = len(self.names) - len(self.gone) - len(self.liars)
+        usable = sum(self.is_honest(name) for name in self.names) - len(self.gone)
         least = min(self.size.factor - len(self.liars), usable)
         whole = [dataset for dataset in self.datasets if not self._is_orphaned(dataset)]
         heads = [v for v in map(self._newest, whole) if v is not None]
@@ -460,12 +497,8 @@ class World:
     def disagreement(self) -> str:
         """Return what nodes do not agree on; "" if nothing."""
         nodes = self.honest()
-        expected = {node.name for node in nodes} | {n for n in self.liars if self.is_up(n)}
-        for node in nodes:
-            alive = {*node.members.alive(), node.name}
-            if alive != expected:
-                wrong = sorted(name[:8] for name in alive ^ expected)
-                return f"{node.name[:8]} is wrong about {wrong}"
+        if unknown := self.revocations.disagreement() or self._wrong_members(nodes):
+            return unknown
         for dataset in self.datasets:
             heads = {None if (v := node.head(dataset)) is None else v.number for node in nodes}
             if self._is_orphaned(dataset):
@@ -485,6 +518,15 @@ class World:
         return self._hand_overs_under_way() or (
             "" if self.is_safe() else "some shards have too few copies"
         )
+
+    def _wrong_members(self, nodes: Iterable[SimulatedNode]) -> str:
+        expected = {node.name for node in nodes} | {n for n in self.liars if self.is_up(n)}
+        for node in nodes:
+            alive = {*node.members.alive(), node.name}
+            if alive != expected:
+                wrong = sorted(name[:8] for name in alive ^ expected)
+                return f"{node.name[:8]} is wrong about {wrong}"
+        return ""
 
     def check_convergence(self) -> None:
         """Check that the network recovers, and answers."""
@@ -508,7 +550,7 @@ class World:
         asked = 0
         for number, name in enumerate(self.names):
             for dataset in self.datasets:
-                if not self.is_up(name) or name in self.liars:
+                if not self.is_up(name) or not self.is_honest(name):
                     continue
                 if self._is_whole(self.node(name).head(dataset)):
                     self.query(number, dataset)

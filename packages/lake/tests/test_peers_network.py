@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from lake.peers.transport.channel import dial
+from lake.peers.transport.channel import ChannelClosed, dial
 from lake.peers.transport.hello import Hello
 from lake.peers.transport.identity import Identity
 from lake.peers.transport.limits import PeerLimits
+from lake.peers.transport.messages import Message
 from lake.peers.transport.network import NetworkOptions, PeerNetwork
-from lake.peers.transport.session import ErrorReply
+from lake.peers.transport.session import ErrorReply, Session
 from sennit_core.errors import (
     Busy,
     Denied,
@@ -193,12 +194,62 @@ def test_a_revoked_member_loses_its_session_and_gets_no_other(tmp_path: Path) ->
             oslo = nodes.networks["oslo"]
             key = identity(tmp_path, "oslo").key
             nodes.rosters["oslo"].revoke(key, nodes.ids["rome"], now=1_900_000_000.0)
-            await oslo.update_members()
+            oslo.update_members()
             with pytest.raises(Unavailable):
                 await session.call(Ask("x"), timeout_seconds=5)
             with pytest.raises(Unavailable):
                 await nodes.connect("rome", "oslo")
 
+    run(test())
+
+
+class _ReadsNothing:
+    """The channel to a node that accepts no data and sends for as long as it is connected."""
+
+    peer, relay, host = "ab" * 32, "", "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def send(self, frame: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async def receive(self) -> bytes:
+        await asyncio.sleep(0)
+        if self.closed.is_set():
+            raise ChannelClosed("node")
+        return CODEC.encode(Note("still here"))
+
+    async def close(self, reason: str = "") -> None:
+        self.closed.set()
+
+    def abort(self) -> None:
+        self.closed.set()
+
+
+def test_a_revoked_node_that_reads_nothing_is_closed_and_no_more_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        heard, first = [], asyncio.Event()
+
+        def hear(_peer: str, message: Message) -> None:
+            heard.append(message)
+            first.set()
+
+        session = Session(
+            _ReadsNothing(), CODEC, {}, hear,
+            limits=PeerLimits(), dialed=False,
+        )  # fmt: skip
+        running = asyncio.create_task(session.run())
+        await first.wait()
+        closing = asyncio.create_task(session.close("the node was revoked", Note("proof")))
+        await session.closed.wait()
+        count = len(heard)
+        await asyncio.gather(closing, running)
+        assert len(heard) == count
+
+    monkeypatch.setattr("lake.peers.transport.session.CLOSE_SECONDS", 0.05)
     run(test())
 
 

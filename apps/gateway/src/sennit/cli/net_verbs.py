@@ -147,9 +147,14 @@ def revoke(
     from sennit.cli.output import emit_json
     from sennit.client import Session
 
-    if not yes and not typer.confirm(f"Remove {node} for ever?", err=True):
-        raise typer.Exit(1)
     with Session.open(url, token=None, data=data) as session:
+        if not yes:
+            # Before the question: an unknown name, or a refusal, needs no answer.
+            found = session.network.revocable(node)
+            which = f"{found['name']} ({found['id'][:16]})"
+            if not typer.confirm(f"Remove {which} for ever?", err=True):
+                raise typer.Exit(1)
+            node = found["id"]
         member = session.network.revoke(node)
     if as_json:
         emit_json(member)

@@ -79,6 +79,11 @@ def router(peers: PeerService, lake: Lake) -> APIRouter:
         """Admit a node that waits, by its whole fingerprint."""
         return peers.accept(body.fingerprint).to_json()
 
+    @routes.get("/api/network/nodes/{node}", openapi_extra=needs("admin"))
+    def revocable(node: str) -> dict[str, Any]:
+        """The member that DELETE would remove; refused as that would be."""
+        return peers.revocable(node).to_json()
+
     @routes.delete("/api/network/nodes/{node}", openapi_extra=needs("admin"))
     def revoke(node: str) -> dict[str, Any]:
         """Remove a node from the network for ever."""

@@ -99,6 +99,10 @@ class NetworkClient:
         document = {"fingerprint": fingerprint}
         return dict(self._transport.json("POST", "/api/network/accept", document=document))
 
+    def revocable(self, node: str) -> dict[str, Any]:
+        """Return the member, by name or id, that `revoke` would remove; raises as it."""
+        return dict(self._transport.json("GET", f"/api/network/nodes/{quote(node, safe='')}"))
+
     def revoke(self, node: str) -> dict[str, Any]:
         """Remove a node, by name or id, for ever; return the member."""
         path = f"/api/network/nodes/{quote(node, safe='')}"

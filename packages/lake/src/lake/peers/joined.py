@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -34,7 +34,8 @@ from lake.peers.members.joining import Host, Join, Welcome, digits_of
 from lake.peers.members.membership import Membership, MembershipOptions, PeerChanged
 from lake.peers.members.node_states import node_states
 from lake.peers.members.reports import ReportRequest, Reports
-from lake.peers.members.roster import Member, Roster, RosterHead, RosterNews, parts_of
+from lake.peers.members.roster import Member, Roster, RosterHead, RosterNews
+from lake.peers.members.roster_exchange import RosterChanged, RosterExchange
 from lake.peers.members.statuses import NodeStatus, StatementSigner
 from lake.peers.members.store import PeerStore
 from lake.peers.queries.fragments import FragmentRequest
@@ -71,7 +72,6 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 _SAVE_SECONDS = 30.0
-_COMPARE_SECONDS = 2.0
 _DESCRIBE_SECONDS = 60.0
 _WELCOMED = 16
 _ACCEPT_SECONDS = 5.0
@@ -171,11 +171,10 @@ class JoinedNetwork:
         self.effects = EffectQueue(self._perform)
         self._tasks = TaskSet("the network")
         self.outbox = Outbox(self.sessions.session)
-        # When all of the roster was sent to each node.
-        self._roster_sent: dict[str, float] = {}
+        self._spread = RosterExchange(roster, chance)
         # Set when a node without an invite has asked to be admitted.
         self._asked = asyncio.Event()
-        self._saved_at = self._compared_at = self._described_at = 0.0
+        self._saved_at = self._described_at = 0.0
 
     def holders(self, name: str) -> list[str]:
         """Return the live nodes that hold a shard, this node first if it does."""
@@ -341,15 +340,12 @@ class JoinedNetwork:
         """Return what is open, and what was refused or dropped since the start."""
         return replace(self.sessions.counters(), dropped_messages=self.outbox.dropped)
 
-    async def change_roster(self, change: Callable[[], T]) -> T:
+    def change_roster(self, change: Callable[[], T]) -> T:
         """Change the roster, make that durable, and send it to the other nodes."""
         before = len(self.roster.statements)
         result = change()
         new = self.roster.statements[before:]  # it only grows
-        if new:
-            self._store.save_roster(self.roster)
-            await self._update_members(new)
-            self._send_roster(new, self.members.alive())
+        self._perform_now(self._spread.changed(new, self.members.alive()))
         return result
 
     async def accept(self, fingerprint: str) -> Member:
@@ -361,7 +357,7 @@ class JoinedNetwork:
         while True:
             self._asked.clear()
             try:
-                return await self.change_roster(lambda: self.host.accept(fingerprint))
+                return self.change_roster(lambda: self.host.accept(fingerprint))
             except NotFound:
                 if not digits_of(fingerprint) or self.now() >= end:
                     raise
@@ -404,11 +400,7 @@ class JoinedNetwork:
             self._perform_now(self.members.tick(now))
             if not self.effects.is_full:
                 self.put(self.logs.tick(now, self.members.alive()))
-            if now - self._compared_at > _COMPARE_SECONDS and self.members.peers:
-                self._compared_at = now
-                # A node that is dead, or not heard of, may have been away when one was admitted.
-                peer = random.choice(list(self.members.peers))
-                self.outbox.put(peer, RosterHead(self.roster.digest))
+            self._perform_now(self._spread.tick(now, self.members.peers))
             if now - self._saved_at > _SAVE_SECONDS:
                 self._saved_at = now
                 self._save_known()
@@ -447,10 +439,9 @@ class JoinedNetwork:
 
     def _receive(self, peer: str, message: Message) -> None:
         try:
-            if isinstance(message, RosterNews):
-                self._merge_roster(peer, message)
-            elif isinstance(message, RosterHead):
-                self._compare_roster(peer, message)
+            if isinstance(message, (RosterNews, RosterHead)):
+                alive = self.members.alive()
+                self._perform_now(self._spread.receive(peer, message, self.now(), alive))
             elif isinstance(message, membership.MESSAGES):
                 self._perform_now(self.members.receive(peer, message, self.now()))
             elif self.effects.is_full or self.outbox.is_busy(peer):
@@ -462,7 +453,7 @@ class JoinedNetwork:
 
     def _greet(self, node: str) -> None:
         """Compare what both know at once with a node that was just connected."""
-        self.outbox.put(node, RosterHead(self.roster.digest))
+        self._perform_now([self._spread.greet(node)])
         self.put([self.logs.greet(node)])
 
     def put(self, effects: Iterable[Effect]) -> None:
@@ -492,6 +483,8 @@ class JoinedNetwork:
                     self.outbox.put(peer, message)
                 case PeerChanged(node):
                     self._note_node(node)
+                case RosterChanged(statements):
+                    self._note_members(statements)
                 case _:
                     raise AssertionError(f"nothing performs {effect}")
 
@@ -523,30 +516,13 @@ class JoinedNetwork:
 
     # Members
 
-    def _send_roster(self, statements: Sequence[Statement], nodes: Iterable[str]) -> None:
-        parts = [RosterNews(part) for part in parts_of(statements)]
-        for node in nodes:
-            for part in parts:
-                self.outbox.put(node, part)
-
-    def _compare_roster(self, peer: str, message: RosterHead) -> None:
-        """Send a node all statements if it has others; not more often than it compares."""
-        now = self.now()
-        last = self._roster_sent.get(peer, -_COMPARE_SECONDS)
-        if message.digest != self.roster.digest and now - last >= _COMPARE_SECONDS / 2:
-            self._roster_sent[peer] = now
-            self._send_roster(self.roster.statements, [peer])
-
-    async def _update_members(self, new: Iterable[Statement]) -> None:
-        """Accept those that were admitted; let those that were revoked know it, and forget them."""
-        for statement in new:
-            node = str(statement.body.get("node"))
-            found = self.sessions.open_session(node)
-            if found is not None and not self.roster.is_member(node):
-                with suppress(SennitError):
-                    await found.send(RosterNews((statement,)))
+    def _note_members(self, new: Iterable[Statement]) -> None:
+        """Accept nodes that were admitted, and none that was revoked; store the roster."""
+        # Also with a full disk, which the last step reports, is a revoked node refused from now on.
         self._forget_nodes()
-        await self.sessions.update_members()
+        proofs = {str(each.body.get("node")): RosterNews((each,)) for each in new}
+        self.sessions.update_members(proofs)
+        self._store.save_roster(self.roster)
 
     def _forget_nodes(self) -> None:
         for node in [each for each in self.members.peers if not self.roster.is_member(each)]:
@@ -554,19 +530,12 @@ class JoinedNetwork:
         current = {each for each in self.roster.members if self.roster.is_member(each)}
         self._store.keep_nodes({*current, self._parts.identity.id})
 
-    def _merge_roster(self, peer: str, message: RosterNews) -> None:
-        new = self.roster.merge(message.statements)
-        if new:
-            self._store.save_roster(self.roster)
-            self._tasks.spawn(self._update_members(new))
-            self._send_roster(new, [node for node in self.members.alive() if node != peer])
-
     async def _serve_join(
         self, session: Session, message: Join, _body: bytes
     ) -> tuple[Message, bytes]:
         host = network_of(session.channel.host)
         try:
-            member = await self.change_roster(lambda: self.host.admit(message, host))
+            member = self.change_roster(lambda: self.host.admit(message, host))
         except WaitingToJoin:
             self._asked.set()
             raise

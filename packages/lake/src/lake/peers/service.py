@@ -249,6 +249,13 @@ class PeerService:
         """Admit a node that waits; raises as `joining.Host.accept`."""
         return self._call(self._required().accept(fingerprint))
 
+    def revocable(self, id_or_name: str) -> Member:
+        """Return the member that `revoke` would remove; raises as it."""
+        roster = self._required().roster
+        return self._call(
+            _now(lambda: roster.check_revoke(self.identity.id, roster.find(id_or_name).id))
+        )
+
     def revoke(self, id_or_name: str) -> Member:
         """Remove a node from the network for ever.
 
@@ -261,10 +268,9 @@ class PeerService:
         def revoke() -> Member:
             member = network.roster.find(id_or_name)
             network.roster.revoke(self.identity.key, member.id, now=self._clock.now())
-            network.members.forget(member.id)
             return network.roster.members[member.id]
 
-        return self._call(network.change_roster(revoke))
+        return self._call(_now(lambda: network.change_roster(revoke)))
 
     def start_leaving(self) -> float:
         """Announce that this node leaves, so that it holds no copies any more; return the time."""

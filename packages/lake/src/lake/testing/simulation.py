@@ -93,10 +93,20 @@ class Simulation:
         seed: Decides the whole history.
         codec: Of the messages.
         faults: What goes wrong.
+        connected: Whether the sender and the receiver of a message keep a connection; asked when it is sent
+            and when it arrives. A request without one fails at once.
     """
 
-    def __init__(self, seed: int, codec: MessageCodec, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        codec: MessageCodec,
+        faults: Faults | None = None,
+        *,
+        connected: Callable[[str, str, Message], bool] = lambda _sender, _receiver, _message: True,
+    ) -> None:
         self.random = Random(seed)
+        self._connected = connected
         self.faults = faults or Faults()
         self.now = 0.0
         self.sent: dict[str, int] = {}
@@ -229,6 +239,8 @@ class Simulation:
         return delay
 
     def _send(self, sender: str, receiver: str, message: Message) -> None:
+        if not self._connected(sender, receiver, message):
+            return
         frame = self._codec.encode(message)
         copies = 1 + (self.random.random() < self.faults.duplicate)
         for _ in range(copies):
@@ -248,6 +260,8 @@ class Simulation:
                 return
             message, _, _ = self._codec.decode(frame)
             assert message is not None, "all processes have the same codec"
+            if not self._connected(sender, receiver, message):
+                return
             try:
                 effects = list(node.process.receive(sender, message, self.clock(receiver)))
             except BadInput:  # what a session refuses: it is dropped, as there
@@ -269,17 +283,29 @@ class Simulation:
                 self._schedule(TICK_SECONDS, lambda: settle(result))
                 return
             node.calls.discard(call.id)
+            if isinstance(result, Replied):
+                result = self._if_connected(caller, call, result)
             self.perform(caller, list(node.process.settled(result, self.clock(caller))))
 
         def time_out() -> None:
             if call.id in node.calls:  # few are not answered
                 settle(Failed(call.id, "deadline-exceeded", f"{call.peer} did not answer"))
 
+        if not self._connected(caller, call.peer, call.message):
+            refused = Failed(call.id, "unavailable", f"{call.peer} is not connected")
+            self._schedule(self.faults.delay_seconds[0], lambda: settle(refused))
+            return
         self._schedule(call.timeout_seconds, time_out)
         frame = self._codec.encode(call.message)
         delay = self._fate(caller, call.peer, len(frame), self.faults.call_loss)
         if delay is not None:
             self._schedule(delay, lambda: self._serve(caller, call, frame, settle))
+
+    def _if_connected(self, caller: str, call: Call, result: Replied) -> Replied | Failed:
+        """Return an answer, or that the connection ended before it arrived."""
+        if self._connected(call.peer, caller, result.message):
+            return result
+        return Failed(call.id, "unavailable", f"{call.peer} is not connected any more")
 
     def _serve(
         self, caller: str, call: Call, frame: bytes, settle: Callable[[Replied | Failed], None]
@@ -292,6 +318,8 @@ class Simulation:
             return
         message, _, _ = self._codec.decode(frame)
         assert message is not None, "all processes have the same codec"
+        if not self._connected(caller, call.peer, message):
+            return
         result: Replied | Failed
         size = 0
         try:
@@ -303,6 +331,8 @@ class Simulation:
                 body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
             size = len(self._codec.encode(answer, body))
             result = Replied(call.id, answer, body)
+            if not self._connected(call.peer, caller, answer):
+                return
         except SennitError as error:
             result = Failed(call.id, error.code, str(error))
         delay = self._fate(call.peer, caller, size, self.faults.call_loss)

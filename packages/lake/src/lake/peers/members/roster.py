@@ -246,12 +246,7 @@ class Roster:
             NotFound: It is no member.
             Denied: This node may not revoke it; the founder cannot be revoked.
         """
-        member = self._members.get(node)
-        if member is None:
-            raise NotFound("node", node, suggestion=None)
-        if node == self.network:
-            raise Denied("revoking the founder of the network", needed="a new network")
-        self.check_may(key.id, "revoking a node", as_founder=member.admin)
+        member = self.check_revoke(key.id, node)
         keeps = [
             digest[:_KEPT_DIGITS]
             for digest, each in self._statements.items()
@@ -259,6 +254,16 @@ class Roster:
         ]
         body = {"network": self.network, "node": node, "keeps": sorted(keeps)}
         self.merge([sign(key, _REVOCATION, body, now=now)])
+
+    def check_revoke(self, signer: str, node: str) -> Member:
+        """Return the member that a node may remove; raises as `revoke`."""
+        member = self._members.get(node)
+        if member is None:
+            raise NotFound("node", node, suggestion=None)
+        if node == self.network:
+            raise Denied("revoking the founder of the network", needed="a new network")
+        self.check_may(signer, "revoking a node", as_founder=member.admin)
+        return member
 
     def check_may(self, signer: str, action: str, *, as_founder: bool) -> None:
         """Refuse what only an admin, or only the founder, may do.

@@ -268,14 +268,19 @@ class PeerNetwork:
             peer.addresses = tuple(addresses)
             peer.retry_at = 0.0
 
-    async def update_members(self) -> None:
-        """Accept members that were admitted, and close the sessions of those that were revoked."""
+    def update_members(self, proofs: Mapping[str, Message] | None = None) -> None:
+        """Accept members that were admitted, and close the sessions of those that were revoked.
+
+        Args:
+            proofs: The last message to each node that was revoked, so that it knows that too.
+        """
         for certificate in set(self._roster.certificates()) - self._trusted:
             self._context.load_verify_locations(cadata=certificate)
             self._trusted.add(certificate)
         for session in self._all_sessions():
             if not self._roster.is_member(session.peer):
-                await session.close("the node was revoked")
+                last = (proofs or {}).get(session.peer)
+                self._tasks.spawn(session.close("the node was revoked", last))
 
     def open_session(self, node: str) -> Session | None:
         """Return an open session with a node; None if there is none."""

@@ -23,7 +23,7 @@ from enum import IntEnum
 from itertools import count
 from typing import Any, ClassVar
 
-from lake.peers.transport.channel import Channel, ChannelClosed
+from lake.peers.transport.channel import CLOSE_SECONDS, Channel, ChannelClosed
 from lake.peers.transport.limits import PeerLimits, RateLimit
 from lake.peers.transport.messages import Message, MessageCodec
 from lake.peers.transport.tasks import TaskSet, cancel_once
@@ -199,7 +199,9 @@ class Session:
             while True:
                 frame = await self.channel.receive()
                 self.traffic.note_received(frame)
-                await self._handle(frame)
+                # What arrives while the channel closes is read, so that the close frame behind it is.
+                if self.is_open:
+                    await self._handle(frame)
         except ChannelClosed as closed:
             reason = closed.hint or ""
         except BadInput as error:
@@ -211,14 +213,23 @@ class Session:
         finally:
             await self.close(reason)
 
-    async def close(self, reason: str = "") -> None:
-        """Close the channel; all requests fail, all answers end."""
+    async def close(self, reason: str = "", last: Message | None = None) -> None:
+        """Close the channel; all requests fail, all answers end.
+
+        Args:
+            reason: For the other side.
+            last: A message to send before, unless the other side reads nothing for some seconds.
+        """
         if self.closed.is_set():
             return
         self.closed.set()
         self._tasks.cancel()
         for asked in self._asked.values():
             asked.pieces.put_nowait((ChannelClosed(f"node {self.peer[:16]}"), True))
+        if last is not None:
+            with suppress(ChannelClosed, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._send_frame(self._codec.encode(last))
         await self.channel.close(reason)
         # What they hold, such as an executor, is released before this returns.
         await self._tasks.end()
