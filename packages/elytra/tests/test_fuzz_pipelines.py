@@ -141,6 +141,9 @@ STEPS: dict[str, Step] = {
     "sample": lambda dice, rows: rows.sample(
         dice.choice((0.0, 0.3, 1.0)), seed=dice.randint(0, 99)
     ),
+    "sample_count": lambda dice, rows: rows.sample(
+        count=dice.randint(0, 30), seed=dice.randint(0, 99)
+    ),
     "expect": lambda dice, rows: rows.filter(f"{(name := _name(dice, rows))} is not null").expect(
         not_null=name
     ),

@@ -38,7 +38,15 @@ from emsqrt.plan import (
 from emsqrt.plan.joining import union_schema
 from sennit_core.schema import Field, Schema
 
-__all__ = ["is_order_free", "rows_of", "spine_of", "verb", "window_ranges", "with_step"]
+__all__ = [
+    "is_numbered",
+    "is_order_free",
+    "rows_of",
+    "spine_of",
+    "verb",
+    "window_ranges",
+    "with_step",
+]
 
 # Their result for a row does not depend on other rows, so it is the same at any shard.
 _EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
@@ -84,9 +92,9 @@ def with_step(rows: ShardRows, step: Plan, rules: Rules) -> ShardRows | str:
         case Join():
             reason = why_not_read_by_all(step.right, "right", rows, rules)
             return joined_with_all(rows, step, rules) if reason is None else reason
-        case Sample(fraction=None):
+        case Sample(fraction=None) if is_numbered(rows):
             return "a sample of a number of rows needs all rows in one place"
-        case Sample() if not _is_numbered(rows):
+        case Sample() if not is_numbered(rows):
             return "a sample needs the numbers of the rows, which the operators below it change"
         case Expect() if step.unique or step.rows is not None:
             return "an expectation of all rows together needs them in one place"
@@ -205,6 +213,7 @@ def _source_column(part: Part, key: Expr) -> str | None:
 # Samples
 
 
-def _is_numbered(rows: ShardRows) -> bool:
+def is_numbered(rows: ShardRows) -> bool:
+    """Return whether the number of a row in the plan is that in its dataset, or in those that a union adds."""
     steps = (step for part in rows.parts for step in part.steps or ())
     return not rows.merged and all(isinstance(step, _ONE_TO_ONE) for step in steps)

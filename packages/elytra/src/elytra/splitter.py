@@ -2,14 +2,14 @@
 
 Everything up to the first operator that needs all rows runs at the shards (`shard_steps`). That operator
 is split in two: an Aggregate becomes partial states and a final phase; a Limit, a TopK (or a Sort and a
-Limit above it) and a Distinct are applied at each shard and again at the merge; a Sort sorts each shard,
+Limit above it), a Distinct and a Sample of a number of rows are applied at each shard and again at the merge; a Sort sorts each shard,
 and the merge merges them. All later operators run in the merge, with all shards of the datasets that they
 join or add. Partials are read in shard order and merging their states yields the same bits for any split,
 so a split never changes a result.
 
 A plan that cannot be split is one task that reads all shards: one whose first operator that needs all
-rows is a join of two large sides, a window whose partitions shards may share, a sample of a number of rows, an expectation of all rows
-together, or an aggregate whose states would hold all values.
+rows is a join of two large sides, a window whose partitions shards may share, a sample whose rows have no known numbers, an expectation of
+all rows together, or an aggregate whose states would hold all values.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from elytra.shard_parts import (
     state_rows,
 )
 from elytra.shard_steps import (
+    is_numbered,
     is_order_free,
     rows_of,
     spine_of,
@@ -58,6 +59,7 @@ from emsqrt.plan import (
     Join,
     Limit,
     Plan,
+    Sample,
     Scan,
     Sink,
     Sort,
@@ -72,7 +74,7 @@ from emsqrt.plan import (
     scans_of,
     walk,
 )
-from emsqrt.plan.nodes import NODES_MAX
+from emsqrt.plan.nodes import NODES_MAX, ROW_NUMBER
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
@@ -334,7 +336,9 @@ def _small_left_side(
     return None
 
 
-def _halves(step: Plan, rows: ShardRows, rules: Rules) -> tuple[Plan, Plan] | str:
+def _halves(  # noqa: C901 - a case for each operator
+    step: Plan, rows: ShardRows, rules: Rules
+) -> tuple[Plan, Plan] | str:
     """Return an operator at a shard and in the merge; or why it has no halves, if that is known."""
     below = [each for part in rows.parts for each in part.all_steps]
     match step:
@@ -356,6 +360,13 @@ def _halves(step: Plan, rows: ShardRows, rules: Rules) -> tuple[Plan, Plan] | st
         # Again in the merge, where duplicates of different shards meet.
         case Distinct():
             return step, step
+        # The rows of the lowest hashes of all are among those of each shard. A row has its number with it.
+        case Sample(fraction=None) if not rules.shuffles and is_numbered(rows):
+            if ROW_NUMBER in check(rows.parts[0].rows()):
+                return (
+                    f"a column is called {ROW_NUMBER}, as the number of a row in parts of a sample"
+                )
+            return replace(step, phase="partial"), replace(step, phase="final")
         # No two shards share a partition, but their order is not that of the partitions.
         case Window(partition_by=keys, order_by=order) if not rules.shuffles and window_ranges(
             rows, step, rules
@@ -383,7 +394,7 @@ def _refuse_foreign(step: Plan) -> None:
         raise UsageError(
             "a distributed plan must not have a sink: its result is fetched from the job"
         )
-    if isinstance(step, Aggregate) and step.phase != "full":
+    if isinstance(step, Aggregate | Sample) and step.phase != "full":
         raise UsageError(f'the phase "{step.phase}" is set by the node; leave it out')
     if isinstance(step, Sort) and step.merge:
         raise UsageError("whether files are merged is set by the node; leave it out")

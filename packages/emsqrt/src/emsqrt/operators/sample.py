@@ -14,7 +14,8 @@ from emsqrt.expr import Column, SortKey
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import SampleRows, hash_places
-from emsqrt.plan.nodes import Sample, Sort, TopK
+from emsqrt.plan.check import output_schema
+from emsqrt.plan.nodes import ROW_NUMBER, Sample, Sort, TopK
 from sennit_core.schema import DataType, Field, Schema
 
 _UINT64 = DataType("UInt64")
@@ -34,9 +35,12 @@ class SampleCount:
         """Put a top-k by hash and a sort by row number above the input."""
         assert node.count is not None, "a fraction is sampled by SampleRows"
         (below,) = inputs
-        self.schema = below.schema
-        placed = _Placed(below, node.seed, node.first_row)
+        self.schema = output_schema(node, below.schema)
+        placed = _Placed(below, node)
         *_, hashed, place = placed.schema.names
+        self._read = [name for name in self.schema.names if name != ROW_NUMBER]
+        self._read += [place] if node.phase == "partial" else []
+        self._arrow_schema = self.schema.to_arrow()
         # The rows with the lowest hashes are a random sample; they are then put back into input
         # order.
         lowest = TopK(node, (SortKey(Column(hashed)),), node.count)
@@ -45,20 +49,25 @@ class SampleCount:
 
     def batches(self) -> Generator[Any]:
         """Yield the rows."""
-        names = self.schema.names
         with closing(self._rows.batches()) as batches:
             for batch in batches:
-                yield batch.select(list(names))
+                columns = [batch.column(name) for name in self._read]
                 del batch
+                yield pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
+                del columns
 
 
 class _Placed:
-    """The input's rows with two more columns: the hash of the row number, and the row number."""
+    """The input's rows with two more columns: the hash of the row number, and the row number.
 
-    def __init__(self, below: Operator, seed: int, first_row: int) -> None:
+    In the final phase the input has the numbers.
+    """
+
+    def __init__(self, below: Operator, node: Sample) -> None:
         self._below = below
-        self._seed = seed
-        self._first_row = first_row
+        self._seed = node.seed
+        self._first_row = node.first_row
+        self._has_places = node.phase == "final"
         free = (name for at in range(len(below.schema) + 2) if (name := f"${at}"))
         names = [name for name in free if name not in below.schema][:2]
         fields = [*below.schema, *(Field(name, _UINT64) for name in names)]
@@ -69,8 +78,12 @@ class _Placed:
         with closing(self._below.batches()) as batches:
             for batch in batches:
                 rows = batch.num_rows
-                places = np.arange(place, place + rows, dtype=np.uint64)
-                hashes = hash_places(place, rows, self._seed)
+                places = (
+                    batch.column(ROW_NUMBER).to_numpy()
+                    if self._has_places
+                    else np.arange(place, place + rows, dtype=np.uint64)
+                )
+                hashes = hash_places(places, self._seed)
                 place += rows
                 columns = [*batch.columns, pa.array(hashes), pa.array(places)]
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)

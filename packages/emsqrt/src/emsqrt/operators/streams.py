@@ -77,7 +77,8 @@ class SampleRows:
         with closing(self._input.batches()) as batches:
             for batch in batches:
                 self._run.check()
-                hashes = hash_places(place, batch.num_rows, self._seed)
+                places = np.arange(place, place + batch.num_rows, dtype=np.uint64)
+                hashes = hash_places(places, self._seed)
                 place += batch.num_rows
                 chosen = (
                     batch
@@ -89,13 +90,12 @@ class SampleRows:
                     yield chosen
 
 
-def hash_places(start: int, count: int, seed: int) -> NDArray[np.uint64]:
-    """Return 64 well-mixed bits for each of `count` rows from row `start` on (splitmix64)."""
+def hash_places(places: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Return 64 well-mixed bits for each row number (splitmix64)."""
     with np.errstate(over="ignore"):
-        mixed = np.arange(start, start + count, dtype=np.uint64)
         # Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014; the
         # finalizer of splitmix64, as in Java's SplittableRandom.
-        mixed += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
+        mixed = places + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
         mixed *= np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

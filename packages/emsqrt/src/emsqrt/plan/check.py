@@ -7,8 +7,9 @@ from typing import Any
 
 from emsqrt.expr import Agg, Expr, SortKey, TypeMismatch, infer
 from emsqrt.plan.expectations import spell_rows
-from emsqrt.plan.joining import join_schema, union_schema
+from emsqrt.plan.joining import join_schema, union_schema, unique_fields
 from emsqrt.plan.nodes import (
+    ROW_NUMBER,
     Aggregate,
     Custom,
     Distinct,
@@ -34,6 +35,8 @@ from emsqrt.plan.tree import fold, inputs_of
 from emsqrt.plan.window import Window, window_type
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
+
+_UINT64 = DataType("UInt64")
 
 
 def check(plan: Plan) -> Schema:
@@ -168,7 +171,15 @@ def _sample_schema(node: Sample, schema: Schema) -> Schema:
         raise UsageError(f"sample needs a fraction from 0 to 1, not {node.fraction}")
     if min(node.seed, node.first_row, node.count or 0) < 0:
         raise UsageError("sample needs a count, a seed and a first row from 0")
-    return schema
+    if node.phase == "full":
+        return schema
+    if node.count is None:
+        raise UsageError(f"a sample of a fraction has no phase {node.phase}")
+    if node.phase == "partial":
+        return unique_fields((*schema, Field(ROW_NUMBER, _UINT64)), "partial sample")
+    if schema.field(ROW_NUMBER).type != _UINT64:
+        raise UsageError(f"the column {ROW_NUMBER} is not that of a partial sample")
+    return Schema(tuple(field for field in schema if field.name != ROW_NUMBER))
 
 
 def _expect_schema(node: Expect, schema: Schema) -> Schema:

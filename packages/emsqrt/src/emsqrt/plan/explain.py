@@ -91,7 +91,8 @@ def _explode(node: Explode) -> str:
 def _sample(node: Sample) -> str:
     much = f"{node.count} rows" if node.fraction is None else f"{node.fraction:g} of the rows"
     after = f", after {node.first_row} rows" if node.first_row else ""
-    return f"sample {much}, seed {node.seed}{after}"
+    word = "" if node.phase == "full" else f" {node.phase}"
+    return f"sample{word} {much}, seed {node.seed}{after}"
 
 
 def _expect(node: Expect) -> str:

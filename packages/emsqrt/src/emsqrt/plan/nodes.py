@@ -28,6 +28,8 @@ NODES_MAX = 100
 PHASES: tuple[Phase, ...] = ("full", "partial", "final")
 JOIN_KINDS: tuple[JoinKind, ...] = ("inner", "left", "right", "full", "semi", "anti", "cross")
 SUFFIX = "_right"
+ROW_NUMBER = "$row"
+"""The column of a row's number, UInt64, between the phases of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,9 @@ class Sample(Plan):
         count: exactly this many rows, or all when there are fewer; either this or `fraction`.
         seed: any whole number from 0.
         first_row: the number of the first row: how many rows of the whole input are before these.
+        phase: of a sample by count. "partial" adds the number of each row in the column
+            `ROW_NUMBER`; "final" reads the rows of partial phases over parts of the input in any
+            order, and finds the sample of all of them by these numbers.
     """
 
     input: Plan
@@ -291,6 +296,7 @@ class Sample(Plan):
     count: int | None = None
     seed: int = 0
     first_row: int = 0
+    phase: Phase = "full"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

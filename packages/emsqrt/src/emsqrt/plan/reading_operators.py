@@ -200,6 +200,7 @@ def _read_sample(entry: Entry, inputs: list[Plan]) -> Plan:
         None if count is None else count.count(),
         _number(entry, "seed"),
         _number(entry, "firstRow"),
+        _word(entry.find("phase"), PHASES, "full"),
     )
 
 
@@ -266,6 +267,6 @@ READERS: dict[str, Reader] = {
     ),
     "window": Reader(_read_window, ("functions",), ("partitionBy", "orderBy")),
     "explode": Reader(_read_explode, ("column",), ("as", "outer", "position")),
-    "sample": Reader(_read_sample, (), ("fraction", "count", "seed", "firstRow")),
+    "sample": Reader(_read_sample, (), ("fraction", "count", "seed", "firstRow", "phase")),
     "expect": Reader(_read_expect, (), ("unique", "notNull", "rows")),
 }

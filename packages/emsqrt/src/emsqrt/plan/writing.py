@@ -188,6 +188,8 @@ def _write_sample(node: Sample) -> Json:
         sample["count"] = node.count
     if node.first_row:
         sample["firstRow"] = node.first_row
+    if node.phase != "full":
+        sample["phase"] = node.phase
     return {**sample, "seed": node.seed} if node.seed else sample
 
 

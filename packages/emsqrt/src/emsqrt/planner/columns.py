@@ -20,6 +20,7 @@ from emsqrt.plan import (
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
     Sort,
     TopK,
@@ -30,6 +31,7 @@ from emsqrt.plan import (
     with_inputs,
 )
 from emsqrt.plan.joining import right_names
+from emsqrt.plan.nodes import ROW_NUMBER
 from emsqrt.planner.schemas import schemas_known, schemas_of
 from sennit_core.schema import Schema
 
@@ -205,6 +207,7 @@ _WISHES: dict[type[Plan], Callable[[Any, Needed], Needed]] = {
     TopK: lambda node, needed: _plus(needed, _used(key.expr for key in node.keys)),
     Distinct: lambda node, needed: None if node.columns is None else _plus(needed, node.columns),
     Custom: lambda _, __: None,
+    Sample: lambda node, needed: _plus(needed, [ROW_NUMBER] if node.phase == "final" else []),
     Expect: lambda node, needed: _plus(needed, (*node.unique, *node.not_null)),
 }
 """Nodes that are not listed (limit, sample) need the same columns of their input."""
