@@ -93,7 +93,7 @@ class _Writer:
                 return f"limit({step.count}{f', {step.offset}' if step.offset else ''})"
             case Distinct():
                 return f"distinct({', '.join(map(repr, step.columns or ()))})"
-            case Sample():
+            case Sample(phase="full"):
                 size = _arguments(fraction=step.fraction, count=step.count, seed=step.seed or None)
                 return f"sample({size})"
             case Explode():

@@ -105,7 +105,7 @@ class _Writer:
                 return f"limit({step.count}{f', {step.offset}' if step.offset else ''})"
             case Distinct():
                 return f"distinct({', '.join(map(_js, step.columns or ()))})"
-            case Sample():
+            case Sample(phase="full"):
                 size = {"fraction": step.fraction, "count": step.count, "seed": step.seed or None}
                 return f"sample({_given(size)})"
             case Explode():

@@ -112,7 +112,7 @@ def _step(step: Plan) -> Json:  # noqa: C901 - one case for each verb
             }
         case Distinct():
             return {"distinct": {} if step.columns is None else {"columns": list(step.columns)}}
-        case Sample():
+        case Sample(phase="full"):
             return {
                 "sample": _given(fraction=step.fraction, count=step.count, seed=step.seed or None)
             }
