@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,19 @@ def _load(node: RunningNode) -> None:
 
 
 @contextmanager
-def worker(program: Path, node: RunningNode) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    program: Path, node: RunningNode, *options: str, log: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with node.session() as session:
         token = session.workers.invite()["token"]
         # One that was killed before is listed until its time to come back has passed.
         before = {each["id"] for each in session.workers.show()["workers"]}
-        process = subprocess.Popen(
-            [program, "worker", node.url], env=quiet_environment() | {"SENNIT_TOKEN": token}
-        )
+        with ExitStack() as opened:
+            process = subprocess.Popen(
+                [program, "worker", node.url, *options],
+                env=quiet_environment() | {"SENNIT_TOKEN": token},
+                stderr=None if log is None else opened.enter_context(log.open("wb")),
+            )
         try:
             _until(lambda: {each["id"] for each in session.workers.show()["workers"]} - before)
             yield process
@@ -124,6 +129,28 @@ def test_a_javascript_worker_computes_the_bits_of_the_node(
 
 
 @pytest.mark.nightly
+def test_tasks_are_computed_at_the_same_time_and_large_ones_given_back(
+    program: Path, checked_node: RunningNode, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    many = {f"s{by}": (col("qty") * by).cast("Utf8").length().sum() for by in range(40)}
+    with Elytra(checked_node.url, checked_node.token) as client:
+        pipeline = client.remote("sales").agg(**many)
+        expected = _rows(pipeline, "local")
+        with worker(program, checked_node, "--threads", "3", log=log):
+            assert _rows(pipeline, "browser") == expected
+        assert "connected: 3 computing, 0 done, 0 failed" in log.read_text()
+        groups = client.remote("sales").group_by("at").agg(**many)
+        expected = _rows(groups, "local")
+        # Its groups need more than the memory of a thread: the thread ends, the worker does not.
+        with worker(program, checked_node, "--thread-memory", "16", log=log) as process:
+            assert _rows(groups, "browser") == expected
+            assert process.poll() is None
+        with checked_node.session() as session:
+            assert session.workers.show()["excluded"] == []
+
+
+@pytest.mark.nightly
 def test_what_is_not_computed_in_javascript_is_computed_by_the_node(
     program: Path, checked_node: RunningNode
 ) -> None:
@@ -139,6 +166,11 @@ def test_a_worker_stops_with_a_signal_and_says_why_it_is_refused(
     with worker(program, checked_node) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+    wrong = subprocess.run(
+        [program, "worker", checked_node.url, "--threads", "0"],
+        env=quiet_environment() | {"SENNIT_TOKEN": "x"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (wrong.returncode, "--threads is 0, not a whole number" in wrong.stderr) == (2, True)
     refused = subprocess.run(
         [program, "worker", checked_node.url],
         env=quiet_environment() | {"SENNIT_TOKEN": "snt_wrong"}, capture_output=True, text=True,

@@ -15,21 +15,24 @@ WAIT_SECONDS = 90.0
 
 _OUTER = "() => { window.outer = new Worker('/runtime/outer.js') }"
 _START = """
-([token, controls]) => {
+([token, controls, threads]) => {
   window.outer.onmessage = ({ data }) => (window.workerState = data)
   window.outer.onerror = ({ message }) => (window.workerState = { ended: message })
-  window.outer.postMessage({ kind: 'start', token, kindShown: 'tab', controls })
+  window.outer.postMessage({ kind: 'start', token, kindShown: 'tab', threads, controls })
 }
 """
 
 
-def start_worker(page: Page, session: Session, script: str = "", **controls: Any) -> str:
+def start_worker(
+    page: Page, session: Session, script: str = "", threads: int = 1, **controls: Any
+) -> str:
     """Start a worker in a page of the node, with a token of its own; return its id.
 
     Args:
         page: A page of the node.
         session: Of an admin.
         script: Runs in the outer worker before it starts.
+        threads: Tasks that it computes at the same time.
         controls: How much it computes, as `WorkerControls` has it.
     """
     before = connected(session)
@@ -38,7 +41,7 @@ def start_worker(page: Page, session: Session, script: str = "", **controls: Any
         page.evaluate(_OUTER)
     if script:
         started.value.evaluate(script)
-    page.evaluate(_START, [token, controls])
+    page.evaluate(_START, [token, controls, threads])
     until(page, lambda: connected(session) - before)
     return (connected(session) - before).pop()
 

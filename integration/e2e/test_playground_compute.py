@@ -32,6 +32,7 @@ def test_a_tab_computes_after_consent_and_pauses_and_leaves(
     page.get_by_role("button", name="Compute for this node").click()
     dialog.get_by_role("button", name="Compute").click()
     expect(status).to_have_text("connected")
+    expect(page.get_by_text(re.compile(r"^Threads computing\s*0 of [1-9]"))).to_be_visible()
     with Elytra(site.url, token=site.token) as client:
         groups = client.remote(loaded).group_by("port").agg(n=count())
         assert rows_of(groups, "browser") == rows_of(groups, "local")
@@ -62,7 +63,7 @@ def test_limits_outlast_a_reload_and_a_cap_pauses(page: Page, site: Site, loaded
     page.evaluate("""() => {
       const rules = JSON.parse(localStorage.getItem('sennit.compute.rules'))
       localStorage.setItem('sennit.compute.rules', JSON.stringify({ ...rules, capMebibytes: 1 }))
-      localStorage.setItem('sennit.compute.consent', '1')
+      localStorage.setItem('sennit.compute.consent', '2')
     }""")
     page.reload()
     expect(page.get_by_label("Compute while this tab is hidden")).not_to_be_checked()
@@ -70,6 +71,7 @@ def test_limits_outlast_a_reload_and_a_cap_pauses(page: Page, site: Site, loaded
     page.get_by_role("button", name="Compute for this node").click()
     status = page.get_by_role("region", name="This tab").get_by_role("status")
     expect(status).to_have_text("connected")
+    expect(page.get_by_text(re.compile(r"^Threads computing\s*0 of [1-9]"))).to_be_visible()
     with Elytra(site.url, token=site.token) as client:
         rows = client.remote(loaded).limit(50_000)  # its input is over 1 MiB
         assert rows_of(rows, "browser") == rows_of(rows, "local")

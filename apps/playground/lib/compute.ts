@@ -20,7 +20,7 @@ import { workersApi } from './workers'
 const RULES_KEY = 'sennit.compute.rules'
 const CONSENT_KEY = 'sennit.compute.consent'
 /** Of the text that the user accepts: another text asks again. */
-const CONSENT_VERSION = '1'
+const CONSENT_VERSION = '2'
 
 /** What the page shows of this tab. */
 export interface Computing {
@@ -82,7 +82,7 @@ export async function join(): Promise<void> {
   }
 }
 
-/** Finish the task that runs, and disconnect. */
+/** Finish the tasks that are here, and disconnect. */
 export function leave(): void {
   worker?.drain()
 }

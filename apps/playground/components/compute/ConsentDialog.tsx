@@ -36,9 +36,9 @@ export function ConsentDialog({ onClose }: { onClose: () => void }) {
         <div>
           <dt>What it costs you</dt>
           <dd>
-            Processor time, energy and data, within the limits on this page. The columns that a task
-            reads are held in this tab, and kept by this browser for later tasks until you choose
-            not to.
+            Processor time of all cores but one, energy and data, within the limits on this page.
+            The columns that a task reads are held in this tab, and kept by this browser for later
+            tasks until you choose not to.
           </dd>
         </div>
       </dl>

@@ -1,8 +1,10 @@
 'use client'
 
+import { defaultThreads } from '@sennit/elytra'
+
 import { computing, setRules } from '@/lib/compute'
 import type { ComputeRules } from '@/lib/computeRules'
-import { useStore } from '@/lib/hooks'
+import { useInBrowser, useStore } from '@/lib/hooks'
 
 const CAPS: [number, string][] = [
   [100, '100 MiB'],
@@ -25,7 +27,10 @@ const FLAGS: [keyof ComputeRules & ('onBattery' | 'onMetered' | 'whileHidden'), 
 
 /** How much this tab may use. */
 export function RulesForm() {
-  const { rules } = useStore(computing)
+  const { rules, worker } = useStore(computing)
+  // The cores of this computer are not known where the page is rendered for its export.
+  const isInBrowser = useInBrowser()
+  const threads = worker?.threads ?? (isInBrowser ? defaultThreads() : 1)
   const change = (news: Partial<ComputeRules>) => setRules({ ...rules, ...news })
   return (
     <section aria-labelledby="limits" className="panel flex flex-col gap-4 p-4">
@@ -35,7 +40,9 @@ export function RulesForm() {
       <label className="flex flex-col gap-1">
         <span className="flex justify-between gap-2">
           <span>Processor time</span>
-          <span className="font-semibold">{rules.sharePercent} % of one core</span>
+          <span className="font-semibold">
+            {rules.sharePercent} % of {threads === 1 ? 'one core' : `${threads} cores`}
+          </span>
         </span>
         <input
           type="range"

@@ -81,10 +81,11 @@ function RunningButtons() {
 function Figures({ worker }: { worker: WorkerState }) {
   const perSecond = worker.seconds > 0 ? Math.round(worker.rows / worker.seconds) : null
   const figures: [string, string][] = [
+    ['Threads computing', `${worker.computing} of ${worker.threads}`],
     ['Tasks done', formatCount(worker.done)],
     ['Given back', formatCount(worker.failed)],
     ['Rows read', formatCount(worker.rows)],
-    ['Speed', perSecond === null ? '–' : `${formatCount(perSecond)} rows/s`],
+    ['Speed of a thread', perSecond === null ? '–' : `${formatCount(perSecond)} rows/s`],
     ['Received', formatBytes(worker.bytesIn)],
     ['Sent', formatBytes(worker.bytesOut)],
   ]

@@ -83,4 +83,5 @@ export {
 } from './uploads/upload.ts'
 export type { WorkerControls } from './worker/outerMessages.ts'
 export { RemoteWorker, type WorkerOptions, type WorkerState } from './worker/remoteWorker.ts'
+export { defaultThreads } from './worker/threadCount.ts'
 export { TabWorker, type TabWorkerOptions } from './worker/tabWorker.ts'

@@ -29,7 +29,14 @@ export type ToCompute =
 export type FromCompute =
   | { kind: 'ready' }
   | { kind: 'progress'; ticket: number; rows: number }
-  | { kind: 'done'; ticket: number; rows: number; data: Uint8Array<ArrayBuffer> }
+  /** `input` goes back, for the bytes of another one. */
+  | {
+      kind: 'done'
+      ticket: number
+      rows: number
+      data: Uint8Array<ArrayBuffer>
+      input: ArrayBuffer
+    }
   | { kind: 'failed'; ticket: number; code: string; message: string }
 
 /** The outer worker's end of a compute worker. */

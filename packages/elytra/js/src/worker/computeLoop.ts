@@ -7,6 +7,8 @@ import { compute } from './compute.ts'
 /** As often as the outer worker needs to hear of rows, and this loop of new settings. */
 const PROGRESS_MS = 50
 const MESSAGE_MAX = 500
+/** A longer sleep would look like a kernel that hangs; where batches are slow, more is computed than `share`. */
+const SLEEP_MS_MAX = 2000
 
 /**
  * Serve the outer worker.
@@ -40,7 +42,7 @@ async function answer(
         await pace.pause()
       }
     })
-    post({ kind: 'done', ticket, rows, data }, [data.buffer])
+    post({ kind: 'done', ticket, rows, data, input: input.buffer }, [data.buffer, input.buffer])
   } catch (error) {
     const code = error instanceof SennitError ? error.code : 'internal'
     post({ kind: 'failed', ticket, code, message: String(error).slice(0, MESSAGE_MAX) }, [])
@@ -63,7 +65,7 @@ class Pace {
   /** Let messages arrive, and sleep so long that the time computed is `share` of all. */
   async pause(): Promise<void> {
     const computed = performance.now() - this.since
-    const sleep = computed * (1 / this.share - 1)
+    const sleep = Math.min(SLEEP_MS_MAX, computed * (1 / this.share - 1))
     // A timer of a hidden page would run once a second; those of workers are not throttled.
     await (sleep >= 1 ? new Promise((resolve) => setTimeout(resolve, sleep)) : turn())
     this.since = performance.now()

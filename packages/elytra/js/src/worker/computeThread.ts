@@ -21,6 +21,8 @@ export interface ComputeTask {
 export interface Computed {
   rows: number
   data: Uint8Array<ArrayBuffer>
+  /** The buffer of the task's input, which the caller may use again. */
+  input: ArrayBuffer
 }
 
 /** Ticks in `silenceSeconds`. */
@@ -86,11 +88,11 @@ export class ComputeThread {
     this.settle(new SennitError('the attempt was cancelled', { code: 'cancelled' }))
   }
 
-  /** Stop the compute worker for good. */
+  /** Stop the compute worker for good; what it computes fails with `cancelled`. */
   close(): void {
-    this.cancel()
     this.port?.terminate()
     this.port = null
+    this.settle(new SennitError('the attempt was cancelled', { code: 'cancelled' }))
   }
 
   private started(): ComputePort {
@@ -119,7 +121,8 @@ export class ComputeThread {
       running.silent = 0
       running.onRows(message.rows)
     } else if (message.kind === 'done') {
-      this.settle({ rows: message.rows, data: message.data })
+      const { rows, data, input } = message
+      this.settle({ rows, data, input })
     } else {
       this.settle(new SennitError(message.message, { code: message.code }))
     }

@@ -2,10 +2,13 @@
 
 import { describeResponse, SennitError } from '../errors.ts'
 import { sha256Hex } from '../uploads/sha256.ts'
+import type { InputBuffers } from './inputBuffers.ts'
 import type { InputCache } from './inputCache.ts'
 import type { Task } from './messages.ts'
 
 const RANGE_BYTES = 4 << 20
+/** Between two reports of a body that arrives: often enough for the lease of a slow connection. */
+const REPORT_BYTES = 256 << 10
 
 /** Requests to one node with the token of one worker. */
 export class NodeRequests {
@@ -13,6 +16,7 @@ export class NodeRequests {
     private readonly url: string,
     private readonly token: string,
     private readonly cache: InputCache | null,
+    private readonly buffers: InputBuffers,
   ) {}
 
   /**
@@ -41,16 +45,12 @@ export class NodeRequests {
     signal: AbortSignal,
     onBytes: (bytes: number) => void,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const input = new Uint8Array(task.inputBytes)
+    const input = this.buffers.allocate(task.inputBytes)
     for (let at = 0; at < input.length; at += RANGE_BYTES) {
-      const end = Math.min(input.length, at + RANGE_BYTES) - 1
-      const headers = { Range: `bytes=${at}-${end}` }
+      const range = input.subarray(at, Math.min(input.length, at + RANGE_BYTES))
+      const headers = { Range: `bytes=${at}-${at + range.length - 1}` }
       const response = await this.request(task.input, { headers, signal })
-      const piece = new Uint8Array(await response.arrayBuffer())
-      if (piece.length !== end - at + 1)
-        throw new SennitError('a part of the input has another length', { code: 'unavailable' })
-      input.set(piece, at)
-      onBytes(end + 1)
+      await fill(range, response, (bytes) => onBytes(at + bytes))
     }
     return input
   }
@@ -86,5 +86,30 @@ export class NodeRequests {
     if (!response.ok)
       throw new SennitError(...describeResponse(response.status, await response.text()))
     return response
+  }
+}
+
+/** Fill `bytes` with a body of their length, piece by piece as it arrives: no other copy of it is made. */
+async function fill(
+  bytes: Uint8Array<ArrayBuffer>,
+  response: Response,
+  onBytes: (bytes: number) => void,
+): Promise<void> {
+  const reader = response.body?.getReader()
+  let at = 0
+  let reported = 0
+  try {
+    for (let piece = await reader?.read(); piece?.value; piece = await reader?.read()) {
+      if (at + piece.value.length > bytes.length) throw new Error('it is longer than its range')
+      bytes.set(piece.value, at)
+      at += piece.value.length
+      if (at - reported < REPORT_BYTES && at < bytes.length) continue
+      reported = at
+      onBytes(at)
+    }
+    if (at < bytes.length) throw new Error(`it ended after ${at} of ${bytes.length} bytes`)
+  } catch (error) {
+    void reader?.cancel().catch(() => undefined)
+    throw new SennitError(`a part of the input: ${String(error)}`, { code: 'unavailable' })
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The outer worker of a page: holds the connection, and starts the compute worker.
+ * The outer worker of a page: holds the connection, and starts the compute workers.
  *
  * It is a worker because timers and sockets of a hidden page's own thread are slowed down.
  */
@@ -13,9 +13,15 @@ let worker: RemoteWorker | null = null
 
 scope.onmessage = ({ data }: MessageEvent<ToOuter>) => {
   if (data.kind === 'start' && !worker) {
-    const { token, kindShown } = data
+    const { token, kindShown, threads } = data
     const onChange = (state: FromOuter): void => scope.postMessage(state)
-    worker = new RemoteWorker({ token, kind: kindShown, onChange, inputs: browserInputs() })
+    worker = new RemoteWorker({
+      token,
+      kind: kindShown,
+      onChange,
+      inputs: browserInputs(),
+      ...(threads !== undefined && { threads }),
+    })
     set(worker, data.controls)
     worker.start()
   } else if (data.kind === 'set' && worker) set(worker, data.controls)

@@ -16,7 +16,14 @@ export interface WorkerControls {
 
 /** What the page sends. */
 export type ToOuter =
-  | { kind: 'start'; token: string; kindShown: string; controls: WorkerControls }
+  | {
+      kind: 'start'
+      token: string
+      kindShown: string
+      /** One less than the machine has cores by default. */
+      threads?: number
+      controls: WorkerControls
+    }
   | { kind: 'set'; controls: WorkerControls }
   | { kind: 'drain' }
 

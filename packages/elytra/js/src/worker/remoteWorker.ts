@@ -3,15 +3,16 @@
  *
  *   hello -> welcome -> credit -> task -> GET input -> renew … -> partial -> ack -> credit -> …
  *
- * It runs where the connection is not held up: kernels run in a compute worker (`ComputeThread`). The
- * lease is renewed by reports of that worker alone, never by a timer: the node measures all times.
+ * It has a task for each compute thread, and one more, whose input it fetches meanwhile. It runs where the
+ * connection is not held up: kernels run in compute workers (`ComputePool`). Leases are renewed by
+ * what arrives and by reports of those workers alone, never by a timer: the node measures all times.
  */
 
 import { SennitError } from '../errors.ts'
-import { planHash } from '../plan/canonical.ts'
-import { sha256Hex } from '../uploads/sha256.ts'
+import { Attempt, ENGINE, type AttemptEvents, type AttemptParts } from './attempt.ts'
+import { ByteBudget } from './byteBudget.ts'
 import type { StartCompute } from './channel.ts'
-import { ComputeThread } from './computeThread.ts'
+import { ComputePool } from './computePool.ts'
 import {
   decode,
   encode,
@@ -22,12 +23,11 @@ import {
   type Task,
   type Welcome,
 } from './messages.ts'
+import { InputBuffers } from './inputBuffers.ts'
 import { InputCache, type InputStore } from './inputCache.ts'
 import { NodeRequests } from './nodeRequests.ts'
 import { startCompute } from './startCompute.ts'
-
-/** The engine's version: the states of aggregates have no other format. */
-export const ENGINE = 'sennit-js 0.1.0'
+import { defaultThreads, THREADS_MAX } from './threadCount.ts'
 
 /** After these a connection would be refused again. */
 const FINAL = new Map([
@@ -41,10 +41,14 @@ const NOT_ADMITTED = 4403
 const ABNORMAL = 1006
 const RETRY_MS = 500
 const RETRY_MAX_MS = 15_000
-/** Between two messages about one attempt: a node closes connections that send 200 in a second. */
+/** Between two messages about one attempt. */
 const RENEW_MS = 200
-/** Of the lease, in which the compute worker has to report: before the node gives the task to others. */
-const SILENCE_SHARE = 0.7
+/** The same for each attempt that there is: a node closes connections that send 200 messages in a second. */
+const RENEW_SPREAD_MS = 10
+/** Of inputs in memory, for each task that a worker may have; a larger one is there alone. */
+const INPUT_BYTES = 64 << 20
+/** The largest input, unless the worker's owner chooses otherwise. */
+const THREAD_BYTES = 512 << 20
 /** The reason of a pause that the worker makes by itself. */
 export const DATA_CAP = 'data cap'
 
@@ -64,18 +68,28 @@ export interface WorkerOptions {
   /** Where inputs are kept for later tasks, and how many bytes of them; nowhere by default. */
   inputs?: InputStore | null
   inputBytesMax?: number
-  /** Starts the thread that computes; a Web Worker by default. */
+  /** Starts a thread that computes; a Web Worker by default. */
   startCompute?: StartCompute
+  /** Tasks that are computed at the same time, 1 to 63; one less than the machine has cores by default. */
+  threads?: number
+  /** The largest input of a task; those over a larger one are rejected. 512 MiB by default. */
+  threadBytes?: number
 }
 
 /** What a worker does. */
 export interface WorkerState {
   connected: boolean
+  /** Tasks that can be computed at the same time. */
+  threads: number
   /** Tasks that are computed now. */
   computing: number
+  /** Tasks whose input is fetched. */
+  fetching: number
+  /** Tasks whose input is here, and that wait for a thread. */
+  waiting: number
   done: number
   failed: number
-  /** Rows that were read by kernels, and the time of that in seconds. */
+  /** Rows that were read by kernels, and the time of that in seconds of one thread. */
   rows: number
   seconds: number
   /** Bytes of inputs and of results. */
@@ -90,7 +104,10 @@ export interface WorkerState {
 /** Of a worker that has not connected yet. */
 export const INITIAL_STATE: WorkerState = {
   connected: false,
+  threads: 1,
   computing: 0,
+  fetching: 0,
+  waiting: 0,
   done: 0,
   failed: 0,
   rows: 0,
@@ -101,32 +118,25 @@ export const INITIAL_STATE: WorkerState = {
   ended: null,
 }
 
-/** The task that is computed. */
-interface Running {
-  task: Task
-  /** Aborted when the node does not want the result any more. */
-  control: AbortController
-  renewedAt: number
-}
-
-/** One worker with one task at a time. */
+/** One worker, with a task for each thread and one more. */
 export class RemoteWorker {
   private readonly url: string
   private readonly requests: NodeRequests
   private readonly cache: InputCache | null
-  private readonly thread: ComputeThread
+  private readonly pool: ComputePool
+  private readonly parts: AttemptParts
   private socket: WebSocket | null = null
   /** Whether `hello` was sent on the socket: a node disconnects a worker whose first message is another. */
   private isGreeted = false
   private resumeSecret: string | null = null
-  private limits: Welcome | null = null
   private stopped = false
-  private running: Running | null = null
+  /** Those whose result is not there yet, in the order of their arrival. */
+  private readonly attempts = new Map<string, Attempt>()
   /** Results that the node has not acknowledged. */
   private readonly results = new Map<string, FromWorker>()
-  /** Whether this connection's node may send a task. */
-  private hasCredit = false
-  private state: WorkerState = INITIAL_STATE
+  /** Tasks that this connection's node may still send. */
+  private credits = 0
+  private state: WorkerState
   private pauseMs = RETRY_MS
   private bytesMax = Infinity
   /** Settles when the worker was stopped, or the node does not admit it. */
@@ -137,22 +147,33 @@ export class RemoteWorker {
     this.url = (options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '')
     const { inputs, inputBytesMax = 0 } = options
     this.cache = inputs ? new InputCache(inputs, inputBytesMax) : null
-    this.requests = new NodeRequests(this.url, options.token, this.cache)
-    this.thread = new ComputeThread(options.startCompute ?? startCompute)
+    const buffers = new InputBuffers()
+    this.requests = new NodeRequests(this.url, options.token, this.cache, buffers)
+    const threads = Math.min(THREADS_MAX, Math.max(1, options.threads ?? defaultThreads()))
+    this.state = { ...INITIAL_STATE, threads }
+    this.pool = new ComputePool(options.startCompute ?? startCompute, threads)
+    this.parts = {
+      requests: this.requests,
+      pool: this.pool,
+      memory: new ByteBudget(INPUT_BYTES * (threads + 1)),
+      buffers,
+      inputBytesMax: options.threadBytes ?? THREAD_BYTES,
+      inlineBytesMax: 0, // until the node's `welcome`
+    }
     this.ended = new Promise((resolve) => (this.end = resolve))
   }
 
   /** Connect, and compute tasks until it is stopped. */
   start(): this {
-    this.thread.open()
+    this.pool.open()
     this.connect()
     return this
   }
 
-  /** Finish the task that is computed, and take no others until `resume`. */
+  /** Finish the tasks that are here, and take no others until `resume`. */
   pause(reason: string): void {
     if (this.state.paused === null) this.send({ word: 'drain' })
-    this.hasCredit = false
+    this.credits = 0
     this.change({ paused: reason })
   }
 
@@ -163,9 +184,9 @@ export class RemoteWorker {
     this.offer()
   }
 
-  /** Compute for a share of the time, from 0 (exclusive) to 1. */
+  /** Compute for a share of the time of each thread, from 0 (exclusive) to 1. */
   limit(share: number): void {
-    this.thread.limit(share)
+    this.pool.limit(share)
   }
 
   /** Pause when this many bytes were received and sent. */
@@ -180,21 +201,21 @@ export class RemoteWorker {
     void this.cache?.limit(bytesMax)
   }
 
-  /** Finish the task that is computed, without taking others; then disconnect. */
+  /** Finish the tasks that are here, without taking others; then disconnect. */
   drain(): void {
     this.stopped = true
     this.send({ word: 'drain' })
     this.offer()
   }
 
-  /** Disconnect at once; the node gives its task to others. */
+  /** Disconnect at once; the node gives its tasks to others. */
   stop(): void {
     this.stopped = true
     this.close('stopped')
   }
 
   private get isIdle(): boolean {
-    return this.running === null && this.results.size === 0
+    return this.attempts.size === 0 && this.results.size === 0
   }
 
   private connect(): void {
@@ -214,7 +235,7 @@ export class RemoteWorker {
   private lost(socket: WebSocket, code: number): void {
     if (this.socket !== socket) return
     this.socket = null
-    this.hasCredit = false
+    this.credits = 0
     this.isGreeted = false
     if (code !== ABNORMAL || this.state.connected) return this.disconnected(code)
     void this.requests
@@ -225,17 +246,16 @@ export class RemoteWorker {
   private async greet(socket: WebSocket): Promise<void> {
     const cached = (await this.cache?.objects()) ?? []
     if (this.socket !== socket) return // it was lost meanwhile
-    const { running } = this
     this.isGreeted = true
     this.send({
       word: 'hello',
       version: VERSION,
       engine: ENGINE,
       kind: this.options.kind ?? 'tab',
-      threads: 1,
+      threads: this.pool.size,
       cached,
       resume: this.resumeSecret,
-      attempts: [...(running ? [running.task.attempt] : []), ...this.results.keys()],
+      attempts: [...this.attempts.keys(), ...this.results.keys()],
     })
   }
 
@@ -251,8 +271,8 @@ export class RemoteWorker {
   private close(reason: string): void {
     if (this.state.ended !== null) return
     this.change({ ended: reason })
-    this.running?.control.abort()
-    this.thread.close()
+    this.pool.close()
+    for (const { control } of this.attempts.values()) control.abort()
     this.socket?.close()
     this.end(this.state)
   }
@@ -262,7 +282,6 @@ export class RemoteWorker {
       case 'welcome':
         return this.welcomed(message)
       case 'task':
-        this.hasCredit = false
         return void this.work(message)
       case 'cancel':
         this.drop(message.attempt)
@@ -276,11 +295,10 @@ export class RemoteWorker {
   }
 
   private welcomed(welcome: Welcome): void {
-    this.limits = welcome
+    this.parts.inlineBytesMax = welcome.inlineBytesMax
     this.resumeSecret = welcome.resume
     this.pauseMs = RETRY_MS
-    const { running } = this
-    for (const attempt of [...this.results.keys(), ...(running ? [running.task.attempt] : [])])
+    for (const attempt of [...this.results.keys(), ...this.attempts.keys()])
       if (!welcome.attempts.includes(attempt)) this.drop(attempt)
     this.change({ connected: true })
     for (const result of this.results.values()) this.send(result)
@@ -290,94 +308,82 @@ export class RemoteWorker {
   /** The node does not want the result of an attempt. */
   private drop(attempt: string): void {
     this.results.delete(attempt)
-    const { running } = this
-    if (running?.task.attempt !== attempt) return
-    running.control.abort()
-    this.thread.cancel()
+    this.attempts.get(attempt)?.control.abort()
   }
 
-  /** Give the node credit for one task, if there is none; a stopped worker ends here. */
+  /** Give the node credit for as many tasks as there is room for; a stopped worker ends here. */
   private offer(): void {
-    if (!this.isIdle) return
-    if (this.stopped) return this.close('stopped')
-    if (!this.state.connected || this.state.paused !== null || this.hasCredit) return
-    this.hasCredit = true
-    this.send({ word: 'credit', n: 1 })
+    if (this.stopped) return this.isIdle ? this.close('stopped') : undefined
+    if (!this.state.connected || this.state.paused !== null) return
+    // One more than threads: its input is fetched while they compute.
+    const n = this.pool.size + 1 - this.attempts.size - this.results.size - this.credits
+    if (n <= 0) return
+    this.credits += n
+    this.send({ word: 'credit', n })
   }
 
   private async work(task: Task): Promise<void> {
-    if (this.running) return this.socket?.close() // there was no credit for it
-    const { attempt } = task
-    const control = new AbortController()
-    this.running = { task, control, renewedAt: 0 }
-    this.change({ computing: 1 })
+    const { attempt: id } = task
+    if (this.credits === 0 || this.attempts.has(id)) return this.socket?.close()
+    this.credits -= 1
+    const attempt = new Attempt(task)
+    const { signal } = attempt.control
     let result: FromWorker
     try {
-      result = await this.result(this.running)
+      this.checkCap(attempt)
+      this.attempts.set(id, attempt)
+      this.count()
+      result = await attempt.result(this.parts, this.events(attempt))
       this.change({ done: this.state.done + 1 })
     } catch (error) {
       const code = error instanceof SennitError ? error.code : 'internal'
-      result = { word: 'failed', attempt, code, message: String(error).slice(0, 500) }
+      result = { word: 'failed', attempt: id, code, message: String(error).slice(0, 500) }
       // The task is not at fault: the token has expired, or was revoked.
       if (error instanceof SennitError && error.status === 401) this.close(refusal(NOT_ADMITTED))
-      else if (!control.signal.aborted) this.change({ failed: this.state.failed + 1 })
+      else if (!signal.aborted) this.change({ failed: this.state.failed + 1 })
     }
-    this.running = null
-    this.change({ computing: 0 })
-    if (!control.signal.aborted && this.state.ended === null) {
-      this.results.set(attempt, result)
+    this.attempts.delete(id)
+    if (this.attempts.size === 0) this.parts.buffers.clear()
+    this.count()
+    if (!signal.aborted && this.state.ended === null) {
+      this.results.set(id, result)
       this.send(result)
     }
-    if (this.thread.broken !== null)
-      this.close(`the compute worker does not start: ${this.thread.broken}`)
+    const { broken } = this.pool
+    if (broken !== null) this.close(`the compute worker does not start: ${broken}`)
     this.offer()
   }
 
-  private async result(running: Running): Promise<FromWorker> {
-    const { task, control } = running
-    const { attempt, spec, inputSha256, schema } = task
-    if ((await planHash(spec.plan)) !== task.planHash)
-      throw new SennitError('the plan has another hash', { code: 'bad-input' })
-    this.checkCap(task)
-    let received = 0
-    const input = await this.requests.input(task, control.signal, (bytes) => {
-      this.change({ bytesIn: this.state.bytesIn + bytes - received })
-      received = bytes
-      this.renew(running, bytes)
-    })
-    control.signal.throwIfAborted()
-    const silenceSeconds = SILENCE_SHARE * task.leaseSeconds
-    const { rows, seconds } = this.state
-    const began = performance.now()
-    const passed = (done: number): void =>
-      this.change({ rows: rows + done, seconds: seconds + (performance.now() - began) / 1000 })
-    const made = await this.thread.run(
-      { plan: spec.plan, schema, input, silenceSeconds },
-      (done) => {
-        passed(done)
-        this.renew(running, received + done)
-      },
-    )
-    passed(made.rows)
-    const sha256 = await sha256Hex(made.data)
-    const isInline = made.data.length <= (this.limits?.inlineBytesMax ?? 0)
-    if (!isInline) await this.requests.upload(task, made.data, sha256, control.signal)
-    this.change({ bytesOut: this.state.bytesOut + made.data.length })
-    if (this.isOverCap(0)) this.pause(DATA_CAP)
+  private events(attempt: Attempt): AttemptEvents {
     return {
-      word: 'partial',
-      attempt,
-      planHash: task.planHash,
-      inputSha256,
-      engine: ENGINE,
-      sha256,
-      data: isInline ? made.data : null,
+      received: (bytes) => {
+        this.change({ bytesIn: this.state.bytesIn + bytes })
+        this.progressed(attempt)
+      },
+      moved: () => this.count(),
+      computed: (rows, seconds) => {
+        this.change({ rows: this.state.rows + rows, seconds: this.state.seconds + seconds })
+        this.progressed(attempt)
+      },
+      sent: (bytes) => {
+        this.change({ bytesOut: this.state.bytesOut + bytes })
+        if (this.isOverCap(0)) this.pause(DATA_CAP)
+      },
     }
   }
 
-  /** A task that would exceed the cap goes back to the node. */
-  private checkCap(task: Task): void {
-    if (!this.isOverCap(task.inputBytes)) return
+  private count(): void {
+    const count = { fetching: 0, waiting: 0, computing: 0, sending: 0 }
+    for (const { phase } of this.attempts.values()) count[phase] += 1
+    const { fetching, waiting, computing } = count
+    this.change({ fetching, waiting, computing })
+  }
+
+  /** A task that would exceed the cap, with the inputs that are still to come, goes back to the node. */
+  private checkCap({ task }: Attempt): void {
+    let expected = task.inputBytes
+    for (const { bytesExpected } of this.attempts.values()) expected += bytesExpected
+    if (!this.isOverCap(expected)) return
     this.pause(DATA_CAP)
     throw new SennitError('the input exceeds what this worker may receive', { code: 'unavailable' })
   }
@@ -387,12 +393,23 @@ export class RemoteWorker {
     return more > 0 ? total + more > this.bytesMax : total >= this.bytesMax
   }
 
+  /** Renew the lease of an attempt that has come further, and of those that wait behind it. */
+  private progressed(attempt: Attempt): void {
+    this.renew(attempt)
+    for (const other of this.attempts.values()) {
+      if (other === attempt || other.phase === 'computing') continue
+      other.progress += 1
+      this.renew(other)
+    }
+  }
+
   /** Say that an attempt has come further, but not more often than needed. */
-  private renew(running: Running, bytesDone: number): void {
+  private renew(attempt: Attempt): void {
     const now = performance.now()
-    if (running.renewedAt !== 0 && now - running.renewedAt < RENEW_MS) return
-    running.renewedAt = now
-    this.send({ word: 'renew', attempt: running.task.attempt, bytesDone })
+    const between = Math.max(RENEW_MS, RENEW_SPREAD_MS * this.attempts.size)
+    if (attempt.renewedAt !== 0 && now - attempt.renewedAt < between) return
+    attempt.renewedAt = now
+    this.send({ word: 'renew', attempt: attempt.task.attempt, bytesDone: attempt.progress })
   }
 
   private send(message: FromWorker): void {

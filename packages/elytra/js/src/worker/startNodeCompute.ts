@@ -4,19 +4,26 @@ import { Worker } from 'node:worker_threads'
 
 import type { StartCompute } from './channel.ts'
 
-/** Start a thread from the file `computeNode.js` of this package. */
-export const startNodeCompute: StartCompute = (onMessage, onEnd) => {
-  const thread = new Worker(new URL('./computeNode.js', import.meta.url))
-  thread.on('message', onMessage)
-  thread.on('error', (error) => onEnd(String(error)))
-  thread.on('exit', (code) => onEnd(`it ended with ${code}`))
-  thread.unref() // the connection keeps the process
-  return {
-    post: (message, transfer) => thread.postMessage(message, transfer),
-    terminate: () => {
-      thread.removeAllListeners()
-      thread.on('error', () => undefined) // without a listener it would end the process
-      void thread.terminate()
-    },
+/**
+ * Start threads from the file `computeNode.js` of this package.
+ *
+ * @param heapBytesMax of what a kernel makes, as its groups: a thread that needs more ends, and its task fails.
+ */
+export const startNodeCompute =
+  (heapBytesMax: number): StartCompute =>
+  (onMessage, onEnd) => {
+    const resourceLimits = { maxOldGenerationSizeMb: Math.ceil(heapBytesMax / 2 ** 20) }
+    const thread = new Worker(new URL('./computeNode.js', import.meta.url), { resourceLimits })
+    thread.on('message', onMessage)
+    thread.on('error', (error) => onEnd(String(error)))
+    thread.on('exit', (code) => onEnd(`it ended with ${code}`))
+    thread.unref() // the connection keeps the process
+    return {
+      post: (message, transfer) => thread.postMessage(message, transfer),
+      terminate: () => {
+        thread.removeAllListeners()
+        thread.on('error', () => undefined) // without a listener it would end the process
+        void thread.terminate()
+      },
+    }
   }
-}

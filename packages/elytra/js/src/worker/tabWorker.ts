@@ -8,6 +8,8 @@ export interface TabWorkerOptions {
   token: string
   /** What `platform workers` shows. */
   kind?: string
+  /** Tasks that are computed at the same time; one less than the machine has cores by default. */
+  threads?: number
   /** Where the node serves the outer worker; the compute worker is next to it. */
   script?: string
   controls?: WorkerControls
@@ -24,7 +26,7 @@ export class TabWorker {
   state: WorkerState = INITIAL_STATE
 
   constructor(private readonly options: TabWorkerOptions) {
-    const { script = '/runtime/outer.js', token, kind = 'tab', controls = {} } = options
+    const { script = '/runtime/outer.js', token, kind = 'tab', threads, controls = {} } = options
     this.worker = new Worker(script)
     this.worker.onmessage = ({ data }: MessageEvent<FromOuter>) => this.changed(data)
     this.worker.onerror = (event) => {
@@ -32,7 +34,8 @@ export class TabWorker {
       const reason = `the worker has failed: ${event.message || `${script} cannot be loaded`}`
       this.changed({ ...this.state, connected: false, computing: 0, ended: reason })
     }
-    this.post({ kind: 'start', token, kindShown: kind, controls })
+    const sized = threads === undefined ? {} : { threads }
+    this.post({ kind: 'start', token, kindShown: kind, ...sized, controls })
   }
 
   /** Change limits, pause or continue. */
@@ -40,12 +43,12 @@ export class TabWorker {
     this.post({ kind: 'set', controls })
   }
 
-  /** Finish the task that is computed, then disconnect. */
+  /** Finish the tasks that are here, then disconnect. */
   drain(): void {
     this.post({ kind: 'drain' })
   }
 
-  /** Disconnect at once; the node gives the task to others. */
+  /** Disconnect at once; the node gives its tasks to others. */
   stop(): void {
     this.worker.terminate()
     if (this.state.ended === null)
