@@ -71,7 +71,9 @@ def test_a_job_with_functions_is_not_retried_by_others(node: OpenNode) -> None:
 
 
 @pytest.mark.parametrize("engine", ["peers", "browser", "ray"])
-def test_functions_are_sent_to_no_other_machine(node: OpenNode, engine: str) -> None:
+def test_functions_are_sent_to_no_machine_that_the_node_does_not_have(
+    node: OpenNode, engine: str
+) -> None:
     answer = submit(node.client, plan(), engine)
     assert (answer.status_code, answer.json()["code"]) == (400, "unsupported")
 

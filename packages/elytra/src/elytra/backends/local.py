@@ -18,10 +18,10 @@ from elytra.backends.attempts import Attempts, Bounded, Run, check_size
 from elytra.backends.foreign_shards import foreign_shards
 from elytra.backends.task_spec import bound_plan
 from elytra.functions.operator import granted
-from elytra.functions.step import OPERATOR, is_function
+from elytra.functions.step import OPERATOR
 from elytra.service.sealed_results import sealed, without_values
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
-from emsqrt.plan import plan_to_json, walk
+from emsqrt.plan import plan_to_json
 from lake.objects.durable import NewFile
 from lake.peers.transport.stop import Stop
 from sennit_core.errors import Corrupt, Denied, SennitError, TooLarge
@@ -128,7 +128,7 @@ class LocalBackend:
         request: dict[str, Any] = {"plan": plan_to_json(plan)}
         if task.copy_bytes_max:
             request["copyBytesMax"] = task.copy_bytes_max
-        if any(map(is_function, walk(task.plan))):
+        if task.has_functions:
             if self._functions is None:  # a plan is refused long before its tasks are made
                 raise Denied("Python functions of pipelines on this node")
             request["operators"] = {OPERATOR: granted(self._functions.to_json())}

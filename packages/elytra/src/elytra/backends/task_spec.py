@@ -156,13 +156,21 @@ class TaskSpec:
                     f"the plan of task {self.id} reads {unknown[:100]!r}, which is not an input of it"
                 )
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def has_functions(self) -> bool:
+        """Whether the plan has Python functions."""
+        return any(map(is_function, walk(self.plan)))
+
+    def to_json(self, *, functions: bool = False) -> dict[str, Any]:
         """Return the spec for another process or machine.
+
+        Args:
+            functions: Whether it may have Python functions: only for machines of this node's own site.
 
         Raises:
             Unsupported: It reads the rows of a query, which only this node has, or has Python functions.
         """
-        if any(map(is_function, walk(self.plan))):
+        if not functions and self.has_functions:
             raise Unsupported(f"task {self.id} has Python functions, which leave no node")
         if any(each.kind == "query" for each in self.inputs):
             raise Unsupported(f"task {self.id} reads a view or under a policy, so only here")

@@ -21,7 +21,8 @@ __all__ = ["FunctionRules"]
 SETTING = "elytra.allow_python"
 FUNCTIONS_MAX = 8
 """Of one plan: each is a process with memory of its own."""
-_ENGINES = ("auto", NODE_ENGINE)
+_ENGINES = ("auto", NODE_ENGINE, "ray")
+"""Those whose machines are the node's own, or of its site; the others are other people's."""
 _audit = get_logger(AUDIT_LOGGER)
 
 
@@ -96,8 +97,8 @@ class FunctionRules:
             )
         if engine not in _ENGINES:
             raise Unsupported(
-                f'engine "{engine}" runs no Python functions: they are not sent to other machines',
-                hint=f'use "{NODE_ENGINE}"',
+                f'engine "{engine}" runs no Python functions: they are not sent to machines of others',
+                hint=f'use "{NODE_ENGINE}", or "ray" at a node with a Ray cluster',
             )
         if len(steps) > FUNCTIONS_MAX:
             raise TooLarge("the Python functions of a pipeline", FUNCTIONS_MAX, len(steps))

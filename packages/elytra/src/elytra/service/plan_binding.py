@@ -111,7 +111,7 @@ class PlanBinder:
         has_functions = self.functions.check(request.plan, request.engine, request.requester)
         inputs, bound = self._open(request.plan, request.requester, held)
         network = NetworkInputs(self._lake, inputs)
-        engine = NODE_ENGINE if has_functions else self._engine(request, bound, network)
+        engine = self._engine(request, bound, network, has_functions=has_functions)
         if not request.is_resumed:
             network.check_available(allow_partial=request.allow_partial)
         engine, cut = self._cut(bound, engine, inputs)
@@ -144,7 +144,7 @@ class PlanBinder:
         with ExitStack() as held:
             inputs, bound = self._open(request.plan, request.requester, held)
             network = NetworkInputs(self._lake, inputs)
-            engine = NODE_ENGINE if has_functions else self._engine(request, bound, network)
+            engine = self._engine(request, bound, network, has_functions=has_functions)
             return network.explained(*self._cut(bound, engine, inputs))
 
     def check_engine(self, engine: str) -> None:
@@ -160,8 +160,12 @@ class PlanBinder:
                 hint="`platform net invite` founds one, net join joins",
             )
 
-    def _engine(self, request: PlanRequest, bound: Plan, network: NetworkInputs) -> str:
+    def _engine(
+        self, request: PlanRequest, bound: Plan, network: NetworkInputs, *, has_functions: bool
+    ) -> str:
         """Return the engine of a job, which can read all of its sources."""
+        if has_functions and request.engine != _RAY:
+            return NODE_ENGINE  # "auto" sends them nowhere
         engine = network.choose(request.engine, bound)
         if engine != NODE_ENGINE and network.inputs.needs_whole:
             raise Unsupported(

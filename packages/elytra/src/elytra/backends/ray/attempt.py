@@ -133,7 +133,7 @@ class Attempt:
         call = getattr(actor, method).options(
             num_returns="streaming", _generator_backpressure_num_objects=_FRAMES_AHEAD
         )
-        stream = call.remote(json.dumps(self.task.to_json()), listed, self.pieces)
+        stream = call.remote(json.dumps(self._task_json()), listed, self.pieces)
         run.attach(_Stop(actor, self.task.id))
         frames = self._frames(stream)
         has_ended = False
@@ -149,6 +149,11 @@ class Attempt:
                 with suppress(RayError, WorkerGone):
                     for _ in frames:
                         pass
+
+    def _task_json(self) -> dict[str, Any]:
+        """Return the task for the worker, which runs its functions only if the node has allowed them."""
+        task = self.task
+        return task.to_json() if isinstance(task, SqlTask) else task.to_json(functions=True)
 
     @staticmethod
     def _note(frame: bytes, report: Report) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,7 +63,8 @@ class RayBackend:
     def __init__(self, node: NodeParts, options: RayOptions) -> None:
         self._lake = node.lake
         self._folder = node.lake.folder / "ray"
-        self._options = options
+        limits = None if node.functions is None else node.functions.to_json()
+        self._options = replace(options, functions=limits)
         self._lock = threading.Lock()
         # Guarded by the lock: the tasks that were started and have not ended; the workers that have
         # joined; the driver.
@@ -127,7 +128,7 @@ class RayBackend:
             )
         message = {
             "do": "start",
-            "task": task.to_json(),
+            "task": task.to_json(functions=self._options.functions is not None),
             "inputs": [each.to_json() for each in input_files(files)],
             "output": str(files.output),
             "worker": worker,

@@ -32,6 +32,8 @@ class RayOptions:
             workers.
         broadcast_bytes: Up to which size one side of a join is sent to all workers, so that the rows of the
             other side stay where they are. Each worker builds a table of it for each part of the other side.
+        functions: What Python functions of plans may use (`FunctionLimits.to_json`); None if none run.
+            A node's backend has those of the node.
         scratch: Parent of the workers' folders; None for the temporary folder of each machine.
 
     Raises:
@@ -44,6 +46,7 @@ class RayOptions:
     object_store_bytes: int = 256 * _MIB
     shuffle_bytes: int = 24 * _MIB
     broadcast_bytes: int = 16 * _MIB
+    functions: dict[str, Any] | None = None
     scratch: str | None = None
 
     def __post_init__(self) -> None:

@@ -36,10 +36,10 @@ from elytra.backends.ray.shuffle_parts import (
     with_key,
 )
 from elytra.backends.ray.shuffle_plan import (
-    EACH_ROW,
     Exchange,
     exchange_of,
     is_decomposable,
+    is_each_row,
     ordered_joins,
     pruned,
     sent_sides,
@@ -136,7 +136,7 @@ class ShuffledAttempt:
                 final = replace(plan, phase="final")
                 key = replace(final, keys=tuple((name, col(name)) for name, _ in keys))
                 return self._by_ranges(final, key, partial)
-        if isinstance(plan, EACH_ROW):
+        if is_each_row(plan):
             return over(self._parts(inputs_of(plan)[0]), plan)
         inputs = [self._parts(each) for each in inputs_of(plan)]
         if len(inputs) == 1:

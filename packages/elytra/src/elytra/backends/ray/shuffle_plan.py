@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from elytra.backends.ray.partitions import KEY, POSITION, TYPES
+from elytra.functions.step import FunctionStep, is_function
 from emsqrt.expr import Cast, Expr, coalesce, col, lit
 from emsqrt.expr.check import bind, infer
 from emsqrt.plan import (
@@ -43,6 +44,7 @@ __all__ = [
     "Exchange",
     "exchange_of",
     "is_decomposable",
+    "is_each_row",
     "ordered_joins",
     "pruned",
     "sent_sides",
@@ -58,6 +60,13 @@ _BY_RIGHT_ROW = ("inner", "right", "cross")
 """Joins whose rows each depend on one row of the right side, in another order."""
 _UNMATCHED = 1 << 62
 """Added to the positions of right rows without a match, which come after all others."""
+
+
+def is_each_row(node: Plan) -> bool:
+    """Whether the rows of an operator of one input depend on one row of it each."""
+    if is_function(node):
+        return FunctionStep.from_json(node.options).is_of_each_row
+    return isinstance(node, EACH_ROW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,13 @@ from elytra.backends.ray.partitions import (
 from elytra.backends.ray.received import ReceivedFiles
 from elytra.backends.sql_task import SqlTask
 from elytra.backends.task_spec import TaskSpec, bound_plan
+from elytra.functions.operator import granted
+from elytra.functions.step import OPERATOR
 from elytra.service.work import PLAN_ENTRY, SHARDS_ENTRY
 from emsqrt.executor import ExecutorPool
 from emsqrt.plan import plan_to_json
 from emsqrt.spill.area import RunFolder
-from sennit_core.errors import InternalError, SennitError, Unavailable, UsageError
+from sennit_core.errors import Denied, InternalError, SennitError, Unavailable, UsageError
 from sennit_core.records import Progress
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class RayWorker:
         self._pool = ExecutorPool(
             1, memory_bytes=found["worker_bytes"], spill_dir=self._area.folder / "spill"
         )
+        self._functions: dict[str, Any] | None = found["functions"]
         self._received = ReceivedFiles(self._area.folder / "received", found["worker_bytes"])
         self._lock = threading.Lock()
         # Guarded by the lock: what `stop` cancels, by task; and the tasks that were stopped before
@@ -262,6 +265,8 @@ class RayWorker:
             request: dict[str, Any] = {"plan": plan_to_json(plan)}
             if shards:
                 request["shards"] = [shard.to_json() for shard in shards]
+            if spec.has_functions:
+                request["operators"] = {OPERATOR: granted(self._function_limits())}
             if spec.copy_bytes_max:
                 request["copyBytesMax"] = spec.copy_bytes_max
             # A stream is the result; of a file it is the copy of its rows.
@@ -274,6 +279,11 @@ class RayWorker:
                     yield frame
             finally:
                 output.unlink(missing_ok=True)
+
+    def _function_limits(self) -> dict[str, Any]:
+        if self._functions is None:  # a plan is refused long before its tasks are sent
+            raise Denied("Python functions of pipelines on this node")
+        return self._functions
 
     def _frames(
         self, entry: str, spec: TaskSpec | SqlTask, request: dict[str, Any], letter: bytes
