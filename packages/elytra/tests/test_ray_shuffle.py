@@ -146,7 +146,21 @@ def test_keys_of_two_types_are_partitioned_as_the_join_compares_them() -> None:
     assert found is not None
     assert list(map(str, found.keys)) == ["cast(k as Int64)", "k"]
     assert exchange_of(joined("Date", "Timestamp(us)")) is None, "the conversion may fail"
-    assert exchange_of(joined("Bool", "Bool")) is None
+    flags = exchange_of(joined("Bool", "Bool"))
+    assert flags is not None
+    assert list(map(str, flags.keys)) == ["cast(k as Int8)", "cast(k as Int8)"]
+
+
+def test_a_join_is_partitioned_by_any_of_its_keys_that_can_be() -> None:
+    schema = Schema.of(flag="Bool", day="Date", at="Timestamp(us)", n="Int32")
+    sides = [Scan(Files((f"partial-{at}",), "arrow"), schema) for at in range(2)]
+    for pairs, expected in (
+        ((("flag", "flag"), ("n", "n")), "n"),
+        ((("day", "at"), ("flag", "flag")), "cast(flag as Int8)"),
+    ):
+        found = exchange_of(Join(sides[0], sides[1], pairs, suffix="_other"))
+        assert found is not None
+        assert str(found.keys[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -236,6 +250,13 @@ def pipelines(trips: Pipeline, drivers: Pipeline) -> dict[str, Pipeline]:
     wide = third.select("far", id=(col("id") * 7 + 5).cast("Decimal(20, 0)"))
     return {
         "sort": trips.sort("km"),
+        "sort by a Boolean": trips.with_column("far", col("km") > 1e9).sort("far:desc", "city"),
+        "groups by a Boolean": trips.with_column("far", col("km") > 1e9)
+        .group_by("far", "driver")
+        .agg(n=count(), middle=median("km")),
+        "join by a Boolean and a number": trips.with_column("far", col("km") > 1e9).join(
+            third.select("id", far=col("far") > 1e9), on=["far", "id"]
+        ),
         "sort, descending": trips.sort("city:desc"),
         "median": trips.group_by("driver").agg(middle=median("km"), n=count()),
         "join": trips.join(names, on="driver"),

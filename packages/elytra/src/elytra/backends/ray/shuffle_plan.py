@@ -58,6 +58,7 @@ _BY_LEFT_ROW = ("inner", "left", "semi", "anti", "cross")
 """Joins whose rows each depend on one row of the left side, and come in its order."""
 _BY_RIGHT_ROW = ("inner", "right", "cross")
 """Joins whose rows each depend on one row of the right side, in another order."""
+_INT8 = DataType.parse("Int8")
 _UNMATCHED = 1 << 62
 """Added to the positions of right rows without a match, which come after all others."""
 
@@ -121,9 +122,8 @@ def exchange_of(node: Plan) -> Exchange | None:
             return found and replace(found, descending=key.descending, nulls_first=nulls_first)
         case Window(partition_by=(key, *_)):
             return _exchange([key], schemas)
-        case Join(on=((left, right), *_)):
-            kind = join_key_types(node, *schemas)[0]
-            return _exchange([_as(kind, left, schemas[0]), _as(kind, right, schemas[1])], schemas)
+        case Join(on=pairs):
+            return _exchange_of_join(node, pairs, schemas)
     return None
 
 
@@ -186,8 +186,27 @@ def _as(kind: DataType, name: str, schema: Schema) -> Expr:
     return col(name) if schema.field(name).type == kind else Cast(col(name), kind)
 
 
+def _exchange_of_join(
+    node: Join, pairs: Sequence[tuple[str, str]], schemas: Sequence[Schema]
+) -> Exchange | None:
+    """Return an exchange by one pair of keys, whichever: rows of equal pairs are equal in each of them."""
+    kinds = join_key_types(node, *schemas)
+    # Those of two values come last: they have two ranges at most.
+    for kind, (left, right) in sorted(zip(kinds, pairs, strict=True), key=lambda x: _is_bool(x[0])):
+        keys = [_as(kind, left, schemas[0]), _as(kind, right, schemas[1])]
+        if (found := _exchange(keys, schemas)) is not None:
+            return found
+    return None
+
+
+def _is_bool(kind: DataType) -> bool:
+    return kind.name == "Bool"
+
+
 def _exchange(keys: Sequence[Expr], schemas: Sequence[Schema]) -> Exchange | None:
     kind = infer(keys[0], schemas[0])
+    if _is_bool(kind):  # as 0 and 1, in the same order
+        keys, kind = [Cast(key, _INT8) for key in keys], _INT8
     if kind.name not in TYPES:
         return None
     # A conversion that may fail would fail for rows that the operator does not compare.
