@@ -23,6 +23,7 @@ from elytra.backends.ray.partitions import (
     read_sample,
     split_file,
 )
+from elytra.backends.ray.shuffle_parts import groups
 from elytra.backends.ray.shuffle_plan import (
     exchange_of,
     is_decomposable,
@@ -149,6 +150,15 @@ def test_keys_of_two_types_are_partitioned_as_the_join_compares_them() -> None:
     flags = exchange_of(joined("Bool", "Bool"))
     assert flags is not None
     assert list(map(str, flags.keys)) == ["cast(k as Int8)", "cast(k as Int8)"]
+
+
+def test_the_files_of_a_scan_are_in_few_parts_in_their_order() -> None:
+    paths = [f"shard-{at}" for at in range(7)]
+    for most in (0, 1, 2, 4, 7, 100):
+        found = groups(paths, most)
+        assert [path for group in found for path in group] == paths
+        assert len(found) <= max(most, 1)
+    assert groups([], 4) == []
 
 
 def test_a_join_is_partitioned_by_any_of_its_keys_that_can_be() -> None:

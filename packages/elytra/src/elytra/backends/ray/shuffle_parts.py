@@ -57,8 +57,9 @@ class Part:
 
 
 def groups(paths: Sequence[str], count: int) -> list[tuple[str, ...]]:
-    """Return the files of a scan in at most `count` groups, in order, each of which is a part."""
-    size = max(1, -(-len(paths) // min(count, _PARTS_MAX)))
+    """Return the files of a scan in at most `count` groups, or one, in order, each of which is a part."""
+    most = max(1, min(count, _PARTS_MAX))  # all workers may just have left
+    size = max(1, -(-len(paths) // most))
     return [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
 
 
