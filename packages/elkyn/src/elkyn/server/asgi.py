@@ -13,6 +13,7 @@ from elkyn.server.request import Request, Response, parse_query
 from elkyn.server.send_buffer import LARGE_BYTES
 
 __all__ = [
+    "BODY_READER",
     "COUNTED",
     "DIRECT_SEND",
     "DirectSend",
@@ -30,6 +31,9 @@ __all__ = [
 
 DIRECT_SEND = "elkyn.direct_send"
 """A scope extension: a `DirectSend`."""
+
+BODY_READER = "elkyn.body_reader"
+"""A scope extension: a `BodyReader` (`elkyn.server.http.body_thread`), of a long body without TLS."""
 
 COUNTED = "elkyn.counted"
 """A scope extension: set when limits have counted the request; holds its `ClientAuth`, if known."""

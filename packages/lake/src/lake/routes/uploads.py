@@ -15,7 +15,7 @@ from lake.routes.documents import Bytes, Document, check_document, parse_json, r
 from lake.routes.requester import requester_of
 from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from lake.uploads.part_reuse import OFFERS_MAX, reuse_parts
-from lake.uploads.receiver import WholeUpload, receive
+from lake.uploads.receiver import WholeUpload, receive, receive_body
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
 from sennit_core.units import KIB, MIB
@@ -145,7 +145,7 @@ class UploadHandlers:
             expected_bytes=_content_length(request),
         )
         with writer:
-            size = await receive(request.stream(), writer)
+            size = await receive_body(request, writer)
         return {"index": index, "bytes": size}
 
     async def put_form_part(self, request: Request) -> dict[str, Any]:

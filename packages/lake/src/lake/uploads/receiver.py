@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sennit_core.errors import BadInput
 from sennit_core.units import MIB
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from lake.uploads.parts import PartStore
     from lake.uploads.upload import UploadInfo
 
-__all__ = ["BytesWriter", "WholeUpload", "receive"]
+__all__ = ["BytesWriter", "WholeUpload", "receive", "receive_body"]
 
+_BODY_READER = "elkyn.body_reader"  # `elkyn.server.asgi.BODY_READER`
 BATCH_BYTES = MIB
 """Bytes passed to a thread at once. One batch is written while the next arrives, so a request holds
 at most two batches, regardless of the size of its body."""
@@ -32,6 +33,48 @@ class BytesWriter(Protocol):
     def commit(self) -> object:
         """Keep the bytes written so far."""
         ...
+
+
+class Request(Protocol):
+    """A request whose body is read as it arrives; one of Starlette."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]:
+        """The ASGI scope."""
+        ...
+
+    def stream(self) -> AsyncGenerator[bytes, None]:
+        """Return the pieces of the body."""
+        ...
+
+
+class BodyReader(Protocol):
+    """Reads a body in a thread; the server's scope extension `elkyn.body_reader`."""
+
+    async def read_into(self, sink: Callable[[memoryview], None]) -> int:
+        """Pass bytes to a function in a thread; return their number. The others come by ASGI."""
+        ...
+
+
+async def receive_body(request: Request, writer: BytesWriter) -> int:
+    """Write a request's body, then commit it, as `receive`; in one thread if the server can.
+
+    Args:
+        request: The request.
+        writer: As of `receive`.
+
+    Returns:
+        The size of the body in bytes.
+    """
+    reader: BodyReader | None = request.scope.get("extensions", {}).get(_BODY_READER)
+    pieces = request.stream()
+    size = 0
+    if reader is not None:
+        # The first piece comes by ASGI: what middleware has read, and after "100 Continue".
+        first = await anext(pieces)
+        await asyncio.to_thread(writer.write, first)
+        size = len(first) + await reader.read_into(writer.write)
+    return size + await receive(pieces, writer)
 
 
 async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:

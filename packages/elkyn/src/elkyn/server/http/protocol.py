@@ -17,7 +17,8 @@ A request's path through this class:
     answer / on_response_complete: the next of `pending`, then the rest of `_unparsed`
 
 A long body whose length is known does not pass the parser after the piece that has its head: the parser
-would copy it in pieces of 16 KiB, and only count its bytes (`_take_body`).
+would copy it in pieces of 16 KiB, and only count its bytes (`_take_body`). An app can have it read in a
+thread, to which this class lends the socket (`body_thread`).
 
 HTTP/1.1 answers pipelined requests in order (RFC 9112, section 9.3.2), so one request at a time is
 answered, and a connection holds at most one piece of requests that were parsed but not started.
@@ -27,6 +28,7 @@ All methods run in the event loop.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from asyncio import BaseTransport
 from collections import deque
@@ -37,7 +39,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from elkyn.server.asgi import DIRECT_SEND
+from elkyn.server.asgi import BODY_READER, DIRECT_SEND
+from elkyn.server.http.body_thread import BODY_BYTES_MIN, BodyReader, BodyThreads, Lent, duplicate
 from elkyn.server.http.joined import JoinedWrites
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
 from elkyn.server.http.request_head import Headers, checked_headers
@@ -101,6 +104,7 @@ def bounded_protocol(
         "show": staticmethod(show),
         "read_timeouts": ReadTimeouts(limits.head_seconds / 2),
         "slow_clients": slow_clients or SlowClientCloser(limits.send_seconds),
+        "body_threads": BodyThreads(),
     }
     return type("BoundedHttp", (_BoundedHttp,), members)
 
@@ -118,6 +122,8 @@ class _BoundedHttp(HttpToolsProtocol):
     # Of a long body: the bytes that have not come yet; 0 for others. The parser is replaced when a
     # body has ended that it has seen only a part of.
     _body_left = 0
+    _body_reader: BodyReader | None = None  # of the last long body
+    body_threads = BodyThreads()
     _expects_head = True  # between requests and within a head; False within a body
     address = ""  # IP address of the client
     _refused = False  # an error was sent: further bytes are ignored
@@ -154,6 +160,8 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._rejected:
             return
         self.slow_clients.lost(self, exc)
+        if self._body_reader is not None:
+            self._body_reader.stop()
         # Cycles in `pending` have no task yet. `_current` and `_reading` may be one and the same.
         for request_cycle in (self._current, self._reading):
             if request_cycle is not None:
@@ -253,9 +261,37 @@ class _BoundedHttp(HttpToolsProtocol):
         self._note_progress(len(piece))
         self.on_body(piece)
         if not self._body_left:
-            self.parser = _new_parser(self)
-            self.on_message_complete()
+            self._end_body()
         return len(piece)
+
+    def lend_body(self, request_cycle: RequestCycle) -> Lent | None:
+        """Let a thread read the rest of a request's body; None if it may not, or there is none."""
+        cycle = request_cycle.asgi_cycle
+        if cycle is None or self._reading is not request_cycle or not self._body_left:
+            return None
+        if cycle.disconnected or cycle.response_complete or self.transport.is_closing():
+            return None
+        # What was read was passed on before this call returns: neither loop reads ahead.
+        self.flow.pause_reading()
+        connection = duplicate(self.transport)
+        if connection is None:
+            return None
+        waiting, cycle.body = bytes(cycle.body), cast("Any", b"")
+        cycle.message_event.clear()
+        return Lent(connection, waiting, self._body_left)
+
+    def take_body_back(self, count: int) -> None:
+        """Receive the rest of a body of which a thread has read so many bytes."""
+        self._body_left -= count
+        self._note_progress(count)
+        if count and not self._body_left:
+            self._end_body()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _end_body(self) -> None:
+        self.parser = _new_parser(self)
+        self.on_message_complete()
 
     def _note_progress(self, count: int) -> None:
         self._body_bytes += count
@@ -415,6 +451,12 @@ class _BoundedHttp(HttpToolsProtocol):
             joined.flush()  # before anything of the next response
             self.on_response_complete()
 
+        # `_body_left` is that of the request being read, which pipelined ones before it are not.
+        is_long = request_cycle is self._reading and self._body_left >= BODY_BYTES_MIN
+        if is_long and self.scheme == "http":  # over TLS the socket has other bytes
+            lend = functools.partial(self.lend_body, request_cycle)
+            self._body_reader = BodyReader(lend, self.take_body_back, self.body_threads)
+            scope["extensions"][BODY_READER] = self._body_reader
         cycle = kind(
             scope=cast("Any", scope),
             transport=cast("Any", joined),
