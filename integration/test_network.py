@@ -123,6 +123,7 @@ def own_addresses(node: RunningNode) -> dict[str, Any]:
     return dict(problem)
 
 
+@pytest.mark.nightly
 def test_the_check_fails_where_the_only_address_leads_nowhere(
     offices: Offices, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ import adbc_driver_flightsql.dbapi as adbc
 import httpx
 import pytest
 import setting_effects_of_cleanup  # noqa: F401  (registers its effects)
-import setting_effects_of_peers  # noqa: F401  (registers its effects)
+import setting_effects_of_peers  # registers its effects
 import setting_effects_of_python  # noqa: F401  (too)
 import setting_effects_of_ray  # noqa: F401  (as well)
 import setting_effects_of_workers  # noqa: F401  (likewise)
@@ -55,7 +55,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each effect, named like its first setting."""
     if "effect" in metafunc.fixturenames:
         distinct = {test: name for name, test in reversed(EFFECTS.items())}
-        metafunc.parametrize("effect", list(distinct), ids=list(distinct.values()))
+        cases = [
+            pytest.param(test, id=name, marks=pytest.mark.nightly if _is_of_peers(test) else ())
+            for test, name in distinct.items()
+        ]
+        metafunc.parametrize("effect", cases)
+
+
+def _is_of_peers(effect: Effect) -> bool:
+    """Return whether an effect may need several nodes, each a process."""
+    return effect.__module__ == setting_effects_of_peers.__name__
 
 
 @effect_of("network.host", "network.port")

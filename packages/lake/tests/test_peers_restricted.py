@@ -182,6 +182,7 @@ COMPUTED = [
 ]
 
 
+@pytest.mark.sample(3)  # an aggregate, a median and a window
 @pytest.mark.parametrize("sql", COMPUTED)
 def test_the_writer_computes_what_it_can(
     restricted: Offices, sql: str, monkeypatch: pytest.MonkeyPatch
