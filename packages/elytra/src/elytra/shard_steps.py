@@ -6,7 +6,7 @@ Rows of an operator of one row come from one shard each, so it runs at the shard
     a join, if one side     each shard of the other side with all of the small side (`shard_joins`)
     is small
     a sample by fraction    it depends on the number of a row alone, which the manifests tell
-    an expectation          that no column has a NULL
+    an expectation          that no column has a NULL, or that rows differ (`shard_checks`)
     a window                if no two shards share a partition, and shards are in their order
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import cast
 
 from elytra.functions.step import FunctionStep, is_function
+from elytra.shard_checks import checked_again
 from elytra.shard_joins import KeyRanges, Rules, joined_with_all, why_not_read_by_all
 from elytra.shard_parts import ROWS, Part, ShardRows
 from emsqrt.expr import Cast, Column, Expr, lit
@@ -84,7 +85,9 @@ def spine_of(plan: Plan) -> list[Plan]:
     return nodes[::-1]
 
 
-def with_step(rows: ShardRows, step: Plan, rules: Rules) -> ShardRows | str:
+def with_step(  # noqa: C901 - a case for each operator
+    rows: ShardRows, step: Plan, rules: Rules
+) -> ShardRows | str:
     """Return the rows with one more operator; or why it cannot run at the shards."""
     match step:
         case Union():
@@ -96,8 +99,10 @@ def with_step(rows: ShardRows, step: Plan, rules: Rules) -> ShardRows | str:
             return "a sample of a number of rows needs all rows in one place"
         case Sample() if not is_numbered(rows):
             return "a sample needs the numbers of the rows, which the operators below it change"
-        case Expect() if step.unique or step.rows is not None:
+        case Expect() if rules.shuffles and (step.unique or step.rows is not None):
             return "an expectation of all rows together needs them in one place"
+        case Expect() if step.unique or step.rows is not None:
+            return checked_again(rows, step)
         case Window() if not rules.shuffles and window_ranges(rows, step, rules) == "ascending":
             pass
         case Window(partition_by=keys) if keys:

@@ -9,7 +9,7 @@ so a split never changes a result.
 
 A plan that cannot be split is one task that reads all shards: one whose first operator that needs all
 rows is a join of two large sides, a window whose partitions shards may share, a sample whose rows have no known numbers, an expectation of
-all rows together, or an aggregate whose states would hold all values.
+the number of rows alone, or an aggregate whose states would hold all values.
 """
 
 from __future__ import annotations

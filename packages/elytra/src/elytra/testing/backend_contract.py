@@ -164,7 +164,7 @@ class BackendContract:
         assert all(answer == answers[0] for answer in answers[1:])
         assert [len(rows) for rows in answers[0]] == [
             *(4, 240, 5, 4, 7, 0),
-            *(240, 5, 180, 180, 60, 2, 300, 16, 240, 11, 3),
+            *(240, 5, 180, 180, 60, 2, 300, 16, 240, 11, 4, 3),
         ]
 
     def test_joins_windows_and_groups_are_those_of_the_node(self, world: BackendWorld) -> None:
@@ -308,6 +308,7 @@ def _pipelines(flights: Pipeline, names: Pipeline) -> list[Pipeline]:
         flights.limit(10).select("carrier").union(names.select("code"), names.select("title")),
         flights.expect(not_null="id").sample(1.0, seed=5),
         flights.sample(count=11, seed=3).select("id"),
+        flights.expect(unique="id", rows="==240").group_by("carrier").count(),
         flights.sample(0.5, seed=7)
         .join(names, {"carrier": "code"}, how="left")
         .group_by("title")
