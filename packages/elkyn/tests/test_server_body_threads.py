@@ -240,6 +240,8 @@ def test_a_cancelled_app_goes_on_after_its_thread_has_ended() -> None:
         )
         await asyncio.to_thread(sunk.wait, 60)
         reading.cancel()
+        await asyncio.sleep(0)
+        reading.cancel()  # a second time, while it waits for the thread
         with pytest.raises(asyncio.CancelledError):
             await reading
         assert not [each for each in threading.enumerate() if each.name == "elkyn-body"]

@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = ["BODY_BYTES_MIN", "BodyReader", "BodyThreads", "Lent", "duplicate"]
@@ -107,8 +108,7 @@ class BodyReader:
             if lent is None:
                 return 0
             try:
-                with lent.connection:
-                    await self._run(lambda: self._read(lent, sink))
+                await self._run(lent, sink)
             finally:
                 self._take_back(self._count)
             return len(lent.waiting) + self._count
@@ -119,32 +119,40 @@ class BodyReader:
         """Have the thread end soon."""
         self._stopped = True
 
-    async def _run(self, work: Callable[[], None]) -> None:
+    async def _run(self, lent: Lent, sink: Callable[[memoryview], None]) -> None:
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if not ended.done():
-                ended.set_result(None) if error is None else ended.set_exception(error)
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
 
         def run() -> None:
             error: BaseException | None = None
-            try:
-                work()
-            except BaseException as raised:  # noqa: BLE001 - the app raises it
-                error = raised
-            loop.call_soon_threadsafe(settle, error)
+            # Closed by the thread alone: the number of a descriptor that another one closes may be
+            # that of another connection by the next read.
+            with lent.connection:
+                try:
+                    self._read(lent, sink)
+                except BaseException as raised:  # noqa: BLE001 - the app raises it
+                    error = raised
+            with suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(ended.set_result, error)
 
-        threading.Thread(target=run, name="elkyn-body", daemon=True).start()
         try:
-            await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            # The caller closes what the thread writes to.
-            self.stop()
-            await asyncio.wait([ended])
-            if not ended.cancelled():
-                ended.exception()
+            threading.Thread(target=run, name="elkyn-body", daemon=True).start()
+        except RuntimeError:
+            lent.connection.close()
             raise
+        cancelled = False
+        while not ended.done():
+            try:
+                await asyncio.wait([ended])
+            except asyncio.CancelledError:
+                # Not before the thread has ended: the caller closes what it writes to.
+                cancelled = True
+                self.stop()
+        if cancelled:
+            raise asyncio.CancelledError
+        error = ended.result()
+        if error is not None:
+            raise error
 
     def _read(self, lent: Lent, sink: Callable[[memoryview], None]) -> None:
         connection, waiting, left = lent
