@@ -53,6 +53,9 @@ _WORDS = (
     "ﬁ",
 )
 _CHARS = ("a", "👍", "ab", " ", "é%")
+_DAY_UNITS = ("year", "quarter", "month", "week", "day")
+_UNITS = (*_DAY_UNITS, "hour", "minute", "second", "millisecond", "microsecond")
+_FORMATS = ("%Y-%m", "%F %T", "%d.%m.%y", "%j %H%M%S.%f %%")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall-clock time, as the column has no zone
 
 
@@ -151,6 +154,9 @@ class Expressions:
                 lambda: call("strpos", sub("s"), self.dice.choice(_WORDS)),
                 lambda: call(self._of("year month day quarter"), sub(self.dice.choice("dt"))),
                 lambda: call(self._of("hour minute second"), sub("t")),
+                lambda: call(self._of("week dow isodow doy epoch_ms"), sub(self.dice.choice("dt"))),
+                lambda: self._difference(sub),
+                lambda: call("sign", sub()),
                 lambda: sub("f").try_cast("Int64"),
                 lambda: sub(self.dice.choice("ps")).try_cast("Int64"),
                 lambda: sub().try_cast(self.dice.choice(("Int8", "Int16", "UInt32", "UInt64"))),
@@ -170,6 +176,9 @@ class Expressions:
                 lambda: call("round", sub(), self.dice.randint(0, 3)),
                 lambda: sub("i").cast("Float64"),
                 lambda: sub("s").try_cast("Float64"),
+                lambda: call("epoch", sub(self.dice.choice("dt"))),
+                lambda: call("sign", sub()),
+                lambda: call("add", call("pi"), sub()),
             )
         )()
 
@@ -188,6 +197,13 @@ class Expressions:
                 lambda: call("substr", sub(), dice.choice((1, 2, 3, -1, -2)), dice.randint(0, 3)),
                 lambda: call(self._of("left right"), sub(), dice.randint(-3, 3)),
                 lambda: call("reverse", sub()),
+                lambda: call("repeat", sub(), dice.randint(0, 3)),
+                lambda: call(self._of("lpad rpad"), sub(), dice.randint(0, 6)),
+                lambda: call(self._of("lpad rpad"), sub(), dice.randint(0, 6), dice.choice(_CHARS)),
+                lambda: call(
+                    "split_part", sub(), dice.choice(_CHARS), dice.choice((1, 2, 3, -1, -2))
+                ),
+                lambda: call("strftime", sub(dice.choice("dt")), dice.choice(_FORMATS)),
                 lambda: sub(dice.choice("ipd")).cast("Utf8"),
             )
         )()
@@ -218,10 +234,49 @@ class Expressions:
         )()
 
     def _day(self, depth: int) -> Expr:
-        return self.make("t", depth).cast("Date")
+        dice = self.dice
+        day, unit = self.make("d", depth), dice.choice(_DAY_UNITS)
+        return dice.choice(
+            (
+                lambda: self.make("t", depth).cast("Date"),
+                lambda: call("date_trunc", unit, day),
+                lambda: call("date_add", unit, self._count(depth), day),
+                lambda: call("make_date", call("year", day), call("month", day), _of_month(dice)),
+            )
+        )()
 
     def _time(self, depth: int) -> Expr:
-        return self.make("d", depth).cast("Timestamp(us)")
+        dice = self.dice
+        time, unit = self.make("t", depth), dice.choice(_UNITS)
+        return dice.choice(
+            (
+                lambda: self.make("d", depth).cast("Timestamp(us)"),
+                lambda: call("date_trunc", unit, time),
+                lambda: call("date_add", unit, self._count(depth), time),
+                lambda: self._read_time(time, depth),
+            )
+        )()
+
+    def _read_time(self, time: Expr, depth: int) -> Expr:
+        """Return a time that is read from the text of one, often by another format."""
+        dice = self.dice
+        text = call("strftime", time, dice.choice(_FORMATS))
+        if dice.random() < 0.2:
+            text = self.make("s", depth)
+        return call("try_strptime", text, dice.choice(_FORMATS))
+
+    def _count(self, depth: int) -> Expr:
+        return (
+            lit(self.dice.randint(-50, 50)) if self.dice.random() < 0.7 else self.make("i", depth)
+        )
+
+    def _difference(self, sub: Callable[[str], Expr]) -> Expr:
+        kind = self.dice.choice("dt")
+        return call("date_diff", self.dice.choice(_UNITS), sub(kind), sub(kind))
 
     def _of(self, names: str) -> str:
         return self.dice.choice(names.split())
+
+
+def _of_month(dice: random.Random) -> int:
+    return dice.choice((1, 28, 30, 31))

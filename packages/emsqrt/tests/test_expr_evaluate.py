@@ -119,6 +119,15 @@ def rows(**columns: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
+@pytest.mark.parametrize(
+    "text", ["date_add('microsecond', a, t)", "date_add('year', a, t)", "date_add('week', a, t)"]
+)
+def test_a_date_out_of_range_is_an_error_that_names_the_row(text: str) -> None:
+    batch = rows(a=pa.array([1, 2**62]), t=pa.array([0, 0], pa.timestamp("us")))
+    with pytest.raises(ValueOutOfRange, match=str(2**62)):
+        evaluate(parse_expr(text), batch)
+
+
 def test_an_error_shows_the_first_values_that_fail() -> None:
     batch = rows(a=pa.array([1, 2, 2**62, 2**63 - 1]), b=pa.array([1, None, 2, 1]))
     with pytest.raises(ValueOutOfRange) as caught:

@@ -40,45 +40,39 @@ export const CODE = {
         ),
       ),
   texts: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select('country', {
-        low: call('lower', col('country')),
-        size: call('length', col('country')),
-        hello: call('concat', lit('hi '), col('country'), lit('"\\\n€👍')),
-      }),
+    node.remote<AnyRow>('sales').select('country', {
+      low: call('lower', col('country')),
+      size: call('length', col('country')),
+      hello: call('concat', lit('hi '), col('country'), lit('"\\\n€👍')),
+    }),
   constants: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select({
-        a: lit(1),
-        b: lit(-2.5),
-        c: new Expr({ lit: '9223372036854775808', type: 'UInt64' }),
-        d: new Expr({ lit: '-1180591620717411303424', type: 'Decimal(22,0)' }),
-        e: lit(true),
-        f: new Expr({ lit: null }),
-        g: new Expr({ lit: '0x1.4000000000000p+2', type: 'Float64' }),
-        h: new Expr({ lit: '1.50', type: 'Decimal(4,2)' }),
-        i: new Expr({ lit: 'AP8=', type: 'Binary' }),
-        j: new Expr({ lit: '2013-01-31', type: 'Date' }),
-        k: new Expr({ lit: '2013-01-31T05:00:00.000000Z', type: 'Timestamp(us,UTC)' }),
-        m: new Expr({ lit: '0x1.7e43c8800759cp+996', type: 'Float64' }),
-        n: lit(5e-324),
-        o: new Expr({ lit: 'inf', type: 'Float64' }),
-        p: new Expr({ lit: '0x0.0p+0', type: 'Float64' }),
-        q: new Expr({ lit: '-7', type: 'Int8' }),
-      }),
+    node.remote<AnyRow>('sales').select({
+      a: lit(1),
+      b: lit(-2.5),
+      c: new Expr({ lit: '9223372036854775808', type: 'UInt64' }),
+      d: new Expr({ lit: '-1180591620717411303424', type: 'Decimal(22,0)' }),
+      e: lit(true),
+      f: new Expr({ lit: null }),
+      g: new Expr({ lit: '0x1.4000000000000p+2', type: 'Float64' }),
+      h: new Expr({ lit: '1.50', type: 'Decimal(4,2)' }),
+      i: new Expr({ lit: 'AP8=', type: 'Binary' }),
+      j: new Expr({ lit: '2013-01-31', type: 'Date' }),
+      k: new Expr({ lit: '2013-01-31T05:00:00.000000Z', type: 'Timestamp(us,UTC)' }),
+      m: new Expr({ lit: '0x1.7e43c8800759cp+996', type: 'Float64' }),
+      n: lit(5e-324),
+      o: new Expr({ lit: 'inf', type: 'Float64' }),
+      p: new Expr({ lit: '0x0.0p+0', type: 'Float64' }),
+      q: new Expr({ lit: '-7', type: 'Int8' }),
+    }),
   case: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select({
-        size: when(col('qty').gt(10))
-          .then(lit('big'))
-          .when(col('qty').gt(1))
-          .then(lit('some'))
-          .otherwise(lit('one')),
-        none: when(col('qty').gt(10)).then(lit(1)),
-      }),
+    node.remote<AnyRow>('sales').select({
+      size: when(col('qty').gt(10))
+        .then(lit('big'))
+        .when(col('qty').gt(1))
+        .then(lit('some'))
+        .otherwise(lit('one')),
+      none: when(col('qty').gt(10)).then(lit(1)),
+    }),
   casts: (node: Elytra) =>
     node
       .remote<AnyRow>('sales')
@@ -140,24 +134,22 @@ export const CODE = {
       .select('price', 'qty', 'country', 'tags', 'at'),
   union: (node: Elytra) => node.remote<AnyRow>('sales').unionByName(node.remote<AnyRow>('more')),
   window: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .window(
-        {
-          n: new WindowCall({ window: 'row_number' }),
-          before: new WindowCall({
-            window: 'lag',
-            arg: { col: 'price' },
-            params: [{ lit: '2', type: 'Int64' }],
-          }),
-          running: new WindowCall({
-            window: 'sum',
-            arg: { col: 'qty' },
-            frame: { unit: 'rows', start: -2, end: 0 },
-          }),
-        },
-        { partitionBy: ['country'], orderBy: [col('at').asc()] },
-      ),
+    node.remote<AnyRow>('sales').window(
+      {
+        n: new WindowCall({ window: 'row_number' }),
+        before: new WindowCall({
+          window: 'lag',
+          arg: { col: 'price' },
+          params: [{ lit: '2', type: 'Int64' }],
+        }),
+        running: new WindowCall({
+          window: 'sum',
+          arg: { col: 'qty' },
+          frame: { unit: 'rows', start: -2, end: 0 },
+        }),
+      },
+      { partitionBy: ['country'], orderBy: [col('at').asc()] },
+    ),
   'map to a value': (node: Elytra) =>
     node.remote<AnyRow>('sales').select({ value: col('price').mul(col('qty')) }),
   'reduce of rows': (node: Elytra) =>

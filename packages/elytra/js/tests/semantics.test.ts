@@ -31,9 +31,9 @@ const COMPUTED: Record<string, number> = {
   comparison: 15,
   logic: 28,
   casts: 17,
-  dates: 14,
-  text: 25,
-  math: 4,
+  dates: 41,
+  text: 31,
+  math: 6,
 }
 
 function casesOf(subject: string): Case[] {

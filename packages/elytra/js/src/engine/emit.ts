@@ -8,8 +8,10 @@
  * beyond 2^53, and bigints in a *wide* one.
  */
 
+import { DATE_CALLS } from './emitDates.ts'
+import { WIDEN } from './overflow.ts'
+import { likeTest, lower } from './runtime.ts'
 import type { Typed } from './typed.ts'
-import { likeTest, lower, WIDEN } from './runtime.ts'
 import { isFloat, isInteger, isWide, TICKS, type Type } from './types.ts'
 
 /** A computed value: the name of a variable, and the condition under which it is NULL. */
@@ -196,7 +198,7 @@ interface Code {
   initial?: string
 }
 
-type Simple = (emitter: Emitter, node: Typed, args: readonly string[]) => Code
+export type Simple = (emitter: Emitter, node: Typed, args: readonly string[]) => Code
 type Special = (emitter: Emitter, node: Typed) => Emitted
 
 function whole(operator: string): Simple {
@@ -283,6 +285,12 @@ function count(emitter: Emitter, code: string): string {
   return emitter.isWide ? `Number(${code})` : code
 }
 
+function padding(isLeft: boolean): Simple {
+  return (emitter, _, [a = '', width = '', fill = "' '"]) => ({
+    text: `R.pad(${a}, ${count(emitter, width)}, ${fill}, ${isLeft})`,
+  })
+}
+
 const SIMPLE: Record<string, Simple> = {
   add: whole('+'),
   sub: whole('-'),
@@ -326,6 +334,13 @@ const SIMPLE: Record<string, Simple> = {
   floor: rounding('floor'),
   ceil: rounding('ceil'),
   trunc: rounding('trunc'),
+  sign: (emitter, node, [a = '']) => ({
+    text:
+      emitter.isWide && !isFloat(node.type)
+        ? `(${a} > 0 ? 1n : ${a} < 0 ? -1n : 0n)`
+        : `Math.sign(${a}) + 0`,
+  }),
+  pi: () => ({ text: 'Math.PI' }),
   sqrt: (_, __, [a = '']) => ({ text: `Math.sqrt(${a})` }),
   eq: comparison('==='),
   ne: comparison('!=='),
@@ -365,26 +380,17 @@ const SIMPLE: Record<string, Simple> = {
   }),
   ltrim: (_, __, [a = '', chars = "' '"]) => ({ text: `R.trimStart(${a}, ${chars})` }),
   rtrim: (_, __, [a = '', chars = "' '"]) => ({ text: `R.trimEnd(${a}, ${chars})` }),
-  ...Object.fromEntries(['year', 'month', 'day', 'quarter'].map((part) => [part, datePart(part)])),
-  ...Object.fromEntries(['hour', 'minute', 'second'].map((part) => [part, clockPart(part)])),
-}
-
-function datePart(part: string): Simple {
-  return (emitter, node, [a = '']) => {
-    const type = node.args[0]?.type
-    const days =
-      type?.name === 'Timestamp' ? `R.floorDiv(${a}, ${86_400 * TICKS[type.unit ?? 'us']})` : a
-    const text = `R.datePart('${part}', ${days})`
-    return { text: emitter.isWide ? `BigInt(${text})` : text }
-  }
-}
-
-function clockPart(part: string): Simple {
-  return (emitter, node, [a = '']) => {
-    const ticks = TICKS[node.args[0]?.type.unit ?? 'us']
-    const text = `R.clockPart('${part}', ${a}, ${ticks})`
-    return { text: emitter.isWide ? `BigInt(${text})` : text }
-  }
+  repeat: (emitter, _, [a = '', b = '']) => ({
+    text: `R.repeat(${a}, ${count(emitter, b)})`,
+    mayThrow: true,
+    initial: "''",
+  }),
+  lpad: padding(true),
+  rpad: padding(false),
+  split_part: (emitter, _, [a = '', b = '', at = '']) => ({
+    text: `R.splitPart(${a}, ${b}, ${count(emitter, at)})`,
+  }),
+  ...DATE_CALLS,
 }
 
 // Expressions that decide which of their operands are computed

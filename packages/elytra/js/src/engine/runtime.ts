@@ -1,31 +1,11 @@
 /** Functions that generated kernels call, for what does not fit into one line of code. */
 
+import { Unsupported } from '../errors.ts'
 import { dayOf, daysText } from './calendar.ts'
 import { lower, upper } from './caseMapping.ts'
 import { readCast } from './casts.ts'
+import { INT64_MAX, INT64_MIN } from './overflow.ts'
 import { integerRange, isFloat, TICKS, typeText, ValueOutOfRange, type Type } from './types.ts'
-
-/**
- * A whole number of the batch exceeds 2^53: the batch is computed again with bigints. Thrown for
- * control flow alone, so it has no stack.
- */
-export const WIDEN: unique symbol = Symbol('whole numbers beyond 2^53')
-
-const INT64_MIN = -(2n ** 63n)
-const INT64_MAX = 2n ** 63n - 1n
-const UINT64_MAX = 2n ** 64n - 1n
-
-export function overflow(): never {
-  throw new ValueOutOfRange('a whole number overflows its type', 'cast to Float64')
-}
-
-export function int64(value: bigint): bigint {
-  return value < INT64_MIN || value > INT64_MAX ? overflow() : value
-}
-
-export function uint64(value: bigint): bigint {
-  return value < 0n || value > UINT64_MAX ? overflow() : value
-}
 
 /** Order of texts by code points, which is that of their UTF-8 bytes. */
 export function compareText(a: string, b: string): number {
@@ -105,6 +85,32 @@ export function trimEnd(text: string, chars: string): string {
   return points.slice(0, end).join('')
 }
 
+/** More units of text than a row may have of one that is repeated. */
+const REPEATED_MAX = 1 << 24
+
+export function repeat(text: string, count: number): string {
+  if (text.length * count > REPEATED_MAX)
+    throw new Unsupported('a text of more than 16 million units is not computed in JavaScript')
+  return text.repeat(count)
+}
+
+/** Code points of a text, cut to `width` or with `fill` again and again in front or behind. */
+export function pad(text: string, width: number, fill: string, isLeft: boolean): string {
+  const points = [...text]
+  if (points.length >= width) return points.slice(0, width).join('')
+  const filling = [...fill]
+  const missing = Array.from(
+    { length: width - points.length },
+    (_, at) => filling[at % filling.length] ?? '',
+  ).join('')
+  return isLeft ? missing + text : text + missing
+}
+
+/** The part of a number, from 1, or from the end by -1; empty where there is none. */
+export function splitPart(text: string, separator: string, index: number): string {
+  return text.split(separator).at(index > 0 ? index - 1 : index) ?? ''
+}
+
 /** The test of SQL's LIKE: `%` is any text, `_` one code point; there is no escape character. */
 export function likeTest(pattern: string): (text: string) => boolean {
   const quoted = [...pattern].map((point) =>
@@ -180,4 +186,7 @@ export function refuseCast(value: unknown, to: Type): never {
   throw new ValueOutOfRange(`${shown} is not a ${typeText(to)}`, 'tryCast returns NULL')
 }
 
+export { refuseFormat } from './dateFormats.ts'
+export * from './dateUnits.ts'
+export { int64, overflow, uint64, WIDEN } from './overflow.ts'
 export { isFloat, lower, readCast, upper }

@@ -7,6 +7,8 @@ import { Unsupported, UsageError } from '../errors.ts'
 import type { ExprJson } from '../plan/json.ts'
 import { readLiteral, type Value } from './literals.ts'
 import { castable } from './casts.ts'
+import { formatParts } from './dateFormats.ts'
+import { CLOCK_UNITS, DAY_UNITS } from './dateUnits.ts'
 import {
   BOOL,
   DATE,
@@ -122,7 +124,11 @@ function called(fn: string, args: readonly Typed[]): Typed {
 }
 
 /** Functions of integers that may overflow, and those that refuse some texts. */
-const FALLIBLE = new Set(['add', 'sub', 'mul', 'idiv', 'neg', 'abs', 'upper', 'lower', 'ilike'])
+const FALLIBLE = new Set(
+  'add sub mul idiv neg abs upper lower ilike repeat date_add date_diff make_date strptime'.split(
+    ' ',
+  ),
+)
 
 // Conversions
 
@@ -312,6 +318,112 @@ function datePart(fn: string, args: readonly Typed[]): [Type, readonly Typed[]] 
   return [INT64, [arg]]
 }
 
+/** A value, and a constant that names a unit; a Date has none of the clock. */
+function unitOf(fn: string, unit: Typed | undefined, type: Type): string {
+  const name = unit?.op === 'literal' && unit.type.name === 'Utf8' ? String(unit.value) : ''
+  const isClock = CLOCK_UNITS.includes(name)
+  if (!isClock && !DAY_UNITS.includes(name))
+    throw new UsageError(`${fn} takes a unit: ${[...DAY_UNITS, ...CLOCK_UNITS].join(', ')}`)
+  if (isClock && type.name === 'Date') throw new TypeMismatch(`${fn}: a Date has no ${name}`)
+  return name
+}
+
+function dateValue(fn: string, arg: Typed | undefined): Typed {
+  return datePart(fn, arg ? [arg] : [])[1][0] as Typed
+}
+
+function truncation(fn: string, [unit, value]: readonly Typed[]): [Type, readonly Typed[]] {
+  const arg = dateValue(fn, value)
+  unitOf(fn, unit, arg.type)
+  return [arg.type, [arg, unit as Typed]]
+}
+
+const MICROS: Type = { name: 'Timestamp', unit: 'us' }
+
+function difference(fn: string, [unit, ...ends]: readonly Typed[]): [Type, readonly Typed[]] {
+  const found = common(fn, ends, MICROS)
+  if (found.name !== 'Date' && found.name !== 'Timestamp')
+    throw new TypeMismatch(`${fn} takes Dates or Timestamps, found ${typeText(found)}`)
+  const isClock = CLOCK_UNITS.includes(unitOf(fn, unit, MICROS))
+  const type = isClock && found.name === 'Date' ? MICROS : found
+  if (ends.length !== 2) throw new UsageError(`${fn} takes a unit and two values`)
+  return [INT64, [...all(ends, type), unit as Typed]]
+}
+
+/** Resolutions that have no such unit. */
+const TOO_FINE: Readonly<Record<string, readonly string[]>> = {
+  s: ['millisecond', 'microsecond'],
+  ms: ['microsecond'],
+}
+
+function addition(fn: string, [unit, count, value]: readonly Typed[]): [Type, readonly Typed[]] {
+  const arg = dateValue(fn, value)
+  const name = unitOf(fn, unit, arg.type)
+  if (TOO_FINE[arg.type.unit ?? '']?.includes(name))
+    throw new Unsupported(`adding ${name}s to a ${typeText(arg.type)}`)
+  return [arg.type, [arg, signed(fn, count), unit as Typed]]
+}
+
+function signed(fn: string, arg: Typed | undefined): Typed {
+  const [found] = arg ? withoutNull([arg]) : []
+  if (!found || !isInteger(found.type) || found.type.name === 'UInt64')
+    throw new TypeMismatch(`${fn} takes signed integers, found ${found && typeText(found.type)}`)
+  return convert(found, INT64)
+}
+
+function dayMade(fn: string, args: readonly Typed[]): [Type, readonly Typed[]] {
+  if (args.length !== 3) throw new UsageError(`${fn} takes a year, a month and a day`)
+  return [DATE, withoutNull(args).map((arg) => signed(fn, arg))]
+}
+
+function formatOf(fn: string, format: Typed | undefined): Typed {
+  const isText = format?.op === 'literal' && format.type.name === 'Utf8' && format.value !== null
+  if (!isText || !formatParts(String(format.value)))
+    throw new UsageError(`${fn} takes a format of %Y %m %d %H %M %S %f %j %y %F %T %%`)
+  return format
+}
+
+function dateText(fn: string, [value, format]: readonly Typed[]): [Type, readonly Typed[]] {
+  return [UTF8, [dateValue(fn, value), formatOf(fn, format)]]
+}
+
+function dateRead(fn: string, [text, format]: readonly Typed[]): [Type, readonly Typed[]] {
+  const [, operands] = texts(UTF8)(fn, text ? [text] : [])
+  return [MICROS, [...operands, formatOf(fn, format)]]
+}
+
+function seconds(fn: string, args: readonly Typed[]): [Type, readonly Typed[]] {
+  return [FLOAT64, datePart(fn, args)[1]]
+}
+
+function signOf(fn: string, args: readonly Typed[]): [Type, readonly Typed[]] {
+  numbers(fn, args)
+  const [arg] = withoutNull(args)
+  if (!arg) throw new UsageError(`${fn} takes one argument`)
+  return isFloat(arg.type) ? [FLOAT64, [convert(arg, FLOAT64)]] : [INT64, [arg]]
+}
+
+/** Most code points that repeat, lpad and rpad make of each. */
+const CHARS_MAX = 65_536
+
+/** As `constants`, with a number within bounds, and texts that are not empty. */
+function bounded(test: (value: number) => boolean, ...more: Type[]): Rule {
+  const rule = constants(UTF8, UTF8, ...more)
+  return (fn, args) => {
+    const [type, operands] = rule(fn, args)
+    if (operands.length < more.length)
+      throw new UsageError(`${fn} takes ${more.length + 1} arguments`)
+    for (const { value } of operands.slice(1))
+      if (typeof value === 'string' ? value === '' : !test(Number(value)))
+        throw new UsageError(`${fn} does not take ${JSON.stringify(String(value))}`)
+    return [type, operands]
+  }
+}
+
+function isCount(value: number): boolean {
+  return value >= 0 && value <= CHARS_MAX
+}
+
 function nanTest(fn: string, args: readonly Typed[]): [Type, readonly Typed[]] {
   const [arg] = withoutNull(args, FLOAT64)
   if (!arg || !isFloat(arg.type)) throw new TypeMismatch(`${fn} takes a float`)
@@ -331,6 +443,8 @@ const RULES: Record<string, Rule> = {
   floor: rounding,
   ceil: rounding,
   trunc: rounding,
+  sign: signOf,
+  pi: (_, args) => [FLOAT64, args],
   // Others of mathematics differ in their last bit between libraries.
   sqrt: floats,
   eq: comparison,
@@ -368,6 +482,10 @@ const RULES: Record<string, Rule> = {
   trim: constants(UTF8),
   ltrim: constants(UTF8),
   rtrim: constants(UTF8),
+  repeat: bounded(isCount, INT64),
+  lpad: bounded(isCount, INT64, UTF8),
+  rpad: bounded(isCount, INT64, UTF8),
+  split_part: bounded((value) => value !== 0, UTF8, INT64),
   year: datePart,
   month: datePart,
   day: datePart,
@@ -375,6 +493,19 @@ const RULES: Record<string, Rule> = {
   minute: datePart,
   second: datePart,
   quarter: datePart,
+  week: datePart,
+  dow: datePart,
+  isodow: datePart,
+  doy: datePart,
+  epoch: seconds,
+  epoch_ms: datePart,
+  date_trunc: truncation,
+  date_diff: difference,
+  date_add: addition,
+  make_date: dayMade,
+  strftime: dateText,
+  strptime: dateRead,
+  try_strptime: dateRead,
 }
 
 /** The functions that the engine computes, for the greeting of a worker. */

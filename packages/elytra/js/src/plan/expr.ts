@@ -144,6 +144,10 @@ export class Expr<T = unknown> {
   replace(old: Operand, by: Operand): Expr<string> {
     return call('replace', this, old, by)
   }
+  /** The part at `index` (1 is the first, -1 the last), "" where there is none. */
+  splitPart(separator: string, index: number): Expr<string> {
+    return call('split_part', this, separator, index)
+  }
 
   /** Round half away from zero. */
   round(digits = 0): Expr<number> {
@@ -180,6 +184,22 @@ export class Expr<T = unknown> {
   /** The start of the enclosing year, quarter, month, week (Monday), day, hour, … */
   dateTrunc(unit: string): Expr<string> {
     return call('date_trunc', unit, this)
+  }
+  /** The date `count` units later; a day that the month lacks becomes its last. */
+  dateAdd(unit: string, count: Operand): Expr<string> {
+    return call('date_add', unit, count, this)
+  }
+  /** How many units begin between `start` and this date. */
+  dateDiff(unit: string, start: Operand): Expr<number> {
+    return call('date_diff', unit, start, this)
+  }
+  /** The date as text; `%Y %m %d %H %M %S %f %j %y %F %T`. */
+  strftime(format: string): Expr<string> {
+    return call('strftime', this, format)
+  }
+  /** The text as a Timestamp(us); a text that is not of the format is an error. */
+  strptime(format: string): Expr<string> {
+    return call('strptime', this, format)
   }
 
   count(): Agg<number> {

@@ -141,14 +141,16 @@ def _blame(typed: Typed, args: Sequence[Datum], reason: str) -> ValueOutOfRange:
             count = half
         else:
             start, count = start + half, count - half
-    operands = ", ".join(str(shown(arg[0])) for arg in _slice(args, start, 1))
+    row = [arg[0] if isinstance(arg, pa.Array) else arg for arg in _slice(args, start, 1)]
+    operands = ", ".join(str(shown(value)) for value in row)
     return ValueOutOfRange(
         str(typed.source), f"no {typed.type} holds {typed.op}({operands}): {reason.lower()}"
     )
 
 
 def _slice(args: Sequence[Datum], start: int, count: int) -> list[Any]:
-    return [_spread(arg, start + count).slice(start, count) for arg in args]
+    # A constant stays one: kernels read units, formats and widths from it.
+    return [arg.slice(start, count) if isinstance(arg, pa.Array) else arg for arg in args]
 
 
 def _length(args: Sequence[Datum]) -> int:
