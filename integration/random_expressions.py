@@ -260,7 +260,7 @@ class Expressions:
     def _read_time(self, time: Expr, depth: int) -> Expr:
         """Return a time that is read from the text of one, often by another format."""
         dice = self.dice
-        text = call("strftime", time, dice.choice(_FORMATS))
+        text: Expr = call("strftime", time, dice.choice(_FORMATS))
         if dice.random() < 0.2:
             text = self.make("s", depth)
         return call("try_strptime", text, dice.choice(_FORMATS))

@@ -56,6 +56,7 @@ const ROOM = 64
 /** Adds batches to the groups and accumulators of an aggregate. */
 export class FusedLoop {
   private readonly loops = new Map<string, Compiled>()
+  /** Groups that the accumulators have room for; never fewer than there are when the loop begins. */
   private room = ROOM
   private readonly sums: readonly { made: FusedSum; column: string | null }[]
 
@@ -86,6 +87,7 @@ export class FusedLoop {
     const compiled = this.loops.get(key) ?? this.generate(layouts)
     this.loops.set(key, compiled)
     const input = loopInput(inputs, layouts, batch.rows, compiled)
+    this.makeRoom(this.groups.count) // others may have been added without the loop
     const arrays: Arrays = {
       ...input,
       at: 0,
@@ -100,7 +102,7 @@ export class FusedLoop {
     }
     try {
       while (!compiled.loop(arrays)) {
-        while (this.room <= this.groups.count) this.room *= 2
+        this.makeRoom(this.groups.count + 1)
         arrays.room = this.room
         arrays.slots = this.slots()
       }
@@ -109,6 +111,10 @@ export class FusedLoop {
       return arrays.at
     }
     return batch.rows
+  }
+
+  private makeRoom(groups: number): void {
+    while (this.room < groups) this.room *= 2
   }
 
   private slots(): Float64Array[] {
