@@ -1,7 +1,7 @@
 """Plans of SQL over tables whose shards are on several nodes; no network, no DuckDB.
 
 Layering: `tables`, `plan` and `engine` are what a caller passes and gets; `syntax` (with `fidelity` and `trees`) reads a
-statement; `schemes` says what may be split and what is whole where; `equalities` and `distribution` prove it; `aggregates` and `blocks` cut a SELECT
+statement; `decorrelation` rewrites subqueries; `schemes` says what may be split and what is whole where; `equalities` and `distribution` prove it; `aggregates` and `blocks` cut a SELECT
 in two; `references`, `shard_pruning`, `estimates`, `drafts` and `fragments` say what runs on which shards
 and what it moves; `fallback` gathers; `planner` chooses; `explain` shows; `snapshots` makes tables of the
 lake's records. Design 0140 has the reasons.

@@ -5,7 +5,8 @@
 | sum, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor | itself | itself            |
 | count                    | itself                    | sum; 0 without units             |
 | count_if                 | itself                    | sum; of no row, DuckDB has NULL  |
-| avg(x)                   | sum(x), count(x)          | sum / sum                        |
+| avg(x)                   | its state, as below       | as below                         |
+| … without states         | sum(x), count(x)          | sum / sum, whose last digit may differ |
 | f(DISTINCT x)            | x as one more group       | f(DISTINCT x)                    |
 | stddev, var, corr, …     | the state of the function | combined states, finalized       |
 
@@ -37,7 +38,7 @@ _DUPLICATES_IGNORED = frozenset(
 )  # DISTINCT changes nothing
 _STATE_BYTES: dict[str, int] = {
     **dict.fromkeys(("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop"), 24),
-    **dict.fromkeys(("sem", "favg"), 24),
+    **dict.fromkeys(("avg", "sem", "favg"), 24),
     **dict.fromkeys(("fsum", "sumkahan", "kahan_sum", "regr_avgx", "regr_avgy"), 16),
     **dict.fromkeys(("covar_samp", "covar_pop", "skewness", "regr_sxx", "regr_syy"), 32),
     **dict.fromkeys(("kurtosis", "kurtosis_pop", "regr_sxy"), 40),
@@ -192,7 +193,7 @@ class Partials:
             return _cast(_coalesced(counted), "BIGINT")
         if name in _SELF and len(arguments) == 1:
             return _called(function, partial(function.copy()))
-        if name == "avg" and len(arguments) == 1:
+        if name == "avg" and len(arguments) == 1 and not self.uses_states:
             total = partial(exp.Sum(this=function.this.copy()))
             count = partial(exp.Count(this=function.this.copy()))
             return exp.Paren(this=_quotient(exp.Sum(this=total), exp.Sum(this=count)))

@@ -287,11 +287,23 @@ class Localizer:
             )
             inner.replace(exp.select("*").from_(table))
             return
+        self._compute_derived(inner)
         for table in list(inner.find_all(exp.Table)):
             if table.name in self._query.ctes:
                 table.set("this", _name(self._whole.query(self._query.ctes[table.name])))
             elif table.alias in self._query.sources and self._is_away(table.alias):
                 table.set("this", _name(self._whole.table(table.alias)))
+
+    def _compute_derived(self, inner: exp.Query) -> None:
+        """Compute queries in FROM of a correlated subquery first, instead of gathering their tables."""
+        start = inner.args.get("from_")
+        for each in (start, *(inner.args.get("joins") or ())) if start is not None else ():
+            node = each.this
+            if isinstance(node, exp.Subquery) and self._reads_away(node):
+                if free_aliases(node.this):
+                    continue
+                name, alias = self._whole.query(node.this), node.args["alias"]
+                node.replace(exp.Table(this=_name(name), alias=alias.copy()))
 
     def _set_operation(self, node: exp.SetOperation, outer: Keys) -> frozenset[str] | None:
         left, right = self.query(node.this, outer), self.query(node.expression, outer)

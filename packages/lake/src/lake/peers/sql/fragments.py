@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
 from sqlglot import exp
@@ -11,6 +11,7 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import ExportState
 from lake.peers.sql.blocks import Cut, Tail
 from lake.peers.sql.drafts import DraftFragment, Drafts
+from lake.peers.sql.equalities import ColumnId, column_id
 from lake.peers.sql.errors import NotDistributed
 from lake.peers.sql.estimates import distinct_values, selectivity, width
 from lake.peers.sql.plan import Unit
@@ -68,7 +69,11 @@ def draft_fragment(cut: Cut, scheme: Scheme, tail: Tail, drafts: Drafts) -> Draf
         sharded=tuple(by_name),
         units=tuple(units),
         remote_units=len(remote),
-        unit_rows=_unit_rows(cut, tail, _Estimator(drafts, len(units), scheme.keys)),
+        unit_rows=_unit_rows(
+            cut,
+            tail,
+            _Estimator(drafts, len(units), scheme.keys, _restricted(cut.fragment, drafts)),
+        ),
         row_bytes=sum(_bytes(each.unalias(), drafts) for each in cut.fragment.selects),
         shards=shards,
     )
@@ -122,10 +127,35 @@ def _unit_rows(cut: Cut, tail: Tail, estimator: _Estimator) -> int:
     return max(1, math.ceil(rows))
 
 
+def _restricted(select: exp.Select, drafts: Drafts) -> dict[ColumnId, float]:
+    """Return how many values columns may have that are IN the result of a subquery."""
+    found = {}
+    for each in conjuncts(select.args.get("where")):
+        column = column_id(each.this) if isinstance(each, exp.In) else None
+        query = each.args.get("query")
+        if column is None or query is None or (start := query.unnest().args.get("from_")) is None:
+            continue
+        table, where = start.this, query.unnest().args.get("where")
+        reference = drafts.references.get(table.alias)
+        if (step := drafts.steps.get(table.name)) is not None:
+            found[column] = max(1.0, step.rows)
+        elif reference is not None and table.name == reference.table.name:
+            rows = sum(shard.rows for shard in drafts.remaining(table.alias))
+            found[column] = max(1.0, rows * selectivity(conjuncts(where)))
+    return found
+
+
 class _Estimator:
     """Estimates rows of a unit."""
 
-    def __init__(self, drafts: Drafts, units: int, split: Collection[str]) -> None:
+    def __init__(
+        self,
+        drafts: Drafts,
+        units: int,
+        split: Collection[str],
+        restricted: Mapping[ColumnId, float],
+    ) -> None:
+        self._restricted = restricted
         self._drafts = drafts
         self._units = max(1, units)
         self._split = split
@@ -180,7 +210,8 @@ class _Estimator:
         found = self._drafts.references.get(column.table)
         if found is None:
             return _UNKNOWN_VALUES
-        return distinct_values(found.table, column.name, self._drafts.remaining(column.table))
+        values = distinct_values(found.table, column.name, self._drafts.remaining(column.table))
+        return min(values, self._restricted.get((column.table, column.name), values))
 
 
 def _bytes(node: exp.Expr, drafts: Drafts) -> int:

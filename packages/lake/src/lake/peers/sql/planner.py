@@ -20,6 +20,7 @@ from sqlglot import exp
 from lake.peers.sql.aggregates import to_sql
 from lake.peers.sql.blocks import PART, Tail, cut_block, split_tail
 from lake.peers.sql.broadcasts import MISSING_ROWS, TOO_MANY_ROWS, check_broadcasts, check_columns
+from lake.peers.sql.decorrelation import decorrelated
 from lake.peers.sql.distribution import Localizer, WholeTables, reads_away
 from lake.peers.sql.drafts import DraftFragment, DraftMerge, Drafts, quoted
 from lake.peers.sql.engine import EmptyTables, Engine
@@ -45,6 +46,8 @@ _VALUE_BYTES = 8
 _BROADCAST_MARGIN = 2
 """How many times less a plan must move that gathers tables for its fragments: its estimate depends on two
 selectivities. Without this, TPC-H 14 with all tables split moved three times as much as a gather."""
+_REWRITTEN_MARGIN = 2
+"""How many times less a plan with rewritten subqueries must move: its groups are estimated twice."""
 _CHANGED_BY_ARROW = re.compile(r"\b(TIME WITH TIME ZONE|BIT|INTERVAL|UHUGEINT)\b")
 """Types whose values DuckDB sends as Arrow data without the time zone or the number of bits, or, beyond 292
 years or 38 digits, as others or not at all."""
@@ -93,14 +96,38 @@ def plan_distributed(
     local = frozenset(s.object for table in tables for s in table.shards if 0 in s.nodes)
     try:
         try:
-            return _Planner(sql, tables, engine, options, local).plan()
+            return _planned(sql, tables, engine, options, local)
         except NotSent:  # by the types of a result, which are known last
-            return _Planner(sql, tables, engine, replace(options, sends_bytes_max=0), local).plan()
+            return _planned(sql, tables, engine, replace(options, sends_bytes_max=0), local)
     except NotDistributed as error:
         return gather_all(sql, tables, engine, local, error.reason)
     except Exception as error:  # noqa: BLE001 - a fault of the planner must not be one of the query
         reason = f"the planner failed: {type(error).__name__}"
         return gather_all(sql, tables, engine, local, reason)
+
+
+def _planned(
+    sql: str,
+    tables: Sequence[Table],
+    engine: Engine,
+    options: PlanOptions,
+    local: frozenset[str],
+) -> DistributedPlan:
+    """Plan a query as it is, and with its correlated subqueries rewritten if that gathers rows."""
+    prefix = _free_prefix(sql, tables)
+    query = read_query(sql, tables, engine, prefix)
+    plan = _Planner(sql, tables, query, options, local, prefix).plan()
+    if options.strategy == "gather" or plan.cost.is_local or not plan.gathers:
+        return plan
+    rewritten = decorrelated(query, uses_states=options.uses_states)
+    if rewritten is None:
+        return plan
+    try:
+        other = _Planner(sql, tables, rewritten, options, local, prefix).plan()
+    except NotDistributed:
+        return plan
+    is_better = other.fragments and _REWRITTEN_MARGIN * other.moved_bytes < plan.moved_bytes
+    return other if is_better else plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +156,18 @@ class _Planner:
         self,
         sql: str,
         tables: Sequence[Table],
-        engine: Engine,
+        query: Query,
         options: PlanOptions,
         local: frozenset[str],
+        prefix: str,
     ) -> None:
         self._sql = sql
         self._tables = tables
         self._by_name = {table.name: table for table in tables}
-        self._engine = engine
+        engine = self._engine = query.engine
         self._options = options
-        self._prefix = _free_prefix(sql, tables)
-        self._query: Query = read_query(sql, tables, engine, self._prefix)
+        self._prefix = prefix
+        self._query = query
         self._drafts = Drafts(
             find_references(self._query),
             engine,
