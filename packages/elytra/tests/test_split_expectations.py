@@ -67,13 +67,15 @@ def compare(seed: int, above: Callable[[Pipeline], Pipeline]) -> bool:
 def test_an_expectation_holds_for_all_shards_together(
     above: Callable[[Pipeline], Pipeline],
 ) -> None:
-    assert {compare(seed, above) for seed in range(6)} == {True, False}
+    for seed in range(2):
+        compare(seed, above)
 
 
 @pytest.mark.nightly
 def test_many_expectations_hold_for_all_shards_together() -> None:
-    for seed in range(600):
-        compare(seed, ABOVE[seed % len(ABOVE)])
+    held = {compare(seed, ABOVE[seed % len(ABOVE)]) for seed in range(600)}
+
+    assert held == {True, False}
 
 
 def test_rows_of_two_shards_that_agree_are_named_by_the_columns() -> None:
