@@ -50,6 +50,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ("plain",)
 nox.options.stop_on_first_error = False
+LAYERS = "integration/test_layers.py"
 STATIC = ("lint", "types", "imports", "tidy", "js")
 """What a plain run does next to its tests: these use one core, and tests often wait."""
 
@@ -158,7 +159,8 @@ def plain(session: nox.Session) -> None:
             build_playground(session)
             compiling.wait()
             # Tests that wait for processes run while static checks use a core; short ones fill the end.
-            folders = ("integration", *reversed(TEST_FOLDERS))
+            # The session `imports` runs the tests of layers.
+            folders = ("integration", "--ignore", LAYERS, *reversed(TEST_FOLDERS))
             # Apart: a browser's driver runs an event loop in the thread of the tests.
             run_tests(session, "-m", "not nightly and not e2e", *folders)
             run_tests(session, "-m", "e2e and not nightly", "integration/e2e")
@@ -195,7 +197,7 @@ def types(session: nox.Session) -> None:
 def imports(session: nox.Session) -> None:
     """Check the allowed imports between packages."""
     here(session, "lint-imports")
-    pytest_here(session, "integration/test_layers.py", "-q")
+    pytest_here(session, LAYERS, "-q", "-m", "not nightly")
 
 
 @nox.session(venv_backend="none")
