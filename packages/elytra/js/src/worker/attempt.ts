@@ -37,13 +37,13 @@ export interface AttemptEvents {
   sent: (bytes: number) => void
 }
 
-/** `waiting`: its input is here, and all threads compute others. */
-export type Phase = 'fetching' | 'waiting' | 'computing' | 'sending'
+/** `queued`: for memory. `waiting`: its input is here, and all threads compute others. */
+export type Phase = 'queued' | 'fetching' | 'waiting' | 'computing' | 'sending'
 
 export class Attempt {
   /** Aborted when the node does not want the result any more. */
   readonly control = new AbortController()
-  phase: Phase = 'fetching'
+  phase: Phase = 'queued'
   /** Of its input, and not received yet. */
   bytesExpected: number
   /** Grows with each report: the node renews the lease for more than before alone. */
@@ -71,6 +71,7 @@ export class Attempt {
         { code: 'memory-cap-exceeded' },
       )
     await parts.memory.reserve(inputBytes, signal)
+    this.move('fetching', events)
     let data: Uint8Array<ArrayBuffer>
     try {
       data = await this.computed(parts, events)

@@ -83,7 +83,7 @@ export interface WorkerState {
   threads: number
   /** Tasks that are computed now. */
   computing: number
-  /** Tasks whose input is fetched. */
+  /** Tasks whose input is fetched, or will be. */
   fetching: number
   /** Tasks whose input is here, and that wait for a thread. */
   waiting: number
@@ -324,8 +324,10 @@ export class RemoteWorker {
 
   private async work(task: Task): Promise<void> {
     const { attempt: id } = task
-    if (this.credits === 0 || this.attempts.has(id)) return this.socket?.close()
-    this.credits -= 1
+    // Without credit only what was under way when the worker paused.
+    const isTooMany = this.attempts.size + this.results.size > this.pool.size
+    if (isTooMany || this.attempts.has(id)) return this.socket?.close()
+    this.credits = Math.max(0, this.credits - 1)
     const attempt = new Attempt(task)
     const { signal } = attempt.control
     let result: FromWorker
@@ -373,10 +375,10 @@ export class RemoteWorker {
   }
 
   private count(): void {
-    const count = { fetching: 0, waiting: 0, computing: 0, sending: 0 }
+    const count = { queued: 0, fetching: 0, waiting: 0, computing: 0, sending: 0 }
     for (const { phase } of this.attempts.values()) count[phase] += 1
-    const { fetching, waiting, computing } = count
-    this.change({ fetching, waiting, computing })
+    const { queued, fetching, waiting, computing } = count
+    this.change({ fetching: queued + fetching, waiting, computing })
   }
 
   /** A task that would exceed the cap, with the inputs that are still to come, goes back to the node. */
@@ -397,7 +399,8 @@ export class RemoteWorker {
   private progressed(attempt: Attempt): void {
     this.renew(attempt)
     for (const other of this.attempts.values()) {
-      if (other === attempt || other.phase === 'computing') continue
+      // Not those that are fetched or sent: a request that hangs must not be renewed by others.
+      if (other === attempt || (other.phase !== 'queued' && other.phase !== 'waiting')) continue
       other.progress += 1
       this.renew(other)
     }
