@@ -165,8 +165,9 @@ export class RemoteWorker {
 
   /** Connect, and compute tasks until it is stopped. */
   start(): this {
-    this.pool.open()
+    // The handshake waits for the node, and the threads start meanwhile.
     this.connect()
+    this.pool.open()
     return this
   }
 
@@ -223,7 +224,9 @@ export class RemoteWorker {
     const socket = new WebSocket(address, [SUBPROTOCOL, `sennit-token.${this.options.token}`])
     socket.binaryType = 'arraybuffer'
     this.socket = socket
-    socket.onopen = () => void this.greet(socket)
+    // During the handshake: the browser's storage takes as long to open.
+    const cached = this.cache?.objects() ?? Promise.resolve([])
+    socket.onopen = () => void this.greet(socket, cached)
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer>) =>
       this.receive(decode(new Uint8Array(data)))
     socket.onclose = ({ code }) => this.lost(socket, code)
@@ -243,8 +246,8 @@ export class RemoteWorker {
       .then((refused) => this.disconnected(refused ? NOT_ADMITTED : code))
   }
 
-  private async greet(socket: WebSocket): Promise<void> {
-    const cached = (await this.cache?.objects()) ?? []
+  private async greet(socket: WebSocket, objects: Promise<string[]>): Promise<void> {
+    const cached = await objects
     if (this.socket !== socket) return // it was lost meanwhile
     this.isGreeted = true
     this.send({
