@@ -4,180 +4,123 @@ import type { AnyRow } from '../src/pipelines/types.ts'
 import { Agg, Expr, WindowCall, call, col, lit, when } from '../src/plan/expr.ts'
 
 export const CODE = {
-  scan: (node: Elytra) => node.remote<AnyRow>('sales'),
-  'scan of a version': (node: Elytra) => node.remote<AnyRow>('sales', { version: 3 }),
-  'scan of a tag': (node: Elytra) => node.remote<AnyRow>('sales', { version: 'löschen' }),
-  'scan of a time': (node: Elytra) =>
-    node.remote<AnyRow>('sales', { timestamp: '2026-01-31T05:00:00.250000' }),
-  filter: (node: Elytra) =>
-    node.remote<AnyRow>('sales').filter(col('price').mul(col('qty')).gt(500)),
-  filters: (node: Elytra) =>
-    node.remote<AnyRow>('sales').filter(col('price').gt(0.1)).filter(col('country').ne('US')),
-  logic: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .filter(
-        call(
-          'or',
-          call(
-            'and',
-            col('price').gt(1),
-            col('qty').lt(5),
-            call('not', call('is_null', col('country'))),
-          ),
-          col('qty').eq(7),
-        ),
-      ),
-  tests: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .filter(
-        call(
-          'and',
-          call('is_in', col('country'), lit('a'), lit('b')),
-          call('between', col('qty'), lit(1), lit(5)),
-          call('not', call('is_null', col('country'))),
-        ),
-      ),
-  texts: (node: Elytra) =>
-    node.remote<AnyRow>('sales').select('country', {
-      low: call('lower', col('country')),
-      size: call('length', col('country')),
-      hello: call('concat', lit('hi '), col('country'), lit('"\\\n€👍')),
-    }),
-  constants: (node: Elytra) =>
-    node.remote<AnyRow>('sales').select({
-      a: lit(1),
-      b: lit(-2.5),
-      c: new Expr({ lit: '9223372036854775808', type: 'UInt64' }),
-      d: new Expr({ lit: '-1180591620717411303424', type: 'Decimal(22,0)' }),
-      e: lit(true),
-      f: new Expr({ lit: null }),
-      g: new Expr({ lit: '0x1.4000000000000p+2', type: 'Float64' }),
-      h: new Expr({ lit: '1.50', type: 'Decimal(4,2)' }),
-      i: new Expr({ lit: 'AP8=', type: 'Binary' }),
-      j: new Expr({ lit: '2013-01-31', type: 'Date' }),
-      k: new Expr({ lit: '2013-01-31T05:00:00.000000Z', type: 'Timestamp(us,UTC)' }),
-      m: new Expr({ lit: '0x1.7e43c8800759cp+996', type: 'Float64' }),
-      n: lit(5e-324),
-      o: new Expr({ lit: 'inf', type: 'Float64' }),
-      p: new Expr({ lit: '0x0.0p+0', type: 'Float64' }),
-      q: new Expr({ lit: '-7', type: 'Int8' }),
-    }),
-  case: (node: Elytra) =>
-    node.remote<AnyRow>('sales').select({
-      size: when(col('qty').gt(10))
-        .then(lit('big'))
-        .when(col('qty').gt(1))
-        .then(lit('some'))
-        .otherwise(lit('one')),
-      none: when(col('qty').gt(10)).then(lit(1)),
-    }),
-  casts: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select({ a: col('qty').cast('Utf8'), b: col('country').tryCast('Int32') }),
-  columns: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .withColumns({ total: col('price').mul(col('qty')), qty: col('qty').add(1) })
-      .rename({ total: 'sum' })
-      .withColumns({ qty: col('qty').cast('Float64') }),
-  drop: (node: Elytra) => node.remote<AnyRow>('sales').select('price', 'qty', 'country'),
-  'drop after others': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .rename({ qty: 'n' })
-      .withColumns({ m: col('n').mod(7) })
-      .select('price', 'country', 'tags', 'm'),
-  group: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .groupBy('country', { cheap: col('price').lt(5) })
-      .agg({
-        n: new Agg({ agg: 'count' }),
-        total: new Agg({
-          agg: 'sum',
-          arg: { fn: 'mul', args: [{ col: 'price' }, { col: 'qty' }] },
-        }),
-        mean: new Agg({ agg: 'avg', arg: { col: 'price' } }),
-        different: new Agg({ agg: 'count', arg: { col: 'qty' }, distinct: true }),
-        middle: new Agg({ agg: 'median', arg: { col: 'price' } }),
-      }),
-  count: (node: Elytra) => node.remote<AnyRow>('sales').agg({ count: new Agg({ agg: 'count' }) }),
-  sum: (node: Elytra) =>
-    node.remote<AnyRow>('sales').agg({ sum: new Agg({ agg: 'sum', arg: { col: 'price' } }) }),
-  'mean of the only column': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select('price')
-      .agg({ mean: new Agg({ agg: 'avg', arg: { col: 'price' } }) }),
-  sort: (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .sort(col('country').asc(), col('price').desc(), col('qty').desc({ nullsFirst: true })),
-  top: (node: Elytra) => node.remote<AnyRow>('sales').topK(10, col('price').mul(col('qty')).desc()),
-  limits: (node: Elytra) => node.remote<AnyRow>('sales').limit(10, 5).limit(10).limit(3),
-  distinct: (node: Elytra) => node.remote<AnyRow>('sales').distinct('country'),
-  samples: (node: Elytra) =>
-    node.remote<AnyRow>('sales').sample({ fraction: 0.1, seed: 7 }).sample({ count: 5 }),
-  explode: (node: Elytra) =>
-    node.remote<AnyRow>('sales').explode('tags', { as: 'tag', position: 'at_item', outer: true }),
-  expect: (node: Elytra) =>
-    node.remote<AnyRow>('sales').expect({ unique: ['country'], notNull: ['price'], rows: '>0' }),
-  join: (node: Elytra) =>
-    node.remote<AnyRow>('sales').join(node.remote<AnyRow>('people'), [['country', 'land']], 'left'),
-  'join of itself': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .join(node.remote<AnyRow>('sales').select('country', 'price'), [['country', 'country']])
-      .select('price', 'qty', 'country', 'tags', 'at'),
-  union: (node: Elytra) => node.remote<AnyRow>('sales').unionByName(node.remote<AnyRow>('more')),
-  window: (node: Elytra) =>
-    node.remote<AnyRow>('sales').window(
-      {
-        n: new WindowCall({ window: 'row_number' }),
-        before: new WindowCall({
-          window: 'lag',
-          arg: { col: 'price' },
-          params: [{ lit: '2', type: 'Int64' }],
-        }),
-        running: new WindowCall({
-          window: 'sum',
-          arg: { col: 'qty' },
-          frame: { unit: 'rows', start: -2, end: 0 },
-        }),
-      },
-      { partitionBy: ['country'], orderBy: [col('at').asc()] },
-    ),
-  'map to a value': (node: Elytra) =>
-    node.remote<AnyRow>('sales').select({ value: col('price').mul(col('qty')) }),
-  'reduce of rows': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .agg({
-        rows: new Agg({ agg: 'count' }),
-        found: new Agg({
-          agg: 'sum',
-          arg: { fn: 'mul', args: [{ col: 'price' }, { col: 'qty' }] },
-        }),
-      })
-      .select({ sum: call('coalesce', col('found'), lit(0)).add(0) }),
-  'reduce to a count': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .agg({ rows: new Agg({ agg: 'count' }) })
-      .select({ sum: lit(0).add(col('rows').mul(1)) }),
-  'reduce of a column': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select('price')
-      .agg({ sum: new Agg({ agg: 'sum', arg: { col: 'price' } }) }),
-  'reduce to a maximum': (node: Elytra) =>
-    node
-      .remote<AnyRow>('sales')
-      .select('price')
-      .agg({ max: new Agg({ agg: 'max', arg: { col: 'price' } }) }),
-  coalesce: (node: Elytra) =>
-    node.remote<AnyRow>('sales').select({ x: call('coalesce', col('price'), lit(0)) }),
+  "scan": (node: Elytra) =>
+    node.remote<AnyRow>("sales"),
+  "scan of a version": (node: Elytra) =>
+    node.remote<AnyRow>("sales", { version: 3 }),
+  "scan of a tag": (node: Elytra) =>
+    node.remote<AnyRow>("sales", { version: "löschen" }),
+  "scan of a time": (node: Elytra) =>
+    node.remote<AnyRow>("sales", { timestamp: "2026-01-31T05:00:00.250000" }),
+  "filter": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .filter(col("price").mul(col("qty")).gt(500)),
+  "filters": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .filter(col("price").gt(0.1))
+    .filter(col("country").ne("US")),
+  "logic": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .filter(call("or", call("and", col("price").gt(1), col("qty").lt(5), call("not", call("is_null", col("country")))), col("qty").eq(7))),
+  "tests": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .filter(call("and", call("is_in", col("country"), lit("a"), lit("b")), call("between", col("qty"), lit(1), lit(5)), call("not", call("is_null", col("country"))))),
+  "texts": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select("country", { low: call("lower", col("country")), size: call("length", col("country")), hello: call("concat", lit("hi "), col("country"), lit("\"\\\n€👍")) }),
+  "constants": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select({ a: lit(1), b: lit(-2.5), c: new Expr({"lit": "9223372036854775808", "type": "UInt64"}), d: new Expr({"lit": "-1180591620717411303424", "type": "Decimal(22,0)"}), e: lit(true), f: new Expr({"lit": null}), g: new Expr({"lit": "0x1.4000000000000p+2", "type": "Float64"}), h: new Expr({"lit": "1.50", "type": "Decimal(4,2)"}), i: new Expr({"lit": "AP8=", "type": "Binary"}), j: new Expr({"lit": "2013-01-31", "type": "Date"}), k: new Expr({"lit": "2013-01-31T05:00:00.000000Z", "type": "Timestamp(us,UTC)"}), m: new Expr({"lit": "0x1.7e43c8800759cp+996", "type": "Float64"}), n: lit(5e-324), o: new Expr({"lit": "inf", "type": "Float64"}), p: new Expr({"lit": "0x0.0p+0", "type": "Float64"}), q: new Expr({"lit": "-7", "type": "Int8"}) }),
+  "case": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select({ size: when(col("qty").gt(10)).then(lit("big")).when(col("qty").gt(1)).then(lit("some")).otherwise(lit("one")), none: when(col("qty").gt(10)).then(lit(1)) }),
+  "casts": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select({ a: col("qty").cast("Utf8"), b: col("country").tryCast("Int32") }),
+  "columns": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .withColumns({ total: col("price").mul(col("qty")), qty: col("qty").add(1) })
+    .rename({ total: "sum" })
+    .withColumns({ qty: col("qty").cast("Float64") }),
+  "drop": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select("price", "qty", "country"),
+  "drop after others": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .rename({ qty: "n" })
+    .withColumns({ m: col("n").mod(7) })
+    .select("price", "country", "tags", "m"),
+  "group": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .groupBy("country", { cheap: col("price").lt(5) }).agg({ n: new Agg({"agg": "count"}), total: new Agg({"agg": "sum", "arg": {"fn": "mul", "args": [{"col": "price"}, {"col": "qty"}]}}), mean: new Agg({"agg": "avg", "arg": {"col": "price"}}), different: new Agg({"agg": "count", "arg": {"col": "qty"}, "distinct": true}), middle: new Agg({"agg": "median", "arg": {"col": "price"}}) }),
+  "count": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .agg({ count: new Agg({"agg": "count"}) }),
+  "sum": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .agg({ sum: new Agg({"agg": "sum", "arg": {"col": "price"}}) }),
+  "mean of the only column": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select("price")
+    .agg({ mean: new Agg({"agg": "avg", "arg": {"col": "price"}}) }),
+  "sort": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .sort(col("country").asc(), col("price").desc(), col("qty").desc({ nullsFirst: true })),
+  "top": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .topK(10, col("price").mul(col("qty")).desc()),
+  "limits": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .limit(10, 5)
+    .limit(10)
+    .limit(3),
+  "distinct": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .distinct("country"),
+  "samples": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .sample({ fraction: 0.1, seed: 7 })
+    .sample({ count: 5 }),
+  "explode": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .explode("tags", { as: "tag", position: "at_item", outer: true }),
+  "expect": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .expect({ unique: ["country"], notNull: ["price"], rows: ">0" }),
+  "join": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .join(node.remote<AnyRow>("people"), [["country", "land"]], "left"),
+  "join of itself": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .join(node.remote<AnyRow>("sales")
+      .select("country", "price"), [["country", "country"]])
+    .select("price", "qty", "country", "tags", "at"),
+  "union": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .unionByName(node.remote<AnyRow>("more")),
+  "window": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .window({ n: new WindowCall({"window": "row_number"}), before: new WindowCall({"window": "lag", "arg": {"col": "price"}, "params": [{"lit": "2", "type": "Int64"}]}), running: new WindowCall({"window": "sum", "arg": {"col": "qty"}, "frame": {"unit": "rows", "start": -2, "end": 0}}) }, { partitionBy: ["country"], orderBy: [col("at").asc()] }),
+  "map to a value": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select({ value: col("price").mul(col("qty")) }),
+  "reduce of rows": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .agg({ rows: new Agg({"agg": "count"}), found: new Agg({"agg": "sum", "arg": {"fn": "mul", "args": [{"col": "price"}, {"col": "qty"}]}}) })
+    .select({ sum: call("coalesce", col("found"), lit(0)).add(0) }),
+  "reduce to a count": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .agg({ rows: new Agg({"agg": "count"}) })
+    .select({ sum: lit(0).add(col("rows").mul(1)) }),
+  "reduce of a column": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select("price")
+    .agg({ sum: new Agg({"agg": "sum", "arg": {"col": "price"}}) }),
+  "reduce to a maximum": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select("price")
+    .agg({ max: new Agg({"agg": "max", "arg": {"col": "price"}}) }),
+  "coalesce": (node: Elytra) =>
+    node.remote<AnyRow>("sales")
+    .select({ x: call("coalesce", col("price"), lit(0)) }),
 }
