@@ -168,7 +168,7 @@ class SimulatedNode:
         return not self.roster.is_member(self.name)
 
     def accepts(self, peer: str) -> bool:
-        """Return whether it keeps connections with a node, as `lake.peers.network` does."""
+        """Return whether it keeps connections with a node, as `lake.peers.transport.network` does."""
         return self.roster.is_member(peer)
 
     # The process

@@ -38,10 +38,10 @@ def test_ctrl_c_stops_the_statement_and_the_lake_goes_on(tmp_path: Path) -> None
     body = """
 found = lake.open(folder)
 def interrupt():
-    while not found.running.list(lake.limits.Requester("")):
+    while not found.running.list(lake.statements.limits.Requester("")):
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
-import lake.limits
+import lake.statements.limits
 threading.Thread(target=interrupt).start()
 try:
     found.sql("SELECT count(*) FROM range(10000000) a, range(1000000) b WHERE a.range * b.range = 7")

@@ -28,7 +28,7 @@ from elytra.client.upload_progress import OnProgress
 from elytra.client.upload_sender import SendOptions, send_file
 from elytra.client.workers_client import WorkersClient
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Unavailable, UsageError, error_from_json
+from sennit_core.errors import SennitError, Unavailable, UsageError, error_from_json
 from sennit_core.records import DatasetInfo, SnapshotInfo
 
 if TYPE_CHECKING:
@@ -154,8 +154,19 @@ class Client(JobRequests):
         file, options = Path(path), options or SendOptions()
         if parallel is not None:
             options = replace(options, parallel=parallel)
-        upload_id = send_file(self._transport, file, name or file.name, options, on_progress)
-        return self.complete_upload(upload_id)
+        name = name or file.name
+        upload_id = send_file(self._transport, file, name, options, on_progress)
+        try:
+            return self.complete_upload(upload_id)
+        except SennitError as error:
+            if error.code != "upload-incomplete" or not options.resume:
+                raise
+            # Completing found parts that were damaged on the node's disk, of this upload or of the one that
+            # they were taken from. It resumes without them.
+            resumed = replace(options, reuse=False)
+            return self.complete_upload(
+                send_file(self._transport, file, name, resumed, on_progress)
+            )
 
     def complete_upload(self, upload_id: str) -> Uploaded:
         """Complete an upload after all parts have been sent, so that the node ingests it."""

@@ -30,8 +30,8 @@ class SendOptions:
     Args:
         parallel: Number of parts sent concurrently.
         part_bytes: Size of a part; None lets the node choose.
-        resume: Resume an interrupted upload of the same file, and send no part that other uploads of the
-            user have.
+        resume: Resume an interrupted upload of the same file.
+        reuse: If it resumes uploads, send no part that other uploads of the user have.
         mode: What completing the upload does, "create", "append", "replace" or "upsert".
         retry_seconds: How long each part is retried while the node is unreachable.
         ingest: Options for reading the file, such as {"delimiter": ";"}.
@@ -40,6 +40,7 @@ class SendOptions:
     parallel: int = 4
     part_bytes: int | None = None
     resume: bool = True
+    reuse: bool = True
     mode: str = "create"
     retry_seconds: float = 60.0
     ingest: dict[str, Any] | None = None
@@ -87,7 +88,7 @@ def send_file(
             progress.set(index, spans[index][1])
         missing = [(index, *spans[index]) for index in spans if index not in have]
         # Nodes of earlier versions do not say it.
-        if options.resume and upload.get("reusable"):
+        if options.resume and options.reuse and upload.get("reusable"):
             missing = _reuse(part, missing, options.parallel)
         _send_all(part, missing, options.parallel)
         after = os.fstat(file)
