@@ -20,6 +20,7 @@ from lake.distributed.fork_origins import ForkOrigin
 from lake.distributed.partial import ShardsUnavailable
 from lake.peers.changes.claims import Claims
 from lake.peers.changes.staging import Staging
+from lake.peers.copies.bulk_chunks import ChunkServer
 from lake.peers.copies.chunks import ChunkRequest, ListRequest
 from lake.peers.copies.copy_states import CopyState, Handover
 from lake.peers.copies.downloads import Caller, Downloads
@@ -46,7 +47,7 @@ from lake.peers.sharing.sharing import SharedDataset
 from lake.peers.transport.limits import Slots
 from lake.peers.transport.machine import Call, Replied
 from lake.peers.transport.session import Piece, Session
-from sennit_core.errors import Busy, NotFound, SennitError, Unavailable
+from sennit_core.errors import NotFound, SennitError, Unavailable
 from sennit_core.logs import get_logger
 from sennit_core.records import DatasetInfo
 
@@ -81,6 +82,7 @@ class Exchange:
             node, lambda each: host.roster.is_member(each), copies.held, parts.shares.is_open
         )
         self._downloads = Downloads(host, copies, parts.retention)
+        self.chunks = ChunkServer(copies, self._index.may_send)
         statements = HandOvers(parts.key, host.roster.network)
         terms = Terms(node, parts.handovers, statements)
         self._adoption = Adoption(
@@ -287,19 +289,15 @@ class Exchange:
 
     async def serve_list(self, session: Session, message: ListRequest, _body: bytes) -> Piece:
         """Send the chunk hashes of an object."""
-        self._check(session.peer, message)
+        # The same answer for an object that is not here and one that is not shared.
+        if not self._index.may_send(session.peer, message.dataset, message.object):
+            raise NotFound("object", message.object[:64], suggestion=None)
         return await asyncio.to_thread(self._parts.copies.chunk_list, message)
 
     async def serve_chunk(self, session: Session, message: ChunkRequest, _body: bytes) -> Piece:
         """Send a chunk of an object."""
-        self._check(session.peer, message)
-        copies = self._parts.copies
-        if copies.bandwidth.is_limited:
-            size = await asyncio.to_thread(copies.chunk_size, message)
-            is_urgent = not message.background
-            if not copies.bandwidth.may_send(session.peer, size, is_urgent=is_urgent):
-                raise Busy("the node", hint="it sends no more copies now")
-        return await asyncio.to_thread(copies.chunk, message)
+        await self.chunks.admit(session.peer, message)
+        return await asyncio.to_thread(self.chunks.read, message)
 
     def serve_fragment(
         self, session: Session, message: FragmentRequest, body: bytes
@@ -330,11 +328,6 @@ class Exchange:
             with self._fragments.take(peer):
                 async for piece in pieces:
                     yield piece
-
-    def _check(self, peer: str, message: ListRequest | ChunkRequest) -> None:
-        # The same answer for an object that is not here and one that is not shared.
-        if not self._index.may_send(peer, message.dataset, message.object):
-            raise NotFound("object", message.object[:64], suggestion=None)
 
     # Fetching
 

@@ -49,6 +49,8 @@ from lake.peers.sharing.publications import (
     StoreLog,
 )
 from lake.peers.transport.addresses import network_of, reachable_host
+from lake.peers.transport.bulk_client import BulkClient
+from lake.peers.transport.bulk_server import BulkServer
 from lake.peers.transport.effect_queue import EffectQueue
 from lake.peers.transport.hello import FEATURES, PROTOCOL, PROTOCOL_MIN, TASKS, Hello
 from lake.peers.transport.identity import Identity
@@ -57,9 +59,10 @@ from lake.peers.transport.machine import TICK_SECONDS, Call, Effect, Failed, Rep
 from lake.peers.transport.messages import Message, MessageCodec
 from lake.peers.transport.network import Counters, NetworkOptions, PeerNetwork
 from lake.peers.transport.outbox import Outbox
-from lake.peers.transport.session import Handler, Session
+from lake.peers.transport.session import Handler, Piece, Session
 from lake.peers.transport.signed import Statement
 from lake.peers.transport.tasks import TaskSet
+from lake.peers.transport.traffic import Traffic
 from sennit_core.clock import Clock
 from sennit_core.errors import DeadlineExceeded, NotFound, SennitError, WaitingToJoin
 from sennit_core.logs import get_logger
@@ -140,10 +143,14 @@ class JoinedNetwork:
         self.exchange: Exchange | None = None
         self.changes: Changes | None = None
         self._deliveries: Deliveries | None = None
+        self.bulk_server: BulkServer | None = None
         if (data := parts.data) is not None:
             self.exchange = Exchange(identity.id, self, data)
             self.changes = Changes(self, self.exchange, data.writer, data.queued, self._clock)
             self._deliveries = Deliveries(self, self.changes, data.queued)
+            self.bulk_server = BulkServer(
+                parts.codec, roster.is_member, self.exchange.chunks, self._traffic
+            )
         self.claims = Claims(identity.key, roster.network)
         self.host = Host(identity.key, roster, self._store.redeem, self._clock.now)
         self.reports = Reports(self)
@@ -151,7 +158,11 @@ class JoinedNetwork:
             identity, roster, parts.codec, self._handlers(), self._receive, self._hello,
             NetworkOptions(options.host, options.port, options.limits, options.bootstrap),
             on_session=self._greet, join={Join: self._serve_join},
+            on_stream=None if self.bulk_server is None else self.bulk_server.accept,
         )  # fmt: skip
+        self.bulk_client = BulkClient(
+            identity, parts.codec, self.sessions.stream_addresses, self.sessions.traffic
+        )
         # Milliseconds, so that it is greater after a restart even if what was stored is lost.
         number = self._store.next_number(int(self._clock.now() * 1000))
         chance = random.Random()
@@ -293,6 +304,9 @@ class JoinedNetwork:
             await self._deliveries.end()
         if self.exchange is not None:
             await self.exchange.end()
+        await self.bulk_client.stop()
+        if self.bulk_server is not None:
+            await self.bulk_server.stop()
         await self.outbox.end()
         await self.sessions.__aexit__(None, None, None)
 
@@ -428,14 +442,24 @@ class JoinedNetwork:
         """Send a request to a node; return its answer, or how it failed."""
         try:
             async with asyncio.timeout(call.timeout_seconds):
-                found = await self.sessions.session(call.peer)
-                message, body = await found.call(call.message, timeout_seconds=call.timeout_seconds)
+                piece = await self._call_by_stream(call)
+                if piece is None:
+                    found = await self.sessions.session(call.peer)
+                    piece = await found.call(call.message, timeout_seconds=call.timeout_seconds)
         except TimeoutError:
             overdue = DeadlineExceeded(f"the answer of node {call.peer[:16]}", call.timeout_seconds)
             return Failed(call.id, overdue.code, str(overdue))
         except SennitError as error:
             return Failed(call.id, error.code, str(error))
-        return Replied(call.id, message, body)
+        return Replied(call.id, *piece)
+
+    def _traffic(self, node: str) -> Traffic:
+        return self.sessions.traffic(node)
+
+    async def _call_by_stream(self, call: Call) -> Piece | None:
+        if not isinstance(call.message, ChunkRequest):
+            return None
+        return await self.bulk_client.call(call.peer, call.message)
 
     def _receive(self, peer: str, message: Message) -> None:
         try:

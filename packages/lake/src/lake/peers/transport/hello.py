@@ -13,13 +13,16 @@ from typing import ClassVar
 from lake.peers.transport.messages import Message
 from sennit_core.errors import Unsupported
 
-__all__ = ["FEATURES", "PROTOCOL", "PROTOCOL_MIN", "TASKS", "Hello", "check_protocol"]
+__all__ = ["BULK", "FEATURES", "PROTOCOL", "PROTOCOL_MIN", "TASKS", "Hello", "check_protocol"]
 
 PROTOCOL = 1
 PROTOCOL_MIN = 1
+BULK = "bulk"
+"""Serves bulk streams (`lake.peers.transport.bulk_server`)."""
 FEATURES = (
     *(
         "broadcast",
+        BULK,
         "changes",
         "chunks",
         "fragments",
@@ -33,7 +36,7 @@ FEATURES = (
 )
 """What this version can do, and `TASKS` if the node has executors for jobs.
 
-`broadcast` runs parts of queries with rows that come along (`lake.peers.queries.sent_rows`), `changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
+`broadcast` runs parts of queries with rows that come along (`lake.peers.queries.sent_rows`), `bulk` sends chunks by streams of their own, `changes` makes changes of other nodes, `chunks` sends objects, `fragments` runs parts of queries,
 `handover` follows a dataset to another writer (`lake.peers.handovers.handovers`), `inputs` fetches rows that a change reads
 from its sender, `queue` keeps receipts for two weeks (`lake.peers.changes.append_queue`), `relay` forwards connections, `reports` says what the node sees (`lake.peers.members.reports`), `returning`
 sends the rows that a change of another node returns.

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +37,7 @@ from lake.peers.transport.channel import (
     dial,
     peer_of,
 )
-from lake.peers.transport.hello import Hello, check_protocol
+from lake.peers.transport.hello import BULK, Hello, check_protocol
 from lake.peers.transport.identity import Identity
 from lake.peers.transport.limits import PeerLimits
 from lake.peers.transport.listener import PeerListener
@@ -136,6 +138,7 @@ class PeerNetwork:
         options: Where it listens, and its limits.
         on_session: Called with the node of each new session.
         join: Answers requests of nodes that are no members, by the class of the message.
+        on_stream: Serves a connection that begins a bulk stream, as `BulkServer.accept`.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a network
@@ -150,7 +153,10 @@ class PeerNetwork:
         *,
         on_session: Callable[[str], None] = lambda _node: None,
         join: Mapping[type[Message], Handler] | None = None,
+        on_stream: Callable[[socket.socket, ssl.SSLContext, Callable[[], None]], None]
+        | None = None,
     ) -> None:
+        self._on_stream = on_stream
         self._identity = identity
         self._roster = roster
         self._codec = codec
@@ -184,7 +190,9 @@ class PeerNetwork:
     async def __aenter__(self) -> Self:
         if self._options.host is not None:
             try:
-                self._listener = PeerListener(self._options.host, self._options.port)
+                self._listener = PeerListener(
+                    self._options.host, self._options.port, self._accept_stream, _HELLO_SECONDS
+                )
             except OSError as error:
                 where = f"{self._options.host}:{self._options.port}"
                 raise Conflict(
@@ -346,6 +354,15 @@ class PeerNetwork:
         hint = None if problem is None else str(problem)
         raise Unavailable(f"node {node[:16]}", hint=hint or "it announces no address to dial")
 
+    def stream_addresses(self, node: str) -> list[str]:
+        """Return where a bulk stream to a node may be dialed; none without a direct session."""
+        session, peer = self.open_session(node), self._peer(node)
+        if session is None or session.channel.relay:
+            return []
+        if peer.hello is None or BULK not in peer.hello.features:
+            return []
+        return dialable(peer.addresses, from_loopback=self._is_local)
+
     async def try_address(self, node: str, address: str) -> None:
         """Connect to a node at an address, and end the connection.
 
@@ -430,6 +447,13 @@ class PeerNetwork:
                     self._sessions.pop(session.peer, None)
 
         self._tasks.spawn(run())
+
+    def _accept_stream(self, connection: socket.socket, verified: Callable[[], None]) -> None:
+        if self._on_stream is None:
+            connection.close()
+            verified()
+        else:
+            self._on_stream(connection, self._context, verified)
 
     async def _accept(self, connection: ServerConnection) -> None:
         peer = peer_of(connection)

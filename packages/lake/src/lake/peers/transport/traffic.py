@@ -26,7 +26,7 @@ class Traffic:
         """Count a frame that was sent."""
         self.sent_bytes += len(frame)
 
-    def note_received(self, frame: bytes) -> None:
+    def note_received(self, frame: bytes | memoryview) -> None:
         """Count a frame that came."""
         self.received_bytes += len(frame)
         self.heard_at = time.time()
