@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -37,6 +38,13 @@ PIPELINES: dict[str, Callable[[Pipeline], Pipeline]] = {
     "union": lambda rows: rows.select("country", "qty", "price").union(
         rows.filter(col("qty") < 3).select("country", "qty"), by_name=True
     ).group_by("country").agg(n=count(), total=col("price").sum(), qty=col("qty").max()),
+    "join": lambda rows: rows.join(
+        rows.group_by("country").agg(most=col("qty").max(), note=col("note").min()),
+        on="country", how="left",
+    ).group_by("most", "note_right").agg(n=count(), total=value.sum()),
+    "anti join": lambda rows: rows.filter(col("qty") < 3).join(
+        rows.filter(col("note").is_null()).select("qty", "at"), on=["at", "qty"], how="anti"
+    ).select("at", "country", "note"),
 }  # fmt: skip
 """Plans that a JavaScript worker computes."""
 
@@ -114,9 +122,11 @@ def _rows(pipeline: Pipeline, engine: str) -> list[dict[str, Any]]:
 
 @pytest.mark.nightly
 def test_a_javascript_worker_computes_the_bits_of_the_node(
-    program: Path, checked_node: RunningNode
+    program: Path, checked_node: RunningNode, tmp_path: Path
 ) -> None:
-    with worker(program, checked_node), Elytra(checked_node.url, checked_node.token) as client:
+    log = tmp_path / "worker.log"
+    joined = worker(program, checked_node, log=log)
+    with joined, Elytra(checked_node.url, checked_node.token) as client:
         for name, build in PIPELINES.items():
             pipeline = build(client.remote("sales"))
             assert _rows(pipeline, "browser") == _rows(pipeline, "local"), name
@@ -125,6 +135,7 @@ def test_a_javascript_worker_computes_the_bits_of_the_node(
     (found,) = (each for each in shown["workers"] if each["state"] == "connected")
     assert (found["kind"], found["failed"]) == ("node", 0)
     assert found["finished"] >= len(PIPELINES), "the worker's own results counted"
+    assert not re.search(r"[1-9]\d* failed", log.read_text()), "it gave no task back"
     assert shown["excluded"] == []
 
 

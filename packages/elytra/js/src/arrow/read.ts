@@ -50,29 +50,46 @@ export function readArrow(bytes: Uint8Array): ArrowStream {
   }
 }
 
+/** The streams that bytes have, one after the other. */
+export function splitStreams(bytes: Uint8Array): Uint8Array[] {
+  const found: Uint8Array[] = []
+  for (let start = 0; start < bytes.length;) {
+    const messages = messagesOf(bytes.subarray(start))
+    let next = messages.next()
+    while (!next.done) next = messages.next()
+    if (next.value === 0) throw damaged('a stream has no beginning')
+    found.push(bytes.subarray(start, start + next.value))
+    start += next.value
+  }
+  return found
+}
+
 interface Message {
   kind: number
   header: Table
   body: Uint8Array
 }
 
-function* messagesOf(bytes: Uint8Array): Generator<Message, undefined> {
+/** Yields the messages of a stream, and returns where it ends. */
+function* messagesOf(bytes: Uint8Array): Generator<Message, number> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let at = 0
   while (at + 8 <= bytes.length) {
     if (view.getUint32(at, true) !== CONTINUATION) throw damaged('a message has no beginning')
     const size = view.getInt32(at + 4, true)
-    if (size === 0) return
+    if (size === 0) return at + 8
     const start = at + 8
     if (size < 0 || start + size > bytes.length) throw damaged('a message is cut')
     const message = Table.root(bytes.subarray(start, start + size))
     const header = message.table(2)
     const bodySize = message.int64(3)
-    if (!header || start + size + bodySize > bytes.length) throw damaged('a message is cut')
+    if (!header || bodySize < 0 || start + size + bodySize > bytes.length)
+      throw damaged('a message is cut')
     const body = bytes.subarray(start + size, start + size + bodySize)
     yield { kind: message.int8(1), header, body }
     at = start + size + bodySize
   }
+  return at
 }
 
 function* batchesOf(

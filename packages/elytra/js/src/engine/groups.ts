@@ -160,7 +160,7 @@ function numberOf<K>(numbers: Map<K, number>, value: K): number {
 }
 
 /** A value that is equal for equal keys: a Map finds NaN, and -0 is 0 in it; bigints by value. */
-function keyOf(values: Values, row: number): Value {
+export function keyOf(values: Values, row: number): Value {
   const value = values[row] as Value
   if (typeof value !== 'bigint') return value
   const number = Number(value)

@@ -52,17 +52,18 @@ function joinedValues(type: Type, parts: readonly [Column, number][]): Column {
   return columnFrom(type, values)
 }
 
-/** The rows of a batch as another order of them. */
+/** The rows of a batch as another order of them; -1 is a row of NULLs. */
 export function reordered(batch: Batch, order: Int32Array): Batch {
+  const hasAbsent = order.includes(-1)
   const columns = batch.columns.map(({ values, nulls, dictionary }, at) => {
     const type = batch.fields[at]?.type
     if (!type) throw new Error('a column without a field')
     const isBig = values instanceof BigInt64Array || values instanceof BigUint64Array
     const stored = dictionary ? new Int32Array(order.length) : room(type, order.length, isBig)
-    const marks = nulls ? new Uint8Array(order.length) : null
+    const marks = nulls || hasAbsent ? new Uint8Array(order.length) : null
     order.forEach((row, place) => {
-      ;(stored as Value[])[place] = values[row] as Value
-      if (marks) marks[place] = nulls?.[row] ?? 0
+      if (row >= 0) (stored as Value[])[place] = values[row] as Value
+      if (marks) marks[place] = row < 0 ? 1 : (nulls?.[row] ?? 0)
     })
     return { values: stored, nulls: marks, ...(dictionary && { dictionary }) }
   })

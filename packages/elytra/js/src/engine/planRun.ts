@@ -2,7 +2,7 @@
  * A plan over batches of one source: rows stream through kernels, up to the first step that needs
  * all of them.
  *
- *   scan -> kernel -> aggregate | sort | top_k | distinct | limit -> kernel -> …
+ *   scan -> kernel -> join | aggregate | sort | top_k | distinct | limit -> kernel -> …
  */
 
 import type { OutputColumn } from '../arrow/write.ts'
@@ -12,6 +12,7 @@ import { accumulatorOf, type Accumulator } from './aggregates.ts'
 import { sliced, valueAt, type Batch, type Column } from './batch.ts'
 import { columnFrom, Groups } from './groups.ts'
 import { joined, reordered } from './joined.ts'
+import { JoinStage, sideOf } from './joins.ts'
 import { FusedLoop } from './fused.ts'
 import { Kernel } from './kernel.ts'
 import { RowSteps, type RowStep } from './rowSteps.ts'
@@ -23,7 +24,9 @@ import { typeText, type Field } from './types.ts'
 /** Rows of a plan without an aggregate that one run holds in memory. */
 const ROWS_MAX = 5_000_000
 
-type Step = Exclude<PlanNode, { op: 'scan' | 'join' | 'union' | 'opaque' }>
+type Step = Exclude<PlanNode, { op: 'scan' | 'union' | 'opaque' }>
+/** The right sides of joins, by their names. */
+export type Sides = ReadonlyMap<string, Batch>
 type AggregateNode = Extract<PlanNode, { op: 'aggregate' }>
 
 /** One part of a plan: it takes batches, and has rows for the next part. */
@@ -48,8 +51,8 @@ export class PlanRun {
    * @param input the columns of its batches, in order.
    * @throws Unsupported if it has a step, a function or a type that is not computed in JavaScript.
    */
-  constructor(plan: PlanNode, input: readonly Field[]) {
-    this.stages = stagesOf(plan, input)
+  constructor(plan: PlanNode, input: readonly Field[], sides: Sides = new Map()) {
+    this.stages = stagesOf(plan, input, sides)
   }
 
   /** The columns of the result. */
@@ -132,15 +135,15 @@ export function chainOf(plan: PlanNode): Step[] {
   const steps: Step[] = []
   let node = plan
   while (node.op !== 'scan') {
-    if (node.op === 'join' || node.op === 'union' || node.op === 'opaque')
+    if (node.op === 'union' || node.op === 'opaque')
       throw new Unsupported(`${node.op} is not computed in JavaScript`)
     steps.unshift(node)
-    node = node.input
+    node = node.op === 'join' ? node.left : node.input
   }
   return steps
 }
 
-function stagesOf(plan: PlanNode, input: readonly Field[]): Stage[] {
+function stagesOf(plan: PlanNode, input: readonly Field[], sides: Sides): Stage[] {
   const stages: Stage[] = []
   let fields = input
   let rowSteps: RowStep[] = []
@@ -156,7 +159,7 @@ function stagesOf(plan: PlanNode, input: readonly Field[]): Stage[] {
       push(new AggregateStage(step, new RowSteps([...rowSteps, operandsOf(step)], fields)))
     } else {
       if (rowSteps.length > 0) push(new RowStage(Kernel.of(rowSteps, fields)))
-      push(stageOf(step, fields))
+      push(stageOf(step, fields, sides))
     }
   }
   if (rowSteps.length > 0 || stages.length === 0) push(new RowStage(Kernel.of(rowSteps, fields)))
@@ -179,8 +182,13 @@ function operandsOf(step: AggregateNode): RowStep {
   return { op: 'project', input: step.input, columns: counted }
 }
 
-function stageOf(step: Step, fields: readonly Field[]): Stage {
+function stageOf(step: Step, fields: readonly Field[], sides: Sides): Stage {
   switch (step.op) {
+    case 'join': {
+      const side = sides.get(sideOf(step))
+      if (side) return new JoinStage(step, fields, side)
+      break
+    }
     case 'limit':
       return new LimitStage(fields, step.count, step.offset ?? 0)
     case 'sort':

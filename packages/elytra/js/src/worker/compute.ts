@@ -1,9 +1,11 @@
 /** One task: its plan over the input's columns, as an Arrow IPC stream. */
 
-import { readArrow } from '../arrow/read.ts'
+import { readArrow, splitStreams } from '../arrow/read.ts'
 import { writeArrow } from '../arrow/write.ts'
 import type { TypedColumn } from '../arrow/columnBuffers.ts'
 import type { Batch } from '../engine/batch.ts'
+import { joined } from '../engine/joined.ts'
+import { sideOf } from '../engine/joins.ts'
 import { chainOf, PlanRun } from '../engine/planRun.ts'
 import { parseType, sameType, typeText } from '../engine/types.ts'
 import { SennitError } from '../errors.ts'
@@ -16,7 +18,7 @@ export type OnRows = (rows: number) => Promise<void>
 /**
  * Compute a task.
  *
- * @param input the whole stream.
+ * @param input the whole stream; behind it those of the right sides of the plan's joins, from the lowest.
  * @throws Unsupported if the plan has something that is not computed in JavaScript.
  */
 export async function compute(
@@ -25,8 +27,11 @@ export async function compute(
   input: Uint8Array,
   onRows: OnRows,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const { fields, batches } = readArrow(input)
-  const run = new PlanRun(plan, fields)
+  const names = chainOf(plan).flatMap((step) => (step.op === 'join' ? [sideOf(step)] : []))
+  const [stream = input, ...streams] = names.length > 0 ? splitStreams(input) : [input]
+  const sides = new Map(names.map((name, at) => [name, wholeOf(streams[at])]))
+  const { fields, batches } = readArrow(stream)
+  const run = new PlanRun(plan, fields, sides)
   for (const batch of batches(!run.keepsBatches)) {
     if (run.isFull) break
     run.add(batch)
@@ -41,6 +46,13 @@ export async function compute(
   const columns = columnsOf(rows)
   checkColumns(columns, schema)
   return writeArrow(columns, rows.rows)
+}
+
+/** All rows of a stream. */
+function wholeOf(stream: Uint8Array | undefined): Batch {
+  if (!stream) throw new SennitError('the side of a join is missing', { code: 'bad-input' })
+  const { fields, batches } = readArrow(stream)
+  return joined(fields, [...batches()])
 }
 
 function isPartial(plan: PlanNode): boolean {

@@ -198,7 +198,7 @@ class PlanBinder:
         if engine == RemoteBackend.name:
             # By shards also when it is small: a worker gets one shard at a time.
             cut = split(bound, schema_of, rules=rules)
-            if why_not_remote(cut) is None:
+            if why_not_remote(cut) is None and not _needs_file_of_no_rows(cut, inputs):
                 return engine, cut
             engine = NODE_ENGINE
         # Each shard at its holder, however small: one task needs a node that has all of them.

@@ -336,15 +336,15 @@ class ScriptedWorker:
         )
 
     def _compute(self, task: Task) -> bytes:
-        """Fetch the input, run the plan, and return the rows as an Arrow IPC stream."""
+        """Fetch the inputs, run the plan, and return the rows as an Arrow IPC stream."""
         spec = TaskSpec.from_json(task.spec)
-        (source,) = spec.inputs
         with tempfile.TemporaryDirectory(prefix="scripted-worker-") as name:
             folder = Path(name)
-            stream, output = folder / "input.arrow", folder / "output.arrows"
-            stream.write_bytes(self._fetch(task))
-            self._cached = [*self._cached[-99:], source.id]
-            plan = bound_plan(spec, lambda _: str(stream), output)
+            output = folder / "output.arrows"
+            for each, stream in zip(spec.inputs, _streams(self._fetch(task)), strict=True):
+                (folder / each.name).write_bytes(stream)
+            self._cached = [*self._cached[-99:], spec.inputs[0].id]
+            plan = bound_plan(spec, lambda name: str(folder / name), output)
             run_here(
                 Sink(plan.input, FileTarget(str(output), "arrow")), _CAP_BYTES, folder / "spill"
             )
@@ -360,6 +360,15 @@ class ScriptedWorker:
         data = b"".join(piece.content for piece in pieces)
         assert hashlib.sha256(data).hexdigest() == task.input_sha256, "the input is damaged"
         return data
+
+
+def _streams(data: bytes) -> Iterator[bytes]:
+    """Yield the Arrow IPC streams that an input has, one after the other."""
+    source = pa.BufferReader(data)
+    while (start := source.tell()) < len(data):
+        for _ in pa.ipc.open_stream(source):
+            pass
+        yield data[start : source.tell()]
 
 
 def _changed(data: bytes, fault: Fault | None) -> bytes:

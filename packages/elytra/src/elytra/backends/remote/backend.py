@@ -20,7 +20,7 @@ from functools import singledispatchmethod
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from elytra.backends import NodeFiles, NodeParts, Report, TaskSpec, Workers
+from elytra.backends import NodeFiles, NodeParts, Report, TaskInput, TaskSpec, Workers
 from elytra.backends.remote.exclusions import Exclusion, Exclusions
 from elytra.backends.remote.inputs import InputFile, Inputs
 from elytra.backends.remote.instructions import (
@@ -39,7 +39,7 @@ from elytra.backends.remote.instructions import (
 from elytra.backends.remote.local_runs import LocalRuns, TaskFailed
 from elytra.backends.remote.machine import Machine
 from elytra.backends.remote.messages import Task, encode, read_from_worker
-from elytra.backends.remote.plans import RemotePlan, remote_plan
+from elytra.backends.remote.plans import RemotePlan, remote_plan, side_name
 from elytra.backends.remote.results import Bad, Checked, Results
 from elytra.backends.remote.sessions import RemoteLimits
 from elytra.backends.remote.signing import SignedPaths
@@ -351,7 +351,10 @@ class RemoteBackend:
                     message = self._message(run, plan, file)
                     self._do_all(self._machine.ready(message, self._clock.monotonic()))
         except TaskFailed as failure:
-            self._fail(run, failure.to_error(), retryable=failure.retryable)
+            if failure.code == "too-large":
+                self._rerun(run, "unsupported")  # a small side is not small
+            else:
+                self._fail(run, failure.to_error(), retryable=failure.retryable)
         except SennitError as error:
             self._fail(run, error, retryable=error.retryable)
 
@@ -360,7 +363,14 @@ class RemoteBackend:
         expires = self._clock.now() + limits.attempt_seconds
         return Task(
             attempt=task.id,
-            spec=replace(task, plan=plan.plan, output="arrow", copy_bytes_max=0, user="").to_json(),
+            spec=replace(
+                task,
+                plan=plan.plan,
+                inputs=_streams(task, plan),
+                output="arrow",
+                copy_bytes_max=0,
+                user="",
+            ).to_json(),
             plan_hash=plan_hash(plan.plan),
             input=self._paths.sign("GET", f"/api/workers/inputs/{task.id}", expires),
             input_bytes=file.size_bytes,
@@ -534,7 +544,7 @@ class RemoteBackend:
         self._threads.submit(self._exclusions.add, instruction.token, exclusion)
 
     def _abandon(self, run: _Run) -> None:
-        self._runs.stop(f"{run.task.id}-input")
+        self._inputs.stop(run.task)
         self._results.stop(run.task.id)
         self._release(run)
 
@@ -558,6 +568,13 @@ def _reported(run: _Run, checked: Checked, *, is_of_worker: bool) -> dict[str, A
     if is_of_worker and checked.mismatch is None:
         result["token"] = run.token
     return result
+
+
+def _streams(task: TaskSpec, plan: RemotePlan) -> tuple[TaskInput, ...]:
+    """Return the streams of a task's file, in their order: the shard's, then those of small sides."""
+    (shard,) = (each for each in task.inputs if each.name == plan.name)
+    names = map(side_name, range(len(plan.sides)))
+    return (shard, *(TaskInput(name, "partial", name) for name in names))
 
 
 def _not_sendable(task: TaskSpec, files: NodeFiles) -> SennitError | None:

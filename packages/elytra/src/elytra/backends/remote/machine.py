@@ -446,7 +446,7 @@ class Machine:
         if session is None or task is None:
             return
         for source in task.spec.get("inputs", ()):
-            if source["id"] not in session.cached:
+            if source["kind"] == "shard" and source["id"] not in session.cached:
                 session.cached.append(source["id"])
                 session.has_news = True
 
