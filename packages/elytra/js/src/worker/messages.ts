@@ -34,7 +34,7 @@ export type FromWorker =
   | { word: 'failed'; attempt: string; code: string; message: string }
   | { word: 'drain' }
 
-/** A task as the node sends it; its only input is an Arrow IPC stream. */
+/** A task as the node sends it; its input has the streams of `spec.inputs` one after the other. */
 export interface Task {
   word: 'task'
   attempt: string

@@ -125,7 +125,7 @@ class WorkerHandlers:
     async def input(
         self, request: Request, attempt: str, expires: Expires, signature: Signature
     ) -> Response:
-        """The input of an attempt, an Arrow IPC stream with the columns that its plan reads.
+        """The input of an attempt: a shard's columns as an Arrow IPC stream, behind it small sides of joins.
 
         Its address is in the task, and valid until the attempt ends.
         """

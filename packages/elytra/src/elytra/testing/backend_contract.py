@@ -158,7 +158,7 @@ class BackendContract:
                 found.append(world.rows(job))
                 engines.append(world.jobs.get(job.id).engine)
             answers.append(found)
-            # What a backend cannot run, such as a join in a browser, may run on the node.
+            # What a backend cannot run, such as a full join in a browser, may run on the node.
             assert engines[0] == world.engine
             assert set(engines) <= {world.engine, NODE_ENGINE}
         assert all(answer == answers[0] for answer in answers[1:])
