@@ -93,15 +93,21 @@ def executors_held(site: Site) -> Iterator[None]:
 
 @contextmanager
 def running_site(
-    data: Path, *, port: int = 0, memory: str = "1GiB", part_bytes: str = "256KiB"
+    data: Path,
+    *,
+    port: int = 0,
+    memory: str = "1GiB",
+    part_bytes: str = "256KiB",
+    **more: str,
 ) -> Iterator[Site]:
     """Start a node through the command line, and stop it the same way.
 
-    Its parts are small, so that small files have many.
+    Its parts are small, so that small files have many; `more` are settings as variables.
     """
     settings = {
         "SENNIT_NETWORK__ALLOWED_HOSTS": INSECURE_HOST,
         "SENNIT_STORAGE__PART_BYTES": part_bytes,
+        **more,
     }
     arguments = ("up", "--detach", "--port", str(port), "--memory", memory)
     up = json.loads(platform(*arguments, data=data, **settings))

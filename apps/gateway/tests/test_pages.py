@@ -46,7 +46,7 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (site / "404.html").write_text("lost")
     (site / "_next" / "static" / "a.js").write_text("js")
     (site / "runtime").mkdir()
-    for name in ("compute.js", "outer.js", "computed.js"):
+    for name in ("compute.js", "outer.js", "computed.js", "sandbox.html"):
         (site / "runtime" / name).write_text("js")
     (tmp_path / "secret").write_text("secret")
     monkeypatch.setattr(playground, "site", lambda: site)
@@ -88,6 +88,20 @@ def test_the_compute_worker_alone_may_evaluate_text(pages: SecurityHeaders) -> N
     )
     assert headers["cross-origin-embedder-policy"] == "require-corp"
     assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-cache", "nosniff")
+
+
+def test_the_sandbox_alone_is_a_frame_and_has_an_origin_of_its_own(pages: SecurityHeaders) -> None:
+    paths = ("/", "/sql/", "/runtime/outer.js", "/runtime/sandbox.html/", "//runtime/sandbox.html")
+    for path in paths:
+        headers = ask(pages, path)[1]
+        assert headers["x-frame-options"] == "DENY"
+        assert "'unsafe-inline'" not in headers["content-security-policy"].split("style-src")[0]
+    status, headers, _ = ask(pages, "/runtime/sandbox.html")
+    policy = headers["content-security-policy"].split("; ")
+    assert (status, headers["x-frame-options"]) == (200, "SAMEORIGIN")
+    assert {"sandbox allow-scripts", "default-src 'none'", "frame-ancestors 'self'"} <= set(policy)
+    assert "allow-same-origin" not in headers["content-security-policy"]
+    assert headers["cross-origin-embedder-policy"] == "require-corp"
 
 
 def test_a_folder_is_its_index(pages: SecurityHeaders) -> None:

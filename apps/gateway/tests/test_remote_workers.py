@@ -252,7 +252,7 @@ class Raw:
     def hello(self, **changes: Any) -> None:
         members: dict[str, Any] = {
             "version": 1, "engine": ENGINE, "kind": "raw", "threads": 1, "cached": (),
-            "resume": None, "attempts": (),
+            "resume": None, "attempts": (), "functions": False,
         }  # fmt: skip
         self.say(Hello(**(members | changes)))
 

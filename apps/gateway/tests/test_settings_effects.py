@@ -20,6 +20,7 @@ import adbc_driver_flightsql.dbapi as adbc
 import httpx
 import pytest
 import setting_effects_of_cleanup  # noqa: F401  (registers its effects)
+import setting_effects_of_javascript  # noqa: F401  (too)
 import setting_effects_of_peers  # registers its effects
 import setting_effects_of_python  # noqa: F401  (too)
 import setting_effects_of_ray  # noqa: F401  (as well)

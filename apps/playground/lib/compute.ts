@@ -21,11 +21,16 @@ const RULES_KEY = 'sennit.compute.rules'
 const CONSENT_KEY = 'sennit.compute.consent'
 /** Of the text that the user accepts: another text asks again. */
 const CONSENT_VERSION = '2'
+const FUNCTIONS_KEY = 'sennit.compute.functions'
+/** Of the text about functions of others. */
+const FUNCTIONS_VERSION = '1'
 
 /** What the page shows of this tab. */
 export interface Computing {
   rules: ComputeRules
   hasConsent: boolean
+  /** Whether functions of others are run. */
+  runsFunctions: boolean
   isJoining: boolean
   /** Of the worker that runs, or ran last; null before the first. */
   worker: WorkerState | null
@@ -36,6 +41,7 @@ export interface Computing {
 export const computing = new Store<Computing>({
   rules: DEFAULT_RULES,
   hasConsent: false,
+  runsFunctions: false,
   isJoining: false,
   worker: null,
   isPausedByHand: false,
@@ -54,6 +60,7 @@ export function openComputing(): void {
   change({
     rules: readRules(stored(RULES_KEY)),
     hasConsent: stored(CONSENT_KEY) === CONSENT_VERSION,
+    runsFunctions: stored(FUNCTIONS_KEY) === FUNCTIONS_VERSION,
   })
   document.addEventListener('visibilitychange', () => noteAround({ isHidden: document.hidden }))
   noteAround({ isHidden: document.hidden })
@@ -65,6 +72,13 @@ export function openComputing(): void {
 export function consent(): void {
   store(CONSENT_KEY, CONSENT_VERSION)
   change({ hasConsent: true })
+}
+
+/** Run functions of others in this tab, or stop those that run. */
+export function allowFunctions(runsFunctions: boolean): void {
+  store(FUNCTIONS_KEY, runsFunctions ? FUNCTIONS_VERSION : '')
+  change({ runsFunctions })
+  worker?.set(controls())
 }
 
 /** Become a worker of the node; without consent nothing happens. */
@@ -99,8 +113,9 @@ export function setRules(rules: ComputeRules): void {
 }
 
 function controls(): WorkerControls {
-  const { rules, isPausedByHand } = computing.get()
-  return { ...controlsOf(rules), paused: pauseReason(rules, around, isPausedByHand) }
+  const { rules, isPausedByHand, runsFunctions } = computing.get()
+  const paused = pauseReason(rules, around, isPausedByHand)
+  return { ...controlsOf(rules), paused, functions: runsFunctions }
 }
 
 function noteWorker(state: WorkerState): void {

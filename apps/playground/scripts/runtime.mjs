@@ -1,13 +1,15 @@
 // Bundles the compute runtime of @sennit/elytra, as it is published, into out/runtime: the outer worker,
-// and the compute worker whose response alone may evaluate text.
+// the compute worker whose response alone may evaluate text, and the document of frames for functions.
 //
 // Not with the site's own bundler: that starts all workers through one bootstrap script, which then
 // would have one policy for all.
 
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 
 const require = createRequire(import.meta.url)
 
@@ -47,4 +49,17 @@ export async function buildRuntime(tree, out) {
     const { code } = await minify(readFileSync(file, 'utf8'))
     writeFileSync(file, code)
   }
+  const guest = path.join(tree, 'packages/elytra/js/dist/sandbox/guest.js')
+  const { frame } = await import(pathToFileURL(guest).href)
+  writeFileSync(path.join(folder, 'sandbox.html'), sandboxPage(`(${frame})()`))
+}
+
+/** The policy of the response forbids all requests; this one allows no script but the one in it. */
+function sandboxPage(script) {
+  const hash = createHash('sha256').update(script).digest('base64')
+  const policy = `default-src 'none'; script-src 'sha256-${hash}'; worker-src blob:`
+  return (
+    `<!doctype html><title>functions</title>` +
+    `<meta http-equiv="Content-Security-Policy" content="${policy}"><script>${script}</script>`
+  )
 }

@@ -10,13 +10,15 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from elytra.functions.javascript import JavascriptStep
 from elytra.pipelines.pipeline import Pipeline
 from emsqrt.expr import coalesce, col, concat, count, lit, median, when
-from emsqrt.plan import plan_hash
+from emsqrt.plan import Aggregate, plan_hash
 from emsqrt.plan.wire import canonical_plan
 from sennit_core.schema import DataType, Field, Schema
 
@@ -132,6 +134,7 @@ PIPELINES: dict[str, Callable[[], Pipeline]] = {
         before="lag(price, 2)",
         running="sum(qty) rows between 2 preceding and current row",
     ),
+    "called functions": lambda: _called(),
     "map to a value": lambda: _sales().map({"value": price * qty}),
     "reduce of rows": lambda: _sales().reduce(lambda total, r: total + r.price * r.qty, 0),
     "reduce to a count": lambda: _sales().reduce(lambda n, r: n + 1, 0),
@@ -139,6 +142,17 @@ PIPELINES: dict[str, Callable[[], Pipeline]] = {
     "reduce to a maximum": lambda: _sales().map(price).reduce(lambda a, b: max(a, b)),
     "coalesce": lambda: _sales().select(x=coalesce(price, 0)),
 }
+
+
+def _called() -> Any:
+    """Functions of JavaScript alone, which Python's pipelines do not write."""
+    known = "((scope) => { const { known } = scope; return ((r) => known.includes(r.country)\n) })"
+    kept = JavascriptStep("filter", known + '({["known"]: ["é", "b"]})', "step 1, filter")
+    total = "((scope) => { const {  } = scope; return ((r) => r.price * r.qty\n) })({})"
+    made = JavascriptStep("map", total, "step 2, map", "row", True)
+    value = Schema((Field("value", DataType("Float64")),))
+    rows = made.over(kept.over(_sales().plan, SCHEMA), value)
+    return SimpleNamespace(plan=Aggregate(rows, (), (("count", count()),)))
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -44,7 +44,7 @@ from elytra.backends.remote.sessions import RemoteLimits
 I = TypeVar("I")  # noqa: E741 - an instruction
 ENGINE = "0.1.0"
 LIMITS = RemoteLimits()
-HELLO = Hello(1, f"emsqrt {ENGINE}", "tab", 2, ("a" * 64,), None, ())
+HELLO = Hello(1, f"emsqrt {ENGINE}", "tab", 2, ("a" * 64,), None, (), False)
 PLAN, INPUT = "1" * 64, "2" * 64
 
 

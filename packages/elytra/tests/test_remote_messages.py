@@ -111,7 +111,7 @@ def test_a_member_of_another_type_or_range_is_refused_or_valid(
         b"\x91" * 5000,
         b"x" * (MESSAGE_BYTES_MAX + 1),
         encode(Partial("a", "1" * 64, "2" * 64, "e 1", "3" * 64, b"x" * (INLINE_BYTES_MAX + 1))),
-        encode(Hello(1, "e 1", "tab", 1, ("1" * 64,) * 513, None, ())),
+        encode(Hello(1, "e 1", "tab", 1, ("1" * 64,) * 513, None, (), False)),
     ],
 )
 def test_what_is_no_message_is_refused(frame: bytes) -> None:

@@ -118,6 +118,7 @@ class Node:
             jobs = JobService(
                 tree, lake, pool, folder=data / "jobs", workers=shares.executors,
                 backends=_backends(settings), functions=_functions(settings.elytra),
+                javascript=settings.elytra.allow_javascript,
             )  # fmt: skip
             owned.callback(jobs.close)
             tokens = Tokens(token, secrets)

@@ -18,12 +18,12 @@ _ALWAYS = (
     (b"cross-origin-embedder-policy", b"require-corp"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
 
 
 _POLICY = b"content-security-policy"
+_FRAME = b"x-frame-options"
 COMPUTE_SCRIPT = "/runtime/compute.js"
 """The script of compute workers, which generate kernels from the plans of tasks."""
 COMPUTE_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src 'none'"
@@ -31,6 +31,18 @@ COMPUTE_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-sr
 
 A worker has the policy of its own response, not that of the page or worker that started it (CSP 3,
 section 4.2), so this one does not loosen theirs.
+"""
+
+SANDBOX_PAGE = "/runtime/sandbox.html"
+"""The document of frames in which tabs call functions of others, if their users allow it."""
+SANDBOX_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""Its policy: an origin of its own, no request, and workers of its own text, which inherit all that.
+
+The document has a second policy, which allows the one script in it by its hash; both count. An attribute
+`srcdoc` in place of a file would inherit the policy of pages, which allows neither.
 """
 
 
@@ -55,9 +67,12 @@ class SecurityHeaders:
         async def send_isolated(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", []), *_ALWAYS]
-                # One script has a policy of its own, which `Pages` sets.
-                if all(name != _POLICY for name, _ in headers):
+                # Two files of the runtime have a policy of their own, which `Pages` sets.
+                names = {name for name, _ in headers}
+                if _POLICY not in names:
                     headers.append((_POLICY, self._policy))
+                if _FRAME not in names:
+                    headers.append((_FRAME, b"DENY"))
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -78,6 +93,8 @@ def inline_script_hashes(site: Path) -> set[str]:
     """Return the base64 SHA-256 of every inline script in the HTML files below `site`."""
     found: set[str] = set()
     for page in site.rglob("*.html"):
+        if page == site / SANDBOX_PAGE.lstrip("/"):
+            continue  # it has a policy of its own
         for script in _INLINE_SCRIPT.findall(page.read_text(encoding="utf-8")):
             found.add(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"))
     return found

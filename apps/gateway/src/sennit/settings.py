@@ -220,6 +220,8 @@ class ElytraSettings:
 
     With `allow_python` plans of admins may have Python functions, which run in confined processes of their
     own: of at most `python_bytes` each, which is not part of the node's memory, and `python_seconds` a task.
+    With `allow_javascript` they may have JavaScript functions, which the node sends to remote workers whose
+    owners run them, and never runs itself.
     """
 
     ray: str = ""
@@ -228,6 +230,7 @@ class ElytraSettings:
     allow_python: bool = False
     python_bytes: int = 256 * MIB
     python_seconds: float = 600.0
+    allow_javascript: bool = False
 
 
 @dataclass(frozen=True, slots=True)

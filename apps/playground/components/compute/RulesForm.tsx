@@ -1,10 +1,14 @@
 'use client'
 
+import { useState } from 'react'
+
 import { defaultThreads } from '@sennit/elytra'
 
-import { computing, setRules } from '@/lib/compute'
+import { allowFunctions, computing, setRules } from '@/lib/compute'
 import type { ComputeRules } from '@/lib/computeRules'
 import { useInBrowser, useStore } from '@/lib/hooks'
+
+import { FunctionsDialog } from './FunctionsDialog'
 
 const CAPS: [number, string][] = [
   [100, '100 MiB'],
@@ -77,11 +81,32 @@ export function RulesForm() {
           {text}
         </label>
       ))}
+      <FunctionsChoice />
       <p className="text-ink-2 text-xs">
         Battery and network are known where the browser reports them. A browser may freeze or
         discard a hidden tab: its task then goes to another worker.
       </p>
     </section>
+  )
+}
+
+/** Whether this tab runs functions from others: asked before it begins, stopped at once. */
+function FunctionsChoice() {
+  const { runsFunctions } = useStore(computing)
+  const [isAsking, setAsking] = useState(false)
+  return (
+    <>
+      <label className="flex items-center gap-2">
+        <input
+          type="checkbox"
+          checked={runsFunctions}
+          className="accent-(--accent)"
+          onChange={({ target }) => (target.checked ? setAsking(true) : allowFunctions(false))}
+        />
+        Run functions from others
+      </label>
+      {isAsking && <FunctionsDialog onClose={() => setAsking(false)} />}
+    </>
   )
 }
 

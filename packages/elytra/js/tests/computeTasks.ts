@@ -30,7 +30,7 @@ export function threadOf(before = '', data: unknown = null): StartCompute & { st
     thread.on('error', (error) => onEnd(String(error)))
     thread.on('exit', () => onEnd('exit'))
     return {
-      post: (message, transfer) => thread.postMessage(message, transfer),
+      post: (message, transfer) => thread.postMessage(message, transfer as ArrayBuffer[]),
       terminate: () => {
         thread.removeAllListeners()
         void thread.terminate()

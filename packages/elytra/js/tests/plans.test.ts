@@ -7,6 +7,7 @@ import { Pipeline } from '../src/pipelines/pipeline.ts'
 import type { AnyRow } from '../src/pipelines/types.ts'
 import { lag, rowNumber } from '../src/pipelines/window.ts'
 import { canonicalJson } from '../src/plan/canonical.ts'
+import { opaque } from '../src/sandbox/opaque.ts'
 import { coalesce, col, concat, count, lit, when } from '../src/plan/expr.ts'
 import type { SourceJson } from '../src/plan/json.ts'
 
@@ -17,6 +18,7 @@ const GOLDEN = JSON.parse(readFileSync('../../../spec/plans.json', 'utf8')) as R
 
 /** A node that knows the columns of `sales`. */
 const node: Runner = {
+  sendsFunctions: true,
   columns: () => Promise.resolve(['price', 'qty', 'country', 'tags', 'at']),
   submit: () => Promise.reject(new Error('no job is submitted here')),
 }
@@ -163,6 +165,13 @@ const PIPELINES: Record<string, (() => Pick<Pipeline, 'plan' | 'hash'>)[]> = {
         { partitionBy: 'country', orderBy: 'at' },
       ),
   ],
+  'called functions': [
+    () =>
+      sales()
+        .filter(opaque((r: Sale) => known.includes(r.country), { scope: { known: ['é', 'b'] } }))
+        .map(opaque((r: Sale) => r.price * r.qty, { returns: 'Float64' }))
+        .count(),
+  ],
   'map to a value': [
     () => sales().map((r) => r.price * r.qty),
     () => sales().map(price.mul(qty)),
@@ -194,6 +203,7 @@ const PIPELINES: Record<string, (() => Pick<Pipeline, 'plan' | 'hash'>)[]> = {
 
 const threeRows = { unit: 'rows', start: -2, end: 0 } as const
 declare const least: number
+declare const known: string[]
 
 for (const [name, builders] of Object.entries(PIPELINES))
   test(`the plan of the specification: ${name}`, async () => {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from elytra.functions.javascript import is_javascript
 from elytra.functions.step import FunctionStep, is_function
 from elytra.shard_checks import checked_again
 from elytra.shard_joins import KeyRanges, Rules, joined_with_all, why_not_read_by_all
@@ -117,7 +118,7 @@ def with_step(  # noqa: C901 - a case for each operator
 def _is_of_each_row(step: Plan) -> bool:
     if is_function(step):
         return FunctionStep.from_json(step.options).is_of_each_row
-    return isinstance(step, _EACH_ROW)
+    return isinstance(step, _EACH_ROW) or is_javascript(step)
 
 
 def is_order_free(above: list[Plan]) -> bool:
@@ -135,7 +136,7 @@ def is_order_free(above: list[Plan]) -> bool:
 
 def verb(step: Plan) -> str:
     """Return an operator in words."""
-    if is_function(step):
+    if is_function(step) or is_javascript(step):
         return f"the function of {step.options.get('label')}"
     name = type(step).__name__.lower()
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from elytra.functions.javascript import is_javascript
 from elytra.functions.step import is_function
 from elytra.shard_joins import (
     DatasetSize,
@@ -89,6 +90,7 @@ __all__ = [
     "SchemaOf",
     "Split",
     "Whole",
+    "bind_schemas",
     "datasets_of",
     "rebase",
     "split",
@@ -231,7 +233,7 @@ def split(
     schema_of: SchemaOf = schema if callable(schema) else lambda _: schema
     # Typed as a whole before it is split: errors name the plan that the user wrote, and the
     # result's schema does not depend on the split.
-    typed = rewrite(plan, lambda node: _with_schema(node, schema_of))
+    typed = bind_schemas(plan, schema_of)
     answer = check(typed)
     if whole:
         return Whole(typed, answer, "the node found that one task is faster, or needed")
@@ -264,10 +266,15 @@ def rebase(plan: Plan, sources: Callable[[DatasetRef], DatasetRef]) -> Plan:
     return bind_scans(plan, lambda scan, source: replace(scan, source=sources(source)))
 
 
-def _with_schema(node: Plan, schema_of: SchemaOf) -> Plan:
-    if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
-        return replace(node, schema=schema_of(node.source))
-    return node
+def bind_schemas(plan: Plan, schema_of: SchemaOf) -> Plan:
+    """Return the same plan with the schema of each dataset in its scan."""
+
+    def bound(node: Plan) -> Plan:
+        if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
+            return replace(node, schema=schema_of(node.source))
+        return node
+
+    return rewrite(plan, bound)
 
 
 def _first_rows_of_sorts(steps: Sequence[Plan]) -> list[Plan]:
@@ -350,7 +357,7 @@ def _halves(  # noqa: C901 - a case for each operator
         # In one task a limit ends the reading, so that later rows are not looked at.
         case Limit() if any(isinstance(each, Expect) for each in below):
             return "a limit decides how many rows an expectation sees"
-        case Limit() if any(is_function(each) for each in below):
+        case Limit() if any(is_function(each) or is_javascript(each) for each in below):
             return "a limit decides how many rows a function sees"
         case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
             # The rows that the offset skips may all be in one shard, or in none, so each keeps
@@ -398,7 +405,7 @@ def _refuse_foreign(step: Plan) -> None:
         raise UsageError(f'the phase "{step.phase}" is set by the node; leave it out')
     if isinstance(step, Sort) and step.merge:
         raise UsageError("whether files are merged is set by the node; leave it out")
-    if is_function(step) and len(step.inputs) == 1:
+    if (is_function(step) or is_javascript(step)) and len(step.inputs) == 1:
         return
     if isinstance(step, Custom):
         raise Unsupported(f"the operator {step.name!r} of another package cannot be distributed")

@@ -14,6 +14,8 @@ from sennit.routes.node import set_session_cookie
 from sennit.security_headers import (
     COMPUTE_POLICY,
     COMPUTE_SCRIPT,
+    SANDBOX_PAGE,
+    SANDBOX_POLICY,
     SecurityHeaders,
     inline_script_hashes,
 )
@@ -120,6 +122,9 @@ def _file(site: Path, scope: Scope) -> Response:
     headers = {"cache-control": "public, max-age=31536000, immutable" if forever else "no-cache"}
     if path == COMPUTE_SCRIPT:
         headers["content-security-policy"] = COMPUTE_POLICY
+    if path == SANDBOX_PAGE:
+        headers["content-security-policy"] = SANDBOX_POLICY
+        headers["x-frame-options"] = "SAMEORIGIN"
     return FileResponse(wanted, headers=headers)
 
 

@@ -1,5 +1,6 @@
 /** A pipeline over one source: plans, with functions that are called with rows between them. */
 
+import type { OutputColumn } from '../arrow/write.ts'
 import type { Batch } from '../engine/batch.ts'
 import { PlanRun } from '../engine/planRun.ts'
 import type { Field } from '../engine/types.ts'
@@ -7,6 +8,12 @@ import type { OpaqueNode, PlanNode } from '../plan/json.ts'
 import type { OpaqueStep } from '../sandbox/step.ts'
 
 type Part = PlanRun | OpaqueStep
+
+/** Makes a step of a function over rows with these columns. */
+export type StepOf = (
+  node: OpaqueNode,
+  fields: readonly Field[],
+) => OpaqueStep | Promise<OpaqueStep>
 
 /** Runs the parts of a pipeline one after the other, batch by batch. */
 export class ChainRun {
@@ -16,7 +23,11 @@ export class ChainRun {
    * @param nodes of `partsOf`.
    * @param input the columns of the batches.
    */
-  static async of(nodes: readonly PlanNode[], input: readonly Field[]): Promise<ChainRun> {
+  static async of(
+    nodes: readonly PlanNode[],
+    input: readonly Field[],
+    stepOf: StepOf,
+  ): Promise<ChainRun> {
     const parts: Part[] = []
     let fields = input
     for (const node of nodes) {
@@ -44,13 +55,23 @@ export class ChainRun {
 
   /** The result, once all batches were added. */
   async finish(): Promise<Batch> {
-    const last = this.parts.length - 1
-    for (const [at, part] of this.parts.entries()) {
+    return (await this.flushed()).finish()
+  }
+
+  /** The states of a pipeline that ends with a partial aggregate, once all batches were added. */
+  async finishStates(): Promise<OutputColumn[]> {
+    return (await this.flushed()).finishStates()
+  }
+
+  /** The last part, when it has all rows of those before it. */
+  private async flushed(): Promise<PlanRun> {
+    const last = this.parts[this.parts.length - 1]
+    if (!(last instanceof PlanRun)) throw new Error('a pipeline that does not end with a plan')
+    for (const [at, part] of this.parts.slice(0, -1).entries()) {
       const rest = await part.finish()
-      if (at === last && rest) return rest
       if (rest) await this.pass(rest, at + 1)
     }
-    throw new Error('a pipeline that does not end with a plan')
+    return last
   }
 
   /** End the threads of its functions. */
@@ -69,12 +90,6 @@ export class ChainRun {
     if (at === this.parts.length - 1) return // the last one holds the result
     for (const ready of part.drain()) await this.pass(ready, at + 1)
   }
-}
-
-/** The code of sandboxes is loaded by pages that use it. */
-async function stepOf(node: OpaqueNode, fields: readonly Field[]): Promise<OpaqueStep> {
-  const { OpaqueStep: Step } = await import('../sandbox/step.ts')
-  return new Step(node, fields)
 }
 
 const SOURCE: PlanNode = { op: 'scan', source: { dataset: '' } }

@@ -9,12 +9,18 @@ import { PlanRun } from '../engine/planRun.ts'
 import { parseType, typeText, type Field } from '../engine/types.ts'
 import { JobFailed, SennitError, UsageError } from '../errors.ts'
 import type { PlanJson, SourceJson } from '../plan/json.ts'
-import { ChainRun, partsOf } from './chainRun.ts'
+import { ChainRun, partsOf, type StepOf } from './chainRun.ts'
 import type { Job, JobOptions, Runner } from './job.ts'
 import { Result } from './result.ts'
 
 /** Bytes that are read and computed at once; the page can react in between. */
 const SLICE_BYTES = 4 << 20
+
+/** The code of sandboxes is loaded by pages that use it. */
+const stepOf: StepOf = async (node, fields) => {
+  const { OpaqueStep } = await import('../sandbox/step.ts')
+  return new OpaqueStep(node, fields)
+}
 
 /** Plans over one CSV file. */
 export class FileJobs implements Runner {
@@ -37,7 +43,7 @@ export class FileJobs implements Runner {
     const parts = partsOf(plan)
     const read = PlanRun.inputOf(parts[0] ?? plan, fields)
     const names = new Set(read.map(({ name }) => name))
-    const run = await ChainRun.of(parts, read)
+    const run = await ChainRun.of(parts, read, stepOf)
     const reader = new CsvReader(fields, names, this.options, 2, !run.keepsBatches)
     this.jobs += 1
     const file = new FileRead(this.file, start, reader, run)

@@ -52,6 +52,8 @@ export interface JobCheck {
 export interface Runner {
   /** Whether it calls functions with rows; others only translate them. */
   readonly callsFunctions?: boolean
+  /** Whether it sends functions to tabs that run those of others. */
+  readonly sendsFunctions?: boolean
   /** Names of a source's columns. */
   columns(source: SourceJson): Promise<readonly string[]>
   submit<R extends object>(plan: PlanJson, options: JobOptions): Promise<Job<R>>

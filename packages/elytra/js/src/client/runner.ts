@@ -8,6 +8,7 @@ import type { Page } from './result.ts'
 
 /** Runs pipelines on one node; the columns of each source are asked for once. */
 export class NodeRunner implements Runner {
+  readonly sendsFunctions = true
   private readonly known = new Map<string, Promise<readonly string[]>>()
 
   constructor(

@@ -24,7 +24,7 @@ import { typeText, type Field } from './types.ts'
 /** Rows of a plan without an aggregate that one run holds in memory. */
 const ROWS_MAX = 5_000_000
 
-type Step = Exclude<PlanNode, { op: 'scan' | 'union' | 'opaque' }>
+type Step = Exclude<PlanNode, { op: 'scan' | 'union' | 'opaque' | 'custom' }>
 /** The right sides of joins, by their names. */
 export type Sides = ReadonlyMap<string, Batch>
 type AggregateNode = Extract<PlanNode, { op: 'aggregate' }>
@@ -135,7 +135,7 @@ export function chainOf(plan: PlanNode): Step[] {
   const steps: Step[] = []
   let node = plan
   while (node.op !== 'scan') {
-    if (node.op === 'union' || node.op === 'opaque')
+    if (node.op === 'union' || node.op === 'opaque' || node.op === 'custom')
       throw new Unsupported(`${node.op} is not computed in JavaScript`)
     steps.unshift(node)
     node = node.op === 'join' ? node.left : node.input

@@ -2,8 +2,10 @@
 
 import { parseType } from '../engine/types.ts'
 import { UsageError } from '../errors.ts'
-import type { OpaqueNode, PlanNode } from '../plan/json.ts'
+import type { JavascriptNode, OpaqueNode, PlanNode } from '../plan/json.ts'
 import type { Constant } from '../plan/values.ts'
+import { functionOf } from '../sandbox/functionText.ts'
+import { LIMITS } from '../sandbox/messages.ts'
 import type { Opaque } from '../sandbox/opaque.ts'
 
 /**
@@ -45,6 +47,43 @@ export function opaqueNode(
   })
 }
 
+/**
+ * Whether a function can be part of a plan for a node.
+ *
+ * @throws UsageError if it is that of a reduce, or has limits of its own: those of the tab count.
+ */
+export function checkSent(verb: OpaqueNode['verb'], fn: Opaque<never[], unknown>): void {
+  if (verb === 'reduce')
+    throw new UsageError(
+      'reduce calls its function with the rows of all shards in their order, and a tab has one shard',
+      'use it in Elytra.file(), or fold with expressions',
+    )
+  const { secondsMax, outputBytesMax } = fn.limits
+  if (secondsMax !== LIMITS.secondsMax || outputBytesMax !== LIMITS.outputBytesMax)
+    throw new UsageError(
+      'secondsMax and outputBytesMax of a function that is sent are those of the tab',
+    )
+}
+
+/** The same step in a plan for a node. */
+export function javascriptNode(step: OpaqueNode): JavascriptNode {
+  const { input, verb, fn, shape, outputs, returnsValue, label } = step
+  const fields = outputs.map(({ name, type }) => ({ name, type, nullable: true }))
+  return {
+    op: 'custom',
+    name: 'javascript',
+    inputs: [input],
+    options: {
+      verb: verb === 'filter' ? 'filter' : 'map',
+      program: functionOf(fn),
+      label,
+      shape,
+      returnsValue,
+    },
+    ...(verb === 'map' && { schema: { fields } }),
+  }
+}
+
 /** Whether a function is called anywhere in it. */
 export function holdsFunction(node: PlanNode): boolean {
   if (node.op === 'opaque') return true
@@ -54,7 +93,7 @@ export function holdsFunction(node: PlanNode): boolean {
 function inputsOf(node: PlanNode): readonly PlanNode[] {
   if (node.op === 'scan') return []
   if (node.op === 'join') return [node.left, node.right]
-  return node.op === 'union' ? node.inputs : [node.input]
+  return node.op === 'union' || node.op === 'custom' ? node.inputs : [node.input]
 }
 
 function depth(node: PlanNode): number {

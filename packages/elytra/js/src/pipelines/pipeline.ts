@@ -38,7 +38,7 @@ import type {
 import { hexFloat, type Constant } from '../plan/values.ts'
 import { Opaque } from '../sandbox/opaque.ts'
 import { joinPairs, sortKeys, type On } from './keys.ts'
-import { holdsFunction, opaqueNode } from './opaque.ts'
+import { checkSent, holdsFunction, javascriptNode, opaqueNode } from './opaque.ts'
 import type {
   AggregateRow,
   Aggregates,
@@ -425,12 +425,12 @@ export class Pipeline<R extends object = AnyRow, In = Cells<R>> {
     fn: Opaque<never[], unknown>,
     initial: Constant = null,
   ): (input: PlanNode) => PlanNode {
-    if (!this.runner.callsFunctions)
-      throw new Unsupported(
-        `${verb} of a function that is called with rows runs only in Elytra.file(): functions are not sent to nodes`,
-        'write it with expressions, or collect the rows and call it on them',
-      )
-    return opaqueNode(verb, fn, this.shape, initial)
+    const called = opaqueNode(verb, fn, this.shape, initial)
+    if (this.runner.callsFunctions) return called
+    if (!this.runner.sendsFunctions)
+      throw new Unsupported(`${verb} of a function that is called with rows is not run here`)
+    checkSent(verb, fn)
+    return (input) => javascriptNode(called(input))
   }
 
   /** Append a step that does not change the form of the rows. */

@@ -25,6 +25,11 @@ export async function columnNames(node: PlanNode, of: ColumnsOf): Promise<string
     case 'opaque':
       if (node.verb === 'filter') break
       return node.outputs.map(({ name }) => name)
+    case 'custom': {
+      const [input] = node.inputs
+      if (node.schema || !input) return (node.schema?.fields ?? []).map(({ name }) => name)
+      return columnNames(input, of)
+    }
     case 'join':
       return joined(node, await columnNames(node.left, of), await columnNames(node.right, of))
     case 'union':

@@ -51,8 +51,8 @@ export interface WindowCallJson {
 }
 
 /**
- * A step whose function is called with rows: only in pipelines of `Elytra.file`. It is in no plan, as
- * the functions of a pipeline leave the page or process in no form.
+ * A step whose function is called with rows, as an engine runs it. It is in no plan: `Elytra.file` runs it
+ * in this page or process, and plans for nodes have a `JavascriptNode` in its place.
  */
 export interface OpaqueNode {
   op: 'opaque'
@@ -69,9 +69,27 @@ export interface OpaqueNode {
   label: string
 }
 
+/** A function in the plan of a node, which sends it to tabs whose owners run functions of others. */
+export interface JavascriptNode {
+  op: 'custom'
+  inputs: PlanNode[]
+  name: string
+  options: {
+    verb: 'map' | 'filter'
+    /** An expression whose value is the function. */
+    program: string
+    label: string
+    shape: OpaqueNode['shape']
+    returnsValue: boolean
+  }
+  /** Of what a map returns. */
+  schema?: { fields: { name: string; type: string; nullable: boolean }[] }
+}
+
 /** One operator with everything below it. */
 export type PlanNode =
   | OpaqueNode
+  | JavascriptNode
   | { op: 'scan'; source: SourceJson; columns?: string[] }
   | { op: 'filter'; input: PlanNode; predicate: ExprJson }
   | { op: 'project'; input: PlanNode; columns: NamedExpr[] }

@@ -6,6 +6,7 @@
  * messages checks them.
  */
 
+import { functionOf, spelled, type FunctionText } from './functionText.ts'
 import type { Call, FromGuest, FromSandbox, Kind, Packed, ToGuest } from './messages.ts'
 
 /** The port of a thread: of a worker, or of Node. */
@@ -218,28 +219,4 @@ export function threadCode(fn: FunctionText, call: Call): string {
     listen: (receive) => parentPort.on('message', receive),
     post: (message, buffers) => parentPort.postMessage(message, buffers),
   }, ${functionOf(fn)}, ${spelled(call)})}`
-}
-
-export interface FunctionText {
-  readonly text: string
-  readonly scope: object
-}
-
-function functionOf({ text, scope }: FunctionText): string {
-  const names = Object.keys(scope).join(', ')
-  return `((scope) => { const { ${names} } = scope; return (${text}\n) })(${spelled(scope)})`
-}
-
-/** A value as source text; JSON has no bigints, NaN and infinities. */
-function spelled(value: unknown): string {
-  if (typeof value === 'bigint') return `${value}n`
-  if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value)
-  if (Array.isArray(value)) return `[${value.map(spelled).join(', ')}]`
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value ?? null)
-  if (value instanceof Uint8Array) return `new Uint8Array([${value.join()}])`
-  if (value instanceof Date) return `new Date(${value.getTime()})`
-  const members = Object.entries(value).map(
-    ([k, each]) => `[${JSON.stringify(k)}]: ${spelled(each)}`,
-  )
-  return `{${members.join(', ')}}`
 }

@@ -52,3 +52,9 @@ export interface Limits {
 }
 
 export const LIMITS: Limits = { secondsMax: 30, outputBytesMax: 64 << 20 }
+
+/** Rows that a function gets at once. */
+export const BATCH_ROWS = 16_384
+
+/** Limits of a function of others, which the tab that runs it sets. Its time is below that of a lease. */
+export const LIMITS_OF_OTHERS: Limits = { secondsMax: 5, outputBytesMax: 16 << 20 }

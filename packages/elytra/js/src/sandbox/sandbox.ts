@@ -1,7 +1,9 @@
 /** A running sandbox, from outside: one request at a time, with a limit of time. */
 
 import { SennitError, Unsupported } from '../errors.ts'
-import { frame, threadCode, workerCode, type FunctionText } from './guest.ts'
+import type { FunctionText } from './functionText.ts'
+import { frame, threadCode, workerCode } from './guest.ts'
+import { hiddenFrame } from './servedFrame.ts'
 import type { Call, FromSandbox, Limits, Packed, ToGuest } from './messages.ts'
 
 /** How a function has failed in one batch. */
@@ -15,17 +17,25 @@ export class FunctionFailed extends SennitError {
   }
 }
 
-interface Port {
+/** What calls the function: a frame, or a thread. */
+export interface SandboxPort {
   post(message: ToGuest, buffers: ArrayBuffer[]): void
   /** End the thread, also one in an endless loop. */
   close(): void
 }
 
+/** Starts a sandbox with the code of `workerCode`; its first message is `ready`. */
+export type OpenSandbox = (
+  code: string,
+  limits: Limits,
+  receive: (message: FromSandbox) => void,
+) => SandboxPort
+
 const START_MS = 10_000
 
 /** Calls one function; `close` ends it. */
 export class Sandbox {
-  private port: Port | null = null
+  private port: SandboxPort | null = null
   private settle: ((message: FromSandbox) => void) | null = null
   private readonly early: FromSandbox[] = []
 
@@ -34,13 +44,19 @@ export class Sandbox {
   /**
    * Start a sandbox: an opaque-origin frame in a page, a thread in Node.
    *
+   * @param open starts another one: a worker of a page has no document, and asks the page for a frame.
    * @throws Unsupported where there is neither, or the page's policy forbids the frame.
    */
-  static async start(fn: FunctionText, call: Call, limits: Limits): Promise<Sandbox> {
+  static async start(
+    fn: FunctionText,
+    call: Call,
+    limits: Limits,
+    open?: OpenSandbox,
+  ): Promise<Sandbox> {
     const sandbox = new Sandbox(limits)
     const receive = (message: FromSandbox): void => sandbox.receive(message)
-    if (typeof document !== 'undefined') {
-      sandbox.port = openFrame(workerCode(fn, call), limits, receive)
+    if (open || typeof document !== 'undefined') {
+      sandbox.port = (open ?? openFrame)(workerCode(fn, call), limits, receive)
       const started = await sandbox.next(START_MS)
       if (started?.kind !== 'ready') {
         sandbox.close()
@@ -122,16 +138,16 @@ function buffersOf({ values, ends, nulls }: Packed): ArrayBuffer[] {
  * A frame with an origin of its own, so that it has no cookies, storage or access to the page. Its
  * policy forbids every request; the worker in it inherits that, and has no document to leak through.
  */
-function openFrame(code: string, limits: Limits, receive: (message: FromSandbox) => void): Port {
+function openFrame(
+  code: string,
+  limits: Limits,
+  receive: (message: FromSandbox) => void,
+): SandboxPort {
   const nonce = crypto.getRandomValues(new Uint32Array(4)).join('')
   const policy =
     `default-src 'none'; script-src 'nonce-${nonce}'; worker-src blob:; ` +
     `base-uri 'none'; form-action 'none'`
-  const element = document.createElement('iframe')
-  element.setAttribute('sandbox', 'allow-scripts')
-  element.setAttribute('aria-hidden', 'true')
-  element.tabIndex = -1
-  element.style.display = 'none'
+  const element = hiddenFrame()
   element.srcdoc =
     `<!doctype html><meta http-equiv="Content-Security-Policy" content="${policy}">` +
     `<script nonce="${nonce}">(${frame})()</script>`
@@ -159,7 +175,7 @@ const THREAD_MEBIBYTES = 512
  * A thread of Node: it ends in time and has a limit of memory, but can use all of Node. It runs
  * only functions of this very program.
  */
-function openThread(code: string, receive: (message: FromSandbox) => void): Port {
+function openThread(code: string, receive: (message: FromSandbox) => void): SandboxPort {
   // Not an import: bundlers for browsers would follow it.
   const threads = globalThis.process?.getBuiltinModule?.('node:worker_threads')
   if (!threads)

@@ -7,7 +7,7 @@ import { SennitError } from '../errors.ts'
 import type { OpaqueNode } from '../plan/json.ts'
 import { kindOf, packBatch, unpackColumns } from './columns.ts'
 import type { Call, Packed, ToGuest } from './messages.ts'
-import { FunctionFailed, Sandbox } from './sandbox.ts'
+import { FunctionFailed, Sandbox, type OpenSandbox } from './sandbox.ts'
 
 const KEPT: Field = { name: 'kept', type: { name: 'Bool' } }
 
@@ -23,6 +23,7 @@ export class OpaqueStep {
   constructor(
     private readonly node: OpaqueNode,
     input: readonly Field[],
+    private readonly open?: OpenSandbox,
   ) {
     const { verb, shape, outputs, returnsValue, initial } = node
     this.returned =
@@ -76,7 +77,7 @@ export class OpaqueStep {
 
   private async ask(message: ToGuest): Promise<Packed[]> {
     const { fn } = this.node
-    this.sandbox ??= Sandbox.start(fn, this.call, fn.limits)
+    this.sandbox ??= Sandbox.start(fn, this.call, fn.limits, this.open)
     try {
       return await (await this.sandbox).ask(message)
     } catch (error) {

@@ -1,8 +1,10 @@
 /** The compute worker's side of the channel: computes one task after the other, and nothing else. */
 
 import { SennitError } from '../errors.ts'
+import type { OpenSandbox } from '../sandbox/sandbox.ts'
 import type { FromCompute, ToCompute } from './channel.ts'
 import { compute } from './compute.ts'
+import { Frames } from './frames.ts'
 
 /** As often as the outer worker needs to hear of rows, and this loop of new settings. */
 const PROGRESS_MS = 50
@@ -20,10 +22,12 @@ export function serveCompute(
   post: (message: FromCompute, transfer: ArrayBuffer[]) => void,
 ): (message: ToCompute) => void {
   const pace = new Pace()
+  const frames = new Frames((message) => post(message, []))
   post({ kind: 'ready' }, [])
   return (message) => {
     if (message.kind === 'share') pace.share = message.share
-    else void answer(message, pace, post)
+    else if (message.kind === 'frame') frames.opened(message.id, message.port)
+    else void answer(message, pace, post, frames.openFor(message.ticket))
   }
 }
 
@@ -31,17 +35,19 @@ async function answer(
   { ticket, plan, schema, input }: Extract<ToCompute, { kind: 'compute' }>,
   pace: Pace,
   post: (message: FromCompute, transfer: ArrayBuffer[]) => void,
+  open: OpenSandbox,
 ): Promise<void> {
   let rows = 0
   try {
     pace.begin()
-    const data = await compute(plan, schema, input, async (more) => {
+    const onRows = async (more: number): Promise<void> => {
       rows += more
       if (pace.isDue) {
         post({ kind: 'progress', ticket, rows }, [])
         await pace.pause()
       }
-    })
+    }
+    const data = await compute(plan, schema, input, onRows, open)
     post({ kind: 'done', ticket, rows, data, input: input.buffer }, [data.buffer, input.buffer])
   } catch (error) {
     const code = error instanceof SennitError ? error.code : 'internal'

@@ -1,7 +1,7 @@
 /** The compute threads of a worker: each has one task at a time, and others wait in order. */
 
 import { SennitError } from '../errors.ts'
-import type { StartCompute } from './channel.ts'
+import type { OpenFrame, StartCompute } from './channel.ts'
 import { ComputeThread, type Computed, type ComputeTask } from './computeThread.ts'
 
 export class ComputePool {
@@ -14,6 +14,7 @@ export class ComputePool {
   constructor(
     private readonly start: StartCompute,
     readonly size: number,
+    private readonly openFrame: OpenFrame | null = null,
   ) {}
 
   /** Start the first thread before there is a task. */
@@ -85,7 +86,7 @@ export class ComputePool {
   }
 
   private added(): ComputeThread {
-    const thread = new ComputeThread(this.start)
+    const thread = new ComputeThread(this.start, this.openFrame)
     if (this.share < 1) thread.limit(this.share)
     thread.open()
     this.threads.push(thread)

@@ -7,7 +7,14 @@
 
 import { SennitError } from '../errors.ts'
 import type { PlanJson } from '../plan/json.ts'
-import type { ComputePort, FromCompute, ResultSchema, StartCompute } from './channel.ts'
+import type {
+  ComputePort,
+  FromCompute,
+  OpenFrame,
+  PageFrame,
+  ResultSchema,
+  StartCompute,
+} from './channel.ts'
 
 /** One task: its plan over an Arrow IPC stream, which is handed over. */
 export interface ComputeTask {
@@ -27,6 +34,8 @@ export interface Computed {
 
 /** Ticks in `silenceSeconds`. */
 const TICKS = 8
+/** Of one task: as many as it may have functions. */
+const FRAMES_MAX = 4
 
 interface Running {
   ticket: number
@@ -42,10 +51,16 @@ export class ComputeThread {
   private running: Running | null = null
   private tickets = 0
   private share = 1
+  /** Those of the task that is computed, by the id that the compute worker gave. */
+  private readonly frames = new Map<number, PageFrame>()
   /** Why it cannot be started at all, or null: another attempt would end in the same way. */
   broken: string | null = null
 
-  constructor(private readonly start: StartCompute) {}
+  /** @param openFrame opens frames for functions of others; null where they do not run. */
+  constructor(
+    private readonly start: StartCompute,
+    private readonly openFrame: OpenFrame | null = null,
+  ) {}
 
   /** Start the compute worker before there is a task. */
   open(): void {
@@ -115,9 +130,12 @@ export class ComputeThread {
       this.isReady = true
       return
     }
+    if (message.kind === 'frame-end') return this.endFrame(message.id)
     const { running } = this
     if (message.ticket !== running?.ticket) return
-    if (message.kind === 'progress') {
+    if (message.kind === 'frame') {
+      this.addFrame(message)
+    } else if (message.kind === 'progress') {
       running.silent = 0
       running.onRows(message.rows)
     } else if (message.kind === 'done') {
@@ -126,6 +144,21 @@ export class ComputeThread {
     } else {
       this.settle(new SennitError(message.message, { code: message.code }))
     }
+  }
+
+  private addFrame({ id, code, outputBytesMax }: Extract<FromCompute, { kind: 'frame' }>): void {
+    const isRefused = this.frames.size >= FRAMES_MAX || this.frames.has(id)
+    const frame = isRefused ? null : (this.openFrame?.(code, outputBytesMax) ?? null)
+    if (frame) this.frames.set(id, frame)
+    const { port } = this
+    void (frame?.port ?? Promise.resolve(null)).then((found) =>
+      port?.post({ kind: 'frame', id, port: found }, found ? [found] : []),
+    )
+  }
+
+  private endFrame(id: number): void {
+    this.frames.get(id)?.close()
+    this.frames.delete(id)
   }
 
   private tick(): void {
@@ -148,6 +181,8 @@ export class ComputeThread {
   private settle(end: Computed | SennitError): void {
     const { running } = this
     this.running = null
+    // A task that was stopped ends its functions here, in whatever loop they are.
+    for (const id of [...this.frames.keys()]) this.endFrame(id)
     running?.settle(end)
   }
 }

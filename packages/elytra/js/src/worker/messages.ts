@@ -19,6 +19,7 @@ export type FromWorker =
       cached: string[]
       resume: string | null
       attempts: string[]
+      functions: boolean
     }
   | { word: 'credit'; n: number }
   | { word: 'renew'; attempt: string; bytesDone: number }

@@ -12,6 +12,8 @@ export interface WorkerControls {
   inputBytesMax?: number
   /** Why the worker is to pause, or null to continue. */
   paused?: string | null
+  /** Whether functions of others are run; not by default. */
+  functions?: boolean
 }
 
 /** What the page sends. */
@@ -26,6 +28,12 @@ export type ToOuter =
     }
   | { kind: 'set'; controls: WorkerControls }
   | { kind: 'drain' }
+  /** The port to a frame that was asked for; null if the page has none. */
+  | { kind: 'frame'; id: number; port: MessagePort | null }
 
 /** What the outer worker sends. */
-export type FromOuter = WorkerState
+export type FromOuter =
+  | WorkerState
+  /** A frame is to call the function of this code, until `frame-end`. */
+  | { kind: 'frame'; id: number; code: string; outputBytesMax: number }
+  | { kind: 'frame-end'; id: number }

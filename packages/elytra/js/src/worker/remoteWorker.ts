@@ -11,8 +11,9 @@
 import { SennitError } from '../errors.ts'
 import { Attempt, ENGINE, type AttemptEvents, type AttemptParts } from './attempt.ts'
 import { ByteBudget } from './byteBudget.ts'
-import type { StartCompute } from './channel.ts'
+import type { OpenFrame, StartCompute } from './channel.ts'
 import { ComputePool } from './computePool.ts'
+import { hasFunctions } from './functions.ts'
 import {
   decode,
   encode,
@@ -74,6 +75,8 @@ export interface WorkerOptions {
   threads?: number
   /** The largest input of a task; those over a larger one are rejected. 512 MiB by default. */
   threadBytes?: number
+  /** Opens frames for functions of others, if `allowFunctions` was called; only a page has some. */
+  openFrame?: OpenFrame
 }
 
 /** What a worker does. */
@@ -139,6 +142,8 @@ export class RemoteWorker {
   private state: WorkerState
   private pauseMs = RETRY_MS
   private bytesMax = Infinity
+  /** Whether functions of others are run. */
+  private runsFunctions = false
   /** Settles when the worker was stopped, or the node does not admit it. */
   readonly ended: Promise<WorkerState>
   private end: (state: WorkerState) => void = () => undefined
@@ -151,7 +156,11 @@ export class RemoteWorker {
     this.requests = new NodeRequests(this.url, options.token, this.cache, buffers)
     const threads = Math.min(THREADS_MAX, Math.max(1, options.threads ?? defaultThreads()))
     this.state = { ...INITIAL_STATE, threads }
-    this.pool = new ComputePool(options.startCompute ?? startCompute, threads)
+    this.pool = new ComputePool(
+      options.startCompute ?? startCompute,
+      threads,
+      options.openFrame ?? null,
+    )
     this.parts = {
       requests: this.requests,
       pool: this.pool,
@@ -200,6 +209,17 @@ export class RemoteWorker {
   /** Keep at most this many bytes of inputs for later tasks. */
   limitInputs(bytesMax: number): void {
     void this.cache?.limit(bytesMax)
+  }
+
+  /** Run functions of others, or stop those that run; the node hears of it by another connection. */
+  allowFunctions(allowed: boolean): void {
+    const runs = allowed && this.options.openFrame !== undefined
+    if (runs === this.runsFunctions) return
+    this.runsFunctions = runs
+    if (!runs)
+      for (const { task, control } of this.attempts.values())
+        if (hasFunctions(task.spec.plan)) control.abort()
+    if (this.isGreeted) this.socket?.close()
   }
 
   /** Finish the tasks that are here, without taking others; then disconnect. */
@@ -259,6 +279,7 @@ export class RemoteWorker {
       cached,
       resume: this.resumeSecret,
       attempts: [...this.attempts.keys(), ...this.results.keys()],
+      functions: this.runsFunctions,
     })
   }
 
@@ -336,6 +357,8 @@ export class RemoteWorker {
     let result: FromWorker
     try {
       this.checkCap(attempt)
+      if (!this.runsFunctions && hasFunctions(task.spec.plan))
+        throw new SennitError('this worker runs no functions of others', { code: 'unavailable' })
       this.attempts.set(id, attempt)
       this.count()
       result = await attempt.result(this.parts, this.events(attempt))

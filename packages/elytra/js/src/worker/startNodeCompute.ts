@@ -19,7 +19,8 @@ export const startNodeCompute =
     thread.on('exit', (code) => onEnd(`it ended with ${code}`))
     thread.unref() // the connection keeps the process
     return {
-      post: (message, transfer) => thread.postMessage(message, transfer),
+      // No frame's port is among them: a worker in Node runs no functions of others.
+      post: (message, transfer) => thread.postMessage(message, transfer as ArrayBuffer[]),
       terminate: () => {
         thread.removeAllListeners()
         thread.on('error', () => undefined) // without a listener it would end the process

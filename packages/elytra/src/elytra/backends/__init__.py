@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHED_MAX",
     "ENGINES",
+    "FUNCTION_ENGINE",
     "NODE_ENGINE",
     "Backend",
     "IngestTask",
@@ -43,6 +44,9 @@ NODE_ENGINE = "local"
 
 ENGINES = ("auto", NODE_ENGINE, "browser", "ray", "peers")
 """The engines that a submission may name; a node refuses those whose backend it does not have."""
+
+FUNCTION_ENGINE = "browser-functions"
+"""The backend of jobs with JavaScript functions, whose engine is `browser` in submissions and records."""
 
 
 @dataclass(frozen=True, slots=True)

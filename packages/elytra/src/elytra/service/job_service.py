@@ -14,13 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from elytra.backends import NODE_ENGINE, NodeBackend, NodeParts
+from elytra.backends import FUNCTION_ENGINE, NODE_ENGINE, NodeBackend, NodeParts
 from elytra.backends.ray import RayBackend
 from elytra.backends.remote.backend import RemoteBackend
+from elytra.backends.remote.function_workers import FunctionWorkers, why_no_functions
 from elytra.backends.table import BACKENDS, OpenBackend
 from elytra.functions.step import FunctionLimits
 from elytra.service.corrections import Corrections
 from elytra.service.function_rules import FunctionRules
+from elytra.service.javascript_rules import JavascriptRules
 from elytra.service.job_access import datasets_of_job, may_read
 from elytra.service.job_options import JobOptions
 from elytra.service.job_store import JobStore
@@ -94,6 +96,7 @@ class JobService:
         clock: Source of time; tests inject one.
         backends: What opens each backend, by its engine.
         functions: What Python functions of admins' plans may use; None if the node runs none.
+        javascript: Whether admins' plans may have JavaScript functions, which are sent to remote workers.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -108,6 +111,7 @@ class JobService:
         clock: Clock = SYSTEM,
         backends: Mapping[str, OpenBackend] = BACKENDS,
         functions: FunctionLimits | None = None,
+        javascript: bool = False,
     ) -> None:
         self._lake = lake
         self._pool = pool
@@ -122,8 +126,9 @@ class JobService:
         opened = {engine: open_backend(node) for engine, open_backend in backends.items()}
         self.functions = FunctionRules(functions)
         self._binder = PlanBinder(
-            lake, self._sealed, self._folder, whole_bytes, frozenset(opened), self.functions
-        )
+            lake, self._sealed, self._folder, whole_bytes, frozenset(opened), self.functions,
+            JavascriptRules(allowed=javascript),
+        )  # fmt: skip
         self._job_store.on_forget = self._sealed.forget
         self._held: dict[str, ExitStack] = {}  # what a job's inputs need: leases, decrypted shards
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
@@ -134,6 +139,8 @@ class JobService:
         self.corrections = Corrections(self._job_store, self._run_again, clock)
         self._closed = False
         self._remote = opened.get(RemoteBackend.name)
+        if javascript:
+            opened[FunctionWorkers.name] = FunctionWorkers(self.remote)
         if isinstance(ray := opened.get(RayBackend.name), RayBackend):
             lake.statements.use_cluster(ray)  # of SQL with its engine
         self._loop = SchedulerLoop(
@@ -217,7 +224,14 @@ class JobService:
         self._binder.check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         requester = Requester(submitted_by, is_admin=role == "admin", role=role)
-        return self._binder.explain(PlanRequest(parsed, engine, requester))
+        found = self._binder.explain(PlanRequest(parsed, engine, requester))
+        if found["engine"] == FUNCTION_ENGINE:
+            return {
+                **found,
+                "engine": RemoteBackend.name,
+                "waitsFor": why_no_functions(self.remote.sessions()),
+            }
+        return found
 
     def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
         """Seal an upload and ingest it into a dataset; a repeated call returns the same job.

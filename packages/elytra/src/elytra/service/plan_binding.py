@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.backends import ENGINES, NODE_ENGINE
+from elytra.backends import ENGINES, FUNCTION_ENGINE, NODE_ENGINE
 from elytra.backends.peers import PeersBackend
 from elytra.backends.remote.backend import RemoteBackend
 from elytra.backends.remote.plans import why_not_remote
+from elytra.functions.javascript import is_javascript
 from elytra.service.function_rules import FunctionRules
+from elytra.service.javascript_rules import JavascriptRules, check_javascript_cut
 from elytra.service.job_options import JobOptions
 from elytra.service.network_inputs import NetworkInputs
 from elytra.service.plan_inputs import PlanInputs
 from elytra.service.work import PlanWork
-from elytra.splitter import Cut, Whole, datasets_of, rebase, split
+from elytra.splitter import Cut, Whole, bind_schemas, datasets_of, rebase, split
 from emsqrt.plan import Aggregate, DatasetRef, Plan, scans_of, walk
 from sennit_core.errors import Denied, Unsupported, UsageError
 
@@ -80,9 +82,10 @@ class PlanBinder:
         whole_bytes: Input below this size is processed in one task.
         engines: Those of which the node has a backend.
         functions: Whether plans may have Python functions.
+        javascript: Whether plans may have JavaScript functions.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         lake: Lake,
         sealed: SealedResults,
@@ -90,6 +93,7 @@ class PlanBinder:
         whole_bytes: int,
         engines: frozenset[str],
         functions: FunctionRules,
+        javascript: JavascriptRules,
     ) -> None:
         self._lake = lake
         self._sealed = sealed
@@ -97,6 +101,7 @@ class PlanBinder:
         self._whole_bytes = whole_bytes
         self._engines = engines
         self.functions = functions
+        self.javascript = javascript
 
     def bind(self, request: PlanRequest, job_id: str, held: ExitStack) -> BoundPlan:
         """Pin what the plan reads, which `held` leases, and validate the plan against its columns.
@@ -109,13 +114,14 @@ class PlanBinder:
             Unavailable: No node that can be reached has a shard.
         """
         has_functions = self.functions.check(request.plan, request.engine, request.requester)
+        has_javascript = self._has_javascript(request)
         inputs, bound = self._open(request.plan, request.requester, held)
         network = NetworkInputs(self._lake, inputs)
         engine = self._engine(request, bound, network, has_functions=has_functions)
         if not request.is_resumed:
             network.check_available(allow_partial=request.allow_partial)
         engine, cut = self._cut(bound, engine, inputs)
-        if engine == RemoteBackend.name:
+        if engine in (RemoteBackend.name, FUNCTION_ENGINE):
             network.fetch()  # workers get shards from this node
         work = PlanWork(
             job_id,
@@ -134,6 +140,8 @@ class PlanBinder:
         )
         if has_functions:
             self.functions.record(bound, job_id, request.requester)
+        if has_javascript:
+            self.javascript.record(bound, job_id, request.requester)
         # Tasks are numbered by shard, so a job that continues must have the shards that it had.
         is_resumable = not inputs.needs_whole and not network.missing
         return BoundPlan(bound, work, is_resumable)
@@ -141,6 +149,7 @@ class PlanBinder:
     def explain(self, request: PlanRequest) -> dict[str, Any]:
         """Return where the tasks of a plan would run now; see `JobService.explain`."""
         has_functions = self.functions.check(request.plan, request.engine, request.requester)
+        self._has_javascript(request)
         with ExitStack() as held:
             inputs, bound = self._open(request.plan, request.requester, held)
             network = NetworkInputs(self._lake, inputs)
@@ -159,6 +168,12 @@ class PlanBinder:
                 'engine "peers" needs a network, and this node is in none',
                 hint="`platform net invite` founds one, net join joins",
             )
+
+    def _has_javascript(self, request: PlanRequest) -> bool:
+        sample_percent = request.options.sample_percent
+        return self.javascript.check(
+            request.plan, request.engine, sample_percent, request.requester
+        )
 
     def _engine(
         self, request: PlanRequest, bound: Plan, network: NetworkInputs, *, has_functions: bool
@@ -198,6 +213,9 @@ class PlanBinder:
         if engine == RemoteBackend.name:
             # By shards also when it is small: a worker gets one shard at a time.
             cut = split(bound, schema_of, rules=rules)
+            if any(map(is_javascript, walk(bound))):
+                check_javascript_cut(bind_schemas(bound, schema_of), cut)
+                return FUNCTION_ENGINE, cut
             if why_not_remote(cut) is None and not _needs_file_of_no_rows(cut, inputs):
                 return engine, cut
             engine = NODE_ENGINE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from elytra.backends import FUNCTION_ENGINE
+from elytra.backends.remote.backend import RemoteBackend
 from emsqrt.plan import plan_hash, plan_to_json
 from sennit_core.records import JobInfo
 
@@ -32,7 +34,8 @@ def record_of(
         kind="plan",
         plan=None if shown is None else plan_to_json(shown),
         plan_hash=None if shown is None else plan_hash(shown),
-        engine=work.engine,
+        # As it was submitted, and is when it is retried or resumed.
+        engine=RemoteBackend.name if work.engine == FUNCTION_ENGINE else work.engine,
         state="queued",
         progress=None,
         submitted_by=request.requester.name,

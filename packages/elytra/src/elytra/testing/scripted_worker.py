@@ -91,6 +91,7 @@ class ScriptedWorker:
         fault: What it does with all others.
         engine: What it says of its engine.
         headers: Of the WebSocket's request.
+        functions: Whether it says that it runs functions of others.
     """
 
     url: str
@@ -100,6 +101,7 @@ class ScriptedWorker:
     fault: Fault | None = None
     engine: str = field(default_factory=lambda: f"emsqrt {version('sennit-emsqrt')}")
     headers: Mapping[str, str] = field(default_factory=dict)
+    functions: bool = False
 
     def __post_init__(self) -> None:
         self.id = ""
@@ -196,8 +198,9 @@ class ScriptedWorker:
         with self._lock:
             attempts = tuple({*self._running, *self._unacknowledged})
         hello = Hello(
-            VERSION, self.engine, "python", self.slots, tuple(self._cached), self._resume, attempts
-        )
+            VERSION, self.engine, "python", self.slots, tuple(self._cached), self._resume, attempts,
+            self.functions,
+        )  # fmt: skip
         socket.send(encode(hello))
 
     def _send(self, message: Message) -> None:

@@ -9,7 +9,6 @@ them; nothing below it waits for a disk, a process or a socket.
 
 from __future__ import annotations
 
-import random
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from elytra.backends import NodeFiles, NodeParts, Report, TaskInput, TaskSpec, Workers
 from elytra.backends.remote.exclusions import Exclusion, Exclusions
@@ -39,12 +38,13 @@ from elytra.backends.remote.instructions import (
 from elytra.backends.remote.local_runs import LocalRuns, TaskFailed
 from elytra.backends.remote.machine import Machine
 from elytra.backends.remote.messages import Task, encode, read_from_worker
+from elytra.backends.remote.options import RemoteOptions
 from elytra.backends.remote.plans import RemotePlan, remote_plan, side_name
 from elytra.backends.remote.results import Bad, Checked, Results
-from elytra.backends.remote.sessions import RemoteLimits
 from elytra.backends.remote.signing import SignedPaths
 from elytra.backends.remote.uploads import Upload, UploadBudget
-from emsqrt.plan import plan_hash
+from elytra.functions.javascript import function_failed, is_javascript
+from emsqrt.plan import plan_hash, walk
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     BadInput,
@@ -70,26 +70,6 @@ _NO_FAULT = frozenset(
     ("unsupported", "cancelled", "unavailable", "cap-too-small", "memory-cap-exceeded", "closed")
 )
 """What a worker may fail with although others succeed: it has less memory, or fewer functions."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteOptions:
-    """How remote workers are used.
-
-    Args:
-        trust: "trust" checks the form of results; "sample" also runs some tasks on the node, and
-            compares the rows.
-        sample_share: Of the tasks, from 0 to 1, in the mode "sample"; a job may ask for more, in both modes.
-        input_bytes: Disk for inputs that no task uses at the moment.
-        limits: Limits of the protocol.
-        chance: Returns a number from 0 to 1 that no worker can predict.
-    """
-
-    trust: Literal["trust", "sample"] = "sample"
-    sample_share: float = 0.05
-    input_bytes: int = 1 << 30
-    limits: RemoteLimits = field(default_factory=RemoteLimits)
-    chance: Callable[[], float] = random.SystemRandom().random
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +104,12 @@ class _Run:
     # Whether a PUT is being received.
     is_uploading: bool = False
 
+    @property
+    def function(self) -> str | None:
+        """The label of its first JavaScript function, which the node cannot run; None if it has none."""
+        steps = (each for each in walk(self.task.plan) if is_javascript(each))
+        return next((str(each.options["label"]) for each in steps), None)
+
 
 class RemoteBackend:
     """Runs tasks on workers that connect to the node.
@@ -157,6 +143,8 @@ class RemoteBackend:
         self._posts: dict[int, Post] = {}
         self._last_connection = 0
         self._workers: Workers | None = None
+        # Receives the workers that run functions; None if the node sends none.
+        self._function_workers: Workers | None = None
         self._observe: Observer = lambda worker, info: None
         # Prepare inputs and check results: each waits for an executor.
         self._threads = ThreadPoolExecutor(node.workers + 2, thread_name_prefix="elytra-remote")
@@ -171,6 +159,10 @@ class RemoteBackend:
         """Admit workers from now on; see `Backend.open`."""
         self._workers = workers
         self._ticker.start()
+
+    def open_functions(self, workers: Workers) -> None:
+        """Report the workers that run functions of others, which get tasks with some (`FunctionWorkers`)."""
+        self._function_workers = workers
 
     def start(self, task: TaskSpec, files: NodeFiles, report: Report, worker: str) -> None:
         """Assign a task to a worker; see `Backend.start`."""
@@ -352,7 +344,7 @@ class RemoteBackend:
                     self._do_all(self._machine.ready(message, self._clock.monotonic()))
         except TaskFailed as failure:
             if failure.code == "too-large":
-                self._rerun(run, "unsupported")  # a small side is not small
+                self._rerun(run, "unsupported", "a small side is not small")
             else:
                 self._fail(run, failure.to_error(), retryable=failure.retryable)
         except SennitError as error:
@@ -383,7 +375,7 @@ class RemoteBackend:
     def _check(self, run: _Run, sha256: str) -> None:
         assert run.plan is not None
         own = self.options.sample_share if self.options.trust == "sample" else 0.0
-        compare = self.options.chance() < max(own, run.files.check_share)
+        compare = self.options.chance() < max(own, run.files.check_share) and run.function is None
         try:
             checked = self._results.check(
                 run.task, run.files, run.plan.schema, sha256, compare=compare
@@ -396,8 +388,12 @@ class RemoteBackend:
         else:
             self._finish(run, checked)
 
-    def _rerun(self, run: _Run, code: str) -> None:
+    def _rerun(self, run: _Run, code: str, message: str) -> None:
         """Run what a worker could not: an error of the plan is then the node's own."""
+        if run.function is not None:
+            # The node cannot find out whose fault it is: other workers try, and then the job fails.
+            self._fail(run, function_failed(run.function, code, message), retryable=True)
+            return
         try:
             result = self._results.run_here(run.task, run.files)
         except TaskFailed as failure:
@@ -480,9 +476,13 @@ class RemoteBackend:
         # meanwhile, which is no progress of the worker. With a lease, the scheduler also gives slow
         # tasks to a second worker, and none to one that fails what others finish.
         lease_seconds = _SCHEDULER_LEASES * self.options.limits.lease_seconds
-        self._workers.joined(
-            instruction.worker, instruction.slots, instruction.cached, lease_seconds
-        )
+        worker, slots, cached = instruction.worker, instruction.slots, instruction.cached
+        if self._function_workers is not None:
+            # One of its slots, if it has several: a worker in JavaScript has one more than threads.
+            functions = 1 if instruction.functions and slots > 1 else 0
+            self._function_workers.joined(worker, functions, cached, lease_seconds)
+            slots -= functions
+        self._workers.joined(worker, slots, cached, lease_seconds)
         for info in self._machine.sessions():
             if info.id == instruction.worker:
                 self._observe(info.id, info)
@@ -491,6 +491,8 @@ class RemoteBackend:
     def _(self, instruction: Left) -> None:
         assert self._workers is not None
         self._workers.left(instruction.worker)
+        if self._function_workers is not None:
+            self._function_workers.left(instruction.worker)
         self._observe(instruction.worker, None)
 
     @_do.register
@@ -534,7 +536,8 @@ class RemoteBackend:
         run = self._live.get(instruction.attempt)
         if run is not None:
             _log.info("a worker failed: %s: %s", instruction.code, instruction.message[:200])
-            self._threads.submit(self._guarded, lambda run: self._rerun(run, instruction.code), run)
+            code, message = instruction.code, instruction.message
+            self._threads.submit(self._guarded, lambda run: self._rerun(run, code, message), run)
 
     @_do.register
     def _(self, instruction: Excluded) -> None:

@@ -42,11 +42,15 @@ class CloseConnection:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker can run this many attempts at the same time, 0 while it wants none, and has these shards."""
+    """A worker can run this many attempts at the same time, 0 while it wants none, and has these shards.
+
+    With `functions`, its owner runs functions of others.
+    """
 
     worker: str
     slots: int
     cached: tuple[str, ...]
+    functions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

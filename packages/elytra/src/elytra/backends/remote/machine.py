@@ -340,6 +340,8 @@ class Machine:
                 if session.connection is not None:
                     # The worker noticed first that the connection was lost.
                     self._close(session.connection, "replaced", "the worker has connected again")
+                if hello.functions != session.hello.functions:
+                    self._pause(session)  # the scheduler hears of it with the next credit
                 session.connection, session.credits, session.hello = connection.id, 0, hello
                 return session
         return None
@@ -373,7 +375,7 @@ class Machine:
             kept = sum(1 for each in session.attempts.values() if each.state == "sent")
             session.slots, session.has_joined = message.n + kept, True
             session.has_news, session.reported_at = False, now
-            self._out.append(Joined(session.id, session.slots, tuple(session.cached)))
+            self._join(session)
         # More than its slots are never used: the scheduler assigns no more attempts.
         session.credits = min(session.credits + message.n, session.slots)
         self._push(session, now)
@@ -455,7 +457,7 @@ class Machine:
         due = now - session.reported_at >= _REPORT_SECONDS
         if session.has_news and session.slots and due:
             session.has_news, session.reported_at = False, now
-            self._out.append(Joined(session.id, session.slots, tuple(session.cached)))
+            self._join(session)
 
     def _pause(self, session: Session) -> None:
         """Let the scheduler assign no more attempts until there is credit again."""
@@ -463,6 +465,10 @@ class Machine:
         if session.slots:
             session.slots = 0
             self._out.append(Joined(session.id, 0, ()))
+
+    def _join(self, session: Session) -> None:
+        functions = session.hello.functions
+        self._out.append(Joined(session.id, session.slots, tuple(session.cached), functions))
 
     def _allow(self, found: Connection, now: float) -> bool:
         rate = self._limits.messages_per_second

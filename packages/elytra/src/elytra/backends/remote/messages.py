@@ -85,6 +85,7 @@ class Hello(Message):
         cached: Object ids of shards (`spec.inputs`) whose streams it has: it gets tasks over these first.
         resume: The secret of the last `welcome`, to continue after a lost connection, or null.
         attempts: With `resume`: the attempts whose tasks it still has.
+        functions: Whether its owner runs JavaScript functions of others: only then it gets tasks with some.
     """
 
     word: ClassVar[str] = "hello"
@@ -95,6 +96,7 @@ class Hello(Message):
     cached: tuple[str, ...]
     resume: str | None
     attempts: tuple[str, ...]
+    functions: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +338,7 @@ _CHECKS: Mapping[tuple[str, str], _Check] = {
     ("hello", "cached"): _texts(_HASH, CACHED_MAX),
     ("hello", "resume"): _or_null(_text(_SECRET)),
     ("hello", "attempts"): _texts(_ATTEMPT, ATTEMPTS_MAX),
+    ("hello", "functions"): lambda value: isinstance(value, bool),
     ("credit", "n"): _number(1, ATTEMPTS_MAX),
     ("renew", "attempt"): _text(_ATTEMPT),
     ("renew", "bytes_done"): _number(0, _NUMBER_MAX),

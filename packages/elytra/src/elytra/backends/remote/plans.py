@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elytra.functions.javascript import is_javascript
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -70,7 +71,7 @@ def why_not_remote(cut: Cut) -> str | None:
         if isinstance(step, Join):
             if (reason := _why_no_join(step)) is not None:
                 return reason
-        elif not isinstance(step, REMOTE_OPERATORS):
+        elif not isinstance(step, REMOTE_OPERATORS) and not is_javascript(step):
             return f"remote workers have no operator {type(step).__name__}"
     return None
 

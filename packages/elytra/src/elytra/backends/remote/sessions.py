@@ -123,6 +123,7 @@ class SessionInfo:
     running: int
     finished: int
     failed: int
+    functions: bool
 
 
 def state_of(session: Session) -> str:
@@ -138,4 +139,5 @@ def info_of(session: Session) -> SessionInfo:
     return SessionInfo(
         session.id, session.token, hello.kind, hello.engine, hello.threads, state_of(session),
         len(session.attempts), session.finished_count, session.failed_count,
+        hello.functions,
     )  # fmt: skip
