@@ -228,7 +228,7 @@ def test_an_error_of_the_plan_is_that_of_the_node(
 
 def test_a_plan_that_needs_all_rows_runs_on_the_node(node: OpenNode, numbers: Pipeline) -> None:
     """Without any worker; the job says so, and so does `explain`."""
-    joined = numbers.join(numbers.select("n"), on="n").agg(n=count())
+    joined = numbers.join(numbers.select("n"), on="n", how="right").agg(n=count())
     job = joined.submit(engine="browser")
     assert job.result(WAIT_SECONDS).to_arrow().to_pylist() == [{"n": 50 * SHARDS}]
     assert node.client.get(f"/api/jobs/{job.id}").json()["engine"] == "local"

@@ -20,6 +20,7 @@ for (const [name, build] of Object.entries(CODE))
     assert.equal(await pipeline.hash(), GOLDEN[name]?.hash)
   })
 
-test('there is code of every plan of the specification', () => {
-  assert.deepEqual(Object.keys(CODE).sort(), Object.keys(GOLDEN).sort())
+test('there is code of every plan of the specification without functions', () => {
+  const plans = Object.keys(GOLDEN).filter((name) => name !== 'called functions')
+  assert.deepEqual(Object.keys(CODE).sort(), plans.sort())
 })
