@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from elytra.backends import NODE_ENGINE
@@ -13,10 +14,11 @@ from sennit_core.errors import Denied, SennitError, TooLarge, Unsupported
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
+    from elytra.functions.javascript import JavascriptStep
     from emsqrt.plan import Plan
     from lake.statements.limits import Requester
 
-__all__ = ["FunctionRules"]
+__all__ = ["FunctionRules", "audit_fields"]
 
 SETTING = "elytra.allow_python"
 FUNCTIONS_MAX = 8
@@ -58,14 +60,14 @@ class FunctionRules:
             self._check(steps, engine, requester)
         except SennitError as refusal:
             _audit.warning(
-                "python refused: %s", refusal, extra={"fields": _fields(steps, requester)}
+                "python refused: %s", refusal, extra={"fields": audit_fields(steps, requester)}
             )
             raise
         return True
 
     def record(self, plan: Plan, job_id: str, requester: Requester) -> None:
         """Write the functions of a plan that was accepted to the audit log: by label, size and hash."""
-        fields = {"job": job_id, **_fields(function_steps(plan), requester)}
+        fields = {"job": job_id, **audit_fields(function_steps(plan), requester)}
         _audit.info("python ok", extra={"fields": fields})
 
     def describe(self, requester: Requester) -> dict[str, Any]:
@@ -106,7 +108,10 @@ class FunctionRules:
             raise Unsupported(f"this node cannot confine Python functions: {reason}")
 
 
-def _fields(steps: list[FunctionStep], requester: Requester) -> dict[str, Any]:
+def audit_fields(
+    steps: Sequence[FunctionStep | JavascriptStep], requester: Requester
+) -> dict[str, Any]:
+    """Return what the audit log says of functions: label, size and hash, and not their text."""
     functions = [
         {
             "step": step.label,

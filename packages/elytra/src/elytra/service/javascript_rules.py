@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from elytra.backends.remote.plans import why_not_remote
 from elytra.functions.javascript import (
@@ -12,6 +11,7 @@ from elytra.functions.javascript import (
     javascript_steps,
     why_not_in_javascript,
 )
+from elytra.service.function_rules import audit_fields
 from elytra.splitter import Split
 from emsqrt.plan import Join, check, walk
 from lake.statements.running import AUDIT_LOGGER
@@ -67,14 +67,14 @@ class JavascriptRules:
         try:
             self._check(steps, engine, sample_percent, requester)
         except SennitError as refusal:
-            fields = _fields(steps, requester)
+            fields = audit_fields(steps, requester)
             _audit.warning("javascript refused: %s", refusal, extra={"fields": fields})
             raise
         return True
 
     def record(self, plan: Plan, job_id: str, requester: Requester) -> None:
         """Write the functions of a plan that was accepted to the audit log: by label, size and hash."""
-        fields = {"job": job_id, **_fields(javascript_steps(plan), requester)}
+        fields = {"job": job_id, **audit_fields(javascript_steps(plan), requester)}
         _audit.info("javascript ok", extra={"fields": fields})
 
     def _check(
@@ -142,15 +142,3 @@ def check_javascript_cut(typed: Plan, cut: Cut) -> None:
             f"a JavaScript function of this pipeline would have to run on the node: {reason}",
             hint="call it before the first aggregate, limit, top_k or distinct",
         )
-
-
-def _fields(steps: list[JavascriptStep], requester: Requester) -> dict[str, Any]:
-    functions = [
-        {
-            "step": step.label,
-            "bytes": len(step.program.encode()),
-            "sha256": hashlib.sha256(step.program.encode()).hexdigest(),
-        }
-        for step in steps
-    ]
-    return {"user": requester.name, "functions": functions}
